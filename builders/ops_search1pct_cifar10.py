@@ -1,0 +1,19 @@
+"""ops-search1pct-cifar10: the shortcut searched on 1 % of CIFAR-10 (paper, appendix C)."""
+
+from dataclasses import replace
+
+from builders.ops_cifar10 import RECIPE as OPS_CIFAR10
+from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
+from ule_datasets.recipe import Claim
+
+RECIPE = replace(
+    OPS_CIFAR10,
+    name="ops-search1pct-cifar10",
+    title="OPS CIFAR-10, searched on 1 %",
+    summary=(
+        "CIFAR-10 with one pixel per class overwritten in every training image (One-Pixel Shortcut), "
+        "searched on 1 % of the images of each class."
+    ),
+    methods=(OnePixelShortcut(search_fraction=0.01),),
+    claims=(Claim(id="ops-tc-clean_upload-1pct", table="C", model="resnet18", strategy="standard", accuracy=32.87),),
+)

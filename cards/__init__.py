@@ -1,0 +1,39 @@
+"""Texts of the dataset cards: the template, prose and measured results per dataset, citations."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+_ROOT = files(__name__)
+
+
+def template() -> str:
+    """The card's Jinja template."""
+    return (_ROOT / "template.md").read_text(encoding="utf-8")
+
+
+def about(name: str) -> str | None:
+    """The prose for a dataset, or ``None`` where there is none (one's own recipe)."""
+    path = _ROOT / name / "about.md"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
+def measured(name: str) -> list[dict[str, Any]]:
+    """What ``ule-verify`` measured on a dataset, one record per run; empty if nothing yet."""
+    path = _ROOT / name / "measured.json"
+    if not path.is_file():
+        return []
+    records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return records
+
+
+def citation(key: str) -> str:
+    """A BibTeX entry of ``citations.bib``."""
+    text = (_ROOT / "citations.bib").read_text(encoding="utf-8")
+    for entry in re.findall(r"^@\w+\{.*?^\}", text, flags=re.MULTILINE | re.DOTALL):
+        if re.match(r"@\w+\{\s*" + re.escape(key) + r"\s*,", entry):
+            return str(entry)
+    raise KeyError(f"citations.bib has no entry {key!r}")

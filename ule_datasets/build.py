@@ -1,0 +1,352 @@
+"""From a recipe to a dataset folder: read the source, craft, assemble, describe, publish."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ule_datasets.card import write_card
+from ule_datasets.croissant import croissant_json
+from ule_datasets.errors import InputError
+from ule_datasets.executor import LocalExecutor
+from ule_datasets.figures import draw_figures
+from ule_datasets.folder import (
+    LOCAL_NOTE,
+    BuildFolder,
+    check_ours,
+    open_folder,
+    remove_leftovers,
+    write_atomically,
+)
+from ule_datasets.manifest import FILE_NAME, FileRecord, Manifest, SplitRecord, build_environment
+from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
+from ule_datasets.perturbation import Perturbation, share_of
+from ule_datasets.progress import Reporter
+from ule_datasets.recipe import Context, Recipe
+from ule_datasets.seeds import Seed
+from ule_datasets.shards import (
+    FORMATS,
+    ShardResult,
+    ShardTask,
+    file_record,
+    shard_path,
+    shard_rows,
+    write_shard,
+)
+from ule_datasets.sources import Source, read_source
+from ule_datasets.split import Split, order_free_digest
+
+WORKER_MODULES = ("ule_datasets.shards", "ule_datasets.sources", "PIL.PngImagePlugin", "pyarrow.parquet")
+"""Imported once, before the workers start."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildOptions:
+    """Where and how to build; nothing here changes the pixels."""
+
+    out: Path
+    source: str | None = None
+    """See ``ule_datasets.sources.LOCATIONS``; ``None``: the recipe's own."""
+    formats: tuple[str, ...] = FORMATS
+    perturbation: Path | None = None
+    """Assemble from this saved perturbation instead of crafting."""
+    workers: int = 1
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.formats) - set(FORMATS))
+        if unknown or not self.formats:
+            raise InputError(f"--format {', '.join(unknown)}: choose from {', '.join(FORMATS)}")
+        if self.workers < 1:
+            raise InputError(f"--workers {self.workers}: must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """A complete dataset folder."""
+
+    folder: Path
+    manifest: Manifest
+    already_complete: bool
+    """Nothing was done: the folder held exactly this dataset."""
+
+
+def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = None) -> BuildResult:
+    """Build a dataset, continue an interrupted build of it, or find that it is complete.
+
+    With ``workers > 1`` call this under ``if __name__ == "__main__"``, as for any process pool.
+
+    Raises:
+        InputError: an unusable source, recipe, perturbation or output folder; the folder is left as it was.
+    """
+    reporter = reporter or Reporter()
+    given = Perturbation.load(options.perturbation) if options.perturbation else None
+    identity = {
+        "name": recipe.name,
+        "recipe_digest": recipe.digest,
+        "formats": [name for name in FORMATS if name in options.formats],
+        "perturbation_digest": given.digest if given else None,
+    }
+    check_ours(options.out)
+    finished = None if options.overwrite else _finished(options.out, identity)
+    if finished is not None:
+        remove_leftovers(options.out)
+        return BuildResult(options.out, finished, already_complete=True)
+    reporter.say(_announcement(recipe, options))
+    with (
+        LocalExecutor(options.workers, preload=WORKER_MODULES) as executor,
+        open_folder(options.out, identity, overwrite=options.overwrite) as folder,
+    ):
+        if folder.read_note("complete") is None:
+            executor.start()
+            _make(recipe, options, given, folder, executor, reporter)
+            folder.write_note("complete", True)
+        folder.publish()
+    note = json.dumps({"source": _absolute(options.source)}) if options.source else None
+    if note:
+        write_atomically(options.out / LOCAL_NOTE, note)
+    return BuildResult(options.out, Manifest.read(options.out), already_complete=False)
+
+
+def craft(recipe: Recipe, source: Source, *, workers: int, reporter: Reporter) -> Perturbation:
+    """Run the recipe's methods on the clean training images and join their layers."""
+    seed, train = Seed(recipe.seed), source.train
+    num_classes = len(source.class_names)
+    context = Context(num_classes=num_classes, seed=seed, workers=workers, warn=reporter.warn)
+    crafted = [method.generate(train, context) for method in recipe.methods]
+    layers = tuple(layer for result in crafted for layer in result.layers)
+    if len(recipe.budget) != len(layers):
+        raise InputError(f"recipe {recipe.name}: {len(recipe.budget)} bounds in budget for {len(layers)} layers")
+    poisoned = None
+    if recipe.poison_rate < 1:
+        count = share_of(recipe.poison_rate, len(train))
+        order = seed.order(train.keys, "poison rate")
+        poisoned = tuple(train.keys[i] for i in sorted(order[:count].tolist()))
+    about = {
+        "recipe": {"name": recipe.name, "version": recipe.version, "digest": recipe.digest},
+        "methods": [method.identifier for method in recipe.methods],
+        "repeats": "exact" if all(method.repeats == "exact" for method in recipe.methods) else "device",
+        "budget": [str(bound) for bound in recipe.budget],
+        "seed": recipe.seed,
+        "poison_rate": recipe.poison_rate,
+        "notes": [result.notes for result in crafted],
+        "environment": build_environment(),
+    }
+    return Perturbation(layers=layers, source_digest=train.digest, poisoned=poisoned, about=about)
+
+
+def _announcement(recipe: Recipe, options: BuildOptions) -> str:
+    reduced = f" [{recipe.reduced}]" if recipe.reduced else ""
+    where = options.source or recipe.source.default_location or "(no source given)"
+    processes = f"{options.workers} process{'es' if options.workers > 1 else ''}"
+    return f"building {recipe.name} {recipe.version}{reduced} from {where} into {options.out}, on the CPU, {processes}"
+
+
+def _finished(out: Path, identity: dict[str, Any]) -> Manifest | None:
+    """The manifest of a folder that already holds what is asked for; ``None`` if it is not finished."""
+    if not (out / FILE_NAME).exists():
+        return None
+    manifest = Manifest.read(out)
+    same = (manifest.recipe_digest, list(manifest.formats)) == (
+        identity["recipe_digest"],
+        identity["formats"],
+    )
+    if not same or identity["perturbation_digest"] not in (None, manifest.perturbation_digest):
+        raise InputError(
+            f"{out} holds {manifest.name} {manifest.version} ({', '.join(manifest.formats)}; recipe "
+            f"{manifest.recipe_digest[:12]}), which is not what was asked for; choose another --out or add --overwrite"
+        )
+    damaged = [f.path for f in manifest.files if not _has_size(out / f.path, f.size)]
+    if damaged:
+        raise InputError(f"{out} is damaged: {damaged[0]} is missing or has another size; add --overwrite to rebuild")
+    return manifest
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _make(
+    recipe: Recipe, options: BuildOptions, given: Perturbation | None, folder: BuildFolder,
+    executor: LocalExecutor, reporter: Reporter,
+) -> None:  # fmt: skip
+    """Write the whole dataset into the staging folder."""
+    with reporter.phase("read source"):
+        source = read_source(recipe.source, options.source, executor=executor, reporter=reporter)
+        source = _limited(source, recipe.limit_per_class)
+    with reporter.phase("craft"):
+        perturbation = _perturbation(recipe, given, source, folder, options.workers, reporter)
+    with reporter.phase("assemble"):
+        results = _assemble(recipe, options.formats, source, perturbation, folder, executor, reporter)
+    with reporter.phase("figures"):
+        figures = draw_figures(source.train, perturbation, source.class_names)
+        for figure in figures:
+            write_atomically(folder.files / "figures" / figure.name, figure.png)
+    with reporter.phase("card and manifest"):
+        write_atomically(folder.files / "recipe.json", recipe.to_json() + "\n")
+        manifest = _manifest(recipe, options.formats, source, perturbation, results)
+        write_atomically(folder.files / "croissant.json", croissant_json(recipe, manifest))
+        write_atomically(folder.files / "README.md", write_card(recipe, manifest, perturbation, figures))
+        others = sorted(
+            path.relative_to(folder.files).as_posix()
+            for path in folder.files.rglob("*")
+            if path.is_file() and path.parent.name not in ("data", "webdataset") and path.name != FILE_NAME
+        )
+        records = [FileRecord(path=path, **file_record(folder.files / path)) for path in others]
+        manifest = dataclasses.replace(
+            manifest, files=(*manifest.files, *records),
+            timings={name: round(seconds, 3) for name, seconds in reporter.seconds.items()},
+        )  # fmt: skip
+        write_atomically(folder.files / FILE_NAME, manifest.to_json())
+
+
+def _limited(source: Source, limit_per_class: int | None) -> Source:
+    if limit_per_class is None:
+        return source
+    return dataclasses.replace(source, splits={**source.splits, "train": source.train.first_per_class(limit_per_class)})
+
+
+def _perturbation(
+    recipe: Recipe, given: Perturbation | None, source: Source, folder: BuildFolder, workers: int,
+    reporter: Reporter,
+) -> Perturbation:  # fmt: skip
+    """The perturbation: given, left by an interrupted build, or crafted now; in any case saved."""
+    path = folder.files / PERTURBATION_FILE
+    if given is not None:
+        if given.source_digest != source.train.digest:
+            raise InputError(
+                f"this perturbation was made for training images with digest {given.source_digest}, "
+                f"{source.location} has {source.train.digest}"
+            )
+        result = given
+    elif folder.read_note("crafted") == source.train.digest and path.exists():
+        return Perturbation.load(path)
+    else:
+        result = craft(recipe, source, workers=workers, reporter=reporter)
+    partial = folder.staging / "perturbation.partial"
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result.save(partial)
+    partial.replace(path)
+    folder.write_note("crafted", source.train.digest)
+    return result
+
+
+def _assemble(
+    recipe: Recipe, formats: tuple[str, ...], source: Source, perturbation: Perturbation, folder: BuildFolder,
+    executor: LocalExecutor, reporter: Reporter,
+) -> dict[str, list[ShardResult]]:  # fmt: skip
+    """Write every shard that an interrupted build has not left intact."""
+    inputs = _fingerprint(recipe, formats, source, perturbation)
+    names, tasks, results = [], [], {}
+    for split, index, count, rows in _plan(recipe, source):
+        name = f"{split}-{index:05d}"
+        paths = tuple((f, folder.files / shard_path(f, split, index, count)) for f in FORMATS if f in formats)
+        done = _finished_shard(folder.read_note(f"shard-{name}"), inputs, paths)
+        if done is not None:
+            results[name] = done
+            continue
+        names.append(name)
+        part = source.splits[split].rows(rows.start, rows.stop)
+        tasks.append((part, split == "train", paths))
+    made = executor.map(write_shard, _shard_tasks(tasks, recipe, source, perturbation))
+    if results:
+        reporter.say(f"continuing: {len(results)} of {len(results) + len(tasks)} shards are already written")
+    progress = reporter.track(made, total=len(tasks), label="assembling", unit="shard")
+    for name, result in zip(names, progress, strict=True):
+        folder.write_note(f"shard-{name}", {"inputs": inputs, "result": dataclasses.asdict(result)})
+        results[name] = result
+    by_split: dict[str, list[ShardResult]] = {split: [] for split in source.splits}
+    for split, index, _, _ in _plan(recipe, source):
+        by_split[split].append(results[f"{split}-{index:05d}"])
+    return by_split
+
+
+def _plan(recipe: Recipe, source: Source) -> Iterator[tuple[str, int, int, range]]:
+    """Split, index, number of shards and rows of every shard."""
+    for name, split in source.splits.items():
+        ranges = shard_rows(len(split), split.images[0].nbytes, recipe.shard_mebibytes)
+        for index, rows in enumerate(ranges):
+            yield name, index, len(ranges), rows
+
+
+def _shard_tasks(
+    parts: Iterable[tuple[Split, bool, tuple[tuple[str, Path], ...]]], recipe: Recipe, source: Source,
+    perturbation: Perturbation,
+) -> Iterator[ShardTask]:  # fmt: skip
+    """Made one at a time: a task carries its images and its part of the perturbation."""
+    for part, poison, paths in parts:
+        yield ShardTask(
+            clean=part,
+            perturbation=perturbation.restricted_to(part.keys) if poison else None,
+            budget=recipe.budget,
+            class_names=source.class_names,
+            paths=paths,
+        )
+
+
+def _fingerprint(recipe: Recipe, formats: tuple[str, ...], source: Source, perturbation: Perturbation) -> str:
+    """Changes whenever a shard's bytes might."""
+    digests = {name: split.digest for name, split in source.splits.items()}
+    parts = [recipe.digest, sorted(formats), digests, perturbation.digest, build_environment()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _finished_shard(note: Any, inputs: str, paths: tuple[tuple[str, Path], ...]) -> ShardResult | None:
+    """What an interrupted build noted about a shard, if its files are still what the note says."""
+    if note is None or note["inputs"] != inputs:
+        return None
+    result = ShardResult(**{**note["result"], "files": tuple(note["result"]["files"])})
+    for (file_format, path), record in zip(paths, result.files, strict=True):
+        if not path.exists() or {"format": file_format, **file_record(path)} != record:
+            return None
+    return result
+
+
+def _manifest(
+    recipe: Recipe, formats: tuple[str, ...], source: Source, perturbation: Perturbation,
+    results: dict[str, list[ShardResult]],
+) -> Manifest:  # fmt: skip
+    """The manifest as far as the card needs it: with the shards, without the other files and timings."""
+    files = []
+    for split, index, count, _ in _plan(recipe, source):
+        for record in results[split][index].files:
+            path = shard_path(record["format"], split, index, count)
+            files.append(FileRecord(path=path, size=record["size"], sha256=record["sha256"]))
+    height, width, channels = source.train.images.shape[1:]
+    return Manifest(
+        name=recipe.name,
+        version=recipe.version,
+        reduced=recipe.reduced,
+        recipe_digest=recipe.digest,
+        source_name=recipe.source.name,
+        source_digests={name: split.digest for name, split in source.splits.items()},
+        perturbation_digest=perturbation.digest,
+        class_names=source.class_names,
+        image_shape=(height, width, channels),
+        formats=tuple(name for name in FORMATS if name in formats),
+        splits={name: _split_record(parts) for name, parts in results.items()},
+        files=tuple(sorted(files, key=lambda record: record.path)),
+        environment=build_environment(),
+        timings={},
+    )
+
+
+def _split_record(parts: list[ShardResult]) -> SplitRecord:
+    digests = [bytes.fromhex(digest) for part in parts for digest in part.sample_digests]
+    return SplitRecord(
+        num_examples=len(digests),
+        num_poisoned=sum(part.num_poisoned for part in parts),
+        digest=order_free_digest(digests),
+        num_bytes=sum(part.arrow_bytes for part in parts),
+    )
+
+
+def _absolute(source: str) -> str:
+    """A path that still means the same from another working folder."""
+    return str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source

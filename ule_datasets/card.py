@@ -1,0 +1,155 @@
+"""The dataset card: front matter that the Hub accepts, and a body rendered from the recipe and the manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+import yaml
+
+import cards
+from ule_datasets.figures import Figure
+from ule_datasets.manifest import Manifest
+from ule_datasets.perturbation import NOWHERE, Overwrite, Perturbation, Support
+from ule_datasets.recipe import Method, Recipe
+
+NAMESPACE = "ule"
+"""The Hub organisation of the published datasets."""
+SIZE_CATEGORIES = (
+    (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
+)  # fmt: skip
+CLASSES_LISTED = 100
+
+
+def write_card(recipe: Recipe, manifest: Manifest, perturbation: Perturbation, figures: Sequence[Figure]) -> str:
+    """README.md of a dataset; depends on nothing but its arguments and the texts in ``cards``."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701 (Markdown)
+    known_as = recipe.derived_from or recipe.name
+    tars = [file for file in manifest.files if file.path.startswith("webdataset/train-")]
+    text: str = environment.from_string(cards.template()).render(
+        front_matter=yaml.safe_dump(front_matter(recipe, manifest), sort_keys=False, allow_unicode=True),
+        recipe=recipe,
+        manifest=manifest,
+        figures=figures,
+        about=cards.about(known_as),
+        repository=f"{NAMESPACE}/{recipe.name}",
+        has_webdataset=bool(tars),
+        num_train_tars=len(tars),
+        methods=[_method(method) for method in recipe.methods],
+        exact=all(method.repeats == "exact" for method in recipe.methods),
+        pixels=_pixels(perturbation, manifest.class_names),
+        measured=cards.measured(recipe.name),
+        citations=[cards.citation(key) for key in citation_keys(recipe)],
+        rebuild=_rebuild_command(recipe),
+    )
+    return text
+
+
+def front_matter(recipe: Recipe, manifest: Manifest) -> dict[str, Any]:
+    """The card's YAML. Only Parquet is declared: one repository has one file format for ``load_dataset``."""
+    total = sum(split.num_examples for split in manifest.splits.values())
+    source = recipe.source.hub_id
+    content: dict[str, Any] = {
+        "pretty_name": recipe.title,
+        "license": recipe.source.licence.hub_id,
+        "task_categories": ["image-classification"],
+        "task_ids": ["multi-class-image-classification"],
+        "size_categories": [next((name for limit, name in SIZE_CATEGORIES if total < limit), "10M<n<100M")],
+        "source_datasets": [source] if source else ["original"],
+        "annotations_creators": ["found"],
+        "tags": [
+            "image",
+            "unlearnable-examples",
+            "data-poisoning",
+            "shortcut-learning",
+            *_identifiers(recipe),
+        ],
+    }
+    if "parquet" in manifest.formats:
+        content["configs"] = [
+            {
+                "config_name": "default",
+                "data_files": [{"split": name, "path": f"data/{name}-*"} for name in manifest.splits],
+            }
+        ]
+        content["dataset_info"] = {
+            "features": [
+                {"name": "image", "dtype": "image"},
+                {"name": "label", "dtype": {"class_label": {"names": _numbered(manifest.class_names)}}},
+                {"name": "key", "dtype": "string"},
+                {"name": "poisoned", "dtype": "bool"},
+            ],
+            "splits": [
+                {"name": name, "num_bytes": split.num_bytes, "num_examples": split.num_examples}
+                for name, split in manifest.splits.items()
+            ],
+            "download_size": manifest.download_size,
+            "dataset_size": sum(split.num_bytes for split in manifest.splits.values()),
+        }
+    return content
+
+
+def citation_keys(recipe: Recipe) -> list[str]:
+    """Keys of the method papers and of the source, each once."""
+    keys = [method.citation for method in recipe.methods]
+    if recipe.source.citation:
+        keys.append(recipe.source.citation)
+    return list(dict.fromkeys(keys))
+
+
+def _identifiers(recipe: Recipe) -> list[str]:
+    return list(dict.fromkeys(method.identifier.replace("_", "-") for method in recipe.methods))
+
+
+def _numbered(class_names: Sequence[str]) -> dict[str, str]:
+    return {str(number): name for number, name in enumerate(class_names)}
+
+
+def _method(method: Method) -> dict[str, Any]:
+    """Title and settings of a method, nested ones with dotted names."""
+    return {"title": method.title, "fields": list(_settings(method, ""))}
+
+
+def _settings(value: Any, prefix: str) -> list[tuple[str, str]]:
+    rows = []
+    for field in dataclasses.fields(value):
+        setting = getattr(value, field.name)
+        if dataclasses.is_dataclass(setting):
+            rows += _settings(setting, f"{prefix}{field.name}.")
+        else:
+            rows.append((f"{prefix}{field.name}", str(setting)))
+    return rows
+
+
+def _pixels(perturbation: Perturbation, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Positions and colours of a class-wise overwrite, for the table."""
+    for layer in perturbation.layers:
+        if isinstance(layer, Overwrite) and layer.support is Support.CLASS:
+            count = layer.rows.shape[1]
+            return [
+                {"name": name, "places": [_place(layer, number, pixel) for pixel in range(count)]}
+                for number, name in enumerate(class_names[:CLASSES_LISTED])
+            ]
+    return []
+
+
+def _place(layer: Overwrite, number: int, pixel: int) -> dict[str, str]:
+    row, column = int(layer.rows[number, pixel]), int(layer.columns[number, pixel])
+    if row == NOWHERE:
+        return {"position": "none", "colour": "none"}
+    colour = bytes(layer.colours[number, pixel].tolist()).hex()
+    return {"position": f"({row}, {column})", "colour": f"`#{colour}`"}
+
+
+def _rebuild_command(recipe: Recipe) -> str:
+    """The command that makes this dataset again."""
+    words = [recipe.derived_from or recipe.name]
+    if recipe.source.default_location is None:
+        words.append("--source FOLDER")
+    if recipe.derived_from and "-seed" in recipe.name:
+        words.append(f"--seed {recipe.seed}")
+    if recipe.limit_per_class:
+        words.append(f"--limit {recipe.limit_per_class}")
+    return " ".join(words)

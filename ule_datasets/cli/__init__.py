@@ -1,0 +1,55 @@
+"""Command lines: arguments in, one call, exit code out."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import sys
+from collections.abc import Callable
+
+DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) -> int:
+    """Run a command; whatever goes wrong becomes one or two lines on stderr and an exit code.
+
+    0: done; 1: a check failed; 2: wrong usage or bad input; 130: interrupted. ``--debug`` shows the traceback.
+    """
+    import click
+
+    from ule_datasets.errors import InputError
+
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return work(arguments)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _fail(command, "interrupted; the same command continues where it stopped", INTERRUPTED)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        return _fail(command, f"{error.format_message()} (see {command} --help)", BAD_INPUT)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        return BAD_INPUT
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        if isinstance(error, InputError):
+            return _fail(command, str(error), BAD_INPUT)
+        if isinstance(error, OSError) and error.errno is not None:
+            return _fail(command, _system_message(error), BAD_INPUT)
+        text = f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback, and report it)"
+        return _fail(command, text, BAD_INPUT)
+
+
+def _system_message(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"no room left to write{where}; free some space and run the same command again: it continues"
+    return f"{error.strerror}{where}"
+
+
+def _fail(command: str, text: str, code: int) -> int:
+    print(f"{command}: {text}", file=sys.stderr)
+    return code

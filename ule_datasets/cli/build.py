@@ -1,0 +1,150 @@
+"""``ule-build``: make a dataset."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ule_datasets.cli import DONE, run
+
+if TYPE_CHECKING:
+    from ule_datasets.build import BuildResult
+
+COMMAND = "ule-build"
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+class Format(StrEnum):
+    """How shards are stored."""
+
+    PARQUET = "parquet"
+    WEBDATASET = "webdataset"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run(COMMAND, lambda arguments: app(arguments, prog_name=COMMAND, standalone_mode=False) or DONE, argv)
+
+
+def console() -> None:
+    """Console script."""
+    sys.exit(main())
+
+
+@app.command()
+def build_command(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="NAME|RECIPE.py", help="A name of the catalogue, or a file with a RECIPE.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="The clean images: hub:OWNER/NAME, digits, or a folder or file in any supported form. "
+            "Default: the recipe's own source.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The dataset folder. Default: ./datasets/NAME.")] = None,
+    format: Annotated[list[Format] | None, typer.Option(help="Repeat for several. Default: both.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's; shows in the name.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="A trial on the first N training images of each class.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes. Default: one per CPU. Never changes the result.")
+    ] = None,
+    perturbation: Annotated[
+        Path | None, typer.Option(metavar="FILE|FOLDER", help="Assemble from a saved perturbation; craft nothing.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an older dataset in the same folder.")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Show the catalogue and stop.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+) -> int:
+    """Build an unlearnable-example dataset: exact, sharded, with card, manifest and digests.
+
+    The same command again continues an interrupted build and leaves a finished one alone.
+    """
+    if version:
+        from ule_datasets.version import __version__
+
+        print(__version__)
+        return DONE
+    if list_:
+        print(catalogue())
+        return DONE
+    if recipe is None:
+        raise typer.BadParameter("name a recipe; ule-build --list shows them")
+
+    from ule_datasets.build import BuildOptions, build
+    from ule_datasets.cli.recipes import find_recipe
+    from ule_datasets.executor import available_cpus
+    from ule_datasets.perturbation import FILE_NAME
+    from ule_datasets.progress import Reporter
+    from ule_datasets.shards import FORMATS
+
+    chosen = find_recipe(recipe)
+    chosen = chosen if seed is None else chosen.with_seed(seed)
+    chosen = chosen if limit is None else chosen.as_trial(limit)
+    saved = perturbation / FILE_NAME if perturbation and perturbation.is_dir() else perturbation
+    options = BuildOptions(
+        out=out or Path("datasets") / chosen.name,
+        source=source,
+        formats=tuple(f.value for f in format) if format else FORMATS,
+        perturbation=saved,
+        workers=available_cpus() if workers is None else workers,
+        overwrite=overwrite,
+    )
+    reporter = Reporter(silent=quiet)
+    result = build(chosen, options, reporter)
+    print(_summary(result))
+    return DONE
+
+
+def catalogue() -> str:
+    """The table of recipes: name, source, methods, images, what is reported, what it needs."""
+    from builders import RECIPES
+
+    rows = [("name", "method", "source", "reported", "needs")]
+    for item in RECIPES.values():
+        claim = item.reported
+        needs = {None: "--source", "digits": "nothing"}.get(item.source.default_location, "download or --source")
+        rows.append(
+            (
+                item.name,
+                " + ".join(method.title for method in item.methods),
+                item.source.name,
+                f"{claim.accuracy:.2f} %" if claim else "-",
+                needs,
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    note = "reported: clean test accuracy of a ResNet-18 trained on the dataset, as printed in its paper"
+    return "\n".join([*lines, "", note])
+
+
+def _summary(result: BuildResult) -> str:
+    manifest = result.manifest
+    if result.already_complete:
+        return f"{result.folder} already holds the complete {manifest.name} {manifest.version}; nothing to do"
+    counts = ", ".join(f"{record.num_examples:,} {name}" for name, record in manifest.splits.items())
+    size = sum(file.size for file in manifest.files) / 2**20
+    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in manifest.timings.items())
+    return "\n".join(
+        [
+            f"{manifest.name} {manifest.version}: {counts} images, {len(manifest.files)} files, {size:.0f} MiB "
+            f"in {result.folder}",
+            f"time: {times} (in all {sum(manifest.timings.values()):.1f} s)",
+            f"perturbation {manifest.perturbation_digest}",
+            *(f"{name} {record.digest}" for name, record in manifest.splits.items()),
+            f"next: ule-verify {result.folder}",
+        ]
+    )

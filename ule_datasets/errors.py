@@ -1,0 +1,8 @@
+"""The one exception type that the command line turns into a message and exit code 2."""
+
+
+class InputError(ValueError):
+    """Something the caller gave is wrong.
+
+    The message is complete on its own: what was given, what is allowed, what to do next.
+    """

@@ -1,0 +1,259 @@
+"""Is a dataset folder what its manifest says, and did only happen to the source what the perturbation says?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ule_datasets.errors import InputError
+from ule_datasets.executor import LocalExecutor
+from ule_datasets.manifest import FileRecord, Manifest
+from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
+from ule_datasets.perturbation import Perturbation, check_budget
+from ule_datasets.progress import Reporter
+from ule_datasets.recipe import PublishedRecipe
+from ule_datasets.report import Check
+from ule_datasets.shards import file_record
+from ule_datasets.shards.parquet import schema
+from ule_datasets.shards.reading import decode_images, read_parquet_shard, read_tar_shard
+from ule_datasets.sources import Source
+from ule_datasets.split import canonical_order, order_free_digest, sample_digest
+
+SHOWN = 3
+"""How many offenders a message names."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BuiltSplit:
+    """A split of the dataset under test, decoded."""
+
+    name: str
+    images: np.ndarray
+    """uint8 [N, H, W, 3]."""
+    labels: np.ndarray
+    keys: tuple[str, ...]
+    poisoned: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A dataset folder with everything that describes it."""
+
+    root: Path
+    manifest: Manifest
+    recipe: PublishedRecipe
+    perturbation: Perturbation
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPair:
+    """The files that hold one shard: one or both formats."""
+
+    split: str
+    parquet: Path | None
+    tar: Path | None
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ShardState:
+    """What reading a shard showed."""
+
+    images: np.ndarray
+    labels: list[int]
+    keys: list[str]
+    poisoned: list[bool]
+    problems: list[str]
+
+
+def check_files(root: Path, manifest: Manifest, executor: LocalExecutor) -> list[Check]:
+    """Every listed file is there with its size and sha256, and no shard is there that is not listed."""
+    tasks = [(root, record) for record in manifest.files]
+    wrong = [problem for problem in executor.map(_file_problem, tasks) if problem]
+    listed = {record.path for record in manifest.files}
+    found = [p for folder in ("data", "webdataset") for p in sorted((root / folder).rglob("*")) if p.is_file()]
+    strays = [p.relative_to(root).as_posix() for p in found if p.relative_to(root).as_posix() not in listed]
+    return [
+        _check("files", wrong, f"{len(manifest.files)} files have the size and sha256 of the manifest"),
+        _check("no other shards", [f"{path} is not in the manifest" for path in strays], "data folders hold nothing else"),
+    ]
+
+
+def open_dataset(root: Path, manifest: Manifest) -> tuple[Folder | None, list[Check]]:
+    """Read recipe and perturbation; ``None`` where one of them is not what the manifest says."""
+    problems = []
+    recipe = perturbation = None
+    try:
+        recipe = PublishedRecipe.parse((root / "recipe.json").read_text(encoding="utf-8"))
+        if recipe.digest != manifest.recipe_digest:
+            problems.append(f"recipe.json has digest {recipe.digest}, the manifest says {manifest.recipe_digest}")
+        perturbation = Perturbation.load(root / PERTURBATION_FILE)
+        if perturbation.digest != manifest.perturbation_digest:
+            problems.append(f"{PERTURBATION_FILE} has another digest than the manifest says")
+    except (InputError, OSError, UnicodeDecodeError) as error:
+        problems.append(str(error))
+    check = _check("recipe and perturbation", problems, "recipe.json and perturbation.safetensors have their digests")
+    if recipe is None or perturbation is None or problems:
+        return None, [check]
+    return Folder(root, manifest, recipe, perturbation), [check]
+
+
+def check_content(
+    folder: Folder, executor: LocalExecutor, reporter: Reporter
+) -> tuple[dict[str, BuiltSplit], list[Check]]:
+    """Schema, counts, keys, order, agreement of the formats, and the digest of pixels and labels."""
+    pairs = list(_pairs(folder.root, folder.manifest))
+    states = reporter.track(executor.map(_read_pair, pairs), total=len(pairs), label="reading shards", unit="shard")
+    by_split: dict[str, list[ShardState]] = {name: [] for name in folder.manifest.splits}
+    for pair, state in zip(pairs, states, strict=True):
+        by_split[pair.split].append(state)
+    splits, checks = {}, []
+    for name, parts in by_split.items():
+        problems = [problem for part in parts for problem in part.problems]
+        if problems or not parts:
+            checks.append(_check(f"{name}: shards", problems or ["no shards"], ""))
+            continue
+        split = BuiltSplit(
+            name,
+            np.concatenate([part.images for part in parts]),
+            np.array([label for part in parts for label in part.labels], dtype=np.int64),
+            tuple(key for part in parts for key in part.keys),
+            np.array([flag for part in parts for flag in part.poisoned], dtype=bool),
+        )
+        splits[name] = split
+        checks += _content_checks(split, folder.manifest)
+    return splits, checks
+
+
+def check_against_source(folder: Folder, splits: dict[str, BuiltSplit], source: Source) -> list[Check]:
+    """Labels untouched, only what the perturbation says changed, budget kept, test split clean."""
+    checks = []
+    for name, split in splits.items():
+        clean = source.splits.get(name)
+        if clean is None:
+            checks.append(Check(f"{name}: source", False, f"the source has no {name} split"))
+            continue
+        position = {key: index for index, key in enumerate(clean.keys)}
+        unknown = [key for key in split.keys if key not in position]
+        if unknown or (name == "test" and len(split.keys) != len(clean)):
+            checks.append(_check(f"{name}: samples", _about(unknown, "is not in the source") or ["images are missing"], ""))
+            continue
+        rows = np.array([position[key] for key in split.keys], dtype=np.int64)
+        images, labels = clean.images[rows], clean.labels[rows]
+        relabelled = np.flatnonzero(labels != split.labels)
+        checks.append(
+            _check(f"{name}: labels", _named(split, relabelled, "has another label than in the source"), "as in the source")
+        )
+        if name == "train":
+            checks += _perturbation_checks(folder, split, images, labels)
+        else:
+            differ = np.flatnonzero((images != split.images).any(axis=(1, 2, 3)))
+            checks.append(_check(f"{name}: images", _named(split, differ, "differs from the source"), "untouched"))
+    return checks
+
+
+def _perturbation_checks(folder: Folder, split: BuiltSplit, clean: np.ndarray, labels: np.ndarray) -> list[Check]:
+    perturbation = folder.perturbation
+    expected = perturbation.apply(clean, labels, split.keys)
+    differ = np.flatnonzero((expected != split.images).any(axis=(1, 2, 3)))
+    flags = np.flatnonzero(perturbation.is_poisoned(split.keys) != split.poisoned)
+    exceeding = np.array(
+        check_budget(clean, split.images, perturbation, labels, split.keys, folder.recipe.budget), dtype=np.int64
+    )
+    bounds = ", then ".join(map(str, folder.recipe.budget))
+    return [
+        _check(
+            "train: images",
+            _named(split, differ, "is not its clean original plus the perturbation"),
+            "each is its clean original plus exactly the perturbation",
+        ),
+        _check("train: poisoned flags", _named(split, flags, "is wrongly flagged"), "as the perturbation says"),
+        _check("train: budget", _named(split, exceeding, f"exceeds {bounds}"), f"kept by every image: {bounds}"),
+    ]
+
+
+def _content_checks(split: BuiltSplit, manifest: Manifest) -> list[Check]:
+    record = manifest.splits[split.name]
+    count = len(split.keys)
+    wrong_count = [] if count == record.num_examples else [f"{count} images, the manifest says {record.num_examples}"]
+    repeated = [] if len(set(split.keys)) == count else [f"{count - len(set(split.keys))} keys appear twice"]
+    ordered = bool((canonical_order(split.keys) == np.arange(count)).all())
+    digest = order_free_digest(map(sample_digest, split.images, split.labels.tolist()))
+    wrong = [] if digest == record.digest else [f"digest {digest}, the manifest says {record.digest}"]
+    return [
+        _check(f"{split.name}: samples", wrong_count + repeated, f"{count:,}, each key once"),
+        _check(f"{split.name}: order", [] if ordered else ["samples do not stand in order of their keys"], "canonical"),
+        _check(f"{split.name}: pixels and labels", wrong, f"digest {digest}"),
+    ]
+
+
+def _pairs(root: Path, manifest: Manifest) -> Iterator[ShardPair]:
+    """The shards of every split; both formats hold the same samples in the same shards."""
+    for name in manifest.splits:
+        by_format = [
+            sorted(record.path for record in manifest.files if record.path.startswith(f"{folder}/{name}-"))
+            for folder in ("data", "webdataset")
+        ]
+        for index in range(max(map(len, by_format))):
+            parquet, tar = (root / paths[index] if index < len(paths) else None for paths in by_format)
+            yield ShardPair(name, parquet, tar, manifest.class_names)
+
+
+def _read_pair(pair: ShardPair) -> ShardState:
+    """Read one shard in both formats, compare them, decode once."""
+    try:
+        contents = []
+        if pair.parquet is not None:
+            contents.append(read_parquet_shard(pair.parquet))
+            _check_schema(pair.parquet, pair.class_names)
+        if pair.tar is not None:
+            contents.append(read_tar_shard(pair.tar))
+        first = contents[0]
+        images = decode_images(first.encoded, str(pair.parquet or pair.tar))
+    except InputError as error:
+        return ShardState(np.empty(0), [], [], [], [str(error)])
+    problems = []
+    for other in contents[1:]:
+        for what in ("keys", "labels", "poisoned", "encoded"):
+            if getattr(first, what) != getattr(other, what):
+                problems.append(f"{pair.parquet} and {pair.tar} differ in their {what}")
+    if first.labels and not 0 <= min(first.labels) <= max(first.labels) < len(pair.class_names):
+        problems.append(f"{pair.parquet or pair.tar} has labels outside 0 .. {len(pair.class_names) - 1}")
+    return ShardState(images, first.labels, first.keys, first.poisoned, problems)
+
+
+def _check_schema(path: Path, class_names: tuple[str, ...]) -> None:
+    import pyarrow.parquet as pq
+
+    if not pq.read_schema(path).equals(schema(class_names), check_metadata=False):
+        raise InputError(f"{path} has another schema than a dataset of ours")
+
+
+def _file_problem(task: tuple[Path, FileRecord]) -> str | None:
+    root, record = task
+    path = root / record.path
+    if not path.is_file():
+        return f"{record.path} is missing"
+    found = file_record(path)
+    if found["size"] != record.size:
+        return f"{record.path} has {found['size']} bytes, the manifest says {record.size}"
+    return None if found["sha256"] == record.sha256 else f"{record.path} has another sha256 than the manifest says"
+
+
+def _named(split: BuiltSplit, rows: np.ndarray, what: str) -> list[str]:
+    return _about([split.keys[row] for row in rows.tolist()], what)
+
+
+def _about(keys: list[str], what: str) -> list[str]:
+    return [f"{key} {what}" for key in keys]
+
+
+def _check(name: str, problems: list[str], good: str) -> Check:
+    """A check that passes when there are no problems; names the first few."""
+    if not problems:
+        return Check(name, True, good)
+    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return Check(name, False, "; ".join(problems[:SHOWN]) + more)

@@ -1,0 +1,1 @@
+"""Generation methods, one module each; a recipe imports the ones it uses."""

@@ -1,0 +1,149 @@
+"""The OPS paper's own comparisons: OPS-Position, OPS-Color (appendix A) and RandPix (appendix B).
+
+Wu et al., "One-Pixel Shortcut", ICLR 2023, arXiv 2205.12141. No code was published for them; where the text
+is silent the field says what was chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import ClassVar
+
+import numpy as np
+
+from ule_datasets.errors import InputError
+from ule_datasets.methods.one_pixel_shortcut import CORNERS, OnePixelShortcut
+from ule_datasets.perturbation import NOWHERE, Overwrite, Support
+from ule_datasets.recipe import Context, Crafted
+from ule_datasets.split import Split
+
+ROWS_PER_BLOCK = 4096
+
+
+class Colours(StrEnum):
+    """From which colours a random one is drawn; the paper does not say."""
+
+    CORNERS = "corners"
+    """The eight corners of the RGB cube."""
+    ALL = "all"
+    """All 256**3 colours."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OPSPosition:
+    """OPS-Position: the searched position of the class, and a random colour for every image."""
+
+    identifier: ClassVar[str] = "ops_position"
+    title: ClassVar[str] = "OPS-Position"
+    citation: ClassVar[str] = "wu2023onepixel"
+    repeats: ClassVar[str] = "exact"
+
+    search: OnePixelShortcut = field(default_factory=OnePixelShortcut)
+    colours: Colours = Colours.ALL
+
+    def generate(self, train: Split, context: Context) -> Crafted:
+        """Positions from the search, colours drawn from each sample's key."""
+        found = self.search.generate(train, context)
+        (positions,) = found.layers
+        if not isinstance(positions, Overwrite) or positions.rows.shape[1] != 1:
+            raise InputError("OPSPosition: the search must be for one pixel, with a clean upload")
+        drawn = [context.seed.bytes(3, "ops_position", "colour", key) for key in train.keys]
+        colours: np.ndarray = np.frombuffer(b"".join(drawn), dtype=np.uint8).reshape(-1, 1, 3)
+        if self.colours is Colours.CORNERS:
+            colours = (colours >> 7) * np.uint8(255)
+        layer = Overwrite(
+            rows=positions.rows[train.labels],
+            columns=positions.columns[train.labels],
+            colours=colours,
+            support=Support.SAMPLE,
+            keys=train.keys,
+        )
+        return Crafted(layers=(layer,), notes=found.notes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OPSColor:
+    """OPS-Color: a fixed colour per class, written where the image is farthest from it (l2)."""
+
+    identifier: ClassVar[str] = "ops_color"
+    title: ClassVar[str] = "OPS-Color"
+    citation: ClassVar[str] = "wu2023onepixel"
+    repeats: ClassVar[str] = "exact"
+
+    palette: tuple[tuple[int, int, int], ...] = (
+        (0, 0, 0), (0, 0, 255), (0, 255, 0), (0, 255, 255),
+        (255, 0, 0), (255, 0, 255), (255, 255, 0), (255, 255, 255),
+        (128, 128, 128), (255, 128, 0),
+    )  # fmt: skip
+    """Colour of class k; the corners are the paper's, the last two (which it does not name) are ours."""
+
+    def generate(self, train: Split, context: Context) -> Crafted:
+        """Integer distances; ties go to the first pixel in raster order."""
+        if context.num_classes > len(self.palette):
+            raise InputError(
+                f"OPSColor: {context.num_classes} classes, but the palette has {len(self.palette)} colours"
+            )
+        palette = np.array(self.palette, dtype=np.uint8)
+        height, width = train.images.shape[1:3]
+        positions = np.empty(len(train), dtype=np.int64)
+        for start in range(0, len(train), ROWS_PER_BLOCK):
+            rows = slice(start, start + ROWS_PER_BLOCK)
+            target = palette[train.labels[rows]].astype(np.int32)[:, None, None, :]
+            distance = ((train.images[rows] - target) ** 2).sum(axis=-1).reshape(-1, height * width)
+            positions[rows] = distance.argmax(axis=1)
+        layer = Overwrite(
+            rows=(positions // width).astype(np.int32)[:, None],
+            columns=(positions % width).astype(np.int32)[:, None],
+            colours=palette[train.labels][:, None, :],
+            support=Support.SAMPLE,
+            keys=train.keys,
+        )
+        return Crafted(layers=(layer,))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandPix:
+    """RandPix: a random position and colour per class; no two classes share the pair."""
+
+    identifier: ClassVar[str] = "randpix"
+    title: ClassVar[str] = "RandPix"
+    citation: ClassVar[str] = "wu2023onepixel"
+    repeats: ClassVar[str] = "exact"
+
+    colours: Colours = Colours.CORNERS
+
+    def generate(self, train: Split, context: Context) -> Crafted:
+        """Everything from the seed; of the images only the size and the labels matter."""
+        height, width = train.images.shape[1:3]
+        num_colours = len(CORNERS) if self.colours is Colours.CORNERS else 256**3
+        if context.num_classes > height * width * num_colours:
+            raise InputError(f"RandPix: fewer distinct pixels than the {context.num_classes} classes")
+        present = set(train.labels.tolist())
+        rows = np.full((context.num_classes, 1), NOWHERE, dtype=np.int32)
+        columns, colours = rows.copy(), np.zeros((context.num_classes, 1, 3), dtype=np.uint8)
+        used: set[tuple[int, int]] = set()
+        for number in range(context.num_classes):
+            position, colour = self._draw(context, number, height * width, num_colours, used)
+            used.add((position, colour))
+            if number in present:
+                rows[number], columns[number] = divmod(position, width)
+                colours[number] = self._rgb(colour)
+        layer = Overwrite(rows=rows, columns=columns, colours=colours, support=Support.CLASS)
+        return Crafted(layers=(layer,))
+
+    def _draw(
+        self, context: Context, number: int, num_positions: int, num_colours: int, used: set[tuple[int, int]]
+    ) -> tuple[int, int]:
+        attempt = 0
+        while True:
+            position = context.seed.integer(num_positions, "randpix", "position", number, attempt)
+            colour = context.seed.integer(num_colours, "randpix", "colour", number, attempt)
+            if (position, colour) not in used:
+                return position, colour
+            attempt += 1
+
+    def _rgb(self, colour: int) -> np.ndarray:
+        if self.colours is Colours.CORNERS:
+            return np.asarray(255 * CORNERS[colour], dtype=np.uint8)
+        return np.array([colour >> 16, colour >> 8 & 255, colour & 255], dtype=np.uint8)

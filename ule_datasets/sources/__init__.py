@@ -1,0 +1,123 @@
+"""Clean images from wherever they are: one call, the same samples, keys and order from every form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ule_datasets.errors import InputError
+from ule_datasets.executor import LocalExecutor
+from ule_datasets.progress import Reporter
+from ule_datasets.recipe import SourceSpec
+from ule_datasets.sources import cifar_batches, digits, hub, image_folder, parquet, webdataset
+from ule_datasets.sources.decode import ChunkTask, Decoded, collect, decode_chunk
+from ule_datasets.sources.forms import Form
+from ule_datasets.split import Split
+
+LOCATIONS = "hub:OWNER/NAME, digits, or a folder or file (Parquet, WebDataset tar, image folder, cifar-10-batches-py)"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Clean images, checked to be the ones that the recipe names."""
+
+    spec: SourceSpec
+    location: str
+    kind: str
+    class_names: tuple[str, ...]
+    splits: dict[str, Split]
+    """``train``, and ``test`` where the source has one."""
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+        return self.splits["train"]
+
+
+def read_source(spec: SourceSpec, location: str | None, *, executor: LocalExecutor, reporter: Reporter) -> Source:
+    """Read a source completely and check that it is the one that ``spec`` names.
+
+    Args:
+        spec: which images are expected.
+        location: see ``LOCATIONS``; ``None`` for the spec's default.
+        executor: where images are decoded.
+        reporter: where progress is shown.
+
+    Raises:
+        InputError: nothing usable there, unreadable or unsuitable images, or other images than expected.
+    """
+    where = location or spec.default_location
+    if where is None:
+        raise InputError(f"this recipe works on {spec.title}: say where they are with --source ({LOCATIONS})")
+    form = find_form(where)
+    remap = _label_map(spec, form, where)
+    tasks = [
+        ChunkTask(split, chunk, remap, len(spec.class_names) if spec.class_names else None)
+        for split, chunks in form.chunks.items()
+        for chunk in chunks
+    ]
+    results = executor.map(decode_chunk, tasks)
+    decoded = list(reporter.track(results, total=len(tasks), label=f"reading {where}", unit="chunk"))
+    by_split: dict[str, list[Decoded]] = {name: [] for name in form.chunks}
+    for task, result in zip(tasks, decoded, strict=True):
+        by_split[task.split].append(result)
+    splits = collect(by_split)
+    if "train" not in splits:
+        raise InputError(f"{where} ({form.kind}) has no training images")
+    _check_digests(spec, splits, where, form.kind)
+    class_names = spec.class_names or form.class_names or _numbered_classes(splits)
+    for number in sorted(set(range(len(class_names))) - set(splits["train"].labels.tolist())):
+        reporter.warn(f"class {class_names[number]!r} has no training images")
+    return Source(spec, where, form.kind, class_names, splits)
+
+
+def find_form(where: str) -> Form:
+    """Recognise how the images at a location are stored.
+
+    Raises:
+        InputError: nothing there, or nothing that looks like images with labels.
+    """
+    if where == "digits":
+        return digits.find()
+    root = hub.download(where) if where.startswith(hub.PREFIX) else Path(where).expanduser()
+    if not root.exists():
+        raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
+    for find in (cifar_batches.find, parquet.find, webdataset.find, image_folder.find):
+        form = find(root)
+        if form is not None:
+            return form
+    raise InputError(f"--source {where}: no images with labels found there; give {LOCATIONS}")
+
+
+def _label_map(spec: SourceSpec, form: Form, where: str) -> tuple[int, ...] | None:
+    """The recipe's number of each of the form's classes, or ``None`` where they agree."""
+    if spec.class_names is None or form.class_names is None or spec.class_names == form.class_names:
+        return None
+    unknown = sorted(set(form.class_names) - set(spec.class_names))
+    if unknown:
+        raise InputError(
+            f"{where} has classes that {spec.title} does not have: {', '.join(unknown[:5])}; "
+            f"expected {', '.join(spec.class_names)}"
+        )
+    return tuple(spec.class_names.index(name) for name in form.class_names)
+
+
+def _check_digests(spec: SourceSpec, splits: dict[str, Split], where: str, kind: str) -> None:
+    if spec.digests is None:
+        return
+    expected = dict(spec.digests)
+    missing = sorted(set(expected) - set(splits))
+    if missing:
+        raise InputError(f"{where} ({kind}) has no {missing[0]} split; {spec.title} has {', '.join(expected)}")
+    for name, digest in expected.items():
+        if splits[name].digest != digest:
+            raise InputError(
+                f"{where} ({kind}) is not {spec.title}: its {name} split of {len(splits[name])} images has digest "
+                f"{splits[name].digest}, expected {digest}.\n"
+                f"For other images use a recipe of your own, or: ule-build ops --source {where}"
+            )
+
+
+def _numbered_classes(splits: dict[str, Split]) -> tuple[str, ...]:
+    highest = max(int(split.labels.max()) for split in splits.values())
+    return tuple(str(number) for number in range(highest + 1))

@@ -1,0 +1,89 @@
+"""The original ``cifar-10-batches-py``: pickles of 10,000 images each, read with a restricted unpickler."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ule_datasets.errors import InputError
+from ule_datasets.sources.forms import Form, RawSample
+
+FOLDER = "cifar-10-batches-py"
+TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
+TEST_FILE, META_FILE = "test_batch", "batches.meta"
+
+
+class _Restricted(pickle.Unpickler):
+    """Knows exactly what a NumPy array of bytes needs; anything else in the file is refused."""
+
+    _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype"})
+    _MODULES = frozenset({"numpy", "numpy.core.multiarray", "numpy._core.multiarray"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in self._MODULES and name in self._ALLOWED:
+            return super().find_class(module, name)
+        if (module, name) == ("_codecs", "encode"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch file."""
+
+    path: Path
+
+    def samples(self) -> Iterator[RawSample]:
+        """Pixels in H x W x C order with their labels."""
+        content = _load(self.path)
+        pixels, labels = content.get(b"data"), content.get(b"labels")
+        if not (
+            isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape[1:] == (3072,)
+            and isinstance(labels, list) and len(labels) == len(pixels)
+        ):  # fmt: skip
+            raise InputError(f"{self.path} is not a CIFAR-10 batch: expected uint8 [N, 3072] data and N labels")
+        images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+            yield RawSample(image, int(label), f"{self.path} (row {row})")
+
+
+def find(root: Path) -> Form | None:
+    """The batch files in ``root`` or in its ``cifar-10-batches-py`` folder, or ``None``."""
+    for folder in (root, root / FOLDER):
+        present = [folder / name for name in TRAIN_FILES if (folder / name).is_file()]
+        if present:
+            break
+    else:
+        return None
+    chunks = {"train": tuple(Batch(path) for path in present)}
+    if (folder / TEST_FILE).is_file():
+        chunks["test"] = (Batch(folder / TEST_FILE),)
+    class_names = None
+    if (folder / META_FILE).is_file():
+        names = _load(folder / META_FILE).get(b"label_names", [])
+        class_names = tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names) or None
+    return Form("the original CIFAR-10 batches", chunks, class_names)
+
+
+def _load(path: Path) -> dict[bytes, Any]:
+    try:
+        content = _Restricted(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+    except (
+        pickle.UnpicklingError,
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ) as error:
+        raise InputError(f"{path} is not an intact CIFAR-10 batch file: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a CIFAR-10 batch file: it holds a {type(content).__name__}")
+    return content

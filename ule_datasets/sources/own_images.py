@@ -1,0 +1,18 @@
+"""One's own images: any classes, any number of them, one image size."""
+
+from ule_datasets.recipe import Licence, SourceSpec
+
+OWN_IMAGES = SourceSpec(
+    name="own-images",
+    title="your own images",
+    url="",
+    class_names=None,
+    digests=None,
+    default_location=None,
+    flippable=True,
+    licence=Licence(
+        hub_id="unknown",
+        text="The licence is that of the images the dataset was built from.",
+        redistributable=True,
+    ),
+)

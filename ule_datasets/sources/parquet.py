@@ -1,0 +1,100 @@
+"""Parquet shards with an encoded-image column and a label column, as the Hub stores image datasets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ule_datasets.errors import InputError
+from ule_datasets.sources.forms import Chunk, Form, RawSample, split_of
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """One row group of one file."""
+
+    path: Path
+    index: int
+    image_column: str
+    label_column: str
+
+    def samples(self) -> Iterator[RawSample]:
+        """Decode nothing: hand out the image bytes as they stand in the file."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.ParquetFile(self.path).read_row_group(self.index, columns=[self.image_column, self.label_column])
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(self.path, error) from error
+        images, labels = table[self.image_column].to_pylist(), table[self.label_column].to_pylist()
+        for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+            origin = f"{self.path} (row group {self.index}, row {row})"
+            data = image["bytes"] if isinstance(image, dict) else image
+            if data is None:
+                raise InputError(f"{origin} has no image bytes: the file points to images on another machine")
+            if not isinstance(label, int):
+                raise InputError(f"{origin} has label {label!r}; labels must be class numbers")
+            yield RawSample(data, label, origin)
+
+
+def find(root: Path) -> Form | None:
+    """Parquet files at or below ``root``, or ``None``."""
+    paths = [root] if root.suffix == ".parquet" else sorted(root.rglob("*.parquet"))
+    paths = [path for path in paths if path.is_file()]
+    if not paths:
+        return None
+    chunks: dict[str, list[Chunk]] = {}
+    class_names: tuple[str, ...] | None = None
+    for path in paths:
+        schema, num_row_groups = _open(path)
+        image_column = _column(path, schema, IMAGE_COLUMNS, "image")
+        label_column = _column(path, schema, LABEL_COLUMNS, "label")
+        names = _class_names(schema, label_column)
+        if class_names is not None and names is not None and names != class_names:
+            raise InputError(f"{path} has other class names than the files before it: {names}")
+        class_names = names or class_names
+        split = split_of(path, root if path != root else root.parent)
+        chunks.setdefault(split, []).extend(
+            RowGroup(path, index, image_column, label_column) for index in range(num_row_groups)
+        )
+    return Form("Parquet shards", {k: tuple(v) for k, v in chunks.items()}, class_names)
+
+
+def _open(path: Path) -> tuple[Any, int]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        return file.schema_arrow, file.num_row_groups
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[0]
+    return InputError(f"{path} is not a readable Parquet file (truncated download?): {reason}")
+
+
+def _column(path: Path, schema: Any, candidates: tuple[str, ...], what: str) -> str:
+    for name in candidates:
+        if name in schema.names:
+            return name
+    raise InputError(f"{path} has no {what} column: expected one of {candidates}, found {schema.names}")
+
+
+def _class_names(schema: Any, label_column: str) -> tuple[str, ...] | None:
+    """Class names from the Hugging Face metadata of the schema, if it has any."""
+    text = (schema.metadata or {}).get(b"huggingface")
+    if text is None:
+        return None
+    feature = json.loads(text).get("info", {}).get("features", {}).get(label_column, {})
+    names = feature.get("names")
+    return tuple(names) if names else None

@@ -1,0 +1,111 @@
+"""Clean images in memory: one split, in canonical order, with stable keys and an order-free digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+KEY_DIGITS = 16
+
+
+def sample_digest(image: np.ndarray, label: int) -> bytes:
+    """Sha256 of an image's H x W x C uint8 bytes followed by its label.
+
+    The label is one byte below 256 and two bytes (big-endian) from there on.
+    """
+    return hashlib.sha256(image.tobytes() + label.to_bytes(1 if label < 256 else 2, "big")).digest()
+
+
+def order_free_digest(digests: Iterable[bytes]) -> str:
+    """Hex sha256 over the sorted sample digests: the same for any order, file format or encoder."""
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def keys_from_digests(digests: Sequence[bytes]) -> list[str]:
+    """Keys made of the first 16 hex digits of each sample digest, in the order given.
+
+    Exact duplicates (and colliding prefixes) get a counter, ``-1``, ``-2``, ...: which of two equal
+    samples gets which key makes no difference to anything that is written.
+    """
+    keys = [""] * len(digests)
+    seen: dict[str, int] = {}
+    for index in sorted(range(len(digests)), key=digests.__getitem__):
+        prefix = digests[index].hex()[:KEY_DIGITS]
+        count = seen.get(prefix, 0)
+        seen[prefix] = count + 1
+        keys[index] = f"{prefix}-{count}" if count else prefix
+    return keys
+
+
+def canonical_order(keys: Sequence[str]) -> np.ndarray:
+    """Indices that sort by a hash of the key: classes come mixed, shards read in order are shuffled."""
+    hashes = [hashlib.sha256(key.encode()).digest() for key in keys]
+    return np.array(sorted(range(len(keys)), key=hashes.__getitem__), dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Split:
+    """The samples of one split in canonical order."""
+
+    name: str
+    images: np.ndarray
+    """uint8, [N, H, W, 3]."""
+    labels: np.ndarray
+    """int64, [N]."""
+    keys: tuple[str, ...]
+    digest: str
+    """Order-free digest of pixels and labels (hex)."""
+
+    @classmethod
+    def from_samples(cls, name: str, images: np.ndarray, labels: np.ndarray, digests: list[bytes]) -> Split:
+        """Key the samples by their digests and bring them into canonical order."""
+        keys = keys_from_digests(digests)
+        order = canonical_order(keys)
+        return cls(
+            name=name,
+            images=images[order],
+            labels=labels[order],
+            keys=tuple(keys[i] for i in order),
+            digest=order_free_digest(digests),
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows(self, start: int, stop: int) -> Split:
+        """Samples ``start`` to ``stop`` of this split; images and labels are views.
+
+        Its ``digest`` stays that of the whole split: a range is a part, not a split of its own.
+        """
+        return Split(
+            name=self.name,
+            images=self.images[start:stop],
+            labels=self.labels[start:stop],
+            keys=self.keys[start:stop],
+            digest=self.digest,
+        )
+
+    def batches(self, size: int) -> Iterator[Split]:
+        """The split in canonical order, ``size`` samples at a time."""
+        for start in range(0, len(self), size):
+            yield self.rows(start, start + size)
+
+    def first_per_class(self, count: int) -> Split:
+        """The first ``count`` samples of each class, as a split with a digest of its own."""
+        taken: dict[int, int] = {}
+        chosen = []
+        for index, label in enumerate(self.labels.tolist()):
+            taken[label] = taken.get(label, 0) + 1
+            if taken[label] <= count:
+                chosen.append(index)
+        images, labels = self.images[chosen], self.labels[chosen]
+        return Split(
+            name=self.name,
+            images=images,
+            labels=labels,
+            keys=tuple(self.keys[i] for i in chosen),
+            digest=order_free_digest(map(sample_digest, images, labels.tolist())),
+        )
