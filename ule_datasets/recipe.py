@@ -68,6 +68,8 @@ class SourceSpec:
     """In label order; ``None``: taken from the data."""
     digests: tuple[tuple[str, str], ...] | None
     """(split, order-free digest) of every split; ``None``: any images are accepted."""
+    num_images: tuple[tuple[str, int], ...] | None
+    """(split, number of images); ``None``: depends on the data."""
     default_location: str | None
     """Where to read from when ``--source`` is not given; ``None``: it must be given."""
     flippable: bool
@@ -269,8 +271,9 @@ def _source_spec(content: dict[str, Any]) -> SourceSpec:
     fields["licence"] = Licence(**_without_type(fields["licence"]))
     if fields["class_names"] is not None:
         fields["class_names"] = tuple(fields["class_names"])
-    if fields["digests"] is not None:
-        fields["digests"] = tuple((split, digest) for split, digest in fields["digests"])
+    for name in ("digests", "num_images"):
+        if fields[name] is not None:
+            fields[name] = tuple((split, value) for split, value in fields[name])
     return SourceSpec(**fields)
 
 

@@ -15,19 +15,19 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
 
     0: done; 1: a check failed; 2: wrong usage or bad input; 130: interrupted. ``--debug`` shows the traceback.
     """
-    import click
+    import typer
 
     from ule_datasets.errors import InputError
 
+    # Typer carries Click with it from some version on; the base of its usage errors is the same class in both.
+    usage_error = typer.BadParameter.__mro__[2]
     arguments = sys.argv[1:] if argv is None else argv
     try:
         return work(arguments)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _fail(command, "interrupted; the same command continues where it stopped", INTERRUPTED)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.ClickException as error:
-        return _fail(command, f"{error.format_message()} (see {command} --help)", BAD_INPUT)
     except BrokenPipeError:
         with contextlib.suppress(OSError):
             sys.stdout.close()
@@ -35,6 +35,9 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
     except Exception as error:
         if "--debug" in arguments:
             raise
+        if isinstance(error, usage_error):
+            message = getattr(error, "format_message", error.__str__)()
+            return _fail(command, f"{message} (see {command} --help)", BAD_INPUT)
         if isinstance(error, InputError):
             return _fail(command, str(error), BAD_INPUT)
         if isinstance(error, OSError) and error.errno is not None:

@@ -112,7 +112,7 @@ def catalogue() -> str:
     """The table of recipes: name, source, methods, images, what is reported, what it needs."""
     from builders import RECIPES
 
-    rows = [("name", "method", "source", "reported", "needs")]
+    rows = [("name", "method", "source", "images", "reported", "needs")]
     for item in RECIPES.values():
         claim = item.reported
         needs = {None: "--source", "digits": "nothing"}.get(item.source.default_location, "download or --source")
@@ -121,6 +121,7 @@ def catalogue() -> str:
                 item.name,
                 " + ".join(method.title for method in item.methods),
                 item.source.name,
+                " + ".join(f"{count:,}" for _, count in item.source.num_images or ()) or "any",
                 f"{claim.accuracy:.2f} %" if claim else "-",
                 needs,
             )
@@ -148,3 +149,7 @@ def _summary(result: BuildResult) -> str:
             f"next: ule-verify {result.folder}",
         ]
     )
+
+
+if __name__ == "__main__":
+    console()

@@ -40,7 +40,7 @@ def moments_of(images: np.ndarray, labels: np.ndarray, num_classes: int, *, work
     """
     height, width, channels = images.shape[1:]
     assert channels == 3
-    flat = images.reshape(len(images), -1)
+    flat = images.reshape(len(images), height * width * channels)
     members = [np.flatnonzero(labels == number) for number in range(num_classes)]
     with ThreadPoolExecutor(workers) as pool:
         per_class = list(pool.map(lambda indices: _class_moments(flat, indices), members))

@@ -13,6 +13,7 @@ CIFAR10 = SourceSpec(
         ("train", "6a3b2c04d0a79ce272dcdacaf0bc440275db5a8cbe3717521a28fada2ea0d2ed"),
         ("test", "65a6ffe079453e514083f99356b35e02cbfd581b4951e3937fae188974b79f39"),
     ),
+    num_images=(("train", 50_000), ("test", 10_000)),
     default_location="hub:uoft-cs/cifar10",
     flippable=True,
     licence=Licence(

@@ -26,6 +26,7 @@ DIGITS = SourceSpec(
         ("train", "5fca31ee3d76e9b39a5cd156d4ba41d7f1248f3b837e2d382267e10c72bf9070"),
         ("test", "9acee6c20090948e1e78e526e4be383953b0d50d95c1fbb8e839f2f5f5a2b7f4"),
     ),
+    num_images=(("train", 1_437), ("test", 360)),
     default_location="digits",
     flippable=False,
     licence=Licence(

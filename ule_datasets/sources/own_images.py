@@ -8,6 +8,7 @@ OWN_IMAGES = SourceSpec(
     url="",
     class_names=None,
     digests=None,
+    num_images=None,
     default_location=None,
     flippable=True,
     licence=Licence(

@@ -1,0 +1,295 @@
+"""The exact search agrees with the definition, decides ties and degenerate cases as documented."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ule_datasets.errors import InputError
+from ule_datasets.methods.moments import Moments, moments_of
+from ule_datasets.methods.one_pixel_shortcut import (
+    CORNERS,
+    Objective,
+    OnePixelShortcut,
+    Rounding,
+    Upload,
+    uniform_levels,
+)
+from ule_datasets.perturbation import Additive, Overwrite, Support
+from ule_datasets.recipe import Context
+from ule_datasets.seeds import Seed
+from ule_datasets.split import Split, sample_digest
+
+WHITE, BLACK = 7, 0
+
+
+def split_of(images: np.ndarray, labels: np.ndarray) -> Split:
+    digests = [sample_digest(image, int(label)) for image, label in zip(images, labels, strict=True)]
+    return Split.from_samples("train", images, labels.astype(np.int64), digests)
+
+
+def context(num_classes: int, *, seed: int = 0, workers: int = 1, warnings: list[str] | None = None) -> Context:
+    warn = (lambda text: None) if warnings is None else warnings.append
+    return Context(num_classes=num_classes, seed=Seed(seed), workers=workers, warn=warn)
+
+
+def float_scores(images: np.ndarray, objective: Objective) -> np.ndarray:
+    """The definition, in float64, for every position and corner: [H, W, 8]."""
+    scores = np.empty((*images.shape[1:3], 8))
+    for colour, corner in enumerate(CORNERS):
+        distance = np.abs(images / 255.0 - corner)
+        if objective is Objective.MEAN_OVER_STD:
+            scores[..., colour] = distance.mean(axis=(0, 3)) / distance.std(axis=(0, 3))
+        else:
+            total = distance.sum(axis=-1)
+            scores[..., colour] = total.mean(axis=0) / total.var(axis=0)
+    return scores
+
+
+def chosen(method: OnePixelShortcut, moments: Moments) -> list[list[tuple[int, int, int]]]:
+    return [[pixel.pair for pixel in pixels] for pixels in method.search(moments)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(3, 30),
+    height=st.integers(1, 6),
+    width=st.integers(1, 6),
+    objective=st.sampled_from(Objective),
+)
+def test_best_pixel_equals_the_float64_definition(
+    seed: int, count: int, height: int, width: int, objective: Objective
+) -> None:
+    images = np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    moments = moments_of(images, np.zeros(count, dtype=np.int64), 1)
+    scores = float_scores(images, objective)
+    (best,) = OnePixelShortcut(objective=objective).search(moments)[0]
+    assert scores[best.pair] >= scores.max() * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("objective", Objective)
+def test_exact_scores_order_like_the_definition(objective: Objective) -> None:
+    images = np.random.default_rng(5).integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
+    moments = moments_of(images, np.zeros(50, dtype=np.int64), 1)
+    method = OnePixelShortcut(objective=objective, num_pixels=16)
+    scores = float_scores(images, objective)
+    order = [scores[pixel.pair] for pixel in method.search(moments)[0]]
+    assert order == sorted(order, reverse=True)
+    for pixel in method.search(moments)[0]:
+        assert pixel.score is not None
+        count = 50 * (3 if objective is Objective.MEAN_OVER_STD else 1)
+        exact = float(pixel.score)
+        value = np.sqrt(exact) if objective is Objective.MEAN_OVER_STD else 255 * 50 * exact
+        assert value == pytest.approx(scores[pixel.pair], rel=1e-9), count
+
+
+@pytest.mark.parametrize("objective", Objective)
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_result_does_not_depend_on_order_or_workers(objective: Objective, workers: int) -> None:
+    rng = np.random.default_rng(8)
+    images, labels = rng.integers(0, 256, (90, 5, 7, 3), dtype=np.uint8), rng.integers(0, 4, 90)
+    method = OnePixelShortcut(objective=objective, num_pixels=2)
+    reference = chosen(method, moments_of(images, labels, 4))
+    order = rng.permutation(90)
+    assert chosen(method, moments_of(images[order], labels[order], 4, workers=workers)) == reference
+
+
+def test_complementary_colours_have_equal_spread_so_the_farther_one_wins_under_the_papers_formula() -> None:
+    images = np.random.default_rng(2).integers(0, 100, (20, 3, 3, 3), dtype=np.uint8)
+    moments = moments_of(images, np.zeros(20, dtype=np.int64), 1)
+    (pixel,) = OnePixelShortcut(objective=Objective.MEAN_OVER_VAR).search(moments)[0]
+    distance = np.abs(images / 255.0 - CORNERS[pixel.colour]).sum(-1)[:, pixel.row, pixel.column]
+    opposite = np.abs(images / 255.0 - (1 - CORNERS[pixel.colour])).sum(-1)[:, pixel.row, pixel.column]
+    assert distance.var() == pytest.approx(opposite.var())
+    assert distance.mean() >= opposite.mean()
+
+
+def test_a_constant_pixel_scores_infinitely_and_larger_distances_win() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (10, 3, 4, 3), dtype=np.uint8)
+    images[:, 1, 2] = 10  # constant grey: white is 735 away, black 30
+    images[:, 2, 3] = 245
+    moments = moments_of(images, np.zeros(10, dtype=np.int64), 1)
+    (pixel,) = OnePixelShortcut().search(moments)[0]
+    assert pixel.score is None
+    assert pixel.pair == (1, 2, WHITE)
+
+
+def test_a_pixel_that_already_has_the_colour_is_never_chosen() -> None:
+    images = np.full((6, 2, 2, 3), 255, dtype=np.uint8)
+    moments = moments_of(images, np.zeros(6, dtype=np.int64), 1)
+    for objective in Objective:
+        pairs = chosen(OnePixelShortcut(objective=objective, num_pixels=4), moments)[0]
+        assert [pair[2] for pair in pairs] == [BLACK] * 4
+        assert pairs == sorted(pairs)
+
+
+def test_ties_go_to_the_smaller_row_column_and_colour() -> None:
+    image = np.random.default_rng(4).integers(0, 256, (5, 1, 1, 3), dtype=np.uint8)
+    images = np.broadcast_to(image, (5, 3, 3, 3)).copy()
+    moments = moments_of(images, np.zeros(5, dtype=np.int64), 1)
+    assert chosen(OnePixelShortcut(), moments)[0][0][:2] == (0, 0)
+
+
+def test_a_pair_used_by_an_earlier_class_is_excluded_unless_told_otherwise() -> None:
+    images = np.random.default_rng(6).integers(0, 256, (10, 4, 4, 3), dtype=np.uint8)
+    twice, labels = np.concatenate([images, images]), np.repeat([0, 1], 10)
+    moments = moments_of(twice, labels, 2)
+    (first,), (second,) = chosen(OnePixelShortcut(), moments)
+    assert first != second
+    (first,), (second,) = chosen(OnePixelShortcut(exclude_used=False), moments)
+    assert first == second
+
+
+def test_k_pixels_are_distinct_positions_unless_told_otherwise() -> None:
+    images = np.random.default_rng(7).integers(0, 256, (4, 2, 2, 3), dtype=np.uint8)
+    images[:, 0, 0] = [[3, 3, 3], [4, 4, 4], [3, 4, 3], [4, 3, 3]]
+    moments = moments_of(images, np.zeros(4, dtype=np.int64), 1)
+    pairs = chosen(OnePixelShortcut(num_pixels=4), moments)[0]
+    assert len({pair[:2] for pair in pairs}) == 4
+    pairs = chosen(OnePixelShortcut(num_pixels=4, allow_same_position=True), moments)[0]
+    assert len(set(pairs)) == 4
+    assert len({pair[:2] for pair in pairs}) < 4
+
+
+def test_an_empty_class_gets_no_pixel_and_a_warning() -> None:
+    rng = np.random.default_rng(9)
+    train = split_of(rng.integers(0, 256, (6, 3, 3, 3), dtype=np.uint8), np.array([0, 2] * 3))
+    warnings: list[str] = []
+    (layer,) = OnePixelShortcut().generate(train, context(3, warnings=warnings)).layers
+    assert isinstance(layer, Overwrite)
+    assert layer.rows[1, 0] == -1
+    assert (layer.rows[[0, 2], 0] >= 0).all()
+    assert len(warnings) == 1
+    assert "class 1" in warnings[0]
+
+
+def test_more_pixels_than_the_image_has_are_refused() -> None:
+    moments = moments_of(np.zeros((2, 1, 2, 3), dtype=np.uint8), np.zeros(2, dtype=np.int64), 1)
+    with pytest.raises(InputError, match="only 2 pixels"):
+        OnePixelShortcut(num_pixels=3).search(moments)
+
+
+def test_more_classes_than_pixels_are_refused_when_pairs_run_out() -> None:
+    images = np.random.default_rng(3).integers(1, 255, (9, 1, 1, 3), dtype=np.uint8)
+    with pytest.raises(InputError, match="class 8: no pixel is left"):
+        OnePixelShortcut().search(moments_of(images, np.arange(9), 9))
+
+
+def test_sums_beyond_int64_are_refused_instead_of_wrapping() -> None:
+    moments = moments_of(np.ones((1, 1, 1, 3), dtype=np.uint8), np.zeros(1, dtype=np.int64), 1)
+    with pytest.raises(InputError, match="exact up to"):
+        OnePixelShortcut().search(Moments(np.array([4_000_000]), moments.sums, moments.products))
+
+
+def test_the_largest_allowed_class_does_not_overflow() -> None:
+    count = 3_900_000
+    moments = Moments(
+        np.array([count]),
+        np.full((1, 1, 2, 3), 0, dtype=np.int64),
+        np.full((1, 1, 2, 6), 0, dtype=np.int64),
+    )
+    moments.sums[0, 0, 1], moments.products[0, 0, 1] = 200 * count, 40_001 * count
+    for objective in Objective:
+        first, second = OnePixelShortcut(objective=objective, num_pixels=2).search(moments)[0]
+        assert first.pair == (0, 0, WHITE)
+        assert second.score is not None
+        assert second.score > 0
+
+
+def test_the_searched_share_is_stratified_seeded_and_nested() -> None:
+    rng = np.random.default_rng(11)
+    train = split_of(rng.integers(0, 256, (400, 2, 2, 3), dtype=np.uint8), np.repeat([0, 1], [100, 300]))
+    one, ten = (set(OnePixelShortcut(search_fraction=f).searched_rows(train, Seed(0)).tolist()) for f in (0.01, 0.1))
+    assert one < ten
+    assert np.bincount(train.labels[sorted(ten)]).tolist() == [10, 30]
+    assert np.bincount(train.labels[sorted(one)]).tolist() == [1, 3]
+    other = OnePixelShortcut(search_fraction=0.1).searched_rows(train, Seed(1))
+    assert set(other.tolist()) != ten
+
+
+def test_noisy_upload_leaves_searched_images_alone_and_writes_the_pixel_last() -> None:
+    rng = np.random.default_rng(12)
+    train = split_of(rng.integers(0, 256, (60, 4, 4, 3), dtype=np.uint8), np.repeat([0, 1], 30))
+    method = OnePixelShortcut(search_fraction=0.1, upload=Upload.NOISY)
+    noise, pixel = method.generate(train, context(2)).layers
+    assert isinstance(noise, Additive)
+    assert noise.support is Support.SAMPLE
+    searched = {train.keys[row] for row in method.searched_rows(train, Seed(0)).tolist()}
+    assert set(noise.keys) == set(train.keys) - searched
+    assert isinstance(pixel, Overwrite)
+    assert (noise.levels.min(), noise.levels.max()) == (-8, 7)
+
+
+@pytest.mark.parametrize(("rounding", "levels"), [(Rounding.TRUNC, 8), (Rounding.HALF_UP, 8), (Rounding.TRUNC, 5)])
+def test_upload_noise_has_the_distribution_of_rounded_uniform_noise(rounding: Rounding, levels: int) -> None:
+    drawn = uniform_levels(Seed(0), levels, rounding, 200_000, "key")
+    values, counts = np.unique(drawn, return_counts=True)
+    share = counts / len(drawn)
+    if rounding is Rounding.TRUNC:
+        assert values.tolist() == list(range(-levels, levels))
+        assert np.allclose(share, 1 / (2 * levels), atol=0.005)
+    else:
+        assert values.tolist() == list(range(-levels, levels + 1))
+        assert np.allclose(share[1:-1], 1 / (2 * levels), atol=0.005)
+        assert np.allclose(share[[0, -1]], 1 / (4 * levels), atol=0.005)
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(InputError, match="num_pixels is 0"):
+        OnePixelShortcut(num_pixels=0)
+    with pytest.raises(InputError, match="search_fraction is 0"):
+        OnePixelShortcut(search_fraction=0.0)
+    with pytest.raises(InputError, match="noise_levels is 200"):
+        OnePixelShortcut(upload=Upload.NOISY, noise_levels=200)
+
+
+CIFAR10_PIXELS = {
+    Objective.MEAN_OVER_STD: [
+        (4, 9, 0), (24, 14, 7), (15, 16, 7), (10, 12, 7), (20, 15, 7),
+        (10, 4, 7), (12, 17, 3), (18, 16, 7), (29, 15, 7), (24, 16, 7),
+    ],
+    Objective.MEAN_OVER_VAR: [
+        (9, 25, 2), (24, 14, 5), (15, 16, 5), (10, 12, 5), (14, 15, 5),
+        (22, 18, 2), (12, 17, 5), (19, 17, 5), (14, 17, 2), (24, 17, 5),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("objective", Objective)
+def test_cifar10_pixels_equal_the_direct_float64_evaluation(cifar10_folder: Path, objective: Objective) -> None:
+    from ule_datasets.executor import LocalExecutor
+    from ule_datasets.progress import Reporter
+    from ule_datasets.sources import read_source
+    from ule_datasets.sources.cifar10 import CIFAR10
+
+    with LocalExecutor(2) as executor:
+        source = read_source(CIFAR10, str(cifar10_folder), executor=executor, reporter=Reporter(silent=True))
+    train, method = source.train, OnePixelShortcut(objective=objective)
+    moments = moments_of(train.images, train.labels, 10)
+    pairs = [pixels[0] for pixels in chosen(method, moments)]
+    assert pairs == CIFAR10_PIXELS[objective]
+    taken: list[tuple[int, int, int]] = []
+    for number, pair in enumerate(pairs):
+        scores = float_scores(train.images[train.labels == number], objective)
+        for used in taken:
+            scores[used] = 0
+        assert np.unravel_index(scores.argmax(), scores.shape) == pair
+        taken.append(pair)
+    for workers in (2, 7):
+        assert [p[0] for p in chosen(method, moments_of(train.images, train.labels, 10, workers=workers))] == pairs
+    order = np.random.default_rng(0).permutation(len(train))
+    shards = [moments_of(train.images[part], train.labels[part], 10) for part in np.array_split(order, 5)]
+    assert [p[0] for p in chosen(method, shards[4] + shards[2] + shards[0] + shards[1] + shards[3])] == pairs
+
+
+def test_scores_are_exact_fractions_of_the_moments() -> None:
+    images = np.array([[[[10, 20, 30]]], [[[20, 40, 90]]]], dtype=np.uint8)
+    moments = moments_of(images, np.zeros(2, dtype=np.int64), 1)
+    (pixel,) = OnePixelShortcut().search(moments)[0]
+    distance = np.abs(images.reshape(-1, 3).astype(int) - 255 * CORNERS[pixel.colour])
+    total, squares = int(distance.sum()), int((distance**2).sum())
+    assert pixel.score == Fraction(total**2, 3 * 2 * squares - total**2)

@@ -1,0 +1,349 @@
+"""Builds repeat byte for byte, survive being killed, and never touch what is not theirs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from builders import RECIPES
+from ule_datasets.build import BuildOptions, build
+from ule_datasets.errors import InputError
+from ule_datasets.folder import DONE, STAGING, BuildFolder
+from ule_datasets.manifest import Manifest
+from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
+from ule_datasets.perturbation import Perturbation
+from ule_datasets.progress import Reporter
+from ule_datasets.recipe import Recipe
+
+DIGITS = RECIPES["ops-digits"]
+MANY_SHARDS = dataclasses.replace(DIGITS, name="my-digits", shard_mebibytes=0.25)
+"""Eighteen shards for training and five for the test split."""
+
+
+def quiet_build(recipe: Recipe, out: Path, **options: object) -> Manifest:
+    return build(recipe, BuildOptions(out=out, **options), Reporter(silent=True)).manifest  # type: ignore[arg-type]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Every file of a dataset but the manifest, whose environment and timings differ."""
+    files = [
+        p
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name not in ("manifest.json", ".local.json") and DONE not in p.parts
+    ]
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def reproducible(folder: Path) -> dict[str, object]:
+    """The manifest without the part that tells how this build went."""
+    content = json.loads((folder / "manifest.json").read_text())
+    del content["build"], content["self_sha256"]
+    return content  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference") / "out"
+    quiet_build(MANY_SHARDS, folder)
+    return folder
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_output_is_byte_identical_for_any_number_of_workers(tmp_path: Path, reference: Path, workers: int) -> None:
+    quiet_build(MANY_SHARDS, tmp_path / "x", workers=workers)
+    assert hashes(tmp_path / "x") == hashes(reference)
+    assert reproducible(tmp_path / "x") == reproducible(reference)
+    assert len(hashes(reference)) > 40
+
+
+def test_every_file_is_listed_with_size_and_sha256_and_nothing_else_is_left(reference: Path) -> None:
+    manifest = Manifest.read(reference)
+    assert {file.path: file.sha256 for file in manifest.files} == hashes(reference)
+    assert all((reference / file.path).stat().st_size == file.size for file in manifest.files)
+    assert not (reference / STAGING).exists()
+
+
+def test_shards_hold_equal_shares_in_canonical_order(reference: Path) -> None:
+    import pyarrow.parquet as pq
+
+    rows = [pq.read_metadata(path).num_rows for path in sorted((reference / "data").glob("train-*"))]
+    assert len(rows) > 10
+    assert sum(rows) == 1437
+    assert max(rows) - min(rows) <= 1
+
+
+def test_the_same_command_again_does_nothing(reference: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in reference.rglob("*")}
+    result = build(MANY_SHARDS, BuildOptions(out=reference), Reporter(silent=True))
+    assert result.already_complete
+    assert {p: p.stat().st_mtime_ns for p in reference.rglob("*")} == before
+
+
+def test_another_recipe_in_a_finished_folder_is_refused_and_overwrite_replaces_exactly_ours(tmp_path: Path) -> None:
+    quiet_build(MANY_SHARDS, tmp_path / "x")
+    (tmp_path / "x" / "notes.txt").write_text("mine")
+    before = hashes(tmp_path / "x")
+    with pytest.raises(InputError, match=r"holds my-digits 1\.0\.0 .* --overwrite"):
+        quiet_build(DIGITS, tmp_path / "x")
+    assert hashes(tmp_path / "x") == before
+    quiet_build(DIGITS, tmp_path / "x", overwrite=True, formats=("parquet",))
+    files = hashes(tmp_path / "x")
+    assert (tmp_path / "x" / "notes.txt").read_text() == "mine"
+    assert [name for name in files if name.startswith("data/")] == [
+        "data/test-00000-of-00001.parquet",
+        "data/train-00000-of-00001.parquet",
+    ]
+    assert not (tmp_path / "x" / "webdataset").exists()
+
+
+def test_a_folder_that_holds_something_else_is_never_touched_even_with_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"holds something else \(thesis.tex\)"):
+            quiet_build(DIGITS, tmp_path, overwrite=overwrite)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_failed_start_leaves_no_trace(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        quiet_build(RECIPES["ops-cifar10"], tmp_path / "a" / "b", source=str(tmp_path / "absent"))
+    assert not (tmp_path / "a" / "b").exists()
+
+
+def kill_at(moment: float, out: Path) -> bool:
+    """Start the build of MANY_SHARDS in a process of its own and kill the whole of it; False if it had ended."""
+    code = (
+        "from tests.test_build import MANY_SHARDS, quiet_build; from pathlib import Path; import sys\n"
+        "if __name__ == '__main__': quiet_build(MANY_SHARDS, Path(sys.argv[1]), workers=2)"
+    )
+    script = out.parent / "run.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen([sys.executable, str(script), str(out)], env=environment)
+    try:
+        process.wait(timeout=moment)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    assert process.returncode == 0
+    return False
+
+
+def test_killed_at_ten_random_moments_and_rerun_gives_the_same_files(tmp_path: Path, reference: Path) -> None:
+    started = time.monotonic()
+    assert not kill_at(600, tmp_path / "warm")
+    duration = time.monotonic() - started
+    generator = random.Random(20)
+    killed = 0
+    for _ in range(10):
+        killed += kill_at(duration * generator.uniform(0.2, 1.0), tmp_path / "x")
+        if (tmp_path / "x" / "manifest.json").exists():
+            assert hashes(tmp_path / "x") == hashes(reference)  # complete means complete, at any moment
+            shutil.rmtree(tmp_path / "x")
+    quiet_build(MANY_SHARDS, tmp_path / "x")
+    assert killed >= 6
+    assert hashes(tmp_path / "x") == hashes(reference)
+
+
+class Stopped(Exception):
+    """Stands for the process's end at a chosen step."""
+
+
+@pytest.mark.parametrize("step", range(0, 60, 7))
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_stopped_at_any_step_of_publishing_and_rerun_gives_the_same_files(
+    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch, step: int, overwrite: bool
+) -> None:
+    if overwrite:
+        quiet_build(DIGITS, tmp_path / "x")
+    replace, counter = Path.replace, iter(range(10_000))
+
+    def counted(self: Path, target: Path) -> Path:
+        publishing = STAGING in self.parts and STAGING not in Path(target).parts
+        if publishing and next(counter) == step:
+            raise Stopped
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", counted)
+    stopped = False
+    try:
+        quiet_build(MANY_SHARDS, tmp_path / "x", overwrite=overwrite)
+    except Stopped:
+        stopped = True
+    monkeypatch.undo()
+    assert stopped == (step <= len(hashes(reference)) + 1)
+    quiet_build(MANY_SHARDS, tmp_path / "x", overwrite=overwrite)
+    assert hashes(tmp_path / "x") == hashes(reference)
+
+
+def test_an_interrupted_build_keeps_its_shards_and_redoes_damaged_ones(
+    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ule_datasets.build as module
+
+    written: list[Path] = []
+    original = module.write_shard
+
+    def limited(task: object, limit: int) -> object:
+        if len(written) == limit:
+            raise Stopped
+        written.append(task.paths[0][1])  # type: ignore[attr-defined]
+        return original(task)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "write_shard", lambda task: limited(task, 6))
+    with pytest.raises(Stopped):
+        quiet_build(MANY_SHARDS, tmp_path / "x")
+    first = list(written)
+    assert len(first) == 6
+    first[2].write_bytes(first[2].read_bytes()[:-1])
+    first[4].unlink()
+    monkeypatch.setattr(module, "write_shard", lambda task: limited(task, 10**6))
+    quiet_build(MANY_SHARDS, tmp_path / "x")
+    again = written[6:]
+    assert first[2] in again
+    assert first[4] in again
+    assert not {first[0], first[1], first[3], first[5]} & set(again)
+    assert hashes(tmp_path / "x") == hashes(reference)
+
+
+def test_an_unfinished_build_of_something_else_is_refused_until_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BuildFolder, "publish", lambda self: (_ for _ in ()).throw(Stopped()))
+    with pytest.raises(Stopped):
+        quiet_build(MANY_SHARDS, tmp_path / "x")
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="unfinished build of my-digits"):
+        quiet_build(DIGITS, tmp_path / "x")
+    quiet_build(DIGITS, tmp_path / "x", overwrite=True)
+    assert Manifest.read(tmp_path / "x").name == "ops-digits"
+
+
+def test_a_saved_perturbation_rebuilds_the_same_dataset_and_one_for_other_data_is_refused(
+    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ule_datasets.build as module
+
+    monkeypatch.setattr(module, "craft", lambda *_, **__: pytest.fail("crafted although a perturbation was given"))
+    quiet_build(MANY_SHARDS, tmp_path / "x", perturbation=reference / PERTURBATION_FILE)
+    assert hashes(tmp_path / "x") == hashes(reference)
+    with pytest.raises(InputError, match="was made for training images with digest"):
+        quiet_build(MANY_SHARDS.as_trial(3), tmp_path / "y", perturbation=reference / PERTURBATION_FILE)
+
+
+def test_a_trial_says_so_in_name_manifest_card_and_recipe(tmp_path: Path) -> None:
+    manifest = quiet_build(DIGITS.as_trial(5), tmp_path / "x")
+    assert manifest.name == "ops-digits-trial5"
+    assert manifest.splits["train"].num_examples == 50
+    assert manifest.splits["test"].num_examples == 360
+    assert manifest.reduced == "trial on the first 5 training images of each class"
+    assert "Reduced setting" in (tmp_path / "x" / "README.md").read_text()
+    assert json.loads((tmp_path / "x" / "recipe.json").read_text())["claims"] == []
+
+
+def test_another_seed_shows_in_the_name_and_changes_random_methods_only() -> None:
+    recipe = RECIPES["randpix-cifar10"]
+    assert recipe.with_seed(0) is recipe
+    assert recipe.with_seed(3).name == "randpix-cifar10-seed3"
+    assert recipe.with_seed(3).digest != recipe.digest
+
+
+def test_poisoned_subsets_of_growing_rates_are_nested(tmp_path: Path) -> None:
+    subsets = []
+    for percent in (10, 35, 70):
+        recipe = dataclasses.replace(DIGITS, name=f"d{percent}", poison_rate=percent / 100)
+        manifest = quiet_build(recipe, tmp_path / recipe.name, formats=("parquet",))
+        perturbation = Perturbation.load(tmp_path / recipe.name / PERTURBATION_FILE)
+        assert perturbation.poisoned is not None
+        subsets.append(set(perturbation.poisoned))
+        assert len(subsets[-1]) == manifest.splits["train"].num_poisoned == 1437 * percent // 100
+    assert subsets[0] < subsets[1] < subsets[2]
+
+
+def test_every_training_image_differs_from_its_original_in_exactly_the_pixel_of_its_class(reference: Path) -> None:
+    from ule_datasets import load
+    from ule_datasets.executor import LocalExecutor
+    from ule_datasets.sources import read_source
+
+    with LocalExecutor() as executor:
+        clean = read_source(DIGITS.source, None, executor=executor, reporter=Reporter(silent=True)).train
+    train = load(reference)
+    images = train.tensors()[0].numpy()
+    assert train.keys == clean.keys
+    layer = Perturbation.load(reference / PERTURBATION_FILE).layers[0]
+    changed = (images != clean.images).any(axis=-1)
+    where = layer.rows[clean.labels, 0], layer.columns[clean.labels, 0]  # type: ignore[union-attr]
+    assert np.array_equal(images[np.arange(len(images)), *where], layer.colours[clean.labels, 0])  # type: ignore[union-attr]
+    changed[np.arange(len(images)), *where] = False
+    assert not changed.any()
+
+
+def test_two_builds_in_one_folder_at_once_are_refused(tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "x" / STAGING).mkdir(parents=True)
+    with (tmp_path / "x" / STAGING / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another build is at work"):
+            quiet_build(DIGITS, tmp_path / "x")
+
+
+def real_build(recipe: str, source: Path, out: Path, workers: int) -> None:
+    quiet_build(RECIPES[recipe], out, source=str(source), workers=workers)
+
+
+def image_folder_of(parquet: Path, folder: Path) -> None:
+    """The same images as files, written class by class in reverse."""
+    import pyarrow.parquet as pq
+
+    from ule_datasets.sources.cifar10 import CIFAR10
+
+    assert CIFAR10.class_names is not None
+    for split in ("train", "test"):
+        for path in sorted(parquet.glob(f"{split}-*"), reverse=True):
+            table = pq.read_table(path)
+            for number, (image, label) in enumerate(zip(table["img"].to_pylist(), table["label"].to_pylist())):
+                target = folder / split / CIFAR10.class_names[label]
+                target.mkdir(parents=True, exist_ok=True)
+                (target / f"{path.stem[-14:-9]}-{99999 - number}.png").write_bytes(image["bytes"])
+
+
+def test_cifar10_from_parquet_and_from_an_image_folder_gives_the_same_bytes(
+    tmp_path: Path, cifar10_folder: Path, built_cifar10: Path
+) -> None:
+    image_folder_of(cifar10_folder, tmp_path / "images")
+    real_build("ops-cifar10", tmp_path / "images", tmp_path / "again", workers=1)
+    assert hashes(tmp_path / "again") == hashes(built_cifar10)
+
+
+@pytest.mark.slow
+def test_cifar10_killed_at_ten_random_moments_and_rerun_gives_the_same_files(
+    tmp_path: Path, cifar10_folder: Path, built_cifar10: Path
+) -> None:
+    command = [sys.executable, "-m", "ule_datasets.cli.build", "ops-cifar10", "--source", str(cifar10_folder)]
+    command += ["--out", str(tmp_path / "x"), "--quiet", "--workers", "2"]
+    generator, killed = random.Random(5), 0
+    for _ in range(10):
+        process = subprocess.Popen(command)
+        try:
+            process.wait(timeout=generator.uniform(0.5, 8))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed += 1
+    assert killed >= 5
+    assert subprocess.run(command, check=False).returncode == 0
+    assert hashes(tmp_path / "x") == hashes(built_cifar10)
