@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -238,7 +237,7 @@ def time_run(data: TrainingData, *, protocol: TrainingProtocol, device: torch.de
         run.evaluate(EVALUATION_BATCH)
         synchronise(device)
         evaluated = time.perf_counter()
-    per_epoch = (stepped - started) / steps * len(batches)
+    per_epoch: float = (stepped - started) / steps * len(batches)
     per_epoch += (evaluated - stepped) * rows / min(rows, EVALUATION_BATCH)
     return per_epoch * protocol.epochs
 
@@ -252,7 +251,10 @@ def synchronise(device: torch.device) -> None:
 @contextmanager
 def deterministic_algorithms() -> Iterator[None]:
     """Let torch use only algorithms that repeat; restores its settings afterwards."""
-    enabled, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     benchmark = torch.backends.cudnn.benchmark
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats only with this, read when it starts
     torch.use_deterministic_algorithms(True)
@@ -306,7 +308,7 @@ class _Run:
         A single image left over joins the batch before it: batch statistics need two.
         """
         order = _sent(torch.randperm(len(self._images), generator=self._order), self._device)
-        batches = order.split(self._protocol.batch_size)
+        batches = torch.split(order, self._protocol.batch_size)
         if len(batches) > 1 and len(batches[-1]) == 1:
             return (*batches[:-2], torch.cat(batches[-2:]))
         return batches

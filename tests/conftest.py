@@ -1,0 +1,81 @@
+"""Fixtures for all tests: real data where it is, the command line, and datasets that are built once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from helpers import Outcome, run_build
+
+
+def _folder_from(variable: str, what: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"needs {what}: set {variable} to its folder")
+    folder = Path(value).expanduser().resolve()
+    assert folder.is_dir(), f"{variable} is {value}, which is not a folder"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10_folder() -> Path:
+    """CIFAR-10 as Parquet shards, where ``ULE_TEST_CIFAR10`` says; read only."""
+    return _folder_from("ULE_TEST_CIFAR10", "CIFAR-10 as Parquet shards")
+
+
+@pytest.fixture(scope="session")
+def imagenet_folder() -> Path:
+    """One ImageNet image of each of 100 classes, where ``ULE_TEST_IMAGENET`` says; read only."""
+    return _folder_from("ULE_TEST_IMAGENET", "the ImageNet sample")
+
+
+@pytest.fixture(scope="session")
+def weights_folder() -> Path:
+    """Published CIFAR-10 classifiers, where ``ULE_TEST_WEIGHTS`` says; read only."""
+    return _folder_from("ULE_TEST_WEIGHTS", "pretrained weights")
+
+
+@pytest.fixture
+def run_cli() -> Callable[..., Outcome]:
+    """``run_cli(*arguments) -> (code, stdout, stderr)``: ``ule-build`` in this process.
+
+    One worker, unless ``--workers`` is among the arguments; ``.complaint`` is stderr without progress and warnings.
+    """
+    return run_build
+
+
+@pytest.fixture(scope="session")
+def built_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The complete ops-digits folder, built once per test run through the command line (about 2 s).
+
+    Shared by all tests and by all pytest-xdist workers: never write to it, change a copy
+    (``shutil.copytree(built_digits, tmp_path / "digits")``).
+    """
+    return _built_once(tmp_path_factory, "ops-digits")
+
+
+@pytest.fixture(scope="session")
+def built_cifar10(tmp_path_factory: pytest.TempPathFactory, cifar10_folder: Path) -> Path:
+    """The complete ops-cifar10 folder (428 MiB), built once per test run from ``ULE_TEST_CIFAR10`` (about 10 s).
+
+    Skips where that is unset. Shared by all tests and by all pytest-xdist workers: never write to it; to
+    change something, copy the few files that matter.
+    """
+    return _built_once(tmp_path_factory, "ops-cifar10", "--source", str(cifar10_folder), "--workers", "2")
+
+
+def _built_once(tmp_path_factory: pytest.TempPathFactory, name: str, *arguments: str) -> Path:
+    """Build into a folder that all workers of this run see; who comes second waits and finds it complete."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / "built" / name
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_name(f"{name}.lock")):
+        if not (folder / "manifest.json").exists():
+            outcome = run_build(name, "--out", folder, *arguments)
+            assert outcome.code == 0, outcome.stderr
+    return folder

@@ -1,0 +1,214 @@
+"""One contract for every recipe of the catalogue."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+import builders
+import cards
+from builders import RECIPES
+from ule_datasets.build import BuildOptions, build
+from ule_datasets.errors import InputError
+from ule_datasets.loading import load
+from ule_datasets.manifest import Manifest
+from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
+from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
+from ule_datasets.perturbation import Perturbation
+from ule_datasets.progress import Reporter
+from ule_datasets.recipe import L0, PublishedRecipe, Recipe
+from ule_datasets.shards import FORMATS
+from ule_datasets.shards.parquet import features, schema
+from ule_datasets.shards.png import encode_png
+from ule_datasets.sources.digits import DIGITS
+
+NAMES = list(RECIPES)
+
+
+@pytest.fixture(scope="module")
+def small_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Parquet source of ten classes with forty 32 x 32 training images each, and a test split."""
+    import pyarrow as pa
+
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("source")
+    for split, count in (("train", 400), ("test", 50)):
+        coarse = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+        images = [{"bytes": encode_png(i.repeat(8, 0).repeat(8, 1)), "path": None} for i in coarse]
+        labels = [n % 10 for n in range(count)]
+        pq.write_table(pa.table({"img": images, "label": labels}), folder / f"{split}.parquet")
+    return folder
+
+
+def on_small_images(recipe: Recipe) -> Recipe:
+    """The recipe with its digest check taken off, and shards of a few images."""
+    source = dataclasses.replace(recipe.source, digests=None, default_location=None)
+    return dataclasses.replace(recipe, name=f"{recipe.name}-test", source=source, shard_mebibytes=0.5)
+
+
+def build_small(recipe: Recipe, source: Path, out: Path, workers: int) -> Manifest:
+    options = BuildOptions(out=out, source=str(source), workers=workers)
+    return build(on_small_images(recipe), options, Reporter(silent=True)).manifest
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_meets_the_contract(name: str, small_images: Path, tmp_path: Path) -> None:
+    recipe = RECIPES[name]
+    first = build_small(recipe, small_images, tmp_path / "a", workers=1)
+    second = build_small(recipe, small_images, tmp_path / "b", workers=2)
+    assert [f for f in first.files] == [f for f in second.files], "same bytes, whatever the workers"
+    assert first.formats == FORMATS
+
+    perturbation = Perturbation.load(tmp_path / "a" / PERTURBATION_FILE)
+    assert perturbation.digest == first.perturbation_digest
+    assert len(perturbation.layers) == len(recipe.budget)
+    original = dict(zip(*original_samples(small_images), strict=True))
+    train, test = load(tmp_path / "a"), load(tmp_path / "a", split="test")
+    assert len(train) == 400
+    assert len(test) == 50
+    assert set(train.keys) == set(original)
+    clean = np.stack([original[key][0] for key in train.keys])
+    labels = np.array([original[key][1] for key in train.keys])
+    assert train.labels == labels.tolist(), "labels are kept"
+    expected = perturbation.apply(clean, labels, train.keys)
+    assert np.array_equal(train.tensors()[0].numpy(), expected), "images are clean plus perturbation"
+    assert not np.array_equal(expected, clean)
+    assert not test.poisoned.any()
+
+
+def original_samples(folder: Path) -> tuple[list[str], list[tuple[np.ndarray, int]]]:
+    from ule_datasets.executor import LocalExecutor
+    from ule_datasets.sources import read_source
+    from ule_datasets.sources.own_images import OWN_IMAGES
+
+    with LocalExecutor() as executor:
+        train = read_source(OWN_IMAGES, str(folder), executor=executor, reporter=Reporter(silent=True)).train
+    return list(train.keys), list(zip(train.images, train.labels.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_of_recipe_is_complete(name: str, small_images: Path, tmp_path: Path) -> None:
+    recipe = RECIPES[name]
+    manifest = build_small(recipe, small_images, tmp_path / "x", workers=1)
+    text = (tmp_path / "x" / "README.md").read_text(encoding="utf-8")
+    _, front, body = text.split("---\n", 2)
+    content = yaml.safe_load(front)
+    assert content["license"] in {"unknown", "cc-by-4.0"}
+    assert content["configs"][0]["data_files"][0] == {"split": "train", "path": "data/train-*"}
+    declared = {f["name"]: f["dtype"] for f in content["dataset_info"]["features"]}
+    assert list(declared) == list(features(manifest.class_names))
+    assert list(declared["label"]["class_label"]["names"].values()) == list(manifest.class_names)
+    splits = {s["name"]: s["num_examples"] for s in content["dataset_info"]["splits"]}
+    assert splits == {"train": 400, "test": 50}
+    for needed in (manifest.recipe_digest, manifest.perturbation_digest, manifest.splits["train"].digest):
+        assert needed in body
+    for method in recipe.methods:
+        assert method.title in body
+        assert cards.citation(method.citation) in body
+    for claim in recipe.claims:
+        assert f"| {claim.accuracy}" in body
+    assert "{{" not in body
+    assert "{%" not in body
+    for figure in (tmp_path / "x" / "figures").iterdir():
+        assert f"(figures/{figure.name})" in body
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_has_prose_claims_of_its_own_and_valid_json(name: str) -> None:
+    recipe = RECIPES[name]
+    prose = cards.about(name)
+    assert prose is not None
+    assert "## Known weaknesses" in prose or "## What to know" in prose
+    assert len({claim.id for claim in recipe.claims}) == len(recipe.claims)
+    parsed = PublishedRecipe.parse(recipe.to_json() + "\n")
+    assert parsed.digest == recipe.digest
+    assert parsed.source == recipe.source
+    assert parsed.budget == recipe.budget
+    assert parsed.claims == recipe.claims
+    assert parsed.reported == recipe.reported
+    json.loads(recipe.to_json())
+
+
+def test_names_titles_summaries_and_claims_are_unique_across_the_catalogue() -> None:
+    for values in (
+        [recipe.title for recipe in RECIPES.values()],
+        [recipe.summary for recipe in RECIPES.values()],
+        [recipe.digest for recipe in RECIPES.values()],
+        [claim.id for recipe in RECIPES.values() for claim in recipe.claims],
+    ):
+        assert len(set(values)) == len(values)
+
+
+def test_every_module_of_builders_is_in_the_catalogue_under_its_file_name() -> None:
+    modules = {path.stem for path in Path(builders.__file__).parent.glob("*.py")} - {"__init__"}
+    assert {name.replace("-", "_") for name in RECIPES} == modules
+    for module in modules:
+        assert import_module(f"builders.{module}").RECIPE.name.replace("-", "_") == module
+
+
+def test_recipe_modules_hold_no_logic() -> None:
+    for path in Path(builders.__file__).parent.glob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        assert not any(isinstance(node, ast.FunctionDef | ast.If | ast.For | ast.While) for node in nodes), path
+
+
+PUBLISHED = {
+    "ops-digits": "c6bebe990918ec8fced30b911760e84bf10462c1eeabb5a7ca93eb297bd04a3a",
+    "ops-cifar10": "bb0478d8bc2e5fffacfb6e46558e175ec3edf7936a5320d4cb000b714d405c75",
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_identity_of_a_recipe_changes_only_on_purpose(name: str) -> None:
+    """A new digest means a new version of a published dataset: see Recipe.version."""
+    assert RECIPES[name].digest == PUBLISHED[name]
+
+
+def test_the_schema_carries_the_features_of_the_datasets_library() -> None:
+    import datasets
+
+    names = ["a", "b"]
+    expected = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=names),
+            "key": datasets.Value("string"),
+            "poisoned": datasets.Value("bool"),
+        }
+    )
+    assert datasets.Features.from_arrow_schema(schema(names)) == expected
+    assert schema(names).remove_metadata() == expected.arrow_schema.remove_metadata()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "Upper Case"}, "lower-case letters"),
+        ({"poison_rate": 0.0}, r"poison_rate is 0.0, not in \(0, 1\]"),
+        ({"poison_rate": 1.5}, "poison_rate is 1.5"),
+        ({"methods": ()}, "methods is empty"),
+        ({"version": "1"}, "not MAJOR.MINOR.PATCH"),
+        ({"shard_mebibytes": 0}, "shard_mebibytes is 0"),
+    ],
+)
+def test_a_recipe_with_an_impossible_setting_is_refused(change: dict[str, object], message: str) -> None:
+    fields: dict[str, object] = {
+        "name": "mine", "title": "Mine", "summary": "Mine.", "source": DIGITS, "methods": (OnePixelShortcut(),),
+        "budget": (L0(pixels=1),), "version": "1.0.0",
+    }  # fmt: skip
+    with pytest.raises(InputError, match=message):
+        Recipe(**{**fields, **change})  # type: ignore[arg-type]
+
+
+def test_a_budget_with_too_few_bounds_is_refused(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPES["ops-digits"], name="mine", budget=())
+    with pytest.raises(InputError, match="0 bounds in budget for 1 layers"):
+        build(recipe, BuildOptions(out=tmp_path / "x"), Reporter(silent=True))
