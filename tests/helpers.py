@@ -136,8 +136,6 @@ def write_parquet_file(
     rows_per_group: int = 1000,
 ) -> Path:
     """One Parquet file with an image column of ``{bytes, path}`` and a ``label`` column."""
-    import json
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -297,7 +295,7 @@ def run_build(*arguments: str | Path) -> Outcome:
 
     words = [str(argument) for argument in arguments]
     if "--workers" not in words:
-        words += ["--workers", "1"]
+        words = ["--workers", "1", *words]
     stdout, stderr = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
         code = main(words)

@@ -18,8 +18,8 @@ LAYERS = (
     ("recipe", "perturbation"),
     ("sources", "models", "augmentation", "shards"),
     ("training", "methods"),
-    ("manifest", "figures", "report"),
-    ("folder", "card", "croissant", "loading", "integrity", "effect"),
+    ("manifest", "figures"),
+    ("folder", "card", "croissant", "loading", "integrity", "effect", "report"),
     ("build", "verify"),
     ("cli",),
 )

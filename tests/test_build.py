@@ -158,7 +158,7 @@ def test_killed_at_ten_random_moments_and_rerun_gives_the_same_files(tmp_path: P
     assert hashes(tmp_path / "x") == hashes(reference)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Stands for the process's end at a chosen step."""
 
 
@@ -174,14 +174,14 @@ def test_stopped_at_any_step_of_publishing_and_rerun_gives_the_same_files(
     def counted(self: Path, target: Path) -> Path:
         publishing = STAGING in self.parts and STAGING not in Path(target).parts
         if publishing and next(counter) == step:
-            raise Stopped
+            raise StoppedError
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", counted)
     stopped = False
     try:
         quiet_build(MANY_SHARDS, tmp_path / "x", overwrite=overwrite)
-    except Stopped:
+    except StoppedError:
         stopped = True
     monkeypatch.undo()
     assert stopped == (step <= len(hashes(reference)) + 1)
@@ -199,12 +199,12 @@ def test_an_interrupted_build_keeps_its_shards_and_redoes_damaged_ones(
 
     def limited(task: object, limit: int) -> object:
         if len(written) == limit:
-            raise Stopped
+            raise StoppedError
         written.append(task.paths[0][1])  # type: ignore[attr-defined]
         return original(task)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "write_shard", lambda task: limited(task, 6))
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         quiet_build(MANY_SHARDS, tmp_path / "x")
     first = list(written)
     assert len(first) == 6
@@ -222,8 +222,8 @@ def test_an_interrupted_build_keeps_its_shards_and_redoes_damaged_ones(
 def test_an_unfinished_build_of_something_else_is_refused_until_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BuildFolder, "publish", lambda self: (_ for _ in ()).throw(Stopped()))
-    with pytest.raises(Stopped):
+    monkeypatch.setattr(BuildFolder, "publish", lambda self: (_ for _ in ()).throw(StoppedError()))
+    with pytest.raises(StoppedError):
         quiet_build(MANY_SHARDS, tmp_path / "x")
     monkeypatch.undo()
     with pytest.raises(InputError, match="unfinished build of my-digits"):
@@ -315,7 +315,9 @@ def image_folder_of(parquet: Path, folder: Path) -> None:
     for split in ("train", "test"):
         for path in sorted(parquet.glob(f"{split}-*"), reverse=True):
             table = pq.read_table(path)
-            for number, (image, label) in enumerate(zip(table["img"].to_pylist(), table["label"].to_pylist())):
+            for number, (image, label) in enumerate(
+                zip(table["img"].to_pylist(), table["label"].to_pylist(), strict=True)
+            ):
                 target = folder / split / CIFAR10.class_names[label]
                 target.mkdir(parents=True, exist_ok=True)
                 (target / f"{path.stem[-14:-9]}-{99999 - number}.png").write_bytes(image["bytes"])

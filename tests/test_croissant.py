@@ -10,7 +10,9 @@ import pytest
 from ule_datasets import load
 
 
-def test_the_reference_validator_accepts_it_and_reads_the_records(built_digits: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_reference_validator_accepts_it_and_reads_the_records(
+    built_digits: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     import mlcroissant
 
     dataset = mlcroissant.Dataset(str(built_digits / "croissant.json"))

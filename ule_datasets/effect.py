@@ -45,7 +45,6 @@ MARGIN = 25.0
 """Points that a collapsed model lies below the control, at least."""
 FITTED = 90.0
 """Training accuracy on the poisoned images (percent) from which the shortcut counts as fully fitted."""
-EPOCHS_SHOWN = (1, 2, 5, 10)
 SECONDS_BETWEEN_LOOKS = 0.5
 Result = TypeVar("Result")
 
@@ -251,8 +250,9 @@ class Effect:
 
     @property
     def as_expected(self) -> bool:
-        """Whether a collapse that is expected was shown under at least one augmentation."""
-        return not self.collapse_expected or bool(self.under(Verdict.SHOWN))
+        """Not so when a collapse was expected, showed under no augmentation, and under one of them could have."""
+        missing = bool(self.under(Verdict.NOT_SHOWN)) and not self.under(Verdict.SHOWN)
+        return not (self.collapse_expected and missing)
 
     @property
     def summary(self) -> str:

@@ -21,6 +21,7 @@ from ule_datasets.manifest import FILE_NAME, Manifest
 
 STAGING = ".build"
 DONE = ".build.done"
+PARTIAL = ".partial"
 LOCAL_NOTE = ".local.json"
 """What is true on this machine only (where the source was): in no manifest, never published."""
 VERIFICATION = "verification"
@@ -96,9 +97,10 @@ def open_folder(root: Path, identity: dict[str, Any], *, overwrite: bool) -> Ite
         InputError: the folder holds something else, or another build is at work in it.
     """
     check_ours(root)
-    folder = BuildFolder(root)
+    folder, root_is_new = BuildFolder(root), not root.exists()
     folder.staging.mkdir(parents=True, exist_ok=True)
     with _locked(folder.staging / "lock", root):
+        remove_leftovers(root)
         previous = folder.read_note("identity")
         if previous is not None and previous != identity:
             if not overwrite:
@@ -112,10 +114,11 @@ def open_folder(root: Path, identity: dict[str, Any], *, overwrite: bool) -> Ite
         folder.write_note("identity", identity)
         try:
             yield folder
-        except BaseException:
-            if not folder.files.exists():  # nothing was made: leave no trace
-                shutil.rmtree(folder.staging)
-                with contextlib.suppress(OSError):
+        except BaseException as error:
+            started_here = previous != identity
+            if not folder.files.exists() or (started_here and isinstance(error, InputError)):
+                shutil.rmtree(folder.staging)  # nothing here is worth continuing: leave no trace
+                if root_is_new:
                     root.rmdir()
             raise
 
@@ -133,8 +136,14 @@ def check_ours(root: Path) -> None:
     if (root / FILE_NAME).exists():
         Manifest.read(root)
         return
+    if (root / STAGING / "identity.json").exists():
+        return
     others = sorted(entry.name for entry in root.iterdir() if entry.name not in (STAGING, DONE))
-    if others and not (root / STAGING / "identity.json").exists():
+    if (root / STAGING).is_dir():  # a build killed in its first moments left a lock, and perhaps half a note
+        others += [
+            f"{STAGING}/{p.name}" for p in (root / STAGING).iterdir() if p.name != "lock" and p.suffix != PARTIAL
+        ]
+    if others:
         raise InputError(
             f"{root} holds something else ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}); "
             "choose a folder that is new or empty"
@@ -144,7 +153,7 @@ def check_ours(root: Path) -> None:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that it is either absent (or old) or complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         with partial.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

@@ -78,7 +78,9 @@ def check_files(root: Path, manifest: Manifest, executor: LocalExecutor) -> list
     strays = [p.relative_to(root).as_posix() for p in found if p.relative_to(root).as_posix() not in listed]
     return [
         _check("files", wrong, f"{len(manifest.files)} files have the size and sha256 of the manifest"),
-        _check("no other shards", [f"{path} is not in the manifest" for path in strays], "data folders hold nothing else"),
+        _check(
+            "no other shards", [f"{path} is not in the manifest" for path in strays], "data folders hold nothing else"
+        ),
     ]
 
 
@@ -139,13 +141,17 @@ def check_against_source(folder: Folder, splits: dict[str, BuiltSplit], source: 
         position = {key: index for index, key in enumerate(clean.keys)}
         unknown = [key for key in split.keys if key not in position]
         if unknown or (name == "test" and len(split.keys) != len(clean)):
-            checks.append(_check(f"{name}: samples", _about(unknown, "is not in the source") or ["images are missing"], ""))
+            checks.append(
+                _check(f"{name}: samples", _about(unknown, "is not in the source") or ["images are missing"], "")
+            )
             continue
         rows = np.array([position[key] for key in split.keys], dtype=np.int64)
         images, labels = clean.images[rows], clean.labels[rows]
         relabelled = np.flatnonzero(labels != split.labels)
         checks.append(
-            _check(f"{name}: labels", _named(split, relabelled, "has another label than in the source"), "as in the source")
+            _check(
+                f"{name}: labels", _named(split, relabelled, "has another label than in the source"), "as in the source"
+            )
         )
         if name == "train":
             checks += _perturbation_checks(folder, split, images, labels)

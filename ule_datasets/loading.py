@@ -127,8 +127,8 @@ def read_split(folder: Path, manifest: Manifest, split: str) -> ShardContent:
 def _lower_rate(content: ShardContent, folder: Path, rate: float, location: str | None) -> None:
     """Replace images by their clean originals until only ``rate`` of all are poisoned."""
     built = sum(content.poisoned)
-    wanted = share_of(rate, len(content.keys))
-    if not 0 <= rate <= 1 or wanted > built:
+    wanted = share_of(rate, len(content.keys)) if 0 <= rate <= 1 else built + 1
+    if wanted > built:
         raise InputError(f"poison_rate {rate}: this dataset was built with {built} of {len(content.keys)} poisoned")
     if wanted == built:
         return

@@ -241,7 +241,7 @@ def check_budget(
     """
     if len(budget) != len(perturbation.layers):
         raise InputError(f"the budget has {len(budget)} bounds for {len(perturbation.layers)} layers")
-    difference = np.abs(poisoned.astype(np.int16) - clean).max(axis=-1)
+    difference = _largest_difference(clean, poisoned)
     changed = difference > 0
     exceeded = np.zeros(len(clean), dtype=bool)
     owned = np.zeros(changed.shape, dtype=bool)
@@ -259,10 +259,21 @@ def check_budget(
     return [int(index) for index in np.flatnonzero(exceeded)]
 
 
+def _largest_difference(clean: np.ndarray, poisoned: np.ndarray) -> np.ndarray:
+    """The largest change of any channel per pixel (uint8, [N, H, W])."""
+    difference = np.maximum(clean, poisoned)
+    difference -= np.minimum(clean, poisoned)
+    # Channel by channel: a reduction over an axis of three would take several times as long.
+    largest: np.ndarray = difference[..., 0].copy()
+    for channel in range(1, difference.shape[-1]):
+        np.maximum(largest, difference[..., channel], out=largest)
+    return largest
+
+
 def _written(layer: Overwrite, shape: tuple[int, ...], labels: np.ndarray, keys: Sequence[str]) -> np.ndarray:
     """The pixels that a layer writes in each image (bool, [N, H, W])."""
-    marks = np.zeros((*shape, layer.colours.shape[2]), dtype=np.uint8)
-    white = np.full_like(layer.colours, 1)
+    marks = np.zeros((*shape, 1), dtype=np.uint8)
+    white = np.ones((*layer.rows.shape, 1), dtype=np.uint8)
     marker = Overwrite(rows=layer.rows, columns=layer.columns, colours=white, support=layer.support, keys=layer.keys)
     marker.apply(marks, _entries(layer, labels, keys))
     return marks[..., 0] > 0
@@ -309,6 +320,6 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
     if "ule" not in metadata:
         raise ValueError("it carries no 'ule' metadata")
     header = json.loads(metadata["ule"])
-    if header.get("format") != FORMAT:
-        raise ValueError(f"format {header.get('format')!r}, this version reads {FORMAT}")
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError(f"its header is {str(header)[:60]}, this version reads format {FORMAT}")
     return header, tensors

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -220,32 +221,27 @@ def train(
     )
 
 
-def time_run(data: TrainingData, *, protocol: TrainingProtocol, device: torch.device, steps: int = 4) -> float:
-    """Seconds that a run of this protocol will take, from the time of a few real steps and test batches."""
+def time_run(data: TrainingData, *, protocol: TrainingProtocol, device: torch.device, steps: int = 7) -> float:
+    """Seconds that a run of this protocol will take, from the median of a few real steps and test batches."""
     with deterministic_algorithms():
         run = _Run(data, protocol, Seed(0), device)
         batches = run.batches()
-        rows = data.test_images.shape[0]
-        run.step(batches[0], 0)  # the first step pays for allocation
-        run.evaluate(EVALUATION_BATCH)
-        synchronise(device)
+        step = _median_seconds(lambda number: run.step(batches[number % len(batches)], number), steps, device)
+        test = _median_seconds(lambda number: run.evaluate(EVALUATION_BATCH), 3, device)
+    rows = len(data.test_images)
+    return protocol.epochs * (step * len(batches) + test * rows / min(rows, EVALUATION_BATCH))
+
+
+def _median_seconds(work: Callable[[int], Tensor], times: int, device: torch.device) -> float:
+    """Of ``work(1)``, ``work(2)``, ...; a first ``work(0)`` pays for allocations and is not counted."""
+    seconds = []
+    for number in range(times + 1):
         started = time.perf_counter()
-        for number in range(steps):
-            run.step(batches[number % len(batches)], number)
-        synchronise(device)
-        stepped = time.perf_counter()
-        run.evaluate(EVALUATION_BATCH)
-        synchronise(device)
-        evaluated = time.perf_counter()
-    per_epoch: float = (stepped - started) / steps * len(batches)
-    per_epoch += (evaluated - stepped) * rows / min(rows, EVALUATION_BATCH)
-    return per_epoch * protocol.epochs
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has finished what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        work(number)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])
 
 
 @contextmanager
@@ -273,7 +269,8 @@ class _Run:
         self._protocol, self._device = protocol, device
         self._images, self._labels = _resident(data.images, device), _resident(data.labels, device)
         self._test_images, self._test_labels = (_resident(a, device) for a in (data.test_images, data.test_labels))
-        self._model = _initialised(protocol.model, data.num_classes, seed).to(device, memory_format=torch.channels_last)
+        self._model = _initialised(protocol.model, data.num_classes, seed).to(device)
+        self._model.to(memory_format=torch.channels_last)
         self._optimiser = torch.optim.SGD(
             self._model.parameters(),
             lr=protocol.peak_learning_rate,
@@ -320,7 +317,7 @@ class _Run:
         logits = self._model(images)
         loss = functional.cross_entropy(logits, labels)
         self._optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         num_steps = self._protocol.epochs * self._steps_per_epoch
         factor = self._protocol.schedule.factor(number, num_steps)
         for group in self._optimiser.param_groups:

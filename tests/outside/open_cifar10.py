@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from datasets import Image, load_dataset
 from PIL import Image as Pillow
+
+from datasets import Image, load_dataset
 
 
 def originals(folder: Path) -> dict[str, tuple[np.ndarray, int]]:

@@ -6,16 +6,18 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import torch
 from helpers import Samples, read, write_image_folder, write_parquet
 from sklearn.datasets import load_digits
+from torch.nn import functional
 
-from ule_datasets.sources.digits import DIGITS
+from ule_datasets.sources.digits import DIGITS, enlarge
 
 
 def test_digits_have_their_published_digests() -> None:
     source = read("digits", DIGITS)
-    assert source.train.digest == "5fca31ee3d76e9b39a5cd156d4ba41d7f1248f3b837e2d382267e10c72bf9070"
-    assert source.splits["test"].digest == "9acee6c20090948e1e78e526e4be383953b0d50d95c1fbb8e839f2f5f5a2b7f4"
+    assert source.train.digest == "2142e8f8bce5f72c641c0143a4251eaea011f551595dd45654718086045e456e"
+    assert source.splits["test"].digest == "6a8e612e0bfbabaa4fe5a2b7bac8d4b9fe16480feb2f2758f09fa257d1e0097c"
     assert source.class_names == tuple("0123456789")
 
 
@@ -23,22 +25,31 @@ def test_the_splits_hold_every_digit_of_scikit_learn_once() -> None:
     source = read("digits", DIGITS)
     assert (len(source.train), len(source.splits["test"])) == (1437, 360)
     raw = load_digits()
-    expected = [(digit.astype(int).tobytes(), int(label)) for digit, label in zip(raw.images, raw.target, strict=True)]
-    found = []
-    for split in source.splits.values():
-        small = split.images[:, ::4, ::4, 0].astype(int)
-        levels = np.rint(small * 16 / 255).astype(int)
-        found += [(digit.tobytes(), int(label)) for digit, label in zip(levels, split.labels, strict=True)]
+    enlarged = enlarge(raw.images.astype(np.int64))
+    expected = [(digit.tobytes(), int(label)) for digit, label in zip(enlarged, raw.target, strict=True)]
+    found = [
+        (digit.tobytes(), int(label))
+        for split in source.splits.values()
+        for digit, label in zip(split.images[..., 0], split.labels, strict=True)
+    ]
     assert sorted(found) == sorted(expected)
 
 
-def test_digits_are_grey_blocks_of_32_by_32_pixels() -> None:
+def test_digits_are_grey_images_of_32_by_32_pixels() -> None:
     images = read("digits", DIGITS).train.images
     assert images.shape == (1437, 32, 32, 3)
     assert images.dtype == np.uint8
     assert (images[..., :1] == images).all()
-    assert (images == images[:, ::4, ::4].repeat(4, axis=1).repeat(4, axis=2)).all()
     assert (images.min(), images.max()) == (0, 255)
+
+
+def test_enlarging_is_bilinear_interpolation_to_the_nearest_level() -> None:
+    levels = np.random.default_rng(0).integers(0, 17, (5, 8, 6))
+    exact = torch.from_numpy(levels[:, None] * (255 / 16))
+    wanted = functional.interpolate(exact, scale_factor=4, mode="bilinear", align_corners=False)[:, 0].numpy()
+    found = enlarge(levels)
+    assert found.shape == (5, 32, 24)
+    assert np.abs(found - wanted).max() <= 0.5 + 1e-9
 
 
 def test_every_class_gives_a_fifth_of_its_digits_to_the_test_split() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
+import traceback
 from collections.abc import Callable
 
 DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -34,7 +35,7 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
         return BAD_INPUT
     except Exception as error:
         if "--debug" in arguments:
-            raise
+            traceback.print_exc()
         if isinstance(error, usage_error):
             message = getattr(error, "format_message", error.__str__)()
             return _fail(command, f"{message} (see {command} --help)", BAD_INPUT)

@@ -32,7 +32,7 @@ def _from_file(path: Path) -> Recipe:
         raise InputError(f"no recipe file {path}")
     try:
         recipe = runpy.run_path(str(path)).get("RECIPE")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{path}{_line(path, error)}: {type(error).__name__}: {error}") from error
     if not isinstance(recipe, Recipe):
         found = "nothing" if recipe is None else f"a {type(recipe).__name__}"
@@ -42,7 +42,7 @@ def _from_file(path: Path) -> Recipe:
     return recipe
 
 
-def _line(path: Path, error: Exception) -> str:
+def _line(path: Path, error: BaseException) -> str:
     """``, line N`` of the recipe file, where the error came from it."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f", line {error.lineno}"

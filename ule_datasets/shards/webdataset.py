@@ -53,12 +53,16 @@ def write(
     class_names: Sequence[str],
 ) -> None:
     """Write a shard with ``<key>.png``, ``<key>.cls`` and ``<key>.json`` for every sample."""
-    end = bytes(2 * BLOCK)
+    shared = {
+        (label, flag): json.dumps({"label": label, "class": name, "poisoned": flag}, ensure_ascii=False)
+        for label, name in enumerate(class_names)
+        for flag in (False, True)
+    }
     with path.open("wb") as file:
-        for image, label, key, is_poisoned in zip(encoded, labels, keys, poisoned.tolist(), strict=True):
-            about = {"key": key, "label": label, "class": class_names[label], "poisoned": is_poisoned}
+        for image, label, key, flag in zip(encoded, labels, keys, poisoned.tolist(), strict=True):
+            about = f'{{"key": {json.dumps(key)}, {shared[label, flag][1:]}'
             file.write(member(f"{key}.png", image))
             file.write(member(f"{key}.cls", b"%d" % label))
-            file.write(member(f"{key}.json", json.dumps(about, ensure_ascii=False).encode()))
-        file.write(end)
+            file.write(member(f"{key}.json", about.encode()))
+        file.write(bytes(2 * BLOCK))
         file.write(bytes(-file.tell() % tarfile.RECORDSIZE))

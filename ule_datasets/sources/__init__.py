@@ -50,9 +50,9 @@ def read_source(spec: SourceSpec, location: str | None, *, executor: LocalExecut
     if where is None:
         raise InputError(f"this recipe works on {spec.title}: say where they are with --source ({LOCATIONS})")
     form = find_form(where)
-    remap = _label_map(spec, form, where)
+    remap, known_names = _label_map(spec, form, where), spec.class_names or form.class_names
     tasks = [
-        ChunkTask(split, chunk, remap, len(spec.class_names) if spec.class_names else None)
+        ChunkTask(split, chunk, remap, len(known_names) if known_names else None)
         for split, chunks in form.chunks.items()
         for chunk in chunks
     ]
@@ -65,7 +65,7 @@ def read_source(spec: SourceSpec, location: str | None, *, executor: LocalExecut
     if "train" not in splits:
         raise InputError(f"{where} ({form.kind}) has no training images")
     _check_digests(spec, splits, where, form.kind)
-    class_names = spec.class_names or form.class_names or _numbered_classes(splits)
+    class_names = known_names or _numbered_classes(splits)
     for number in sorted(set(range(len(class_names))) - set(splits["train"].labels.tolist())):
         reporter.warn(f"class {class_names[number]!r} has no training images")
     return Source(spec, where, form.kind, class_names, splits)

@@ -46,11 +46,12 @@ class Batch:
         if not (
             isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape[1:] == (3072,)
             and isinstance(labels, list) and len(labels) == len(pixels)
+            and all(isinstance(label, int) for label in labels)
         ):  # fmt: skip
             raise InputError(f"{self.path} is not a CIFAR-10 batch: expected uint8 [N, 3072] data and N labels")
         images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         for row, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield RawSample(image, int(label), f"{self.path} (row {row})")
+            yield RawSample(image, label, f"{self.path} (row {row})")
 
 
 def find(root: Path) -> Form | None:
@@ -66,8 +67,10 @@ def find(root: Path) -> Form | None:
         chunks["test"] = (Batch(folder / TEST_FILE),)
     class_names = None
     if (folder / META_FILE).is_file():
-        names = _load(folder / META_FILE).get(b"label_names", [])
-        class_names = tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names) or None
+        names = _load(folder / META_FILE).get(b"label_names")
+        if not isinstance(names, list) or not names:
+            raise InputError(f"{folder / META_FILE} has no list of label names")
+        class_names = tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
     return Form("the original CIFAR-10 batches", chunks, class_names)
 
 

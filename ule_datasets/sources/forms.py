@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ule_datasets.errors import InputError
+
 SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -57,10 +59,29 @@ class Form:
     """In the form's own label order; ``None`` where it stores numbers only."""
 
 
-def split_of(path: Path, root: Path) -> str:
-    """The split that a file belongs to, from the words in its name, else in its folders; ``train`` if none."""
+def files_by_split(root: Path, suffix: str) -> dict[str, list[Path]]:
+    """Files with a suffix at or below ``root``, sorted, by the split that their names speak of.
+
+    Raises:
+        InputError: there are both a validation and a test split, and only one can be the test split.
+    """
+    paths = [root] if root.suffix == suffix else sorted(root.rglob(f"*{suffix}"))
+    base = root.parent if root.suffix == suffix else root
+    found: dict[str, list[Path]] = {}
+    words: set[str] = set()
+    for path in filter(Path.is_file, paths):
+        word = _split_word(path, base)
+        words.add("validation" if word.startswith("val") else SPLIT_WORDS[word])
+        found.setdefault(SPLIT_WORDS[word], []).append(path)
+    if {"validation", "test"} <= words:
+        raise InputError(f"{root} has both a validation and a test split: give a folder with one of them")
+    return found
+
+
+def _split_word(path: Path, root: Path) -> str:
+    """The word for a split in a file's name, else in its folders; ``train`` if there is none."""
     for part in reversed(path.relative_to(root).with_suffix("").parts):
         for word in re.split(r"[^a-z]+", part.lower()):
             if word in SPLIT_WORDS:
-                return SPLIT_WORDS[word]
+                return word
     return "train"

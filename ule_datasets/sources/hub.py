@@ -12,8 +12,8 @@ PREFIX = "hub:"
 def download(where: str) -> Path:
     """Fetch ``hub:OWNER/NAME[@REVISION]`` and return the local folder.
 
-    Files that are already in the cache are not fetched again and an interrupted download resumes; with
-    ``HF_HUB_OFFLINE=1`` only the cache is used.
+    Files that are already in the cache are not fetched again, so an interrupted download goes on with the
+    first file that it lacks; with ``HF_HUB_OFFLINE=1`` only the cache is used.
 
     Raises:
         InputError: no network and not in the cache, no such repository, or no Parquet files in it.
@@ -29,6 +29,7 @@ def download(where: str) -> Path:
         RevisionNotFoundError,
     )
 
+    transport_error = HfHubHTTPError.__bases__[0]  # of the HTTP library, which depends on the version of the Hub's
     repository, _, revision = where.removeprefix(PREFIX).partition("@")
     elsewhere = "or give a local copy with --source FOLDER"
     try:
@@ -50,7 +51,7 @@ def download(where: str) -> Path:
         ) from error
     except HFValidationError as error:
         raise InputError(f"{where!r} does not name a dataset: use hub:OWNER/NAME, {elsewhere}") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, transport_error, HfHubHTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"cannot download {repository} ({reason}); run the same command again to resume, {elsewhere}"

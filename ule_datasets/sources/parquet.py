@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ule_datasets.errors import InputError
-from ule_datasets.sources.forms import Chunk, Form, RawSample, split_of
+from ule_datasets.sources.forms import Chunk, Form, RawSample, files_by_split
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -46,25 +46,19 @@ class RowGroup:
 
 def find(root: Path) -> Form | None:
     """Parquet files at or below ``root``, or ``None``."""
-    paths = [root] if root.suffix == ".parquet" else sorted(root.rglob("*.parquet"))
-    paths = [path for path in paths if path.is_file()]
-    if not paths:
-        return None
-    chunks: dict[str, list[Chunk]] = {}
+    splits = files_by_split(root, ".parquet")
+    chunks: dict[str, list[Chunk]] = {name: [] for name in splits}
     class_names: tuple[str, ...] | None = None
-    for path in paths:
+    for split, path in ((split, path) for split, paths in splits.items() for path in paths):
         schema, num_row_groups = _open(path)
-        image_column = _column(path, schema, IMAGE_COLUMNS, "image")
+        image_column = _image_column(path, schema)
         label_column = _column(path, schema, LABEL_COLUMNS, "label")
-        names = _class_names(schema, label_column)
+        names = _class_names(path, schema, label_column)
         if class_names is not None and names is not None and names != class_names:
             raise InputError(f"{path} has other class names than the files before it: {names}")
         class_names = names or class_names
-        split = split_of(path, root if path != root else root.parent)
-        chunks.setdefault(split, []).extend(
-            RowGroup(path, index, image_column, label_column) for index in range(num_row_groups)
-        )
-    return Form("Parquet shards", {k: tuple(v) for k, v in chunks.items()}, class_names)
+        chunks[split].extend(RowGroup(path, index, image_column, label_column) for index in range(num_row_groups))
+    return Form("Parquet shards", {k: tuple(v) for k, v in chunks.items()}, class_names) if chunks else None
 
 
 def _open(path: Path) -> tuple[Any, int]:
@@ -90,11 +84,26 @@ def _column(path: Path, schema: Any, candidates: tuple[str, ...], what: str) -> 
     raise InputError(f"{path} has no {what} column: expected one of {candidates}, found {schema.names}")
 
 
-def _class_names(schema: Any, label_column: str) -> tuple[str, ...] | None:
+def _image_column(path: Path, schema: Any) -> str:
+    """The image column, checked to hold encoded images."""
+    import pyarrow as pa
+
+    name = _column(path, schema, IMAGE_COLUMNS, "image")
+    kind = schema.field(name).type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind)):
+        raise InputError(f"{path}: column {name!r} holds {kind}, not encoded images (binary, or a struct with bytes)")
+    return name
+
+
+def _class_names(path: Path, schema: Any, label_column: str) -> tuple[str, ...] | None:
     """Class names from the Hugging Face metadata of the schema, if it has any."""
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None:
         return None
-    feature = json.loads(text).get("info", {}).get("features", {}).get(label_column, {})
-    names = feature.get("names")
-    return tuple(names) if names else None
+    try:
+        names = json.loads(text)["info"]["features"][label_column].get("names")
+        return tuple(map(str, names)) if names else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: the Hugging Face metadata in its schema is damaged: {error!r}") from error

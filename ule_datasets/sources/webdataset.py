@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ule_datasets.errors import InputError
-from ule_datasets.sources.forms import Chunk, Form, RawSample, split_of
+from ule_datasets.sources.forms import Form, RawSample, files_by_split
 from ule_datasets.sources.image_folder import SUFFIXES
 
 
@@ -41,8 +42,9 @@ def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         InputError: it is not a readable tar file.
     """
     try:
+        _check_end(path)
         key, parts = "", dict[str, bytes]()
-        with tarfile.open(path, mode="r|*") as tar:
+        with tarfile.open(path, mode="r|") as tar:
             for member in tar:
                 if not member.isfile():
                     continue
@@ -57,18 +59,22 @@ def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                 key, parts[extension.lower()] = stem, stream.read()
             if parts:
                 yield key, parts
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, OSError) as error:
         raise InputError(f"{path} is not a readable tar file (truncated download?): {error}") from error
+
+
+def _check_end(path: Path) -> None:
+    """A tar archive ends with two empty blocks; one that was cut between two members would go unnoticed."""
+    end = 2 * tarfile.BLOCKSIZE
+    with path.open("rb") as file:
+        file.seek(-min(end, path.stat().st_size), os.SEEK_END)
+        if file.read() != bytes(end):
+            raise tarfile.ReadError("it does not end as a tar archive does")
 
 
 def find(root: Path) -> Form | None:
     """Tar shards at or below ``root``, or ``None``."""
-    paths = [root] if root.suffix == ".tar" else sorted(root.rglob("*.tar"))
-    paths = [path for path in paths if path.is_file()]
-    if not paths:
+    splits = files_by_split(root, ".tar")
+    if not splits:
         return None
-    chunks: dict[str, list[Chunk]] = {}
-    for path in paths:
-        split = split_of(path, root if path != root else root.parent)
-        chunks.setdefault(split, []).append(Shard(path))
-    return Form("WebDataset shards", {k: tuple(v) for k, v in chunks.items()}, None)
+    return Form("WebDataset shards", {name: tuple(map(Shard, paths)) for name, paths in splits.items()}, None)

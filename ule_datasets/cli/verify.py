@@ -1,0 +1,123 @@
+"""``ule-verify``: check a dataset, and what training on it does."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ule_datasets.cli import CHECK_FAILED, DONE, run
+
+if TYPE_CHECKING:
+    from ule_datasets.report import Report
+
+COMMAND = "ule-verify"
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run(COMMAND, lambda arguments: app(arguments, prog_name=COMMAND, standalone_mode=False) or DONE, argv)
+
+
+def console() -> None:
+    """Console script."""
+    sys.exit(main())
+
+
+@app.command()
+def verify_command(
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="FOLDER|NAME", help="A dataset folder, or the name of one in ./datasets.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="How much is trained: smoke (minutes on two CPU cores).")] = "smoke",
+    seeds: Annotated[int | None, typer.Option(metavar="N", help="Runs of each kind. Default: the profile's.")] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to train.")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Processes. Default: one per CPU.")] = None,
+    integrity_only: Annotated[bool, typer.Option("--integrity-only", help="Train nothing.")] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="The clean images, in any form that ule-build takes. Default: where the build took them from, "
+            "else the recipe's own source.",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the report goes. Default: FOLDER/verification.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+) -> int:
+    """Prove that a dataset is what it says, then measure what training on it does, beside the clean control.
+
+    Exit codes: 0 done; 1 a check failed; 2 wrong usage or bad input; 130 interrupted.
+    """
+    if version:
+        from ule_datasets.version import __version__
+
+        print(__version__)
+        return DONE
+    if dataset is None:
+        raise typer.BadParameter("name a dataset folder")
+
+    from ule_datasets.executor import available_cpus
+    from ule_datasets.loading import find_dataset
+    from ule_datasets.manifest import DamagedManifestError
+    from ule_datasets.progress import Reporter
+    from ule_datasets.verify import VerifyOptions, verify
+
+    options = VerifyOptions(
+        folder=find_dataset(dataset),
+        profile=profile,
+        num_seeds=seeds,
+        device=device,
+        workers=available_cpus() if workers is None else workers,
+        integrity_only=integrity_only,
+        source=source,
+        report=report,
+        command=_command(dataset, profile, seeds, device, integrity_only),
+    )
+    try:
+        result = verify(options, Reporter(silent=quiet))
+    except DamagedManifestError as error:
+        print(f"FAILED manifest: {error}")
+        return CHECK_FAILED
+    print(_summary(result, options.report_folder))
+    return DONE if result.passed else CHECK_FAILED
+
+
+def _command(dataset: str, profile: str, seeds: int | None, device: str, integrity_only: bool) -> str:
+    """The command for the report: what decides the result, without the paths of this machine."""
+    words = [COMMAND, Path(dataset).name, "--profile", profile]
+    words += ["--seeds", str(seeds)] if seeds is not None else []
+    words += ["--device", device] if device != "auto" else []
+    words += ["--integrity-only"] if integrity_only else []
+    return shlex.join(words)
+
+
+def _summary(report: Report, folder: Path) -> str:
+    failed = [check for check in report.checks if not check.passed]
+    lines = [
+        f"{report.dataset} {report.version}: {len(report.checks) - len(failed)} of {len(report.checks)} checks passed"
+    ]
+    lines += [f"FAILED {check.name}: {check.detail}" for check in failed]
+    if report.effect is not None:
+        for judgement in report.effect.judgements:
+            name = "no augmentation" if judgement.augmentation == "none" else judgement.augmentation
+            lines.append(
+                f"{name}: {judgement.poisoned} clean test accuracy, control {judgement.clean}: {judgement.verdict}"
+            )
+        lines.append(report.effect.profile.limits)
+    if report.effect is not None and not report.effect.as_expected:
+        lines.append("FAILED effect: the collapse that the dataset is made for does not show")
+    lines.append(f"report: {folder / 'report.html'}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    console()
