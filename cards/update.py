@@ -42,9 +42,10 @@ def catalogue_table() -> str:
         cells = [f"`{recipe.name}`", methods, recipe.source.title, _reported(recipe), _measured(recipe)]
         lines.append(f"| {' | '.join(cells)} |")
     note = (
-        "Clean test accuracy (%) of models trained on the dataset. *Reported*: ResNet-18, standard training, as printed in\n"
-        "the paper. *Measured*: by `ule-verify`, in brackets the clean control; `smoke` (narrow ResNet, 10 epochs, at most\n"
-        "10,000 images) shows the effect and confirms no number. Seeds, hardware and commands: `cards/*/measured.json`."
+        "Clean test accuracy (%) of models trained on the dataset. *Reported*: ResNet-18, standard training, as\n"
+        "printed in the paper. *Measured*: by `ule-verify`, in brackets the clean control; `smoke` (narrow ResNet,\n"
+        "10 epochs, at most 10,000 images) shows the effect and confirms no number. Seeds, hardware and commands:\n"
+        "`cards/*/measured.json`."
     )
     return "\n".join([*lines, "", note])
 
@@ -57,7 +58,7 @@ def record(path: Path) -> str:
             gives, or without an effect.
     """
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    name, effect = report["dataset"], report["effect"]
+    name, effect = str(report["dataset"]), report["effect"]
     if name not in RECIPES or report["recipe_digest"] != RECIPES[name].digest:
         raise InputError(f"{path} is about {name}, which is not what the catalogue's recipe of that name makes")
     if effect is None or not report["intact"]:
@@ -65,7 +66,7 @@ def record(path: Path) -> str:
     kept = [r for r in cards.measured(name) if r["profile"] != effect["profile"]["name"]]
     target = ROOT / "cards" / name / "measured.json"
     target.write_text(json.dumps([*kept, *_results(report)], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return target.relative_to(ROOT).as_posix()
+    return str(target.relative_to(ROOT))
 
 
 def _results(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -105,11 +106,11 @@ def _reported(recipe: Recipe) -> str:
 
 def _measured(recipe: Recipe) -> str:
     """The strongest collapse and the standard augmentation, each with its control."""
-    parts = [
-        f"{row['poisoned']:.1f} ({row['clean']:.1f}), {'no augmentation' if row['augmentation'] == 'none' else row['augmentation']}"
-        for row in cards.measured(recipe.name)
-    ]
-    return f"smoke: {'; '.join(parts)}" if parts else "–"
+    parts = []
+    for row in cards.measured(recipe.name):
+        augmentation = "no augmentation" if row["augmentation"] == "none" else row["augmentation"]
+        parts.append(f"{row['profile']}, {augmentation}: {row['poisoned']:.1f} ({row['clean']:.1f})")
+    return "; ".join(parts) or "–"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ TEST_SHARE = 5
 
 DIGITS = SourceSpec(
     name="digits",
-    title="Optical Recognition of Handwritten Digits (scikit-learn's copy of the UCI test set)",
+    title="Handwritten digits (scikit-learn)",
     url="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
     class_names=tuple(str(digit) for digit in range(10)),
     digests=(

@@ -29,7 +29,9 @@ def download(where: str) -> Path:
         RevisionNotFoundError,
     )
 
-    transport_error = HfHubHTTPError.__bases__[0]  # of the HTTP library, which depends on the version of the Hub's
+    # The base is the HTTP library's own error; which library that is depends on the version of huggingface_hub.
+    bases = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    unreachable: tuple[type[Exception], ...] = (LocalEntryNotFoundError, OfflineModeIsEnabled, *bases, OSError)
     repository, _, revision = where.removeprefix(PREFIX).partition("@")
     elsewhere = "or give a local copy with --source FOLDER"
     try:
@@ -51,7 +53,7 @@ def download(where: str) -> Path:
         ) from error
     except HFValidationError as error:
         raise InputError(f"{where!r} does not name a dataset: use hub:OWNER/NAME, {elsewhere}") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, transport_error, HfHubHTTPError, OSError) as error:
+    except unreachable as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"cannot download {repository} ({reason}); run the same command again to resume, {elsewhere}"
