@@ -150,13 +150,15 @@ def test_a_forgery_with_a_matching_manifest_is_found_with_the_source(
     assert any(k in found[name] for k in key), "the message names the sample"
 
 
-def test_a_missing_test_image_and_a_foreign_key_are_found(copy: Path, source: Source) -> None:
+def test_a_missing_image_is_found(copy: Path, source: Source) -> None:
     def shorten(content: ShardContent) -> None:
         for column in (content.encoded, content.labels, content.keys, content.poisoned):
             column.pop()
 
     rewrite(copy, "test-00000", shorten)
-    assert {check.name for check in failures(copy, source)} == {"test: samples"}
+    found = {check.name: check.detail for check in failures(copy, source)}
+    assert list(found) == ["test: samples", "test: samples of the source"]
+    assert "of the source is missing" in found["test: samples of the source"]
 
 
 def test_repeated_keys_and_another_order_are_found(copy: Path) -> None:

@@ -115,7 +115,7 @@ def test_a_source_of_other_images_fails_the_checks(tmp_path: Path, capsys: pytes
     wrong = write_image_folder(tmp_path / "other", other, ("a", "b", "c"))
     assert build_main(["ops", "--source", str(source), "--out", str(tmp_path / "out"), "--quiet"]) == 0
     assert main([str(tmp_path / "out"), "--source", str(wrong), "--quiet", "--workers", "1"]) == 1
-    assert "is not in the source" in capsys.readouterr().out
+    assert "of the source is missing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -138,12 +138,14 @@ def check_against_source(folder: Folder, splits: dict[str, BuiltSplit], source: 
         if clean is None:
             checks.append(Check(f"{name}: source", False, f"the source has no {name} split"))
             continue
+        if name == "train" and folder.recipe.limit_per_class is not None:
+            clean = clean.first_per_class(folder.recipe.limit_per_class)
         position = {key: index for index, key in enumerate(clean.keys)}
         unknown = [key for key in split.keys if key not in position]
-        if unknown or (name == "test" and len(split.keys) != len(clean)):
-            checks.append(
-                _check(f"{name}: samples", _about(unknown, "is not in the source") or ["images are missing"], "")
-            )
+        missing = sorted(set(clean.keys) - set(split.keys))
+        if unknown or missing:
+            problems = _about(unknown, "is not in the source") + _about(missing, "of the source is missing")
+            checks.append(_check(f"{name}: samples of the source", problems, ""))
             continue
         rows = np.array([position[key] for key in split.keys], dtype=np.int64)
         images, labels = clean.images[rows], clean.labels[rows]

@@ -222,6 +222,7 @@ class PublishedRecipe:
     title: str
     version: str
     reduced: str | None
+    limit_per_class: int | None
     source: SourceSpec
     budget: Budget
     claims: tuple[Claim, ...]
@@ -241,6 +242,7 @@ class PublishedRecipe:
                 title=content["title"],
                 version=content["version"],
                 reduced=content["reduced"],
+                limit_per_class=content["limit_per_class"],
                 source=_source_spec(content["source"]),
                 budget=tuple(_BOUNDS[bound["type"]](**_without_type(bound)) for bound in content["budget"]),
                 claims=tuple(Claim(**_without_type(claim)) for claim in content["claims"]),
