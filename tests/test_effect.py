@@ -118,9 +118,13 @@ def measure(
     [
         (60.0, 10.0, Verdict.SHOWN),
         (60.0, 22.5, Verdict.SHOWN),
-        (60.0, 22.6, Verdict.NOT_SHOWN),
+        (60.0, 22.6, Verdict.PARTIAL),
+        (60.0, 35.0, Verdict.PARTIAL),
+        (60.0, 35.1, Verdict.NOT_SHOWN),
+        (94.0, 52.0, Verdict.PARTIAL),
+        (94.0, 52.1, Verdict.NOT_SHOWN),
         (94.0, 31.0, Verdict.SHOWN),
-        (94.0, 31.1, Verdict.NOT_SHOWN),
+        (94.0, 31.1, Verdict.PARTIAL),
         (60.0, 60.0, Verdict.NOT_SHOWN),
         (32.5, 10.0, Verdict.NOT_SHOWN),
         (35.0, 10.0, Verdict.SHOWN),
@@ -135,7 +139,7 @@ def test_a_collapse_is_far_below_the_control_and_near_chance(clean: float, poiso
 
 def test_chance_depends_on_the_number_of_classes() -> None:
     assert verdict_of(70.0, 25.0, chance=10.0).verdict is Verdict.SHOWN
-    assert verdict_of(70.0, 25.0, chance=1.0).verdict is Verdict.NOT_SHOWN
+    assert verdict_of(70.0, 25.0, chance=1.0).verdict is Verdict.PARTIAL
     assert verdict_of(60.0, 50.0, chance=50.0).verdict is Verdict.INCONCLUSIVE
 
 

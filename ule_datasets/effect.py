@@ -41,8 +41,10 @@ LEARNED = 0.25
 """A control has learned when it covers this share of the way from chance to 100 %."""
 COLLAPSED = 0.25
 """A model has collapsed when it covers at most this share of the way from chance to the control."""
+PARTLY = 0.5
+"""Up to this share of the way it has collapsed in part; beyond, it has not."""
 MARGIN = 25.0
-"""Points that a collapsed model lies below the control, at least."""
+"""Points that a model lies below the control, at least, to have collapsed even in part."""
 FITTED = 90.0
 """Training accuracy on the poisoned images (percent) from which the shortcut counts as fully fitted."""
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -61,6 +63,8 @@ class Verdict(StrEnum):
     """What the runs under one augmentation say."""
 
     SHOWN = "collapse shown"
+    PARTIAL = "partial collapse"
+    """Far below the control, and far above chance."""
     NOT_SHOWN = "collapse not shown"
     INCONCLUSIVE = "inconclusive"
     """The control did not learn, or a loss was not finite: nothing can be said about the poisoned images."""
@@ -250,9 +254,9 @@ class Effect:
 
     @property
     def as_expected(self) -> bool:
-        """Not so when a collapse was expected, showed under no augmentation, and under one of them could have."""
-        missing = bool(self.under(Verdict.NOT_SHOWN)) and not self.under(Verdict.SHOWN)
-        return not (self.collapse_expected and missing)
+        """Not so when a collapse was expected and showed under no augmentation, not even in part, though it could."""
+        seen = self.under(Verdict.SHOWN) or self.under(Verdict.PARTIAL)
+        return not (self.collapse_expected and self.under(Verdict.NOT_SHOWN) and not seen)
 
     @property
     def summary(self) -> str:
@@ -280,13 +284,13 @@ def judge(
         notes.append(f"the control did not learn: {clean} clean test accuracy, at least {needed:.1f} % needed")
     if fitted.mean < FITTED:
         notes.append(f"not fully fitted: {fitted} training accuracy on the poisoned images, below {FITTED:.0f} %")
-    limit = chance + COLLAPSED * (clean.mean - chance)
+    share = (poisoned.mean - chance) / (clean.mean - chance) if clean.mean > chance else 1.0
     if broken or clean.mean < needed:
         verdict = Verdict.INCONCLUSIVE
-    elif clean.mean - poisoned.mean >= MARGIN and poisoned.mean <= limit:
-        verdict = Verdict.SHOWN
-    else:
+    elif clean.mean - poisoned.mean < MARGIN or share > PARTLY:
         verdict = Verdict.NOT_SHOWN
+    else:
+        verdict = Verdict.SHOWN if share <= COLLAPSED else Verdict.PARTIAL
     return Judgement(
         augmentation=augmentation, verdict=verdict, clean=clean, poisoned=poisoned, poisoned_train=fitted,
         notes=tuple(notes),

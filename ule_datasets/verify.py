@@ -52,8 +52,6 @@ class VerifyOptions:
     """The clean images; ``None``: where the build took them from on this machine, else the source's own place."""
     report: Path | None = None
     """Folder of the report; ``None``: ``verification`` in the dataset folder."""
-    command: str = ""
-    """What to print in the report as the command that made it."""
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -95,7 +93,7 @@ def verify(options: VerifyOptions, reporter: Reporter | None = None) -> Report:
         effect=effect,
         claims=not_run(recipe.claims if recipe else (), _reason(effect)),
         environment=describe_environment(device),
-        command=options.command,
+        command=_command(manifest.name, options),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
     write_report(report, options.report_folder)
@@ -189,6 +187,15 @@ def expects_collapse(recipe: PublishedRecipe, num_classes: int) -> bool:
         return True
     chance = 100 / num_classes
     return recipe.reported.accuracy <= chance + PROTECTED * (CLEAN_RESNET18 - chance)
+
+
+def _command(name: str, options: VerifyOptions) -> str:
+    """The command that repeats this: what decides the result, without the paths of this machine."""
+    words = ["ule-verify", name, "--profile", options.profile]
+    words += ["--seeds", str(options.num_seeds)] if options.num_seeds is not None else []
+    words += ["--device", options.device] if options.device != "auto" else []
+    words += ["--workers", str(options.workers)]
+    return " ".join([*words, *(["--integrity-only"] if options.integrity_only else [])])
 
 
 def _reason(effect: Effect | None) -> str:

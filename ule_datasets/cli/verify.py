@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -80,7 +79,6 @@ def verify_command(
         integrity_only=integrity_only,
         source=source,
         report=report,
-        command=_command(dataset, profile, seeds, device, integrity_only),
     )
     try:
         result = verify(options, Reporter(silent=quiet))
@@ -89,15 +87,6 @@ def verify_command(
         return CHECK_FAILED
     print(_summary(result, options.report_folder))
     return DONE if result.passed else CHECK_FAILED
-
-
-def _command(dataset: str, profile: str, seeds: int | None, device: str, integrity_only: bool) -> str:
-    """The command for the report: what decides the result, without the paths of this machine."""
-    words = [COMMAND, Path(dataset).name, "--profile", profile]
-    words += ["--seeds", str(seeds)] if seeds is not None else []
-    words += ["--device", device] if device != "auto" else []
-    words += ["--integrity-only"] if integrity_only else []
-    return shlex.join(words)
 
 
 def _summary(report: Report, folder: Path) -> str:
