@@ -113,7 +113,8 @@ def loop(objective: Objective) -> str:
 def search(train: Split, objective: Objective, workers: int) -> None:
     """What is timed: moments, scores, choice. With one worker, linear algebra gets one thread as well."""
     with threadpool_limits(1) if workers == 1 else nullcontext():
-        moments = moments_of(train.images, train.labels, NUM_CLASSES, workers=workers)
+        cross = objective is Objective.MEAN_OVER_VAR
+        moments = moments_of(train.images, train.labels, NUM_CLASSES, cross=cross, workers=workers)
         OnePixelShortcut(objective=objective).search(moments)
 
 

@@ -161,8 +161,8 @@ def test_recipe_modules_hold_no_logic() -> None:
 
 
 PUBLISHED = {
-    "ops-digits": "9c8b4e13c5a259615ea886c385db5fc7f65f02e3200facc6181d74cd2a18df5a",
-    "ops-cifar10": "bb0478d8bc2e5fffacfb6e46558e175ec3edf7936a5320d4cb000b714d405c75",
+    "ops-digits": "a08b2e18896bb532e5190199db9b4c6263530596f169df71e9266e93dd67fc58",
+    "ops-cifar10": "219823b2a0b9673bfbe3540303074c3b54690523ed78c9ab9644e9c7ed8f6b3d",
 }
 
 

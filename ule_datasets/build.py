@@ -17,6 +17,7 @@ from ule_datasets.executor import LocalExecutor
 from ule_datasets.figures import draw_figures
 from ule_datasets.folder import (
     LOCAL_NOTE,
+    PARTIAL,
     BuildFolder,
     check_ours,
     open_folder,
@@ -187,22 +188,22 @@ def _make(
         figures = draw_figures(source.train, perturbation, source.class_names)
         for figure in figures:
             write_atomically(folder.files / "figures" / figure.name, figure.png)
-    with reporter.phase("card and manifest"):
+    with reporter.phase("card"):
         write_atomically(folder.files / "recipe.json", recipe.to_json() + "\n")
         manifest = _manifest(recipe, options.formats, source, perturbation, results)
         write_atomically(folder.files / "croissant.json", croissant_json(recipe, manifest))
         write_atomically(folder.files / "README.md", write_card(recipe, manifest, perturbation, figures))
-        others = sorted(
-            path.relative_to(folder.files).as_posix()
-            for path in folder.files.rglob("*")
-            if path.is_file() and path.parent.name not in ("data", "webdataset") and path.name != FILE_NAME
-        )
-        records = [FileRecord(path=path, **file_record(folder.files / path)) for path in others]
-        manifest = dataclasses.replace(
-            manifest, files=(*manifest.files, *records),
-            timings={name: round(seconds, 3) for name, seconds in reporter.seconds.items()},
-        )  # fmt: skip
-        write_atomically(folder.files / FILE_NAME, manifest.to_json())
+        others = [
+            FileRecord(path=path.relative_to(folder.files).as_posix(), **file_record(path))
+            for path in sorted(folder.files.rglob("*"))
+            if path.is_file()
+            and path.parent.name not in ("data", "webdataset")
+            and path.suffix != PARTIAL
+            and path.name != FILE_NAME
+        ]
+    timings = {name: round(seconds, 3) for name, seconds in reporter.seconds.items()}
+    manifest = dataclasses.replace(manifest, files=(*manifest.files, *others), timings=timings)
+    write_atomically(folder.files / FILE_NAME, manifest.to_json())
 
 
 def _limited(source: Source, limit_per_class: int | None) -> Source:

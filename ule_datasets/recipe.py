@@ -149,7 +149,7 @@ class Recipe:
     seed: int = 0
     poison_rate: float = 1.0
     """Share of the training images that is perturbed: nested, seeded subsets."""
-    shard_mebibytes: float = 32.0
+    shard_mebibytes: float = 16.0
     """Raw pixels per shard; shards of a split hold equally many samples, give or take one."""
     limit_per_class: int | None = None
     """A trial: only the first so many training images of each class."""

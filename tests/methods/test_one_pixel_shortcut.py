@@ -14,7 +14,7 @@ from ule_datasets.methods.one_pixel_shortcut import (
     CORNERS,
     Objective,
     OnePixelShortcut,
-    Rounding,
+    Quantize,
     Upload,
     uniform_levels,
 )
@@ -182,17 +182,20 @@ def test_more_classes_than_pixels_are_refused_when_pairs_run_out() -> None:
 def test_sums_beyond_int64_are_refused_instead_of_wrapping() -> None:
     moments = moments_of(np.ones((1, 1, 1, 3), dtype=np.uint8), np.zeros(1, dtype=np.int64), 1)
     with pytest.raises(InputError, match="exact up to"):
-        OnePixelShortcut().search(Moments(np.array([4_000_000]), moments.sums, moments.products))
+        OnePixelShortcut().search(Moments(np.array([4_000_000]), moments.sums, moments.squares, moments.cross))
 
 
 def test_the_largest_allowed_class_does_not_overflow() -> None:
     count = 3_900_000
     moments = Moments(
         np.array([count]),
-        np.full((1, 1, 2, 3), 0, dtype=np.int64),
-        np.full((1, 1, 2, 6), 0, dtype=np.int64),
+        np.zeros((1, 1, 2, 3), dtype=np.int64),
+        np.zeros((1, 1, 2, 3), dtype=np.int64),
+        np.zeros((1, 1, 2, 3), dtype=np.int64),
     )
-    moments.sums[0, 0, 1], moments.products[0, 0, 1] = 200 * count, 40_001 * count
+    moments.sums[0, 0, 1], moments.squares[0, 0, 1] = 200 * count, 40_001 * count
+    assert moments.cross is not None
+    moments.cross[0, 0, 1] = 40_000 * count
     for objective in Objective:
         first, second = OnePixelShortcut(objective=objective, num_pixels=2).search(moments)[0]
         assert first.pair == (0, 0, WHITE)
@@ -224,12 +227,12 @@ def test_noisy_upload_leaves_searched_images_alone_and_writes_the_pixel_last() -
     assert (noise.levels.min(), noise.levels.max()) == (-8, 7)
 
 
-@pytest.mark.parametrize(("rounding", "levels"), [(Rounding.TRUNC, 8), (Rounding.HALF_UP, 8), (Rounding.TRUNC, 5)])
-def test_upload_noise_has_the_distribution_of_rounded_uniform_noise(rounding: Rounding, levels: int) -> None:
-    drawn = uniform_levels(Seed(0), levels, rounding, 200_000, "key")
+@pytest.mark.parametrize(("quantize", "levels"), [(Quantize.TRUNC, 8), (Quantize.HALF_UP, 8), (Quantize.TRUNC, 5)])
+def test_upload_noise_has_the_distribution_of_rounded_uniform_noise(quantize: Quantize, levels: int) -> None:
+    drawn = uniform_levels(Seed(0), levels, quantize, 200_000, "key")
     values, counts = np.unique(drawn, return_counts=True)
     share = counts / len(drawn)
-    if rounding is Rounding.TRUNC:
+    if quantize is Quantize.TRUNC:
         assert values.tolist() == list(range(-levels, levels))
         assert np.allclose(share, 1 / (2 * levels), atol=0.005)
     else:

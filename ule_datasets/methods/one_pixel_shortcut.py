@@ -51,7 +51,7 @@ class Upload(StrEnum):
     """Uniform noise first, then the pixel."""
 
 
-class Rounding(StrEnum):
+class Quantize(StrEnum):
     """How an image with real-valued noise becomes bytes again."""
 
     TRUNC = "trunc"
@@ -103,7 +103,7 @@ class OnePixelShortcut:
     upload: Upload = Upload.CLEAN
     noise_levels: int = 8
     """Noise of the ``noisy`` upload, in units of 1/255."""
-    rounding: Rounding = Rounding.TRUNC
+    quantize: Quantize = Quantize.TRUNC
 
     def __post_init__(self) -> None:
         if self.num_pixels < 1:
@@ -118,7 +118,13 @@ class OnePixelShortcut:
         searched = self.searched_rows(train, context.seed)
         whole = len(searched) == len(train)
         images = train.images if whole else train.images[searched]
-        moments = moments_of(images, train.labels[searched], context.num_classes, workers=context.workers)
+        moments = moments_of(
+            images,
+            train.labels[searched],
+            context.num_classes,
+            cross=self.objective is Objective.MEAN_OVER_VAR,
+            workers=context.workers,
+        )
         for number in np.flatnonzero(moments.count == 0).tolist():
             context.warn(f"class {number} has no images to search and gets no pixel")
         chosen = self.search(moments)
@@ -130,7 +136,10 @@ class OnePixelShortcut:
         return Crafted(layers=(self._noise_layer(train, unseen, context.seed), layer), notes=notes)
 
     def search(self, moments: Moments) -> list[list[Candidate]]:
-        """The chosen pixels of every class, best first; none for a class without images."""
+        """The chosen pixels of every class, best first; none for a class without images.
+
+        ``mean_over_var`` needs the moments' cross products.
+        """
         height, width = moments.sums.shape[1:3]
         if self.num_pixels > height * width:
             raise InputError(f"num_pixels is {self.num_pixels}, the images have only {height * width} pixels")
@@ -180,16 +189,16 @@ class OnePixelShortcut:
         keys = tuple(train.keys[i] for i in rows.tolist())
         levels = np.empty((len(keys), size), dtype=np.int8)
         for index, key in enumerate(keys):
-            levels[index] = uniform_levels(seed, self.noise_levels, self.rounding, size, key)
+            levels[index] = uniform_levels(seed, self.noise_levels, self.quantize, size, key)
         return Additive(levels=levels.reshape(-1, *shape), support=Support.SAMPLE, keys=keys)
 
 
-def uniform_levels(seed: Seed, levels: int, rounding: Rounding, size: int, key: str) -> np.ndarray:
-    """Integer noise (int8, [size]): what uniform noise in [-levels, levels] becomes after rounding.
+def uniform_levels(seed: Seed, levels: int, quantize: Quantize, size: int, key: str) -> np.ndarray:
+    """Integer noise (int8, [size]): what uniform noise in [-levels, levels] becomes in bytes.
 
     Bytes that would make the draw uneven are rejected, so the distribution is exact for every ``levels``.
     """
-    outcomes = 2 * levels if rounding is Rounding.TRUNC else 4 * levels
+    outcomes = 2 * levels if quantize is Quantize.TRUNC else 4 * levels
     limit = 256 // outcomes * outcomes if outcomes <= 256 else 65536 // outcomes * outcomes
     width = 1 if outcomes <= 256 else 2
     drawn = np.empty(0, dtype=np.int64)
@@ -200,7 +209,7 @@ def uniform_levels(seed: Seed, levels: int, rounding: Rounding, size: int, key: 
         drawn = np.concatenate([drawn, values[values < limit] % outcomes])
         attempt += 1
     drawn = drawn[:size]
-    if rounding is Rounding.TRUNC:
+    if quantize is Quantize.TRUNC:
         return (drawn - levels).astype(np.int8)
     return ((drawn + 1) // 2 - levels).astype(np.int8)
 
@@ -224,16 +233,18 @@ def _scores(moments: Moments, number: int, objective: Objective) -> tuple[np.nda
     V = n Q - A**2), where B sums the squared distances and Q the squares of their sums over the channels.
     """
     count, corner, sign = int(moments.count[number]), CORNERS, 1 - 2 * CORNERS
-    sums, products = moments.sums[number][..., None, :], moments.products[number][..., None, :]
+    sums = moments.sums[number][..., None, :]
     distance = (255 * count * corner + sign * sums).sum(axis=-1)
-    squares = (65025 * count * corner - 510 * corner * sums + products[..., :3]).sum(axis=-1)
+    squares = (65025 * count * corner - 510 * corner * sums + moments.squares[number][..., None, :]).sum(axis=-1)
     if objective is Objective.MEAN_OVER_STD:
         return distance, 3 * count * squares - distance**2
+    assert moments.cross is not None
+    cross = moments.cross[number][..., None, :]
     mixed = np.zeros_like(distance)
-    for c, e, index in ((0, 1, 3), (1, 2, 4), (0, 2, 5)):
+    for c, e, index in ((0, 1, 0), (1, 2, 1), (0, 2, 2)):
         linear = corner[:, c] * sign[:, e] * sums[..., e] + corner[:, e] * sign[:, c] * sums[..., c]
         mixed += 65025 * count * corner[:, c] * corner[:, e] + 255 * linear
-        mixed += sign[:, c] * sign[:, e] * products[..., index]
+        mixed += sign[:, c] * sign[:, e] * cross[..., index]
     return distance, count * (squares + 2 * mixed) - distance**2
 
 

@@ -58,7 +58,7 @@ def write(
         for label, name in enumerate(class_names)
         for flag in (False, True)
     }
-    with path.open("wb") as file:
+    with path.open("wb", buffering=2**20) as file:
         for image, label, key, flag in zip(encoded, labels, keys, poisoned.tolist(), strict=True):
             about = f'{{"key": {json.dumps(key)}, {shared[label, flag][1:]}'
             file.write(member(f"{key}.png", image))
