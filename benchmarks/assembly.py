@@ -39,10 +39,10 @@ from builders.ops_cifar10 import RECIPE
 from ule_datasets.build import WORKER_MODULES, _assemble, craft
 from ule_datasets.executor import LocalExecutor, available_cpus
 from ule_datasets.folder import BuildFolder
+from ule_datasets.images import COMPRESS_LEVEL, encode_png
 from ule_datasets.perturbation import Perturbation
 from ule_datasets.progress import Reporter
 from ule_datasets.shards import FORMATS, parquet, shard_rows, webdataset
-from ule_datasets.shards.png import COMPRESS_LEVEL, encode_png
 from ule_datasets.sources import Source
 from ule_datasets.split import Split
 

@@ -14,7 +14,7 @@ import ule_datasets
 ROOT = Path(ule_datasets.__file__).parent
 LAYERS = (
     ("version", "errors"),
-    ("seeds", "split", "progress", "executor"),
+    ("seeds", "split", "progress", "executor", "images"),
     ("recipe", "perturbation"),
     ("sources", "models", "augmentation", "shards"),
     ("training", "methods"),

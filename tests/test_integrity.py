@@ -14,6 +14,7 @@ import pytest
 from builders import RECIPES
 from ule_datasets.build import BuildOptions, build
 from ule_datasets.executor import LocalExecutor
+from ule_datasets.images import encode_png
 from ule_datasets.integrity import check_against_source, check_content, check_files, open_dataset
 from ule_datasets.manifest import DamagedManifestError, FileRecord, Manifest
 from ule_datasets.progress import Reporter
@@ -21,7 +22,6 @@ from ule_datasets.report import Check
 from ule_datasets.shards import file_record
 from ule_datasets.shards import parquet as parquet_shards
 from ule_datasets.shards import webdataset as tar_shards
-from ule_datasets.shards.png import encode_png
 from ule_datasets.shards.reading import ShardContent, decode_images, read_parquet_shard
 from ule_datasets.sources import Source, read_source
 from ule_datasets.split import order_free_digest, sample_digest

@@ -18,6 +18,7 @@ import cards
 from builders import RECIPES
 from ule_datasets.build import BuildOptions, build
 from ule_datasets.errors import InputError
+from ule_datasets.images import encode_png
 from ule_datasets.loading import load
 from ule_datasets.manifest import Manifest
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
@@ -27,7 +28,6 @@ from ule_datasets.progress import Reporter
 from ule_datasets.recipe import L0, PublishedRecipe, Recipe
 from ule_datasets.shards import FORMATS
 from ule_datasets.shards.parquet import features, schema
-from ule_datasets.shards.png import encode_png
 from ule_datasets.sources.digits import DIGITS
 
 NAMES = list(RECIPES)

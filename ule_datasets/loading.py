@@ -14,13 +14,13 @@ from torch.utils.data import Dataset
 
 from ule_datasets.errors import InputError
 from ule_datasets.executor import LocalExecutor, available_cpus
+from ule_datasets.images import encode_png
 from ule_datasets.manifest import FILE_NAME, Manifest
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.perturbation import Perturbation, share_of
 from ule_datasets.progress import Reporter
 from ule_datasets.recipe import PublishedRecipe
 from ule_datasets.seeds import Seed
-from ule_datasets.shards.png import encode_png
 from ule_datasets.shards.reading import ShardContent, decode_images, read_parquet_shard, read_tar_shard
 from ule_datasets.sources import read_source
 

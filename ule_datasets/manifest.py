@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ule_datasets.errors import InputError
-from ule_datasets.shards.png import encoder_versions
+from ule_datasets.images import encoder_versions
 from ule_datasets.version import __version__
 
 FILE_NAME = "manifest.json"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ule_datasets.errors import InputError
+from ule_datasets.images import encode_png
 from ule_datasets.perturbation import Perturbation, check_budget
 from ule_datasets.recipe import Budget
 from ule_datasets.shards import parquet, webdataset
-from ule_datasets.shards.png import encode_png
 from ule_datasets.split import Split, sample_digest
 
 FORMATS = ("parquet", "webdataset")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ule_datasets.errors import InputError
+from ule_datasets.images import decode_rgb
 from ule_datasets.shards.parquet import COLUMNS
 from ule_datasets.sources.webdataset import read_shard
 
@@ -69,17 +69,9 @@ def decode_images(encoded: list[bytes], origin: str) -> np.ndarray:
     Raises:
         InputError: an image is unreadable, not RGB, or of another size than the first.
     """
-    from PIL import Image
-
     images: list[np.ndarray] = []
     for row, data in enumerate(encoded):
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                if image.mode != "RGB":
-                    raise ValueError(f"mode {image.mode}")
-                pixels = np.asarray(image)
-        except (OSError, SyntaxError, ValueError, TypeError) as error:
-            raise InputError(f"{origin}: image {row} is not a readable RGB image: {error}") from error
+        pixels = decode_rgb(data, f"{origin}: image {row}")
         if images and pixels.shape != images[0].shape:
             raise InputError(f"{origin}: image {row} has another size than the first")
         images.append(pixels)

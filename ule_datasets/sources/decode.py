@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 
 from ule_datasets.errors import InputError
+from ule_datasets.images import decode_rgb
 from ule_datasets.sources.forms import Chunk, RawSample
 from ule_datasets.split import Split, sample_digest
 
@@ -48,7 +48,7 @@ def decode_chunk(task: ChunkTask) -> Decoded:
     for raw in task.chunk.samples():
         try:
             label = _label(raw, task)
-            image = _pixels(raw)
+            image = raw.image if isinstance(raw.image, np.ndarray) else decode_rgb(raw.image, raw.origin)
             if images and image.shape != images[0].shape:
                 raise InputError(_sizes_differ(first_origin, images[0].shape, raw.origin, image.shape))
         except InputError as error:
@@ -100,24 +100,6 @@ def _label(raw: RawSample, task: ChunkTask) -> int:
         allowed = f"0 to {known - 1}" if known is not None else "0 or more"
         raise InputError(f"{raw.origin} has label {raw.label}, allowed is {allowed}")
     return raw.label if task.label_map is None else task.label_map[raw.label]
-
-
-def _pixels(raw: RawSample) -> np.ndarray:
-    """Decode to uint8 RGB; anything that would need a conversion is refused, not guessed at."""
-    from PIL import Image, UnidentifiedImageError
-
-    if isinstance(raw.image, np.ndarray):
-        return raw.image
-    try:
-        with Image.open(io.BytesIO(raw.image)) as image:
-            if image.mode != "RGB":
-                raise InputError(f"{raw.origin} is not an RGB image (mode {image.mode}); convert it to RGB first")
-            return np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = "unknown image format" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise InputError(f"{raw.origin} is not a readable image: {reason}") from error
 
 
 def _sizes_differ(first: str, first_shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]) -> str:
