@@ -158,6 +158,20 @@ def test_killed_at_ten_random_moments_and_rerun_gives_the_same_files(tmp_path: P
     assert hashes(tmp_path / "x") == hashes(reference)
 
 
+def test_ctrl_c_ends_with_code_130_and_the_same_command_continues(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ule_datasets.cli.build", "ops-digits", "--out", str(tmp_path / "x")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("building ops-digits")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.read().splitlines()[-1] == (
+        "ule-build: interrupted; the same command continues where it stopped"
+    )
+    assert process.wait() == 130
+    assert not (tmp_path / "x" / "manifest.json").exists()
+    assert subprocess.run([*command, "--quiet"], check=False, capture_output=True).returncode == 0
+
+
 class StoppedError(Exception):
     """Stands for the process's end at a chosen step."""
 

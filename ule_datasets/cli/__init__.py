@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+STOPPED = "interrupted; the same command continues where it stopped"
 DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -24,9 +25,11 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
     usage_error = typer.BadParameter.__mro__[2]
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        return work(arguments)
+        code = work(arguments)
+        # Some versions of Typer catch Ctrl-C themselves and return the code that stands for it.
+        return _fail(command, STOPPED, INTERRUPTED) if code == INTERRUPTED else code
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(command, "interrupted; the same command continues where it stopped", INTERRUPTED)
+        return _fail(command, STOPPED, INTERRUPTED)
     except typer.Exit as stop:
         return stop.exit_code
     except BrokenPipeError:
