@@ -22,6 +22,7 @@ from ule_datasets.build import BuildOptions, build
 from ule_datasets.errors import InputError
 from ule_datasets.folder import DONE, STAGING, BuildFolder
 from ule_datasets.manifest import Manifest
+from ule_datasets.methods.one_pixel_shortcut import Objective, OnePixelShortcut
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.perturbation import Perturbation
 from ule_datasets.progress import Reporter
@@ -254,6 +255,11 @@ def test_a_saved_perturbation_rebuilds_the_same_dataset_and_one_for_other_data_i
     monkeypatch.setattr(module, "craft", lambda *_, **__: pytest.fail("crafted although a perturbation was given"))
     quiet_build(MANY_SHARDS, tmp_path / "x", perturbation=reference / PERTURBATION_FILE)
     assert hashes(tmp_path / "x") == hashes(reference)
+    other = dataclasses.replace(MANY_SHARDS, methods=(OnePixelShortcut(objective=Objective.MEAN_OVER_VAR),))
+    with pytest.raises(InputError, match=r"made by my-digits: other methods or settings than my-digits's"):
+        quiet_build(other, tmp_path / "z", perturbation=reference / PERTURBATION_FILE)
+    renamed = dataclasses.replace(MANY_SHARDS, name="other-name", shard_mebibytes=1)
+    assert quiet_build(renamed, tmp_path / "r", perturbation=reference / PERTURBATION_FILE).name == "other-name"
     with pytest.raises(InputError, match="was made for training images with digest"):
         quiet_build(MANY_SHARDS.as_trial(3), tmp_path / "y", perturbation=reference / PERTURBATION_FILE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import pickle
@@ -34,7 +35,9 @@ from helpers import (
     write_webdataset,
 )
 
+from builders import RECIPES
 from ule_datasets.folder import open_folder
+from ule_datasets.perturbation import Perturbation
 from ule_datasets.sources.cifar10 import CIFAR10
 
 NAMES = class_names(3)
@@ -661,8 +664,13 @@ def test_a_perturbation_beyond_the_budget_is_refused_without_a_trace(
     )
     two = tmp_path / "two"
     assert run_build(tmp_path / "two.py", "--source", tiny.source, "--out", two).code == 0
-    message = r"the perturbation exceeds its budget \(l_0 1 pixel\) on 12 images"
+    message = r"this perturbation was made by my-recipe: other methods or settings than ops's"
     refuse(message, "ops", "--source", tiny.source, "--perturbation", two)
+    honest = Perturbation.load(two / "perturbation.safetensors")
+    forged = dataclasses.replace(honest, about={**honest.about, "craft_digest": RECIPES["ops"].craft_digest})
+    forged.save(tmp_path / "forged.safetensors")
+    message = r"the perturbation exceeds its budget \(l_0 1 pixel\) on 12 images"
+    refuse(message, "ops", "--source", tiny.source, "--perturbation", tmp_path / "forged.safetensors")
 
 
 # --- the machine ---------------------------------------------------------------------------------------------

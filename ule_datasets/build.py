@@ -130,6 +130,7 @@ def craft(recipe: Recipe, source: Source, *, workers: int, reporter: Reporter) -
         poisoned = tuple(train.keys[i] for i in sorted(order[:count].tolist()))
     about = {
         "recipe": {"name": recipe.name, "version": recipe.version, "digest": recipe.digest},
+        "craft_digest": recipe.craft_digest,
         "methods": [method.identifier for method in recipe.methods],
         "repeats": "exact" if all(method.repeats == "exact" for method in recipe.methods) else "device",
         "budget": [str(bound) for bound in recipe.budget],
@@ -224,6 +225,9 @@ def _perturbation(
                 f"this perturbation was made for training images with digest {given.source_digest}, "
                 f"{source.location} has {source.train.digest}"
             )
+        if given.about.get("craft_digest") != recipe.craft_digest:
+            made_by = given.about.get("recipe", {}).get("name", "something else")
+            raise InputError(f"this perturbation was made by {made_by}: other methods or settings than {recipe.name}'s")
         result = given
     elif folder.read_note("crafted") == source.train.digest and path.exists():
         return Perturbation.load(path)

@@ -206,12 +206,18 @@ class Recipe:
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, every method and bound with its type's name."""
-        return json.dumps(_plain(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return _canonical(self)
 
     @property
     def digest(self) -> str:
         """The recipe's identity: sha256 of its canonical JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def craft_digest(self) -> str:
+        """Sha256 of what the perturbation depends on besides the images: not the name, the card or the shards."""
+        decisive = (self.source.name, self.methods, self.seed, self.poison_rate, self.limit_per_class)
+        return hashlib.sha256(_canonical(decisive).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -277,6 +283,10 @@ def _source_spec(content: dict[str, Any]) -> SourceSpec:
         if fields[name] is not None:
             fields[name] = tuple((split, value) for split, value in fields[name])
     return SourceSpec(**fields)
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:
