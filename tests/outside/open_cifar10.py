@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from PIL import Image as Pillow
-
 from datasets import Image, load_dataset
+from PIL import Image as Pillow
 
 
 def originals(folder: Path) -> dict[str, tuple[np.ndarray, int]]:
