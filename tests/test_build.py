@@ -144,18 +144,20 @@ def kill_at(moment: float, out: Path) -> bool:
 
 
 def test_killed_at_ten_random_moments_and_rerun_gives_the_same_files(tmp_path: Path, reference: Path) -> None:
-    started = time.monotonic()
-    assert not kill_at(600, tmp_path / "warm")
-    duration = time.monotonic() - started
-    generator = random.Random(20)
-    killed = 0
-    for _ in range(10):
-        killed += kill_at(duration * generator.uniform(0.2, 1.0), tmp_path / "x")
+    generator, killed, duration = random.Random(20), 0, 600.0
+    for _ in range(60):
+        started = time.monotonic()
+        if kill_at(duration * generator.uniform(0.2, 1.0), tmp_path / "x"):
+            killed += 1
+        else:
+            duration = time.monotonic() - started  # as long as a build takes on this machine just now
         if (tmp_path / "x" / "manifest.json").exists():
             assert hashes(tmp_path / "x") == hashes(reference)  # complete means complete, at any moment
             shutil.rmtree(tmp_path / "x")
+        if killed == 10:
+            break
+    assert killed == 10
     quiet_build(MANY_SHARDS, tmp_path / "x")
-    assert killed >= 6
     assert hashes(tmp_path / "x") == hashes(reference)
 
 
