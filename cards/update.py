@@ -109,7 +109,8 @@ def _measured(recipe: Recipe) -> str:
     parts = []
     for row in cards.measured(recipe.name):
         augmentation = "no augmentation" if row["augmentation"] == "none" else row["augmentation"]
-        parts.append(f"{row['profile']}, {augmentation}: {row['poisoned']:.1f} ({row['clean']:.1f})")
+        spread = "" if row["poisoned_sd"] is None else f" ± {row['poisoned_sd']:.1f}"
+        parts.append(f"{row['profile']}, {augmentation}: {row['poisoned']:.1f}{spread} ({row['clean']:.1f})")
     return "; ".join(parts) or "–"
 
 

@@ -123,7 +123,7 @@ def describe_environment(device: torch.device) -> dict[str, str]:
         "device": describe_device(device),
         "processor": cpu_model(),
         "cores": str(os.cpu_count()),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "ule-datasets": __version__,
         "torch": torch.__version__,
