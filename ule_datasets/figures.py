@@ -17,7 +17,7 @@ PER_CLASS = 3
 TILE = 96
 """Side of a shown image, in pixels."""
 GAP, MARGIN, TEXT = 4, 14, 13
-INK, PAPER, FRAME = (32, 32, 32), (255, 255, 255), (128, 128, 128)
+INK, PAPER, MARK = (32, 32, 32), (255, 255, 255), (220, 30, 30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class _Sheet:
         self._draw.text((left, top), text, fill=INK, font=_FONT)
 
     def box(self, left: int, top: int, right: int, bottom: int) -> None:
-        self._draw.rectangle((left, top, right, bottom), outline=(220, 30, 30))
+        self._draw.rectangle((left, top, right, bottom), outline=MARK)
 
     def png(self) -> bytes:
         stream = io.BytesIO()

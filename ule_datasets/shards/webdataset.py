@@ -16,7 +16,7 @@ import numpy as np
 from ule_datasets.errors import InputError
 
 BLOCK = tarfile.BLOCKSIZE
-NAME, SIZE, CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)
+SIZE, CHECKSUM = slice(124, 136), slice(148, 156)
 
 
 def _empty_header() -> bytes:
