@@ -13,7 +13,7 @@ import ule_datasets
 
 ROOT = Path(ule_datasets.__file__).parent
 LAYERS = (
-    ("version", "errors"),
+    ("version", "errors", "files"),
     ("seeds", "split", "progress", "executor", "images"),
     ("recipe", "perturbation"),
     ("sources", "models", "augmentation", "shards"),

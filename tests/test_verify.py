@@ -109,6 +109,18 @@ def test_the_source_is_remembered_from_the_build_and_can_be_given(
     assert "9 of 9 checks passed" in captured.out
 
 
+def test_a_damaged_dataset_ends_with_exit_code_1_even_without_its_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_image_folder(tmp_path / "mine", make_splits(3, 8, 8), ("a", "b", "c"))
+    out = tmp_path / "out"
+    assert build_main(["ops", "--source", str(source), "--out", str(out), "--workers", "1", "--quiet"]) == 0
+    shutil.rmtree(source)
+    (out / "figures" / "contact_sheet.png").write_bytes(b"other")
+    assert main([str(out), "--workers", "1", "--quiet"]) == 1
+    assert "figures/contact_sheet.png has 5 bytes" in capsys.readouterr().out
+
+
 def test_a_source_of_other_images_fails_the_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     splits, other = make_splits(3, 8, 8), make_splits(3, 9, 8)
     source = write_image_folder(tmp_path / "mine", splits, ("a", "b", "c"))

@@ -15,14 +15,13 @@ from ule_datasets.croissant import croissant_json
 from ule_datasets.errors import InputError
 from ule_datasets.executor import LocalExecutor
 from ule_datasets.figures import draw_figures
+from ule_datasets.files import PARTIAL, replacing, write_atomically
 from ule_datasets.folder import (
     LOCAL_NOTE,
-    PARTIAL,
     BuildFolder,
     check_ours,
     open_folder,
     remove_leftovers,
-    write_atomically,
 )
 from ule_datasets.manifest import FILE_NAME, FileRecord, Manifest, SplitRecord, build_environment
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
@@ -233,11 +232,8 @@ def _perturbation(
         return Perturbation.load(path)
     else:
         result = craft(recipe, source, workers=workers, reporter=reporter)
-    partial = folder.staging / "perturbation.partial"
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    result.save(partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        result.save(partial)
     folder.write_note("crafted", source.train.digest)
     return result
 

@@ -24,7 +24,7 @@ import torch
 from ule_datasets.augmentation import Augmentation
 from ule_datasets.errors import InputError
 from ule_datasets.executor import LocalExecutor, available_cpus
-from ule_datasets.folder import write_atomically
+from ule_datasets.files import write_atomically
 from ule_datasets.progress import Reporter
 from ule_datasets.training import (
     EpochRecord,
@@ -197,6 +197,11 @@ class Judgement:
     poisoned_train: Summary
     """Its training accuracy."""
     notes: tuple[str, ...]
+
+    @property
+    def heading(self) -> str:
+        """The augmentation in words."""
+        return _spoken(self.augmentation)
 
     @property
     def fully_fitted(self) -> bool:

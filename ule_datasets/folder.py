@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from ule_datasets.errors import InputError
+from ule_datasets.files import PARTIAL, write_atomically
 from ule_datasets.manifest import FILE_NAME, Manifest
 
 STAGING = ".build"
 DONE = ".build.done"
-PARTIAL = ".partial"
 LOCAL_NOTE = ".local.json"
 """What is true on this machine only (where the source was): in no manifest, never published."""
 VERIFICATION = "verification"
@@ -148,20 +147,6 @@ def check_ours(root: Path) -> None:
             f"{root} holds something else ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}); "
             "choose a folder that is new or empty"
         )
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that it is either absent (or old) or complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        with partial.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ule_datasets.shards import file_record
 from ule_datasets.shards.parquet import schema
 from ule_datasets.shards.reading import decode_images, read_parquet_shard, read_tar_shard
 from ule_datasets.sources import Source
-from ule_datasets.split import canonical_order, order_free_digest, sample_digest
+from ule_datasets.split import canonical_order, order_free_digest, positions_of, sample_digest
 
 SHOWN = 3
 """How many offenders a message names."""
@@ -140,14 +140,13 @@ def check_against_source(folder: Folder, splits: dict[str, BuiltSplit], source: 
             continue
         if name == "train" and folder.recipe.limit_per_class is not None:
             clean = clean.first_per_class(folder.recipe.limit_per_class)
-        position = {key: index for index, key in enumerate(clean.keys)}
-        unknown = [key for key in split.keys if key not in position]
+        rows = positions_of(split.keys, clean.keys)
+        unknown = [split.keys[index] for index in np.flatnonzero(rows < 0).tolist()]
         missing = sorted(set(clean.keys) - set(split.keys))
         if unknown or missing:
             problems = _about(unknown, "is not in the source") + _about(missing, "of the source is missing")
             checks.append(_check(f"{name}: samples of the source", problems, ""))
             continue
-        rows = np.array([position[key] for key in split.keys], dtype=np.int64)
         images, labels = clean.images[rows], clean.labels[rows]
         relabelled = np.flatnonzero(labels != split.labels)
         checks.append(

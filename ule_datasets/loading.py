@@ -23,6 +23,7 @@ from ule_datasets.recipe import PublishedRecipe
 from ule_datasets.seeds import Seed
 from ule_datasets.shards.reading import ShardContent, decode_images, read_parquet_shard, read_tar_shard
 from ule_datasets.sources import read_source
+from ule_datasets.split import positions_of
 
 DECODE_BLOCK = 1024
 
@@ -136,12 +137,12 @@ def _lower_rate(content: ShardContent, folder: Path, rate: float, location: str 
     perturbation = Perturbation.load(folder / PERTURBATION_FILE)
     with LocalExecutor(1) as executor:
         clean = read_source(recipe.source, location, executor=executor, reporter=Reporter()).train
-    position = {key: index for index, key in enumerate(clean.keys)}
-    missing = [key for key in content.keys if key not in position]
-    if missing:
-        raise InputError(f"the source lacks {len(missing)} of the dataset's images, first {missing[0]}")
+    rows = positions_of(content.keys, clean.keys)
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        raise InputError(f"the source lacks {len(missing)} of the dataset's images, first {content.keys[missing[0]]}")
     order = Seed(perturbation.about["seed"]).order(content.keys, "poison rate")
     for index in order[wanted:].tolist():
         if content.poisoned[index]:
-            content.encoded[index] = encode_png(clean.images[position[content.keys[index]]])
+            content.encoded[index] = encode_png(clean.images[rows[index]])
             content.poisoned[index] = False

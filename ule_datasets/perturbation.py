@@ -19,6 +19,7 @@ import numpy as np
 
 from ule_datasets.errors import InputError
 from ule_datasets.recipe import Budget, LInf
+from ule_datasets.split import positions_of
 
 FILE_NAME = "perturbation.safetensors"
 FORMAT = 1
@@ -285,8 +286,7 @@ def _entries(layer: Layer, labels: np.ndarray, keys: Sequence[str]) -> np.ndarra
         return np.zeros(len(keys), dtype=np.int64)
     if layer.support is Support.CLASS:
         return labels.astype(np.int64)
-    position = {key: index for index, key in enumerate(layer.keys)}
-    return np.array([position.get(key, -1) for key in keys], dtype=np.int64)
+    return positions_of(keys, layer.keys)
 
 
 def _check_keys(support: Support, keys: tuple[str, ...], count: int) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from ule_datasets.folder import write_atomically
+from ule_datasets.files import write_atomically
 from ule_datasets.recipe import Claim
 from ule_datasets.version import __version__
 
@@ -234,7 +234,7 @@ def _draw_panel(panel: Any, effect: Effect, judgement: Judgement, ink: str) -> N
     panel.axhline(effect.chance, color="#888888", linestyle=(0, (4, 3)), linewidth=1, label="chance", zorder=1)
     panel.plot([], [], "o", color="#888888", markersize=6, label="last epoch")
     panel.plot([], [], "o", markerfacecolor="none", markeredgecolor="#888888", markersize=9, label="best epoch")
-    panel.set_title(_heading(judgement), fontsize=10, loc="left", color=ink)
+    panel.set_title(f"{judgement.heading}: {judgement.verdict}", fontsize=10, loc="left", color=ink)
     panel.set_xlim(0.5, effect.profile.epochs * 1.13 + 0.5)
     panel.set_ylim(0, 102)
     panel.set_xticks(_ticks(effect.profile.epochs))
@@ -252,11 +252,6 @@ def _label_height(value: float, means: dict[str, Summary], kind: str) -> float:
         return value
     above = kind == "clean" if value == other else value > other
     return (value + other) / 2 + (3 if above else -3)
-
-
-def _heading(judgement: Judgement) -> str:
-    name = "no augmentation" if judgement.augmentation == "none" else judgement.augmentation
-    return f"{name}: {judgement.verdict}"
 
 
 def _ticks(epochs: int) -> list[int]:

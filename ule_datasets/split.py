@@ -46,6 +46,12 @@ def canonical_order(keys: Sequence[str]) -> np.ndarray:
     return np.array(sorted(range(len(keys)), key=hashes.__getitem__), dtype=np.int64)
 
 
+def positions_of(keys: Sequence[str], among: Sequence[str]) -> np.ndarray:
+    """Where each key stands in another list of keys (int64, [N]); -1 where it does not."""
+    place = {key: index for index, key in enumerate(among)}
+    return np.array([place.get(key, -1) for key in keys], dtype=np.int64)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Split:
     """The samples of one split in canonical order."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import torch
 
 from ule_datasets.build import WORKER_MODULES
 from ule_datasets.effect import PROFILES, Effect, EffectData, Profile, measure_effect
@@ -29,6 +29,7 @@ from ule_datasets.progress import Reporter
 from ule_datasets.recipe import PublishedRecipe
 from ule_datasets.report import Check, Report, describe_environment, not_run, write_report
 from ule_datasets.sources import Source, read_source
+from ule_datasets.split import positions_of
 from ule_datasets.training import pick_device
 
 CLEAN_RESNET18 = 94.01
@@ -80,7 +81,7 @@ def verify(options: VerifyOptions, reporter: Reporter | None = None) -> Report:
     manifest = Manifest.read(options.folder)
     device = pick_device(options.device)
     with LocalExecutor(options.workers, preload=WORKER_MODULES) as executor:
-        checks, effect, recipe = _checks_and_effect(options, manifest, executor, reporter)
+        checks, effect, recipe = _checks_and_effect(options, manifest, device, executor, reporter)
     report = Report(
         dataset=manifest.name,
         version=manifest.version,
@@ -101,7 +102,7 @@ def verify(options: VerifyOptions, reporter: Reporter | None = None) -> Report:
 
 
 def _checks_and_effect(
-    options: VerifyOptions, manifest: Manifest, executor: LocalExecutor, reporter: Reporter
+    options: VerifyOptions, manifest: Manifest, device: torch.device, executor: LocalExecutor, reporter: Reporter
 ) -> tuple[list[Check], Effect | None, PublishedRecipe | None]:
     """Integrity; then, if it holds and more is wanted, the effect."""
     checks = _said(check_files(options.folder, manifest, executor), reporter)
@@ -111,7 +112,8 @@ def _checks_and_effect(
         return checks, None, None
     splits, more = check_content(folder, executor, reporter)
     checks += _said(more, reporter)
-    source = _find_source(options, folder, executor, reporter)
+    training = not options.integrity_only and all(check.passed for check in checks)
+    source = _find_source(options, folder, training, executor, reporter)
     if source is not None:
         checks += _said(check_against_source(folder, splits, source), reporter)
     intact = all(check.passed for check in checks)
@@ -120,17 +122,19 @@ def _checks_and_effect(
             reporter.say("nothing was trained: the dataset is not intact")
         return checks, None, folder.recipe
     assert source is not None, "without a source only the integrity can be checked, which _find_source says"
-    return checks, _effect(options, folder, splits, source, executor, reporter), folder.recipe
+    return checks, _effect(options, folder, splits, source, device, executor, reporter), folder.recipe
 
 
-def _find_source(options: VerifyOptions, folder: Folder, executor: LocalExecutor, reporter: Reporter) -> Source | None:
-    """The clean images; ``None`` where the integrity alone is wanted and they are not at hand."""
+def _find_source(
+    options: VerifyOptions, folder: Folder, training: bool, executor: LocalExecutor, reporter: Reporter
+) -> Source | None:
+    """The clean images; ``None`` where nothing will be trained and they are not at hand."""
     spec = folder.recipe.source
-    remembered = _remembered(options.folder)
-    location = options.source or remembered or spec.default_location
-    if options.integrity_only and location in (None, spec.default_location) and location != "digits":
+    at_hand = options.source or _remembered(options.folder) or ("digits" if spec.default_location == "digits" else None)
+    if at_hand is None and not training:
         reporter.say("not compared with the clean source: give it with --source")
         return None
+    location = at_hand or spec.default_location
     if location is None:
         raise InputError(
             f"the clean control needs {spec.title}: say where the images are with --source, or use --integrity-only"
@@ -149,19 +153,17 @@ def _remembered(folder: Path) -> str | None:
 
 
 def _effect(
-    options: VerifyOptions, folder: Folder, splits: dict[str, BuiltSplit], source: Source, executor: LocalExecutor,
-    reporter: Reporter,
+    options: VerifyOptions, folder: Folder, splits: dict[str, BuiltSplit], source: Source, device: torch.device,
+    executor: LocalExecutor, reporter: Reporter,
 ) -> Effect:  # fmt: skip
     """Train on the dataset and on its clean control."""
     if "test" not in splits:
         raise InputError(f"{folder.root} has no test split to measure on: use --integrity-only")
     profile: Profile = PROFILES[options.profile]
     train, test = splits["train"], splits["test"]
-    position = {key: row for row, key in enumerate(source.train.keys)}
-    rows = np.array([position[key] for key in train.keys], dtype=np.int64)
     data = EffectData(
         poisoned_images=train.images,
-        clean_images=source.train.images[rows],
+        clean_images=source.train.images[positions_of(train.keys, source.train.keys)],
         labels=train.labels,
         test_images=test.images,
         test_labels=test.labels,
@@ -173,7 +175,7 @@ def _effect(
         data,
         profile=profile,
         seeds=range(options.num_seeds or profile.num_seeds),
-        device=pick_device(options.device),
+        device=device,
         executor=executor,
         reporter=reporter,
         runs_folder=options.report_folder / "runs",

@@ -21,6 +21,8 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
 
     0: done; 1: a check failed; 2: wrong usage or bad input; 130: interrupted. ``--debug`` shows the traceback.
     """
+    from concurrent.futures import BrokenExecutor
+
     import typer
 
     from ule_datasets.errors import InputError
@@ -50,7 +52,7 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
             return _fail(command, str(error), BAD_INPUT)
         if isinstance(error, OSError) and error.errno is not None:
             return _fail(command, _system_message(error), BAD_INPUT)
-        if type(error).__name__ == "BrokenProcessPool":
+        if isinstance(error, BrokenExecutor):
             return _fail(command, LOST_WORKER, BAD_INPUT)
         text = f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback, and report it)"
         return _fail(command, text, BAD_INPUT)

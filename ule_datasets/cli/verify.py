@@ -97,10 +97,8 @@ def _summary(report: Report, folder: Path) -> str:
     lines += [f"FAILED {check.name}: {check.detail}" for check in failed]
     if report.effect is not None:
         for judgement in report.effect.judgements:
-            name = "no augmentation" if judgement.augmentation == "none" else judgement.augmentation
-            lines.append(
-                f"{name}: {judgement.poisoned} clean test accuracy, control {judgement.clean}: {judgement.verdict}"
-            )
+            result = f"{judgement.poisoned} clean test accuracy, control {judgement.clean}: {judgement.verdict}"
+            lines.append(f"{judgement.heading}: {result}")
         lines.append(report.effect.profile.limits)
     if report.effect is not None and not report.effect.as_expected:
         lines.append("FAILED effect: the collapse that the dataset is made for does not show")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ule_datasets.errors import InputError
+from ule_datasets.files import replacing
 from ule_datasets.images import encode_png
 from ule_datasets.perturbation import Perturbation, check_budget
 from ule_datasets.recipe import Budget
@@ -73,9 +73,7 @@ def write_shard(task: ShardTask) -> ShardResult:
     encoded = [encode_png(image) for image in images]
     files, arrow_bytes = [], 0
     for file_format, path in task.paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
+        with replacing(path) as partial:
             if file_format == "parquet":
                 table = parquet.table_of(encoded, labels, task.clean.keys, poisoned, task.class_names)
                 arrow_bytes = table.nbytes
@@ -83,9 +81,6 @@ def write_shard(task: ShardTask) -> ShardResult:
             else:
                 webdataset.write(partial, encoded, labels, task.clean.keys, poisoned, task.class_names)
             files.append({"format": file_format, **file_record(partial)})
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
     digests = map(sample_digest, images, labels)
     return ShardResult(
         files=tuple(files),
