@@ -39,7 +39,8 @@ def catalogue_table() -> str:
     lines = ["| dataset | method | source | reported | measured |", "|---|---|---|---|---|"]
     for recipe in RECIPES.values():
         methods = " + ".join(method.title for method in recipe.methods)
-        cells = [f"`{recipe.name}`", methods, recipe.source.title, _reported(recipe), _measured(recipe)]
+        name = f"`{recipe.name}`{' (reduced)' if recipe.reduced else ''}"
+        cells = [name, methods, recipe.source.title, _reported(recipe), _measured(recipe)]
         lines.append(f"| {' | '.join(cells)} |")
     note = (
         "Clean test accuracy (%) of models trained on the dataset. *Reported*: ResNet-18, standard training, as\n"
@@ -83,6 +84,7 @@ def _results(report: dict[str, Any]) -> list[dict[str, Any]]:
             "clean_sd": judgement["clean"]["sd"],
             "verdict": judgement["verdict"],
             "seeds": sorted({run["seed"] for run in effect["runs"]}),
+            "linear_classifier_on_the_perturbation": effect["separability"],
             "num_train": effect["num_train"],
             "num_test": effect["num_test"],
             "hardware": report["environment"]["device"],
@@ -101,7 +103,8 @@ def _reported(recipe: Recipe) -> str:
     if claim is None:
         return "–"
     spread = f" ± {claim.std}" if claim.std is not None else ""
-    return f"{claim.accuracy}{spread} (Table {claim.table})"
+    paper = "" if claim.paper == "ops" else f"{claim.paper.upper()} paper, "
+    return f"{claim.accuracy}{spread} ({paper}Table {claim.table})"
 
 
 def _measured(recipe: Recipe) -> str:

@@ -20,6 +20,12 @@ def _folder_from(variable: str, what: str) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Finished crafts go to a folder of this test run, never to the user's."""
+    os.environ["ULE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def cifar10_folder() -> Path:
     """CIFAR-10 as Parquet shards, where ``ULE_TEST_CIFAR10`` says; read only."""

@@ -14,11 +14,14 @@ import ule_datasets
 ROOT = Path(ule_datasets.__file__).parent
 LAYERS = (
     ("version", "errors", "files"),
-    ("seeds", "split", "progress", "executor", "images"),
+    ("seeds", "split", "progress", "executor", "images", "checkpoint", "quantization"),
     ("recipe", "perturbation"),
-    ("sources", "models", "augmentation", "shards"),
-    ("training", "methods"),
+    ("sources", "models", "augmentation", "shards", "cache", "separability"),
+    ("training",),
+    ("crafting",),
+    ("methods",),
     ("manifest", "figures"),
+    ("perturb",),
     ("folder", "card", "croissant", "loading", "integrity", "effect", "report"),
     ("build", "verify"),
     ("cli",),

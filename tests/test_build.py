@@ -255,15 +255,15 @@ def test_a_saved_perturbation_rebuilds_the_same_dataset_and_one_for_other_data_i
     import ule_datasets.build as module
 
     monkeypatch.setattr(module, "craft", lambda *_, **__: pytest.fail("crafted although a perturbation was given"))
-    quiet_build(MANY_SHARDS, tmp_path / "x", perturbation=reference / PERTURBATION_FILE)
+    quiet_build(MANY_SHARDS, tmp_path / "x", perturbations=(reference / PERTURBATION_FILE,))
     assert hashes(tmp_path / "x") == hashes(reference)
     other = dataclasses.replace(MANY_SHARDS, methods=(OnePixelShortcut(objective=Objective.MEAN_OVER_VAR),))
     with pytest.raises(InputError, match=r"made by my-digits: other methods or settings than my-digits's"):
-        quiet_build(other, tmp_path / "z", perturbation=reference / PERTURBATION_FILE)
+        quiet_build(other, tmp_path / "z", perturbations=(reference / PERTURBATION_FILE,))
     renamed = dataclasses.replace(MANY_SHARDS, name="other-name", shard_mebibytes=1)
-    assert quiet_build(renamed, tmp_path / "r", perturbation=reference / PERTURBATION_FILE).name == "other-name"
+    assert quiet_build(renamed, tmp_path / "r", perturbations=(reference / PERTURBATION_FILE,)).name == "other-name"
     with pytest.raises(InputError, match="was made for training images with digest"):
-        quiet_build(MANY_SHARDS.as_trial(3), tmp_path / "y", perturbation=reference / PERTURBATION_FILE)
+        quiet_build(MANY_SHARDS.as_trial(3), tmp_path / "y", perturbations=(reference / PERTURBATION_FILE,))
 
 
 def test_a_trial_says_so_in_name_manifest_card_and_recipe(tmp_path: Path) -> None:

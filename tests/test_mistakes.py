@@ -479,10 +479,10 @@ def test_leftovers_of_a_killed_build_do_not_block_an_overwrite(tiny: Tiny, tmp_p
 
 def test_an_unknown_recipe_lists_the_known_ones_and_suggests_one(refuse: Callable[..., Outcome]) -> None:
     refuse(
-        "no recipe 'ops-cifar'; did you mean ops-cifar10.*? known: ops-digits, .*, ops; or give a file NAME.py",
+        "no recipe 'ops-cifar'; did you mean ops-cifar10.*? known: digits-s, .*, ops; or give a file NAME.py",
         "ops-cifar",
     )
-    outcome = refuse("no recipe 'zzz'; known: ops-digits, ", "zzz")
+    outcome = refuse("no recipe 'zzz'; known: digits-s, ", "zzz")
     assert "did you mean" not in outcome.stderr
 
 
@@ -664,10 +664,12 @@ def test_a_perturbation_beyond_the_budget_is_refused_without_a_trace(
     )
     two = tmp_path / "two"
     assert run_build(tmp_path / "two.py", "--source", tiny.source, "--out", two).code == 0
-    message = r"this perturbation was made by my-recipe: other methods or settings than ops's"
+    message = r"this perturbation was made by my-recipe: other methods or settings than ops's \(One-Pixel Shortcut\)"
     refuse(message, "ops", "--source", tiny.source, "--perturbation", two)
     honest = Perturbation.load(two / "perturbation.safetensors")
-    forged = dataclasses.replace(honest, about={**honest.about, "craft_digest": RECIPES["ops"].craft_digest})
+    (digest,) = RECIPES["ops"].craft_digests
+    methods = [{**honest.about["methods"][0], "craft_digest": digest}]
+    forged = dataclasses.replace(honest, about={**honest.about, "methods": methods})
     forged.save(tmp_path / "forged.safetensors")
     message = r"the perturbation exceeds its budget \(l_0 1 pixel\) on 12 images"
     refuse(message, "ops", "--source", tiny.source, "--perturbation", tmp_path / "forged.safetensors")

@@ -17,9 +17,9 @@ from ule_datasets.perturbation import (
     Perturbation,
     Support,
     check_budget,
-    share_of,
 )
 from ule_datasets.recipe import L0, Budget, LInf
+from ule_datasets.split import share_of
 
 KEYS = tuple(f"{n:016x}" for n in range(12))
 

@@ -17,15 +17,17 @@ import builders
 import cards
 from builders import RECIPES
 from ule_datasets.build import BuildOptions, build
+from ule_datasets.crafting.settings import SurrogateSettings
 from ule_datasets.errors import InputError
 from ule_datasets.images import encode_png
 from ule_datasets.loading import load
 from ule_datasets.manifest import Manifest
+from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.perturbation import Perturbation
 from ule_datasets.progress import Reporter
-from ule_datasets.recipe import L0, PublishedRecipe, Recipe
+from ule_datasets.recipe import L0, Method, PublishedRecipe, Recipe
 from ule_datasets.shards import FORMATS
 from ule_datasets.shards.parquet import features, schema
 from ule_datasets.sources.digits import DIGITS
@@ -49,13 +51,23 @@ def small_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on_small_images(recipe: Recipe) -> Recipe:
-    """The recipe with its digest check taken off, and shards of a few images."""
+    """The recipe with its digest check taken off, shards of a few images, and little work for surrogates."""
     source = dataclasses.replace(recipe.source, digests=None, default_location=None)
-    return dataclasses.replace(recipe, name=f"{recipe.name}-test", source=source, shard_mebibytes=0.5)
+    methods = tuple(quick(method) for method in recipe.methods)
+    name = f"{recipe.name}-test"
+    return dataclasses.replace(recipe, name=name, source=source, methods=methods, shard_mebibytes=0.5)
+
+
+def quick(method: Method) -> Method:
+    """The same method with a small surrogate, few steps and two rounds at most."""
+    if not isinstance(method, ErrorMinimizing | ClasswiseErrorMinimizing):
+        return method
+    surrogate = SurrogateSettings(model="convnet3-w16", batch_size=64)
+    return dataclasses.replace(method, surrogate=surrogate, num_steps=2, steps_per_round=2, max_rounds=2)
 
 
 def build_small(recipe: Recipe, source: Path, out: Path, workers: int) -> Manifest:
-    options = BuildOptions(out=out, source=str(source), workers=workers)
+    options = BuildOptions(out=out, source=str(source), workers=workers, cache=False)
     return build(on_small_images(recipe), options, Reporter(silent=True)).manifest
 
 

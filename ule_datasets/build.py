@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ule_datasets.cache import CraftCache, cache_folder
 from ule_datasets.card import write_card
 from ule_datasets.croissant import croissant_json
 from ule_datasets.errors import InputError
@@ -24,11 +25,11 @@ from ule_datasets.folder import (
     remove_leftovers,
 )
 from ule_datasets.manifest import FILE_NAME, FileRecord, Manifest, SplitRecord, build_environment
+from ule_datasets.perturb import Workshop, clear_checkpoints, craft, join
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
-from ule_datasets.perturbation import Perturbation, share_of
+from ule_datasets.perturbation import Perturbation
 from ule_datasets.progress import Reporter
-from ule_datasets.recipe import Context, Recipe
-from ule_datasets.seeds import Seed
+from ule_datasets.recipe import Recipe
 from ule_datasets.shards import (
     FORMATS,
     ShardResult,
@@ -53,9 +54,13 @@ class BuildOptions:
     source: str | None = None
     """See ``ule_datasets.sources.LOCATIONS``; ``None``: the recipe's own."""
     formats: tuple[str, ...] = FORMATS
-    perturbation: Path | None = None
-    """Assemble from this saved perturbation instead of crafting."""
+    perturbations: tuple[Path, ...] = ()
+    """Assemble from these saved perturbations instead of crafting: one, or one for each method."""
     workers: int = 1
+    device: str = "auto"
+    """Where methods that use gradients are crafted: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``."""
+    cache: bool = True
+    """Take crafts that were finished before from ``ule_datasets.cache``, and keep new ones there."""
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -85,12 +90,14 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
         InputError: an unusable source, recipe, perturbation or output folder; the folder is left as it was.
     """
     reporter = reporter or Reporter()
-    given = Perturbation.load(options.perturbation) if options.perturbation else None
+    given = [Perturbation.load(path) for path in options.perturbations]
+    if options.device not in ("auto", "cpu"):
+        _check_device(options.device)
     identity = {
         "name": recipe.name,
         "recipe_digest": recipe.digest,
         "formats": [name for name in FORMATS if name in options.formats],
-        "perturbation_digest": given.digest if given else None,
+        "given": sorted(perturbation.digest for perturbation in given),
     }
     check_ours(options.out)
     finished = None if options.overwrite else _finished(options.out, identity)
@@ -113,39 +120,18 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
     return BuildResult(options.out, Manifest.read(options.out), already_complete=False)
 
 
-def craft(recipe: Recipe, source: Source, *, workers: int, reporter: Reporter) -> Perturbation:
-    """Run the recipe's methods on the clean training images and join their layers."""
-    seed, train = Seed(recipe.seed), source.train
-    num_classes = len(source.class_names)
-    context = Context(num_classes=num_classes, seed=seed, workers=workers, warn=reporter.warn)
-    crafted = [method.generate(train, context) for method in recipe.methods]
-    layers = tuple(layer for result in crafted for layer in result.layers)
-    if len(recipe.budget) != len(layers):
-        raise InputError(f"recipe {recipe.name}: {len(recipe.budget)} bounds in budget for {len(layers)} layers")
-    poisoned = None
-    if recipe.poison_rate < 1:
-        count = share_of(recipe.poison_rate, len(train))
-        order = seed.order(train.keys, "poison rate")
-        poisoned = tuple(train.keys[i] for i in sorted(order[:count].tolist()))
-    about = {
-        "recipe": {"name": recipe.name, "version": recipe.version, "digest": recipe.digest},
-        "craft_digest": recipe.craft_digest,
-        "methods": [method.identifier for method in recipe.methods],
-        "repeats": "exact" if all(method.repeats == "exact" for method in recipe.methods) else "device",
-        "budget": [str(bound) for bound in recipe.budget],
-        "seed": recipe.seed,
-        "poison_rate": recipe.poison_rate,
-        "notes": [result.notes for result in crafted],
-        "environment": build_environment(),
-    }
-    return Perturbation(layers=layers, source_digest=train.digest, poisoned=poisoned, about=about)
+def _check_device(name: str) -> None:
+    """Refuse a device that this machine does not have, before anything is done."""
+    from ule_datasets.training import pick_device
+
+    pick_device(name)
 
 
 def _announcement(recipe: Recipe, options: BuildOptions) -> str:
     reduced = f" [{recipe.reduced}]" if recipe.reduced else ""
     where = options.source or recipe.source.default_location or "(no source given)"
     processes = f"{options.workers} process{'es' if options.workers > 1 else ''}"
-    return f"building {recipe.name} {recipe.version}{reduced} from {where} into {options.out}, on the CPU, {processes}"
+    return f"building {recipe.name} {recipe.version}{reduced} from {where} into {options.out}, {processes}"
 
 
 def _finished(out: Path, identity: dict[str, Any]) -> Manifest | None:
@@ -153,11 +139,10 @@ def _finished(out: Path, identity: dict[str, Any]) -> Manifest | None:
     if not (out / FILE_NAME).exists():
         return None
     manifest = Manifest.read(out)
-    same = (manifest.recipe_digest, list(manifest.formats)) == (
-        identity["recipe_digest"],
-        identity["formats"],
-    )
-    if not same or identity["perturbation_digest"] not in (None, manifest.perturbation_digest):
+    wanted = identity["recipe_digest"], identity["formats"]
+    same = (manifest.recipe_digest, list(manifest.formats)) == wanted
+    # Several perturbations have no common digest before they are joined: then the recipe must do.
+    if not same or (len(identity["given"]) == 1 and identity["given"] != [manifest.perturbation_digest]):
         raise InputError(
             f"{out} holds {manifest.name} {manifest.version} ({', '.join(manifest.formats)}; recipe "
             f"{manifest.recipe_digest[:12]}), which is not what was asked for; choose another --out or add --overwrite"
@@ -173,7 +158,7 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def _make(
-    recipe: Recipe, options: BuildOptions, given: Perturbation | None, folder: BuildFolder,
+    recipe: Recipe, options: BuildOptions, given: Sequence[Perturbation], folder: BuildFolder,
     executor: LocalExecutor, reporter: Reporter,
 ) -> None:  # fmt: skip
     """Write the whole dataset into the staging folder."""
@@ -181,7 +166,7 @@ def _make(
         source = read_source(recipe.source, options.source, executor=executor, reporter=reporter)
         source = _limited(source, recipe.limit_per_class)
     with reporter.phase("craft"):
-        perturbation = _perturbation(recipe, given, source, folder, options.workers, reporter)
+        perturbation = _perturbation(recipe, options, given, source, folder, reporter)
     with reporter.phase("assemble"):
         results = _assemble(recipe, options.formats, source, perturbation, folder, executor, reporter)
     with reporter.phase("figures"):
@@ -190,6 +175,7 @@ def _make(
             write_atomically(folder.files / "figures" / figure.name, figure.png)
     with reporter.phase("card"):
         write_atomically(folder.files / "recipe.json", recipe.to_json() + "\n")
+        write_atomically(folder.files / "craft.json", json.dumps(perturbation.about, indent=1) + "\n")
         manifest = _manifest(recipe, options.formats, source, perturbation, results)
         write_atomically(folder.files / "croissant.json", croissant_json(recipe, manifest))
         write_atomically(folder.files / "README.md", write_card(recipe, manifest, perturbation, figures))
@@ -213,28 +199,25 @@ def _limited(source: Source, limit_per_class: int | None) -> Source:
 
 
 def _perturbation(
-    recipe: Recipe, given: Perturbation | None, source: Source, folder: BuildFolder, workers: int,
+    recipe: Recipe, options: BuildOptions, given: Sequence[Perturbation], source: Source, folder: BuildFolder,
     reporter: Reporter,
 ) -> Perturbation:  # fmt: skip
     """The perturbation: given, left by an interrupted build, or crafted now; in any case saved."""
     path = folder.files / PERTURBATION_FILE
-    if given is not None:
-        if given.source_digest != source.train.digest:
-            raise InputError(
-                f"this perturbation was made for training images with digest {given.source_digest}, "
-                f"{source.location} has {source.train.digest}"
-            )
-        if given.about.get("craft_digest") != recipe.craft_digest:
-            made_by = given.about.get("recipe", {}).get("name", "something else")
-            raise InputError(f"this perturbation was made by {made_by}: other methods or settings than {recipe.name}'s")
-        result = given
-    elif folder.read_note("crafted") == source.train.digest and path.exists():
+    if not given and folder.read_note("crafted") == source.train.digest and path.exists():
         return Perturbation.load(path)
-    else:
-        result = craft(recipe, source, workers=workers, reporter=reporter)
+    workshop = Workshop(
+        reporter=reporter,
+        workers=options.workers,
+        device=options.device,
+        checkpoints=folder.staging,
+        cache=CraftCache(cache_folder()) if options.cache else None,
+    )
+    result = join(recipe, given, source) if given else craft(recipe, source, workshop)
     with replacing(path) as partial:
         result.save(partial)
     folder.write_note("crafted", source.train.digest)
+    clear_checkpoints(recipe, workshop)
     return result
 
 
@@ -328,6 +311,7 @@ def _manifest(
         source_name=recipe.source.name,
         source_digests={name: split.digest for name, split in source.splits.items()},
         perturbation_digest=perturbation.digest,
+        craft=_craft_record(perturbation),
         class_names=source.class_names,
         image_shape=(height, width, channels),
         formats=tuple(name for name in FORMATS if name in formats),
@@ -335,6 +319,15 @@ def _manifest(
         files=tuple(sorted(files, key=lambda record: record.path)),
         environment=build_environment(),
         timings={},
+    )
+
+
+def _craft_record(perturbation: Perturbation) -> tuple[dict[str, Any], ...]:
+    """What each method's layers depend on."""
+    kept = ("identifier", "repeats", "craft_digest")
+    return tuple(
+        {**{name: record[name] for name in kept}, "environments": record["notes"].get("environments", [])}
+        for record in perturbation.about["methods"]
     )
 
 

@@ -10,7 +10,7 @@ import jinja2
 import yaml
 
 import cards
-from ule_datasets.figures import Figure
+from ule_datasets.figures.sheet import Figure
 from ule_datasets.manifest import Manifest
 from ule_datasets.perturbation import NOWHERE, Overwrite, Perturbation, Support
 from ule_datasets.recipe import Method, Recipe
@@ -21,6 +21,7 @@ SIZE_CATEGORIES = (
     (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
 )  # fmt: skip
 CLASSES_LISTED = 100
+ROUNDS_LISTED = 20
 
 
 def write_card(recipe: Recipe, manifest: Manifest, perturbation: Perturbation, figures: Sequence[Figure]) -> str:
@@ -39,6 +40,7 @@ def write_card(recipe: Recipe, manifest: Manifest, perturbation: Perturbation, f
         num_train_tars=len(tars),
         methods=[_method(method) for method in recipe.methods],
         exact=all(method.repeats == "exact" for method in recipe.methods),
+        crafts=_crafts(perturbation),
         pixels=_pixels(perturbation, manifest.class_names),
         measured=cards.measured(recipe.name),
         citations=[cards.citation(key) for key in citation_keys(recipe)],
@@ -121,6 +123,24 @@ def _settings(value: Any, prefix: str) -> list[tuple[str, str]]:
         else:
             rows.append((f"{prefix}{field.name}", str(setting)))
     return rows
+
+
+def _crafts(perturbation: Perturbation) -> list[dict[str, Any]]:
+    """How the methods that alternate went, and on what machine."""
+    crafts = []
+    for record in perturbation.about["methods"]:
+        notes = record["notes"]
+        if notes.get("trace"):
+            rounds = notes["trace"]
+            shown = rounds if len(rounds) <= ROUNDS_LISTED else [*rounds[: ROUNDS_LISTED - 1], rounds[-1]]
+            machines = [_machine(each) for each in notes["environments"]]
+            crafts.append({**notes, "identifier": record["identifier"], "shown": shown, "machines": machines})
+    return crafts
+
+
+def _machine(environment: dict[str, str]) -> str:
+    versions = ", ".join(f"{name} {value}" for name, value in sorted(environment.items()) if name != "device")
+    return f"{environment['device']} ({versions})"
 
 
 def _pixels(perturbation: Perturbation, class_names: Sequence[str]) -> list[dict[str, Any]]:

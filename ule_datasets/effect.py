@@ -26,6 +26,7 @@ from ule_datasets.errors import InputError
 from ule_datasets.executor import LocalExecutor, available_cpus
 from ule_datasets.files import write_atomically
 from ule_datasets.progress import Reporter
+from ule_datasets.separability import Separability, linear_separability
 from ule_datasets.training import (
     EpochRecord,
     RunHistory,
@@ -220,6 +221,8 @@ class Effect:
     collapse_expected: bool
     """Whether the dataset is supposed to collapse under at least one augmentation."""
     runs: tuple[Run, ...]
+    separability: Separability | None = None
+    """Of the perturbation alone; ``None``: it changes images of fewer than two classes."""
 
     @property
     def chance(self) -> float:
@@ -368,6 +371,7 @@ def measure_effect(
             Run(kind=t.kind, history=finished.get(t.result) or made[t.result], reused=t.result in finished)
             for t in tasks
         ),
+        separability=linear_separability(data.clean_images, data.poisoned_images, data.labels),
     )
 
 

@@ -115,7 +115,8 @@ def open_folder(root: Path, identity: dict[str, Any], *, overwrite: bool) -> Ite
             yield folder
         except BaseException as error:
             started_here = previous != identity
-            if not folder.files.exists() or (started_here and isinstance(error, InputError)):
+            begun = folder.files.exists() or any(folder.staging.glob("craft-*"))
+            if not begun or (started_here and isinstance(error, InputError)):
                 shutil.rmtree(folder.staging)  # nothing here is worth continuing: leave no trace
                 if root_is_new:
                     root.rmdir()

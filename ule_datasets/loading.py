@@ -17,13 +17,13 @@ from ule_datasets.executor import LocalExecutor, available_cpus
 from ule_datasets.images import encode_png
 from ule_datasets.manifest import FILE_NAME, Manifest
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
-from ule_datasets.perturbation import Perturbation, share_of
+from ule_datasets.perturbation import Perturbation
 from ule_datasets.progress import Reporter
 from ule_datasets.recipe import PublishedRecipe
 from ule_datasets.seeds import Seed
 from ule_datasets.shards.reading import ShardContent, decode_images, read_parquet_shard, read_tar_shard
 from ule_datasets.sources import read_source
-from ule_datasets.split import positions_of
+from ule_datasets.split import positions_of, share_of
 
 DECODE_BLOCK = 1024
 

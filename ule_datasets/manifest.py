@@ -57,6 +57,8 @@ class Manifest:
     source_name: str
     source_digests: dict[str, str]
     perturbation_digest: str
+    craft: tuple[dict[str, Any], ...]
+    """Per method what its layers depend on: identifier, craft digest, whether it repeats anywhere, environments."""
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     """Height, width, channels."""
@@ -85,6 +87,7 @@ class Manifest:
             "recipe_digest": self.recipe_digest,
             "source": {"name": self.source_name, "digests": self.source_digests},
             "perturbation_digest": self.perturbation_digest,
+            "craft": list(self.craft),
             "class_names": list(self.class_names),
             "image_shape": list(self.image_shape),
             "formats": list(self.formats),
@@ -123,6 +126,7 @@ class Manifest:
                 source_name=content["source"]["name"],
                 source_digests=content["source"]["digests"],
                 perturbation_digest=content["perturbation_digest"],
+                craft=tuple(content["craft"]),
                 class_names=tuple(content["class_names"]),
                 image_shape=(height, width, channels),
                 formats=tuple(content["formats"]),

@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -224,11 +223,6 @@ class Perturbation:
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is not an intact perturbation file: {error}") from error
         return result
-
-
-def share_of(rate: float, count: int) -> int:
-    """``int(rate * count)`` without the surprises of binary fractions: 0.29 of 100 is 29."""
-    return int(Fraction(str(rate)) * count)
 
 
 def check_budget(

@@ -6,11 +6,12 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from ule_datasets.checkpoint import Checkpoint, MemoryCheckpoint
 from ule_datasets.errors import InputError
+from ule_datasets.progress import Reporter
 
 if TYPE_CHECKING:
     from ule_datasets.perturbation import Layer
@@ -102,9 +103,13 @@ class Context:
 
     num_classes: int
     seed: Seed
-    workers: int
+    workers: int = 1
     """Threads or processes; never changes the result."""
-    warn: Callable[[str], None]
+    device: str = "cpu"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``; matters to methods that repeat on one device only."""
+    reporter: Reporter = field(default_factory=Reporter)
+    checkpoint: Checkpoint = field(default_factory=MemoryCheckpoint)
+    """Where long work keeps its state, and finds it again."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -214,10 +219,15 @@ class Recipe:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @property
-    def craft_digest(self) -> str:
-        """Sha256 of what the perturbation depends on besides the images: not the name, the card or the shards."""
-        decisive = (self.source.name, self.methods, self.seed, self.poison_rate, self.limit_per_class)
-        return hashlib.sha256(_canonical(decisive).encode()).hexdigest()
+    def craft_digests(self) -> tuple[str, ...]:
+        """Per method, sha256 of what its layers depend on besides the images: not the name, the card or other methods.
+
+        Recipes that share a method with its settings, source and seed share its layers.
+        """
+        return tuple(
+            hashlib.sha256(_canonical((self.source.name, method, self.seed, self.limit_per_class)).encode()).hexdigest()
+            for method in self.methods
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -293,6 +293,7 @@ def _effect_content(effect: Effect) -> dict[str, Any]:
         "collapse_expected": effect.collapse_expected,
         "as_expected": effect.as_expected,
         "summary": effect.summary,
+        "separability": None if effect.separability is None else dataclasses.asdict(effect.separability),
         "judgements": [_judgement_content(judgement) for judgement in effect.judgements],
         "runs": [_run_content(run) for run in effect.runs],
     }

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
+
+from ule_datasets.seeds import Seed
 
 KEY_DIGITS = 16
 
@@ -44,6 +47,11 @@ def canonical_order(keys: Sequence[str]) -> np.ndarray:
     """Indices that sort by a hash of the key: classes come mixed, shards read in order are shuffled."""
     hashes = [hashlib.sha256(key.encode()).digest() for key in keys]
     return np.array(sorted(range(len(keys)), key=hashes.__getitem__), dtype=np.int64)
+
+
+def share_of(rate: float, count: int) -> int:
+    """``int(rate * count)`` without the surprises of binary fractions: 0.29 of 100 is 29."""
+    return int(Fraction(str(rate)) * count)
 
 
 def positions_of(keys: Sequence[str], among: Sequence[str]) -> np.ndarray:
@@ -98,6 +106,18 @@ class Split:
         """The split in canonical order, ``size`` samples at a time."""
         for start in range(0, len(self), size):
             yield self.rows(start, start + size)
+
+    def stratified_rows(self, share: float, seed: Seed, *purpose: str) -> np.ndarray:
+        """A seeded share of each class, at least one image of it: indices (int64, ascending).
+
+        For one purpose the rows of a smaller share are among those of a larger one.
+        """
+        order = seed.order(self.keys, *purpose)
+        rows = []
+        for number in np.unique(self.labels):
+            members = order[self.labels[order] == number]
+            rows.append(members[: max(1, share_of(share, len(members)))])
+        return np.sort(np.concatenate(rows))
 
     def first_per_class(self, count: int) -> Split:
         """The first ``count`` samples of each class, as a split with a digest of its own."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ule_datasets.augmentation import Augmentation, to_float
@@ -267,9 +267,9 @@ class _Run:
 
     def __init__(self, data: TrainingData, protocol: TrainingProtocol, seed: Seed, device: torch.device) -> None:
         self._protocol, self._device = protocol, device
-        self._images, self._labels = _resident(data.images, device), _resident(data.labels, device)
-        self._test_images, self._test_labels = (_resident(a, device) for a in (data.test_images, data.test_labels))
-        self._model = _initialised(protocol.model, data.num_classes, seed).to(device)
+        self._images, self._labels = resident(data.images, device), resident(data.labels, device)
+        self._test_images, self._test_labels = (resident(a, device) for a in (data.test_images, data.test_labels))
+        self._model = build_model(protocol.model, data.num_classes, seed=seed.integer32("initialisation")).to(device)
         self._model.to(memory_format=torch.channels_last)
         self._optimiser = torch.optim.SGD(
             self._model.parameters(),
@@ -343,14 +343,8 @@ class _Run:
         return count // size + (count % size > 1)
 
 
-def _initialised(name: str, num_classes: int, seed: Seed) -> nn.Module:
-    """A model with torch's default initialisation, from the seed alone; always made on the CPU."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed.integer32("initialisation"))
-        return build_model(name, num_classes)
-
-
-def _resident(array: np.ndarray, device: torch.device) -> Tensor:
+def resident(array: np.ndarray, device: torch.device) -> Tensor:
+    """A copy of an array on the device."""
     return torch.from_numpy(np.array(array)).to(device)
 
 

@@ -14,11 +14,12 @@ from ule_datasets.methods.one_pixel_shortcut import (
     CORNERS,
     Objective,
     OnePixelShortcut,
-    Quantize,
     Upload,
     uniform_levels,
 )
 from ule_datasets.perturbation import Additive, Overwrite, Support
+from ule_datasets.progress import Reporter
+from ule_datasets.quantization import Quantize
 from ule_datasets.recipe import Context
 from ule_datasets.seeds import Seed
 from ule_datasets.split import Split, sample_digest
@@ -32,8 +33,10 @@ def split_of(images: np.ndarray, labels: np.ndarray) -> Split:
 
 
 def context(num_classes: int, *, seed: int = 0, workers: int = 1, warnings: list[str] | None = None) -> Context:
-    warn = (lambda text: None) if warnings is None else warnings.append
-    return Context(num_classes=num_classes, seed=Seed(seed), workers=workers, warn=warn)
+    reporter = Reporter(silent=True)
+    if warnings is not None:
+        reporter.warn = warnings.append  # type: ignore[method-assign]
+    return Context(num_classes=num_classes, seed=Seed(seed), workers=workers, reporter=reporter)
 
 
 def float_scores(images: np.ndarray, objective: Objective) -> np.ndarray:

@@ -54,12 +54,23 @@ def build_command(
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="A trial on the first N training images of each class.")
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option(metavar="auto|cpu|cuda[:I]", help="Where noise is crafted. Default: a GPU if there is one."),
+    ] = "auto",
     workers: Annotated[
         int | None, typer.Option(help="Processes. Default: one per CPU. Never changes the result.")
     ] = None,
     perturbation: Annotated[
-        Path | None, typer.Option(metavar="FILE|FOLDER", help="Assemble from a saved perturbation; craft nothing.")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="Assemble from a saved perturbation; craft nothing. Repeat it where each method has its own.",
+        ),
     ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Craft again although a finished craft is kept, and keep nothing.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an older dataset in the same folder.")
     ] = False,
@@ -93,13 +104,14 @@ def build_command(
     chosen = find_recipe(recipe)
     chosen = chosen if seed is None else chosen.with_seed(seed)
     chosen = chosen if limit is None else chosen.as_trial(limit)
-    saved = perturbation / FILE_NAME if perturbation and perturbation.is_dir() else perturbation
     options = BuildOptions(
         out=out or Path("datasets") / chosen.name,
         source=source,
         formats=tuple(f.value for f in format) if format else FORMATS,
-        perturbation=saved,
+        perturbations=tuple(path / FILE_NAME if path.is_dir() else path for path in perturbation or ()),
         workers=available_cpus() if workers is None else workers,
+        device=device,
+        cache=not no_cache,
         overwrite=overwrite,
     )
     reporter = Reporter(silent=quiet)
@@ -116,6 +128,8 @@ def catalogue() -> str:
     for item in RECIPES.values():
         claim = item.reported
         needs = {None: "--source", "digits": "nothing"}.get(item.source.default_location, "download or --source")
+        if item.reduced is None and any(method.repeats == "device" for method in item.methods):
+            needs += "; better a GPU"
         rows.append(
             (
                 item.name,

@@ -20,7 +20,8 @@ import numpy as np
 
 from ule_datasets.errors import InputError
 from ule_datasets.methods.moments import Moments, moments_of
-from ule_datasets.perturbation import NOWHERE, Additive, Overwrite, Support, share_of
+from ule_datasets.perturbation import NOWHERE, Additive, Overwrite, Support
+from ule_datasets.quantization import Quantize
 from ule_datasets.recipe import Context, Crafted
 from ule_datasets.seeds import Seed
 from ule_datasets.split import Split
@@ -49,15 +50,6 @@ class Upload(StrEnum):
     """Nothing but the pixel."""
     NOISY = "noisy"
     """Uniform noise first, then the pixel."""
-
-
-class Quantize(StrEnum):
-    """How an image with real-valued noise becomes bytes again."""
-
-    TRUNC = "trunc"
-    """Towards zero, as the official code does: integer noise is uniform over -levels .. levels - 1."""
-    HALF_UP = "half_up"
-    """To the nearest: uniform over -levels .. levels, the two ends half as often."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +118,7 @@ class OnePixelShortcut:
             workers=context.workers,
         )
         for number in np.flatnonzero(moments.count == 0).tolist():
-            context.warn(f"class {number} has no images to search and gets no pixel")
+            context.reporter.warn(f"class {number} has no images to search and gets no pixel")
         chosen = self.search(moments)
         notes = {"pixels": [[pixel.describe() for pixel in pixels] for pixels in chosen]}
         layer = overwrite_layer(chosen, self.num_pixels)
@@ -157,12 +149,7 @@ class OnePixelShortcut:
         """Indices (int64, ascending) of the images that the search sees: a seeded share of each class."""
         if self.search_fraction == 1.0:
             return np.arange(len(train))
-        order = seed.order(train.keys, "ops", "search fraction")
-        rows = []
-        for number in np.unique(train.labels):
-            members = order[train.labels[order] == number]
-            rows.append(members[: max(1, share_of(self.search_fraction, len(members)))])
-        return np.sort(np.concatenate(rows))
+        return train.stratified_rows(self.search_fraction, seed, "ops", "search fraction")
 
     def _search_class(self, moments: Moments, number: int, taken: set[tuple[int, int, int]]) -> list[Candidate]:
         if moments.count[number] == 0:

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from ule_datasets.perturbation import NOWHERE, Overwrite, Perturbation, Support
+from ule_datasets.figures.sheet import GAP, MARGIN, TEXT, TILE, Figure, Sheet, text_width
+from ule_datasets.figures.trace import trace_figure
+from ule_datasets.perturbation import NOWHERE, Additive, Overwrite, Perturbation, Support
 from ule_datasets.split import Split
 
 CLASSES_SHOWN = 10
 PER_CLASS = 3
-TILE = 96
-"""Side of a shown image, in pixels."""
-GAP, MARGIN, TEXT = 4, 14, 13
-INK, PAPER, MARK = (32, 32, 32), (255, 255, 255), (220, 30, 30)
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A PNG file and the sentence under it."""
-
-    name: str
-    caption: str
-    png: bytes
 
 
 def draw_figures(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> tuple[Figure, ...]:
-    """The contact sheet, and for class-wise pixels a map of them."""
+    """The contact sheet; maps of class-wise pixels and noise; and for alternating methods how they went."""
     figures = [contact_sheet(train, perturbation, class_names)]
     for layer in perturbation.layers:
-        if isinstance(layer, Overwrite) and layer.support is Support.CLASS:
+        if layer.support is not Support.CLASS:
+            continue
+        if isinstance(layer, Overwrite):
             figures.append(shortcut_map(train, layer, class_names))
+        else:
+            figures.append(noise_map(train, layer, class_names))
+    for record in perturbation.about.get("methods", []):
+        if record["notes"].get("trace"):
+            figures.append(trace_figure(record["identifier"], record["notes"]["trace"]))
     return tuple(figures)
 
 
@@ -45,12 +38,12 @@ def contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequenc
     clean, labels = train.images[indices], train.labels[indices]
     poisoned = perturbation.apply(clean, labels, [train.keys[i] for i in indices.tolist()])
     difference = poisoned.astype(np.int16) - clean
-    gain = max(1, int(127 // max(1, np.abs(difference).max())))
+    gain = _gain(perturbation, difference)
     amplified = np.clip(128 + gain * difference, 0, 255).astype(np.uint8)
     widths = max(len(part) for part in rows)
-    name_width = max(_text_width(class_names[number]) for number in range(len(rows))) + MARGIN
+    name_width = max(text_width(class_names[number]) for number in range(len(rows))) + MARGIN
     group = widths * (TILE + GAP) + MARGIN
-    sheet = _Sheet(MARGIN + name_width + 3 * group, MARGIN + TEXT + len(rows) * (TILE + GAP) + MARGIN)
+    sheet = Sheet(MARGIN + name_width + 3 * group, MARGIN + TEXT + len(rows) * (TILE + GAP) + MARGIN)
     for column, title in enumerate(("clean", "poisoned", f"difference x {gain}" if gain > 1 else "difference")):
         sheet.text(MARGIN + name_width + column * group, MARGIN // 2, title)
     position = 0
@@ -67,13 +60,41 @@ def contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequenc
     return Figure("contact_sheet.png", caption, sheet.png())
 
 
+def _gain(perturbation: Perturbation, difference: np.ndarray) -> int:
+    """How often to amplify so that noise fills the range; overwritten pixels are cut off there."""
+    noise = [
+        max(layer.levels.max(initial=0), -int(layer.levels.min(initial=0)))
+        for layer in perturbation.layers
+        if isinstance(layer, Additive)
+    ]
+    largest = max(noise) if noise else np.abs(difference).max()
+    return max(1, int(127 // max(1, largest)))
+
+
+def noise_map(train: Split, layer: Additive, class_names: Sequence[str]) -> Figure:
+    """The noise of each class, amplified."""
+    present = set(train.labels.tolist())
+    numbers = [n for n in range(len(class_names)) if n in present][: 4 * CLASSES_SHOWN]
+    largest = max(1, int(np.abs(layer.levels.astype(np.int16)).max()))
+    per_line, line_height = 5, TILE + TEXT + 2 * GAP
+    sheet = Sheet(2 * MARGIN + per_line * (TILE + MARGIN), 2 * MARGIN + -(-len(numbers) // per_line) * line_height)
+    for index, number in enumerate(numbers):
+        left = MARGIN + index % per_line * (TILE + MARGIN)
+        top = MARGIN + index // per_line * line_height
+        levels = 128 + 127 * layer.levels[number].astype(np.int32) // largest
+        sheet.image(left, top, np.clip(levels, 0, 255).astype(np.uint8))
+        sheet.text(left, top + TILE + 1, class_names[number])
+    caption = f"Noise of each class; mid grey: none, black and white: {largest}/255 darker and brighter."
+    return Figure("class_noise.png", caption, sheet.png())
+
+
 def shortcut_map(train: Split, layer: Overwrite, class_names: Sequence[str]) -> Figure:
     """Per class the mean clean image with the pixels that are overwritten, in their colours."""
     numbers = [n for n in range(len(class_names)) if (layer.rows[n] != NOWHERE).any()][: 4 * CLASSES_SHOWN]
     per_line = 5
     tile, line_height = TILE + TILE // 2, TILE + TILE // 2 + 3 * TEXT + GAP
     lines = -(-len(numbers) // per_line)
-    sheet = _Sheet(2 * MARGIN + per_line * (tile + MARGIN), 2 * MARGIN + lines * line_height)
+    sheet = Sheet(2 * MARGIN + per_line * (tile + MARGIN), 2 * MARGIN + lines * line_height)
     height, width = train.images.shape[1:3]
     for index, number in enumerate(numbers):
         left = MARGIN + index % per_line * (tile + MARGIN)
@@ -99,39 +120,6 @@ def shortcut_map(train: Split, layer: Overwrite, class_names: Sequence[str]) -> 
         sheet.text(left, top + tile + 1 + TEXT, f"{place} {colour}{more}")
     caption = "Mean clean image of each class with the overwritten pixel marked: (row, column) and colour."
     return Figure("shortcut_pixels.png", caption, sheet.png())
-
-
-class _Sheet:
-    """A canvas with small text and nearest-neighbour images."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self._canvas = Image.new("RGB", (width, height), PAPER)
-        self._draw = ImageDraw.Draw(self._canvas)
-
-    def image(self, left: int, top: int, pixels: np.ndarray, side: int = TILE) -> None:
-        height, width = pixels.shape[:2]
-        how = Image.Resampling.NEAREST if max(height, width) <= side else Image.Resampling.BOX
-        scale = side / max(height, width)
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        self._canvas.paste(Image.fromarray(pixels).resize(size, how), (left, top))
-
-    def text(self, left: int, top: int, text: str) -> None:
-        self._draw.text((left, top), text, fill=INK, font=_FONT)
-
-    def box(self, left: int, top: int, right: int, bottom: int) -> None:
-        self._draw.rectangle((left, top, right, bottom), outline=MARK)
-
-    def png(self) -> bytes:
-        stream = io.BytesIO()
-        self._canvas.save(stream, "PNG", optimize=True)
-        return stream.getvalue()
-
-
-_FONT = ImageFont.load_default(size=11)
-
-
-def _text_width(text: str) -> int:
-    return int(_FONT.getlength(text))
 
 
 def _rows_to_show(labels: np.ndarray, poisoned: np.ndarray, num_classes: int) -> list[np.ndarray]:

@@ -1,0 +1,471 @@
+"""Error-minimising noise, both kinds: rounds of a model phase, a noise phase and a check (see the method's module).
+
+Images and noise stay on the device. The noise lives on a grid of whole units (``Grid``), so that clipping and
+projecting are exact; only the signs of gradients depend on the device.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ule_datasets.checkpoint import State
+from ule_datasets.crafting.settings import ErrorAverage, Grid
+from ule_datasets.crafting.surrogate import FrozenSurrogate, Surrogate, products_in
+from ule_datasets.errors import InputError
+from ule_datasets.quantization import quantize
+from ule_datasets.training import describe_device, deterministic_algorithms, pick_device, resident
+
+if TYPE_CHECKING:
+    from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
+    from ule_datasets.recipe import Context
+    from ule_datasets.split import Split
+
+IMAGES_AT_ONCE = {"cpu": 128, "cuda": 1024}
+"""Images that are optimised together: what fits a CPU's caches; what fills a GPU. Not part of the method."""
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+"""Within a phase; one is always written at its end."""
+USUAL_ROUNDS = 10
+"""What sample-wise noise needs on CIFAR-10 with the paper's settings (official notebook); for the estimate."""
+GPU_FLOPS = 50e12
+"""What one large GPU sustains on small convolutions, for the estimate."""
+ROWS_AT_ONCE = 4096
+"""Images whose noise is converted or summed up at a time."""
+
+
+class _Rounds(ABC):
+    """The alternation that both kinds share; subclasses say which images see which noise."""
+
+    def __init__(
+        self, method: ErrorMinimizing | ClasswiseErrorMinimizing, train: Split, context: Context,
+        *, images_at_once: int | None = None,
+    ) -> None:  # fmt: skip
+        self.method, self.context = method, context
+        self.device = pick_device(context.device)
+        self.grid = Grid.of(method.epsilon, method.step_size)
+        self.images_at_once = images_at_once or IMAGES_AT_ONCE[self.device.type]
+        self.images, self.labels = resident(train.images, self.device), resident(train.labels, self.device)
+        self.surrogate = Surrogate(
+            method.surrogate,
+            context.num_classes,
+            seed=context.seed.integer32(method.identifier, "initialisation"),
+            device=self.device,
+        )
+        self.noise = self.start()
+        self.trace: list[dict[str, Any]] = []
+        self.phase, self.position = "model", 0
+        self.environments = [environment(self.device)]
+        self.model_record = {"loss": math.nan, "accuracy": math.nan}
+        self._saved_at = time.monotonic()
+
+    # --- what a kind of noise says ---
+
+    @abstractmethod
+    def start(self) -> Tensor:
+        """The noise before the first round, in units, on the device."""
+
+    @abstractmethod
+    def model_rows(self, step: int) -> Tensor:
+        """The images of a model step, int64 [B]; steps count on from round to round."""
+
+    @abstractmethod
+    def num_parts(self) -> int:
+        """How many parts the noise phase has."""
+
+    @abstractmethod
+    def improve(self, frozen: FrozenSurrogate, part: int) -> None:
+        """Do one part of the noise phase."""
+
+    @abstractmethod
+    def right(self, frozen: FrozenSurrogate) -> Tensor:
+        """Whether the surrogate is right about each image of the noise phase with its new noise (bool, [N])."""
+
+    @abstractmethod
+    def noise_of(self, rows: Tensor) -> Tensor:
+        """The noise of some images, float32 units [B, H, W, C]."""
+
+    # --- the alternation ---
+
+    def run(self) -> dict[str, Any]:
+        """Alternate until the stop rule is met; what happened, as JSON values."""
+        with deterministic_algorithms(), products_in(self.method.precision):
+            self._resume()
+            if not self._finished():
+                self._announce()
+            while not self._finished():
+                if self.phase == "model":
+                    self._model_phase()
+                self._noise_phase()
+        reached = self._reached()
+        if not reached:
+            self.context.reporter.warn(
+                f"{self.method.title}: after {len(self.trace)} rounds the surrogate's accuracy is "
+                f"{self.trace[-1]['accuracy']:.2f} %, the stop rule ({100 * self.method.stop_accuracy:g} %) is not met"
+            )
+        return {
+            "rounds": len(self.trace), "stop_rule_met": reached, "trace": self.trace, "environments": self.environments,
+        }  # fmt: skip
+
+    def _finished(self) -> bool:
+        return self.phase == "model" and (self._reached() or len(self.trace) >= self.method.max_rounds)
+
+    def _reached(self) -> bool:
+        if not self.trace:
+            return False
+        return self.method.stop_rule.reached(self.trace[-1]["accuracy"] / 100, self.method.stop_accuracy)
+
+    def _model_phase(self) -> None:
+        """Train the surrogate for a few steps on the images with the noise as it is."""
+        first = len(self.trace) * self.method.steps_per_round
+        totals, count = torch.zeros(2, dtype=torch.float64, device=self.device), 0
+        for step in self._tracked(range(first, first + self.method.steps_per_round), "model phase", "step"):
+            rows = self.model_rows(step)
+            totals += self.surrogate.step(self._inputs(self._units(rows) + self.noise_of(rows)), self.labels[rows])
+            count += len(rows)
+        loss, correct = (totals / count).tolist()
+        if not math.isfinite(loss):
+            raise InputError(
+                f"{self.method.title}: the surrogate's loss is not finite in round {len(self.trace) + 1}; "
+                "a smaller learning_rate or gradient_clip helps"
+            )
+        self.model_record = {"loss": loss, "accuracy": 100 * correct}
+        self.phase, self.position = "noise", 0
+        self._save()
+
+    def _noise_phase(self) -> None:
+        """Optimise the noise against the frozen surrogate, then check."""
+        frozen = self.surrogate.frozen(self.method.precision)
+        for part in self._tracked(range(self.position, self.num_parts()), "noise phase", "chunk"):
+            self.improve(frozen, part)
+            self.position = part + 1
+            if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                self._save()
+        self.trace.append(self._record(self._accuracy(self.right(frozen))))
+        self.phase, self.position = "model", 0
+        self._save()
+        last = self.trace[-1]
+        self.context.reporter.say(
+            f"round {last['round']}: surrogate {last['accuracy']:.2f} % right on the perturbed images "
+            f"(training loss {last['model_loss']:.3f}, noise {last['mean_abs']:.2f}/255 on average, "
+            f"{last['at_bound']:.0f} % at the bound)"
+        )
+
+    def _accuracy(self, right: Tensor) -> float:
+        """Share of right answers (0 .. 1), averaged as the method says."""
+        if self.method.error_average is ErrorAverage.IMAGES:
+            return float(right.double().mean())
+        return statistics.fmean(
+            float(part.double().mean()) for part in torch.split(right, self.method.surrogate.batch_size)
+        )
+
+    def _record(self, accuracy: float) -> dict[str, Any]:
+        """A line of the trace; deterministic, so without times."""
+        size, at_bound, length = 0.0, 0.0, 0.0
+        for part in torch.split(self.noise, ROWS_AT_ONCE):
+            flat = part.reshape(len(part), -1).double()
+            size += float(flat.abs().sum())
+            at_bound += float((flat.abs() >= self.grid.bound).sum())
+            length += float(flat.square().sum(dim=1).sqrt().sum())
+        per_level, count = self.grid.per_level, self.noise.numel()
+        return {
+            "round": len(self.trace) + 1,
+            "model_loss": round(self.model_record["loss"], 6),
+            "model_accuracy": round(self.model_record["accuracy"], 4),
+            "accuracy": round(100 * accuracy, 6),
+            "mean_abs": round(size / count / per_level, 4),
+            "l2": round(length / len(self.noise) / self.grid.white, 4),
+            "at_bound": round(100 * at_bound / count, 3),
+        }
+
+    # --- arithmetic on the grid ---
+
+    def _units(self, rows: Tensor) -> Tensor:
+        """Clean images in units, float32 [B, H, W, C]."""
+        return self.images[rows].float() * self.grid.per_level
+
+    def _inputs(self, units: Tensor) -> Tensor:
+        """What the model sees: float32 [B, C, H, W] in units of 1, channels-last in memory."""
+        return (units / self.grid.white).permute(0, 3, 1, 2)
+
+    def descend(self, frozen: FrozenSurrogate, clean: Tensor, noise: Tensor, labels: Tensor, num_steps: int) -> Tensor:
+        """Signed gradient steps down the loss, projected on the bound; all in units, [B, H, W, C]."""
+        grid = self.grid
+        shown = (clean + noise).clamp_(0, grid.white)
+        for _ in range(num_steps):
+            gradient, _ = frozen.input_gradient(self._inputs(shown), labels)
+            moved = shown - gradient.sign_().permute(0, 2, 3, 1).mul_(grid.step)
+            noise = moved.sub_(clean).clamp_(-grid.bound, grid.bound)
+            shown = (clean + noise).clamp_(0, grid.white)
+        return noise
+
+    # --- checkpoints, progress, the estimate ---
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What changes besides the surrogate."""
+        return {"noise": self.noise}
+
+    def _save(self) -> None:
+        facts = {
+            "phase": self.phase, "position": self.position, "model_record": self.model_record, "trace": self.trace,
+            "environments": self.environments,
+        }  # fmt: skip
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self.tensors().items()}
+        arrays.update(self.surrogate.arrays())
+        self.context.checkpoint.save(State(arrays=arrays, facts=facts))
+        self._saved_at = time.monotonic()
+
+    def _resume(self) -> None:
+        state = self.context.checkpoint.load()
+        if state is None:
+            return
+        for name, tensor in self.tensors().items():
+            tensor.copy_(torch.from_numpy(state.arrays[name]))
+        self.surrogate.restore(state.arrays)
+        self.phase, self.position = state.facts["phase"], state.facts["position"]
+        self.model_record, self.trace = state.facts["model_record"], state.facts["trace"]
+        if self._finished():
+            self.environments = state.facts["environments"]
+            return
+        if state.facts["environments"][-1] != self.environments[0]:
+            self.context.reporter.warn(
+                "this craft was begun elsewhere or with other versions "
+                f"({_listed(state.facts['environments'][-1])}; now {_listed(self.environments[0])}): "
+                "it will not repeat bit for bit"
+            )
+            self.environments = [*state.facts["environments"], *self.environments]
+        else:
+            self.environments = state.facts["environments"]
+        self.context.reporter.say(f"continuing in round {len(self.trace) + 1}, {self.phase} phase")
+
+    def _tracked(self, numbers: range, phase: str, unit: str) -> Iterator[int]:
+        label = f"round {len(self.trace) + 1}, {phase}"
+        return self.context.reporter.track(numbers, total=len(numbers), label=label, unit=unit)
+
+    def _announce(self) -> None:
+        """Say where the work will be done and how long it may take, from a short timing."""
+        model, noise, flops = self._seconds_per_round()
+        seconds = USUAL_ROUNDS * (model + noise)
+        text = (
+            f"{self.method.title} on {describe_device(self.device)}: about {duration(model + noise)} a round "
+            f"(model {duration(model)}, noise {duration(noise)}); ten rounds, as CIFAR-10 takes, {duration(seconds)}"
+        )
+        if self.device.type == "cpu" and seconds > 600:
+            text += (
+                f"; on a GPU that sustains {GPU_FLOPS / 1e12:.0f} TFLOP/s {duration(USUAL_ROUNDS * flops / GPU_FLOPS)}"
+            )
+        self.context.reporter.say(text)
+
+    def _seconds_per_round(self) -> tuple[float, float, float]:
+        """Estimated seconds of a model phase and of a noise phase with its check, and FLOP of both."""
+        trial = self.surrogate.copy()
+        rows = self.model_rows(0)
+        inputs = self._inputs(self._units(rows))
+        model = self._median(lambda: trial.step(inputs, self.labels[rows]), 2) * self.method.steps_per_round
+        frozen = self.surrogate.frozen(self.method.precision)
+        few = rows[: self.images_at_once]
+        clean, labels = self._units(few), self.labels[few]
+        still = torch.zeros_like(clean)
+        step = self._median(lambda: self.descend(frozen, clean, still, labels, 1), 3) / len(few)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            frozen.correct(self._inputs(clean[:1]), labels[:1])
+        forward, gradients, checks = counter.get_total_flops(), *self.work()
+        noise = step * (gradients + checks / 2)
+        flops = forward * (3 * len(rows) * self.method.steps_per_round + 2 * gradients + checks)
+        return model, noise, flops
+
+    @abstractmethod
+    def work(self) -> tuple[int, int]:
+        """How many image gradients and how many further forward passes of an image a noise phase and check take."""
+
+    def _median(self, work: Any, times: int) -> float:
+        seconds = []
+        for _ in range(times + 1):
+            started = time.perf_counter()
+            work()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds[1:])
+
+
+class SampleWise(_Rounds):
+    """One noise per image. Integers on the grid, in the canonical order of the images."""
+
+    def start(self) -> Tensor:
+        """Zeros, or uniform over the grid where the recipe asks for a random start."""
+        self.answers = torch.zeros(len(self.images), dtype=torch.bool, device=self.device)
+        kind = torch.int8 if self.grid.bound <= 127 else torch.int16
+        noise = torch.zeros(self.images.shape, dtype=kind)
+        if self.method.random_start:
+            generator = torch.Generator().manual_seed(self.context.seed.integer32(self.method.identifier, "start"))
+            noise.random_(-self.grid.bound, self.grid.bound + 1, generator=generator)
+        return noise.to(self.device)
+
+    def model_rows(self, step: int) -> Tensor:
+        """Batches in order, the last one of a pass smaller; the next pass starts anew."""
+        count, size = len(self.images), self.method.surrogate.batch_size
+        first = step % -(-count // size) * size
+        return torch.arange(first, min(first + size, count), device=self.device)
+
+    def num_parts(self) -> int:
+        """Batches of images that are optimised together."""
+        return -(-len(self.images) // self.images_at_once)
+
+    def work(self) -> tuple[int, int]:
+        """Every image takes all steps and is checked once."""
+        return len(self.images) * self.method.num_steps, len(self.images)
+
+    def improve(self, frozen: FrozenSurrogate, part: int) -> None:
+        """All steps of some images, and whether the surrogate is right about the result.
+
+        Every batch is filled up to the same size, so that all images go through the same kernels. The answers
+        are final: the noise of an image changes only here, and the surrogate not at all.
+        """
+        first = part * self.images_at_once
+        count = min(self.images_at_once, len(self.images) - first)
+        rows = (first + torch.arange(self.images_at_once, device=self.device)).clamp_(max=len(self.images) - 1)
+        clean, labels = self._units(rows), self.labels[rows]
+        noise = self.descend(frozen, clean, self.noise_of(rows), labels, self.method.num_steps)
+        self.noise[first : first + count] = noise[:count].to(self.noise.dtype)
+        self.answers[first : first + count] = frozen.correct(self._inputs(clean + noise), labels)[:count]
+
+    def right(self, frozen: FrozenSurrogate) -> Tensor:
+        """Found while improving."""
+        return self.answers
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The noise, and the answers so far."""
+        return {"noise": self.noise, "answers": self.answers}
+
+    def noise_of(self, rows: Tensor) -> Tensor:
+        """The images' own."""
+        return self.noise[rows].float()
+
+    def levels(self) -> np.ndarray:
+        """The noise as whole grey levels, int8 or int16 [N, H, W, C]."""
+        bound = self.grid.bound
+        table = quantize(np.arange(-bound, bound + 1) / self.grid.per_level, self.method.quantize, self.method.apply)
+        levels = np.empty(self.noise.shape, dtype=table.dtype)
+        for first in range(0, len(levels), ROWS_AT_ONCE):
+            rows = slice(first, first + ROWS_AT_ONCE)
+            levels[rows] = table[self.noise[rows].cpu().numpy().astype(np.int16) + bound]
+        return levels
+
+
+class ClassWise(_Rounds):
+    """One noise per class: the mean of what its images would step to. Real numbers, in units."""
+
+    def __init__(
+        self, method: ClasswiseErrorMinimizing, train: Split, context: Context, *, images_at_once: int | None = None
+    ) -> None:
+        self._seed, self._keys = context.seed, train.keys
+        self._num_classes = context.num_classes
+        self._subset = train.stratified_rows(method.subset, context.seed, method.identifier, "subset")
+        self._order: tuple[tuple[Any, ...], np.ndarray] = ((), np.empty(0, dtype=np.int64))
+        super().__init__(method, train, context, images_at_once=images_at_once)
+
+    def start(self) -> Tensor:
+        """Zeros, or uniform between the bounds where the recipe asks for a random start."""
+        noise = torch.zeros(self._num_classes, *self.images.shape[1:])
+        if self.method.random_start:
+            generator = torch.Generator().manual_seed(self._seed.integer32(self.method.identifier, "start"))
+            noise.uniform_(-self.grid.bound, self.grid.bound, generator=generator)
+        return noise.to(self.device)
+
+    def model_rows(self, step: int) -> Tensor:
+        """Shuffled batches of all images; a smaller last one is dropped."""
+        size, per_pass = self._batches(len(self._keys))
+        order = self._shuffled(np.arange(len(self._keys)), "model order", step // per_pass)
+        return self._rows(order, step % per_pass, size)
+
+    def num_parts(self) -> int:
+        """Batches of the subset, a smaller last one dropped."""
+        return self._batches(len(self._subset))[1]
+
+    def work(self) -> tuple[int, int]:
+        """The subset takes all steps once and is checked once."""
+        size, count = self._batches(len(self._subset))
+        return size * count * self.method.num_steps, len(self._subset)
+
+    def improve(self, frozen: FrozenSurrogate, part: int) -> None:
+        """Steps of a batch of images from their classes' noise; each class moves to its images' mean."""
+        size, _ = self._batches(len(self._subset))
+        rows = self._rows(self._shuffled(self._subset, "noise order", len(self.trace)), part, size)
+        labels = self.labels[rows]
+        sums = torch.zeros(self.noise.shape, dtype=torch.float64, device=self.device)
+        for some in torch.split(rows, self.images_at_once):
+            moved = self.descend(
+                frozen, self._units(some), self.noise_of(some), self.labels[some], self.method.num_steps
+            )
+            sums.index_add_(0, self.labels[some], moved.double())
+        counts = torch.bincount(labels, minlength=self._num_classes)
+        means = (sums / counts.clamp(min=1)[:, None, None, None]).float().clamp_(-self.grid.bound, self.grid.bound)
+        self.noise = torch.where((counts > 0)[:, None, None, None], means, self.noise)
+
+    def right(self, frozen: FrozenSurrogate) -> Tensor:
+        """About the subset, with the noise after the whole pass."""
+        rows = torch.from_numpy(self._subset).to(self.device)
+        return torch.cat(
+            [
+                frozen.correct(self._inputs(self._units(some) + self.noise_of(some)), self.labels[some])
+                for some in torch.split(rows, self.images_at_once)
+            ]
+        )
+
+    def noise_of(self, rows: Tensor) -> Tensor:
+        """Their classes'."""
+        return self.noise[self.labels[rows]]
+
+    def levels(self) -> np.ndarray:
+        """The noise as whole grey levels, int8 or int16 [K, H, W, C]."""
+        exact = self.noise.cpu().numpy().astype(np.float64) / self.grid.per_level
+        return quantize(exact, self.method.quantize, self.method.apply)
+
+    def _batches(self, count: int) -> tuple[int, int]:
+        """Size and number of the batches of a pass; fewer images than a batch make a single smaller one."""
+        size = min(self.method.surrogate.batch_size, count)
+        return size, count // size
+
+    def _shuffled(self, rows: np.ndarray, purpose: str, number: int) -> np.ndarray:
+        """Rows in the order of a pass."""
+        name = (purpose, number)
+        if self._order[0] != name:
+            keys = [self._keys[row] for row in rows.tolist()]
+            self._order = (name, rows[self._seed.order(keys, self.method.identifier, *name)])
+        return self._order[1]
+
+    def _rows(self, order: np.ndarray, batch: int, size: int) -> Tensor:
+        return torch.from_numpy(order[batch * size : (batch + 1) * size]).to(self.device)
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What a result depends on besides recipe and source: the device, and the library that computed on it."""
+    versions = {"device": describe_device(device), "torch": torch.__version__}
+    if device.type == "cuda":
+        return {
+            **versions,
+            "cuda": str(torch.version.cuda),
+            "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+        }
+    return {**versions, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in versions.items())
+
+
+def duration(seconds: float) -> str:
+    """A time for people, e.g. ``3 s``, ``12 min``, ``5.2 h``."""
+    if seconds < 120:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
