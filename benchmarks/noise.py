@@ -106,7 +106,7 @@ class Ours(SampleWise):
     def noise_pass(self) -> None:
         """Optimise the noise of all images."""
         frozen = self.surrogate.frozen(self.method.precision)
-        for part in range(self.num_parts()):
+        for part in self.parts(0):
             self.improve(frozen, part)
 
     def model_phase(self, num_batches: int) -> None:

@@ -12,12 +12,12 @@ RECIPE = Recipe(
     name="digits-s",
     title="Digits-S (the composition of CIFAR-10-S on handwritten digits)",
     summary=(
-        "Handwritten digits with error-minimising noise of at most 32/255 in every training image, and one pixel per "
+        "Handwritten digits with error-minimising noise of at most 16/255 in every training image, and one pixel per "
         "class overwritten on top of it (One-Pixel Shortcut)."
     ),
     source=DIGITS,
-    methods=(ErrorMinimizing(epsilon=32, step_size=3.2, surrogate=SMALL), OnePixelShortcut()),
-    budget=(LInf(levels=32), L0(pixels=1)),
+    methods=(ErrorMinimizing(epsilon=16, step_size=1.6, surrogate=SMALL), OnePixelShortcut()),
+    budget=(LInf(levels=16), L0(pixels=1)),
     version="1.0.0",
-    reduced="handwritten digits, a small surrogate (ConvNet-3 of width 16, batches of 128), noise of up to 32/255",
+    reduced="handwritten digits, a small surrogate (ConvNet-3 of width 16, batches of 128), noise of up to 16/255",
 )

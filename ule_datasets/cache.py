@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class CraftCache:
         except InputError:
             path.unlink(missing_ok=True)
             return None
-        path.touch()
+        with contextlib.suppress(OSError):  # a cache that others maintain may be read-only
+            path.touch()
         return found if found.source_digest == source_digest else None
 
     def put(self, craft_digest: str, perturbation: Perturbation) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,11 +43,11 @@ class MemoryCheckpoint:
 
     def load(self) -> State | None:
         """See ``Checkpoint``."""
-        return self._state
+        return copy.deepcopy(self._state)
 
     def save(self, state: State) -> None:
-        """See ``Checkpoint``."""
-        self._state = state
+        """See ``Checkpoint``; a copy, as its owner goes on working with the original."""
+        self._state = copy.deepcopy(state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class FileCheckpoint:
         from safetensors.numpy import save
 
         metadata = {"ule": json.dumps({"identity": self.identity, "facts": state.facts})}
-        content = save({name: np.ascontiguousarray(a) for name, a in state.arrays.items()}, metadata=metadata)
+        content = save({name: np.asarray(a, order="C") for name, a in state.arrays.items()}, metadata=metadata)
         with replacing(self.path) as partial:
             partial.write_bytes(content)
 

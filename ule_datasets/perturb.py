@@ -124,16 +124,16 @@ def _record(method: Method, digest: str, crafted: Crafted) -> dict[str, Any]:
 
 
 def _parts(perturbation: Perturbation) -> list[tuple[str, Part]]:
-    """The layers of every method by craft digest; nothing for a perturbation that does not say."""
+    """The layers of every method by craft digest; nothing for a perturbation that does not say which are whose."""
     parts, first = [], 0
-    records = perturbation.about.get("methods", [])
-    if not all(isinstance(record, dict) for record in records):
+    try:
+        for record in perturbation.about["methods"]:
+            layers = perturbation.layers[first : first + record["num_layers"]]
+            parts.append((str(record["craft_digest"]), (layers, record)))
+            first += record["num_layers"]
+    except (KeyError, TypeError):
         return []
-    for record in records:
-        layers = perturbation.layers[first : first + record["num_layers"]]
-        parts.append((record["craft_digest"], (layers, record)))
-        first += record["num_layers"]
-    return parts
+    return parts if first == len(perturbation.layers) else []
 
 
 def _joined(recipe: Recipe, parts: Sequence[Part], source: Source) -> Perturbation:

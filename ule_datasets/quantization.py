@@ -45,7 +45,8 @@ def quantize(perturbation: np.ndarray, rule: Quantize, apply: Apply = Apply.SIGN
     if rule is Quantize.TRUNC:
         levels = np.floor(values)
     elif rule is Quantize.HALF_UP:
-        levels = np.floor(values + 0.5)
+        below = np.floor(values)
+        levels = below + (values - below >= 0.5)  # values + 0.5 would itself be rounded
     else:
         levels = np.rint(values)
     fits = levels.size == 0 or (levels.min() >= -128 and levels.max() <= 127)

@@ -11,7 +11,7 @@ import statistics
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,8 +34,6 @@ IMAGES_AT_ONCE = {"cpu": 128, "cuda": 1024}
 """Images that are optimised together: what fits a CPU's caches; what fills a GPU. Not part of the method."""
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """Within a phase; one is always written at its end."""
-USUAL_ROUNDS = 10
-"""What sample-wise noise needs on CIFAR-10 with the paper's settings (official notebook); for the estimate."""
 GPU_FLOPS = 50e12
 """What one large GPU sustains on small convolutions, for the estimate."""
 ROWS_AT_ONCE = 4096
@@ -44,6 +42,9 @@ ROWS_AT_ONCE = 4096
 
 class _Rounds(ABC):
     """The alternation that both kinds share; subclasses say which images see which noise."""
+
+    usual_rounds: ClassVar[int]
+    """For the estimate only: nobody knows beforehand."""
 
     def __init__(
         self, method: ErrorMinimizing | ClasswiseErrorMinimizing, train: Split, context: Context,
@@ -78,16 +79,16 @@ class _Rounds(ABC):
         """The images of a model step, int64 [B]; steps count on from round to round."""
 
     @abstractmethod
-    def num_parts(self) -> int:
-        """How many parts the noise phase has."""
+    def parts(self, position: int) -> range:
+        """Where the parts of the noise phase begin that are left from a position on."""
 
     @abstractmethod
     def improve(self, frozen: FrozenSurrogate, part: int) -> None:
-        """Do one part of the noise phase."""
+        """Do the part of the noise phase that begins here."""
 
     @abstractmethod
-    def right(self, frozen: FrozenSurrogate) -> Tensor:
-        """Whether the surrogate is right about each image of the noise phase with its new noise (bool, [N])."""
+    def judged(self, frozen: FrozenSurrogate) -> tuple[Tensor, Tensor]:
+        """Of each image of the noise phase, with its new noise: is the surrogate right (bool), and its loss (float)."""
 
     @abstractmethod
     def noise_of(self, rows: Tensor) -> Tensor:
@@ -144,19 +145,21 @@ class _Rounds(ABC):
     def _noise_phase(self) -> None:
         """Optimise the noise against the frozen surrogate, then check."""
         frozen = self.surrogate.frozen(self.method.precision)
-        for part in self._tracked(range(self.position, self.num_parts()), "noise phase", "chunk"):
+        parts = self.parts(self.position)
+        for part in self._tracked(parts, "noise phase", "chunk"):
             self.improve(frozen, part)
-            self.position = part + 1
+            self.position = part + parts.step
             if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                 self._save()
-        self.trace.append(self._record(self._accuracy(self.right(frozen))))
+        right, losses = self.judged(frozen)
+        self.trace.append(self._record(self._accuracy(right), float(losses.double().mean())))
         self.phase, self.position = "model", 0
         self._save()
         last = self.trace[-1]
         self.context.reporter.say(
-            f"round {last['round']}: surrogate {last['accuracy']:.2f} % right on the perturbed images "
-            f"(training loss {last['model_loss']:.3f}, noise {last['mean_abs']:.2f}/255 on average, "
-            f"{last['at_bound']:.0f} % at the bound)"
+            f"round {last['round']}: surrogate {last['accuracy']:.2f} % right on the perturbed images, "
+            f"loss {last['loss']:.3f} ({last['model_loss']:.3f} while it was trained); "
+            f"noise {last['mean_abs']:.2f}/255 on average, {last['at_bound']:.0f} % at the bound"
         )
 
     def _accuracy(self, right: Tensor) -> float:
@@ -167,7 +170,7 @@ class _Rounds(ABC):
             float(part.double().mean()) for part in torch.split(right, self.method.surrogate.batch_size)
         )
 
-    def _record(self, accuracy: float) -> dict[str, Any]:
+    def _record(self, accuracy: float, loss: float) -> dict[str, Any]:
         """A line of the trace; deterministic, so without times."""
         size, at_bound, length = 0.0, 0.0, 0.0
         for part in torch.split(self.noise, ROWS_AT_ONCE):
@@ -180,6 +183,7 @@ class _Rounds(ABC):
             "round": len(self.trace) + 1,
             "model_loss": round(self.model_record["loss"], 6),
             "model_accuracy": round(self.model_record["accuracy"], 4),
+            "loss": round(loss, 6),
             "accuracy": round(100 * accuracy, 6),
             "mean_abs": round(size / count / per_level, 4),
             "l2": round(length / len(self.noise) / self.grid.white, 4),
@@ -253,15 +257,15 @@ class _Rounds(ABC):
     def _announce(self) -> None:
         """Say where the work will be done and how long it may take, from a short timing."""
         model, noise, flops = self._seconds_per_round()
-        seconds = USUAL_ROUNDS * (model + noise)
+        seconds = self.usual_rounds * (model + noise)
         text = (
             f"{self.method.title} on {describe_device(self.device)}: about {duration(model + noise)} a round "
-            f"(model {duration(model)}, noise {duration(noise)}); ten rounds, as CIFAR-10 takes, {duration(seconds)}"
+            f"(model {duration(model)}, noise {duration(noise)}), "
+            f"{duration(seconds)} if it takes {self.usual_rounds} rounds"
         )
         if self.device.type == "cpu" and seconds > 600:
-            text += (
-                f"; on a GPU that sustains {GPU_FLOPS / 1e12:.0f} TFLOP/s {duration(USUAL_ROUNDS * flops / GPU_FLOPS)}"
-            )
+            gpu = duration(self.usual_rounds * flops / GPU_FLOPS)
+            text += f"; on a GPU that sustains {GPU_FLOPS / 1e12:.0f} TFLOP/s {gpu}"
         self.context.reporter.say(text)
 
     def _seconds_per_round(self) -> tuple[float, float, float]:
@@ -277,7 +281,7 @@ class _Rounds(ABC):
         step = self._median(lambda: self.descend(frozen, clean, still, labels, 1), 3) / len(few)
         counter = FlopCounterMode(display=False)
         with counter:
-            frozen.correct(self._inputs(clean[:1]), labels[:1])
+            frozen.judge(self._inputs(clean[:1]), labels[:1])
         forward, gradients, checks = counter.get_total_flops(), *self.work()
         noise = step * (gradients + checks / 2)
         flops = forward * (3 * len(rows) * self.method.steps_per_round + 2 * gradients + checks)
@@ -301,9 +305,13 @@ class _Rounds(ABC):
 class SampleWise(_Rounds):
     """One noise per image. Integers on the grid, in the canonical order of the images."""
 
+    usual_rounds = 10
+    """On CIFAR-10 with the paper's settings, by the official notebook."""
+
     def start(self) -> Tensor:
         """Zeros, or uniform over the grid where the recipe asks for a random start."""
-        self.answers = torch.zeros(len(self.images), dtype=torch.bool, device=self.device)
+        self.right = torch.zeros(len(self.images), dtype=torch.bool, device=self.device)
+        self.losses = torch.zeros(len(self.images), device=self.device)
         kind = torch.int8 if self.grid.bound <= 127 else torch.int16
         noise = torch.zeros(self.images.shape, dtype=kind)
         if self.method.random_start:
@@ -317,9 +325,9 @@ class SampleWise(_Rounds):
         first = step % -(-count // size) * size
         return torch.arange(first, min(first + size, count), device=self.device)
 
-    def num_parts(self) -> int:
-        """Batches of images that are optimised together."""
-        return -(-len(self.images) // self.images_at_once)
+    def parts(self, position: int) -> range:
+        """By their first image."""
+        return range(position, len(self.images), self.images_at_once)
 
     def work(self) -> tuple[int, int]:
         """Every image takes all steps and is checked once."""
@@ -331,21 +339,22 @@ class SampleWise(_Rounds):
         Every batch is filled up to the same size, so that all images go through the same kernels. The answers
         are final: the noise of an image changes only here, and the surrogate not at all.
         """
-        first = part * self.images_at_once
-        count = min(self.images_at_once, len(self.images) - first)
-        rows = (first + torch.arange(self.images_at_once, device=self.device)).clamp_(max=len(self.images) - 1)
+        done = slice(part, min(part + self.images_at_once, len(self.images)))
+        count = done.stop - done.start
+        rows = (part + torch.arange(self.images_at_once, device=self.device)).clamp_(max=len(self.images) - 1)
         clean, labels = self._units(rows), self.labels[rows]
         noise = self.descend(frozen, clean, self.noise_of(rows), labels, self.method.num_steps)
-        self.noise[first : first + count] = noise[:count].to(self.noise.dtype)
-        self.answers[first : first + count] = frozen.correct(self._inputs(clean + noise), labels)[:count]
+        right, losses = frozen.judge(self._inputs(clean + noise), labels)
+        self.noise[done] = noise[:count].to(self.noise.dtype)
+        self.right[done], self.losses[done] = right[:count], losses[:count]
 
-    def right(self, frozen: FrozenSurrogate) -> Tensor:
+    def judged(self, frozen: FrozenSurrogate) -> tuple[Tensor, Tensor]:
         """Found while improving."""
-        return self.answers
+        return self.right, self.losses
 
     def tensors(self) -> dict[str, Tensor]:
         """The noise, and the answers so far."""
-        return {"noise": self.noise, "answers": self.answers}
+        return {"noise": self.noise, "right": self.right, "losses": self.losses}
 
     def noise_of(self, rows: Tensor) -> Tensor:
         """The images' own."""
@@ -364,6 +373,9 @@ class SampleWise(_Rounds):
 
 class ClassWise(_Rounds):
     """One noise per class: the mean of what its images would step to. Real numbers, in units."""
+
+    usual_rounds = 20
+    """What ``em-c-cifar10-small`` takes."""
 
     def __init__(
         self, method: ClasswiseErrorMinimizing, train: Split, context: Context, *, images_at_once: int | None = None
@@ -388,9 +400,9 @@ class ClassWise(_Rounds):
         order = self._shuffled(np.arange(len(self._keys)), "model order", step // per_pass)
         return self._rows(order, step % per_pass, size)
 
-    def num_parts(self) -> int:
-        """Batches of the subset, a smaller last one dropped."""
-        return self._batches(len(self._subset))[1]
+    def parts(self, position: int) -> range:
+        """Batches of the subset by number, a smaller last one dropped."""
+        return range(position, self._batches(len(self._subset))[1])
 
     def work(self) -> tuple[int, int]:
         """The subset takes all steps once and is checked once."""
@@ -412,15 +424,13 @@ class ClassWise(_Rounds):
         means = (sums / counts.clamp(min=1)[:, None, None, None]).float().clamp_(-self.grid.bound, self.grid.bound)
         self.noise = torch.where((counts > 0)[:, None, None, None], means, self.noise)
 
-    def right(self, frozen: FrozenSurrogate) -> Tensor:
-        """About the subset, with the noise after the whole pass."""
-        rows = torch.from_numpy(self._subset).to(self.device)
-        return torch.cat(
-            [
-                frozen.correct(self._inputs(self._units(some) + self.noise_of(some)), self.labels[some])
-                for some in torch.split(rows, self.images_at_once)
-            ]
-        )
+    def judged(self, frozen: FrozenSurrogate) -> tuple[Tensor, Tensor]:
+        """On the subset, with the noise after the whole pass."""
+        parts = torch.split(torch.from_numpy(self._subset).to(self.device), self.images_at_once)
+        answers = [
+            frozen.judge(self._inputs(self._units(rows) + self.noise_of(rows)), self.labels[rows]) for rows in parts
+        ]
+        return torch.cat([right for right, _ in answers]), torch.cat([losses for _, losses in answers])
 
     def noise_of(self, rows: Tensor) -> Tensor:
         """Their classes'."""

@@ -87,9 +87,9 @@ class Grid:
         Raises:
             InputError: one of them is not positive, or no grid is fine enough for them.
         """
-        bound, step = Fraction(str(epsilon)), Fraction(str(step_size))
-        if bound <= 0 or step <= 0 or bound > 255:
+        if not (0 < epsilon <= 255 and 0 < step_size < math.inf):
             raise InputError(f"epsilon {epsilon} and step_size {step_size} are in units of 1/255: above 0, at most 255")
+        bound, step = Fraction(str(epsilon)), Fraction(str(step_size))
         per_level = math.lcm(bound.denominator, step.denominator)
         if per_level > FINEST:
             raise InputError(

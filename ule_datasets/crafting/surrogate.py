@@ -80,6 +80,7 @@ class Surrogate:
             name.removeprefix(MODEL): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(MODEL)
         }
         self._model.load_state_dict(tensors)
+        self._optimiser.state.clear()
         for name, parameter in self._model.named_parameters():
             if f"{MOMENTUM}{name}" in arrays:
                 buffer = torch.empty_like(parameter).copy_(torch.from_numpy(arrays[f"{MOMENTUM}{name}"]))
@@ -114,9 +115,10 @@ class FrozenSurrogate:
         return gradient, loss.detach()
 
     @torch.no_grad()
-    def correct(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Which images are classified as their label (bool, [B])."""
-        return self._logits(inputs).argmax(dim=1) == labels
+    def judge(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Which images are classified as their label (bool, [B]), and the cross entropy of each (float32, [B])."""
+        logits = self._logits(inputs)
+        return logits.argmax(dim=1) == labels, functional.cross_entropy(logits, labels, reduction="none")
 
     def _logits(self, inputs: Tensor) -> Tensor:
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._precision is Precision.BFLOAT16):
