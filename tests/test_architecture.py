@@ -14,16 +14,16 @@ import ule_datasets
 ROOT = Path(ule_datasets.__file__).parent
 LAYERS = (
     ("version", "errors", "files"),
-    ("seeds", "split", "progress", "executor", "images", "checkpoint", "quantization"),
+    ("seeds", "split", "progress", "executor", "images", "checkpoint", "quantization", "hub"),
     ("recipe", "perturbation"),
     ("sources", "models", "augmentation", "shards", "cache", "separability"),
     ("training",),
     ("crafting",),
     ("methods",),
     ("manifest", "figures"),
-    ("perturb",),
+    ("perturb", "fetch"),
     ("folder", "card", "croissant", "loading", "integrity", "effect", "report"),
-    ("build", "verify"),
+    ("build", "verify", "publish"),
     ("cli",),
 )
 """A module imports from its own layer and those above it."""

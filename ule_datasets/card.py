@@ -24,13 +24,22 @@ CLASSES_LISTED = 100
 ROUNDS_LISTED = 20
 
 
-def write_card(recipe: Recipe, manifest: Manifest, perturbation: Perturbation, figures: Sequence[Figure]) -> str:
-    """README.md of a dataset; depends on nothing but its arguments and the texts in ``cards``."""
+def write_card(
+    recipe: Recipe, manifest: Manifest, perturbation: Perturbation, figures: Sequence[Figure],
+    *, with_images: bool = True,
+) -> str:  # fmt: skip
+    """README.md of a dataset; depends on nothing but its arguments and the texts in ``cards``.
+
+    ``with_images=False``: for a repository that holds the perturbation but no images.
+    """
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701 (Markdown)
     known_as = recipe.derived_from or recipe.name
     tars = [file for file in manifest.files if file.path.startswith("webdataset/train-")]
     text: str = environment.from_string(cards.template()).render(
-        front_matter=yaml.safe_dump(front_matter(recipe, manifest), sort_keys=False, allow_unicode=True),
+        front_matter=yaml.safe_dump(
+            front_matter(recipe, manifest, with_images=with_images), sort_keys=False, allow_unicode=True
+        ),
+        with_images=with_images,
         recipe=recipe,
         manifest=manifest,
         figures=figures,
@@ -49,7 +58,7 @@ def write_card(recipe: Recipe, manifest: Manifest, perturbation: Perturbation, f
     return text
 
 
-def front_matter(recipe: Recipe, manifest: Manifest) -> dict[str, Any]:
+def front_matter(recipe: Recipe, manifest: Manifest, *, with_images: bool = True) -> dict[str, Any]:
     """The card's YAML. Only Parquet is declared: one repository has one file format for ``load_dataset``."""
     total = sum(split.num_examples for split in manifest.splits.values())
     source = recipe.source.hub_id
@@ -69,7 +78,7 @@ def front_matter(recipe: Recipe, manifest: Manifest) -> dict[str, Any]:
             *_identifiers(recipe),
         ],
     }
-    if "parquet" in manifest.formats:
+    if with_images and "parquet" in manifest.formats:
         content["configs"] = [
             {
                 "config_name": "default",

@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 from ule_datasets.errors import InputError
 from ule_datasets.executor import LocalExecutor, available_cpus
+from ule_datasets.fetch import find_dataset, require_images
 from ule_datasets.images import encode_png
-from ule_datasets.manifest import FILE_NAME, Manifest
+from ule_datasets.manifest import Manifest
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.perturbation import Perturbation
 from ule_datasets.progress import Reporter
@@ -72,40 +73,33 @@ def load(
     transform: Callable[[Any], Any] | None = None,
     poison_rate: float | None = None,
     source: str | None = None,
+    revision: str | None = None,
 ) -> PoisonedDataset:
-    """Open one split of a built dataset.
+    """Open one split of a dataset.
 
     Args:
-        where: a dataset folder, or a name: then ``./datasets/NAME``.
+        where: a dataset folder; a name, for ``./datasets/NAME``; or ``OWNER/NAME`` on the Hub, of which only this
+            split is fetched.
         split: ``train`` or ``test``.
         transform: applied to each PIL image by ``dataset[i]``.
         poison_rate: keep only this share of the training images poisoned (nested, seeded subsets) and take
             the others from the clean source.
         source: where the clean images are, for ``poison_rate``; default: the source's own place.
+        revision: of a repository: a tag such as ``v1.0.0``, a branch or a commit.
 
     Raises:
         InputError: no such dataset or split, or a rate above the built one.
     """
-    folder = find_dataset(where)
+    wanted = [f"data/{split}-*"] + ([PERTURBATION_FILE] if poison_rate is not None else [])
+    folder = find_dataset(where, revision, patterns=tuple(wanted))
     manifest = Manifest.read(folder)
     if split not in manifest.splits:
         raise InputError(f"{folder} has no split {split!r}; it has {', '.join(manifest.splits)}")
+    require_images(folder, manifest, where)
     content = read_split(folder, manifest, split)
     if poison_rate is not None and split == "train":
         _lower_rate(content, folder, poison_rate, source)
     return PoisonedDataset(content, manifest.class_names, transform)
-
-
-def find_dataset(where: str | Path) -> Path:
-    """The folder of a dataset given as a folder or as the name of one in ``./datasets``.
-
-    Raises:
-        InputError: neither holds a finished dataset.
-    """
-    for folder in (Path(where).expanduser(), Path("datasets") / where):
-        if (folder / FILE_NAME).exists():
-            return folder
-    raise InputError(f"no dataset at {where} (nor in ./datasets/{where}); build it with: ule-build {Path(where).name}")
 
 
 def read_split(folder: Path, manifest: Manifest, split: str) -> ShardContent:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ule_datasets.cli import DONE, run
+from ule_datasets.cli import CHECK_FAILED, DONE, run
 
 if TYPE_CHECKING:
     from ule_datasets.build import BuildResult
+    from ule_datasets.publish import Plan, Publication
 
 COMMAND = "ule-build"
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -62,14 +63,31 @@ def build_command(
         int | None, typer.Option(help="Processes. Default: one per CPU. Never changes the result.")
     ] = None,
     perturbation: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            metavar="FILE|FOLDER",
-            help="Assemble from a saved perturbation; craft nothing. Repeat it where each method has its own.",
+            metavar="FILE|FOLDER|REPO",
+            help="Assemble from a saved perturbation, or from that of a dataset on the Hub; craft nothing. "
+            "Repeat it where each method has its own.",
         ),
     ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Craft again although a finished craft is kept, and keep nothing.")
+    ] = False,
+    push_to_hub: Annotated[
+        bool, typer.Option("--push-to-hub", help="Publish the dataset on the Hub when it is built.")
+    ] = False,
+    repo_id: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Where to publish. Default: ule/NAME.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Publish on this branch. Default: main, and a tag for the version.")
+    ] = None,
+    perturbation_only: Annotated[
+        bool, typer.Option("--perturbation-only", help="Publish no images: perturbation, recipe, digests and card.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be published, with sizes, and stop.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an older dataset in the same folder.")
@@ -94,21 +112,24 @@ def build_command(
     if recipe is None:
         raise typer.BadParameter("name a recipe; ule-build --list shows them")
 
+    from builders import RECIPES
     from ule_datasets.build import BuildOptions, build
     from ule_datasets.cli.recipes import find_recipe
     from ule_datasets.executor import available_cpus
-    from ule_datasets.perturbation import FILE_NAME
+    from ule_datasets.fetch import find_perturbation
     from ule_datasets.progress import Reporter
+    from ule_datasets.publish import PublishOptions, plan_publication, publish
     from ule_datasets.shards import FORMATS
 
     chosen = find_recipe(recipe)
     chosen = chosen if seed is None else chosen.with_seed(seed)
     chosen = chosen if limit is None else chosen.as_trial(limit)
+    saved = [find_perturbation(where) for where in perturbation or ()]
     options = BuildOptions(
         out=out or Path("datasets") / chosen.name,
         source=source,
         formats=tuple(f.value for f in format) if format else FORMATS,
-        perturbations=tuple(path / FILE_NAME if path.is_dir() else path for path in perturbation or ()),
+        perturbations=tuple(given.path for given in saved),
         workers=available_cpus() if workers is None else workers,
         device=device,
         cache=not no_cache,
@@ -117,6 +138,19 @@ def build_command(
     reporter = Reporter(silent=quiet)
     result = build(chosen, options, reporter)
     print(_summary(result))
+    differences = [line for given in saved for line in given.differences(result.manifest)]
+    if differences:
+        print("\n".join(differences), file=sys.stderr)
+        return CHECK_FAILED
+    for given in saved:
+        if given.published is not None:
+            print(given.proof(result.manifest))
+    if push_to_hub or dry_run:
+        target = PublishOptions(
+            repo_id=repo_id, private=private, revision=revision, perturbation_only=perturbation_only
+        )
+        plan = plan_publication(chosen, result.folder, target, catalogue=tuple(RECIPES))
+        print(plan.describe() if dry_run else _published(publish(plan, reporter), plan))
     return DONE
 
 
@@ -162,6 +196,17 @@ def _summary(result: BuildResult) -> str:
             *(f"{name} {record.digest}" for name, record in manifest.splits.items()),
             f"next: ule-verify {result.folder}",
         ]
+    )
+
+
+def _published(publication: Publication, plan: Plan) -> str:
+    tag = f", tag {plan.tag}" if plan.tag else ""
+    if publication.already_there:
+        return f"{plan.repo_id} already holds {plan.manifest.name} {plan.manifest.version}{tag}; nothing was uploaded"
+    removed = f", {publication.deleted} old ones removed" if publication.deleted else ""
+    return (
+        f"published {plan.manifest.name} {plan.manifest.version} as {plan.repo_id}: {publication.uploaded} files "
+        f"uploaded{removed} (commit {publication.commit[:12]}{tag})"
     )
 
 

@@ -30,7 +30,11 @@ def console() -> None:
 @app.command()
 def verify_command(
     dataset: Annotated[
-        str | None, typer.Argument(metavar="FOLDER|NAME", help="A dataset folder, or the name of one in ./datasets.")
+        str | None,
+        typer.Argument(
+            metavar="FOLDER|NAME|REPO",
+            help="A dataset folder, the name of one in ./datasets, or OWNER/NAME[@REVISION] on the Hub.",
+        ),
     ] = None,
     profile: Annotated[str, typer.Option(help="How much is trained: smoke (minutes on two CPU cores).")] = "smoke",
     seeds: Annotated[int | None, typer.Option(metavar="N", help="Runs of each kind. Default: the profile's.")] = None,
@@ -46,7 +50,10 @@ def verify_command(
         ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the report goes. Default: FOLDER/verification.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where the report goes. Default: FOLDER/verification, for the Hub ./verification/NAME."
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -65,13 +72,18 @@ def verify_command(
         raise typer.BadParameter("name a dataset folder")
 
     from ule_datasets.executor import available_cpus
-    from ule_datasets.loading import find_dataset
-    from ule_datasets.manifest import DamagedManifestError
+    from ule_datasets.fetch import find_dataset, is_remote, require_images
+    from ule_datasets.manifest import DamagedManifestError, Manifest
     from ule_datasets.progress import Reporter
     from ule_datasets.verify import VerifyOptions, verify
 
+    folder = find_dataset(dataset)
+    if is_remote(folder):
+        manifest = Manifest.read(folder)
+        require_images(folder, manifest, dataset)
+        report = report or Path("verification") / manifest.name
     options = VerifyOptions(
-        folder=find_dataset(dataset),
+        folder=folder,
         profile=profile,
         num_seeds=seeds,
         device=device,

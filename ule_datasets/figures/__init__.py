@@ -24,11 +24,19 @@ def draw_figures(train: Split, perturbation: Perturbation, class_names: Sequence
         if isinstance(layer, Overwrite):
             figures.append(shortcut_map(train, layer, class_names))
         else:
-            figures.append(noise_map(train, layer, class_names))
-    for record in perturbation.about.get("methods", []):
-        if record["notes"].get("trace"):
-            figures.append(trace_figure(record["identifier"], record["notes"]["trace"]))
-    return tuple(figures)
+            figures.append(noise_map(layer, class_names))
+    return (*figures, *_traces(perturbation))
+
+
+def draw_figures_without_images(perturbation: Perturbation, class_names: Sequence[str]) -> tuple[Figure, ...]:
+    """Those of ``draw_figures`` that hold no pixel of the source, clean or perturbed."""
+    noise = [layer for layer in perturbation.layers if layer.support is Support.CLASS and isinstance(layer, Additive)]
+    return (*(noise_map(layer, class_names) for layer in noise), *_traces(perturbation))
+
+
+def _traces(perturbation: Perturbation) -> list[Figure]:
+    records = perturbation.about.get("methods", [])
+    return [trace_figure(r["identifier"], r["notes"]["trace"]) for r in records if r["notes"].get("trace")]
 
 
 def contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> Figure:
@@ -71,10 +79,9 @@ def _gain(perturbation: Perturbation, difference: np.ndarray) -> int:
     return max(1, int(127 // max(1, largest)))
 
 
-def noise_map(train: Split, layer: Additive, class_names: Sequence[str]) -> Figure:
-    """The noise of each class, amplified."""
-    present = set(train.labels.tolist())
-    numbers = [n for n in range(len(class_names)) if n in present][: 4 * CLASSES_SHOWN]
+def noise_map(layer: Additive, class_names: Sequence[str]) -> Figure:
+    """The noise of each class that has one, amplified."""
+    numbers = np.flatnonzero(layer.levels.any(axis=(1, 2, 3))).tolist()[: 4 * CLASSES_SHOWN]
     largest = max(1, int(np.abs(layer.levels.astype(np.int16)).max()))
     per_line, line_height = 5, TILE + TEXT + 2 * GAP
     sheet = Sheet(2 * MARGIN + per_line * (TILE + MARGIN), 2 * MARGIN + -(-len(numbers) // per_line) * line_height)
