@@ -37,3 +37,9 @@ def citation(key: str) -> str:
         if re.match(r"@\w+\{\s*" + re.escape(key) + r"\s*,", entry):
             return str(entry)
     raise KeyError(f"citations.bib has no entry {key!r}")
+
+
+def paper(key: str) -> dict[str, str] | None:
+    """Title and address of a cited work, or ``None``; from links to arXiv the Hub makes tags by itself."""
+    fields = dict(re.findall(r"^\s*(\w+)\s*=\s*\{(.*)\},?$", citation(key), flags=re.MULTILINE))
+    return {"title": fields["title"], "url": fields["url"]} if "url" in fields else None

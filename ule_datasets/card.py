@@ -53,6 +53,7 @@ def write_card(
         pixels=_pixels(perturbation, manifest.class_names),
         measured=cards.measured(recipe.name),
         citations=[cards.citation(key) for key in citation_keys(recipe)],
+        papers=[paper for key in citation_keys(recipe) if (paper := cards.paper(key)) is not None],
         rebuild=_rebuild_command(recipe),
     )
     return text
@@ -85,6 +86,7 @@ def front_matter(recipe: Recipe, manifest: Manifest, *, with_images: bool = True
                 "data_files": [{"split": name, "path": f"data/{name}-*"} for name in manifest.splits],
             }
         ]
+    if "configs" in content and manifest.files:
         content["dataset_info"] = {
             "features": [
                 {"name": "image", "dtype": "image"},

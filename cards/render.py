@@ -1,0 +1,74 @@
+"""``python -m cards.render [--out DIR] [NAME ...]``: the cards of the catalogue, without building anything.
+
+What only a build can know (digests, figures, how a craft went) is said to be missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from builders import RECIPES
+from ule_datasets.card import write_card
+from ule_datasets.errors import InputError
+from ule_datasets.manifest import Manifest, SplitRecord
+from ule_datasets.perturbation import Perturbation
+from ule_datasets.recipe import Recipe
+from ule_datasets.shards import FORMATS
+from ule_datasets.split import share_of
+
+UNKNOWN = "(known once it is built)"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write DIR/NAME.md for every name, or for the whole catalogue."""
+    options = argparse.ArgumentParser(prog="python -m cards.render", description="Render cards without building.")
+    options.add_argument("names", nargs="*", metavar="NAME")
+    options.add_argument("--out", type=Path, default=Path("rendered-cards"), metavar="DIR")
+    chosen = options.parse_args(arguments)
+    unknown = sorted(set(chosen.names) - set(RECIPES))
+    if unknown:
+        raise InputError(f"no recipe {unknown[0]!r}; known: {', '.join(RECIPES)}")
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    for name in chosen.names or RECIPES:
+        (chosen.out / f"{name}.md").write_text(preview(RECIPES[name]), encoding="utf-8")
+    print(f"{len(chosen.names or RECIPES)} cards in {chosen.out}")
+
+
+def preview(recipe: Recipe) -> str:
+    """A card as far as the recipe alone determines it."""
+    nothing = Perturbation(layers=(), source_digest=UNKNOWN, about={"methods": []})
+    return write_card(recipe, _expected_manifest(recipe), nothing, ())
+
+
+def _expected_manifest(recipe: Recipe) -> Manifest:
+    class_names = recipe.source.class_names or ()
+    counts = dict(recipe.source.num_images or ())
+    if recipe.limit_per_class is not None and "train" in counts:
+        counts["train"] = min(counts["train"], recipe.limit_per_class * len(class_names))
+    return Manifest(
+        name=recipe.name,
+        version=recipe.version,
+        reduced=recipe.reduced,
+        recipe_digest=recipe.digest,
+        source_name=recipe.source.name,
+        source_digests=dict(recipe.source.digests or ()),
+        perturbation_digest=UNKNOWN,
+        craft=(),
+        class_names=class_names,
+        image_shape=(0, 0, 3),
+        formats=FORMATS,
+        splits={name: _expected_split(name, count, recipe) for name, count in counts.items()},
+        files=(),
+        environment={},
+        timings={},
+    )
+
+
+def _expected_split(name: str, count: int, recipe: Recipe) -> SplitRecord:
+    poisoned = share_of(recipe.poison_rate, count) if name == "train" else 0
+    return SplitRecord(num_examples=count, num_poisoned=poisoned, digest=UNKNOWN, num_bytes=0)
+
+
+if __name__ == "__main__":
+    main()
