@@ -16,6 +16,7 @@ import yaml
 import builders
 import cards
 from builders import RECIPES
+from cards import render
 from ule_datasets.build import BuildOptions, build
 from ule_datasets.crafting.settings import SurrogateSettings
 from ule_datasets.errors import InputError
@@ -131,6 +132,30 @@ def test_card_of_recipe_is_complete(name: str, small_images: Path, tmp_path: Pat
     assert "{%" not in body
     for figure in (tmp_path / "x" / "figures").iterdir():
         assert f"(figures/{figure.name})" in body
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_of_recipe_can_be_rendered_without_building(name: str, tmp_path: Path) -> None:
+    recipe = RECIPES[name]
+    render.main([name, "--out", str(tmp_path)])
+    _, front, body = (tmp_path / f"{name}.md").read_text(encoding="utf-8").split("---\n", 2)
+    assert yaml.safe_load(front)["pretty_name"] == recipe.title
+    assert recipe.summary in body
+    assert cards.about(name) in body
+    assert recipe.digest in body
+    for key in {method.citation for method in recipe.methods}:
+        paper = cards.paper(key)
+        assert paper is not None
+        assert f"[{paper['title']}]({paper['url']})" in body
+    for _, count in recipe.source.num_images or ():
+        assert recipe.limit_per_class is not None or f"{count:,}" in body
+    assert "{{" not in body
+    assert "{%" not in body
+
+
+def test_rendering_the_card_of_an_unknown_recipe_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no recipe 'nothing'; known: digits-s, "):
+        render.main(["nothing", "--out", str(tmp_path)])
 
 
 @pytest.mark.parametrize("name", NAMES)
