@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import random
 import re
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +46,9 @@ def attempt(name, act):
 """
 
 
+needs_xet = pytest.mark.skipif(find_spec("hf_xet") is None, reason="uploads by Xet need hf_xet")
+
+
 @pytest.fixture
 def hub() -> Iterator[HubServer]:
     """A Hub with small parts and pages; every test leaves it without surprises."""
@@ -51,12 +57,28 @@ def hub() -> Iterator[HubServer]:
     assert server.unexpected == []
 
 
-def run_client(hub: HubServer, home: Path, program: str, token: str | None = None, **values: object) -> Any:
+@pytest.fixture
+def xet_hub() -> Iterator[HubServer]:
+    """The same, with uploads by Xet."""
+    with HubServer(settings=Settings(part_size=PART, page_size=2, xet=True), memory_limit=64 * KIB) as server:
+        yield server
+    assert server.unexpected == []
+
+
+def run_client(
+    hub: HubServer,
+    home: Path,
+    program: str,
+    token: str | None = None,
+    *,
+    variables: Mapping[str, str] | None = None,
+    **values: object,
+) -> Any:
     """Run a program that finds ``values`` and fills ``result``, as a user of ``hub``; return ``result``."""
     source = f"{FRAME}{textwrap.dedent(program)}\nprint()\nprint(json.dumps(result))"
     process = subprocess.run(
         [sys.executable, "-c", source, json.dumps(values, default=str)],
-        env=hub.environment(token=token, home=home),
+        env=hub.environment(token=token, home=home, **(variables or {})),
         cwd=home.parent,
         capture_output=True,
         text=True,
@@ -78,6 +100,12 @@ def digest(content: bytes) -> str:
 def asked(hub: HubServer, pattern: str) -> list[hubs.Request]:
     """The requests that match, in order."""
     return [request for request in hub.requests if re.search(pattern, f"{request.method} {request.path}")]
+
+
+def shard(*numbers: int) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"number": numbers}), sink)
+    return sink.getvalue().to_pybytes()
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -197,11 +225,6 @@ def test_a_folder_is_published_and_changed(hub: HubServer, tmp_path: Path) -> No
 
 
 def test_a_dataset_is_loaded_streamed_and_downloaded(hub: HubServer, tmp_path: Path) -> None:
-    def shard(*numbers: int) -> bytes:
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table({"number": numbers}), sink)
-        return sink.getvalue().to_pybytes()
-
     card = b"---\nlicense: mit\nconfigs:\n- config_name: default\n  data_files:\n"
     card += b"  - {split: train, path: data/train-*}\n  - {split: test, path: data/test-*}\n---\n"
     train = "data/train-00000-of-00001.parquet"
@@ -408,6 +431,125 @@ def test_a_client_meets_every_fault_as_the_real_error(hub: HubServer, tmp_path: 
     assert [request.fault for request in gets] == [download.fault, None]
 
 
+@needs_xet
+def test_files_come_by_xet_whole_and_no_chunk_twice(xet_hub: HubServer, tmp_path: Path) -> None:
+    large, chance = noise("large", 4 * MIB), random.Random(0)
+    train = "data/train-00000-of-00001.parquet"
+    floats = struct.pack("<100001f", *(chance.gauss(0, 0.01) for _ in range(100_001)))
+    files = {
+        "README.md": CARD,
+        "large.bin": large,
+        "other.bin": large[: 3 * MIB] + b"another end",
+        "text.bin": b"0123456789\0" * 200_000,
+        "floats.bin": floats + b"odd",
+        "small.bin": b"\0small",
+        train: shard(1, 2, 3),
+    }
+    changed = large[: 2 * MIB] + b"something new" + large[2 * MIB + 7 :]
+    bits, late = noise("bits", 300 * KIB), noise("late", 2 * PART)
+    program = """
+    import io
+    from pathlib import Path
+    from datasets import load_dataset
+    from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+
+    api, repo, folder = HfApi(), "tester/numbers", Path(values["folder"])
+    kind = {"repo_id": repo, "repo_type": "dataset"}
+    if values["upload"]:
+        api.create_repo(**kind)
+        result["commits"] = [api.upload_folder(**kind, folder_path=folder).oid for _ in range(2)]
+        more = folder.with_name("more")
+        (more / "changed.bin").replace(folder / "large.bin")
+        result["commits"].append(api.upload_folder(**kind, folder_path=folder).oid)
+        additions = [
+            CommitOperationAdd("bits.bin", str(more / "bits.bin")),
+            CommitOperationAdd("again.bin", (folder / "floats.bin").read_bytes()),
+        ]
+        for addition in additions:
+            api.preupload_lfs_files(repo, [addition], repo_type="dataset")
+        result["commits"].append(api.create_commit(**kind, operations=additions, commit_message="More").oid)
+        buffer = io.BytesIO((more / "late.bin").read_bytes())
+        result["commits"].append(api.upload_file(**kind, path_or_fileobj=buffer, path_in_repo="late.bin").oid)
+    result["snapshot"] = snapshot_download(repo, repo_type="dataset")
+    result["numbers"] = [row["number"] for row in load_dataset(repo, split="train")]
+    """
+    hub, folder = xet_hub, write(tmp_path / "folder", files)
+    write(tmp_path / "more", {"changed.bin": changed, "bits.bin": bits, "late.bin": late})
+    result = run_client(hub, tmp_path / "home", program, WRITE_TOKEN, upload=True, folder=folder)
+    first, same, second, more, last = result["commits"]
+    assert same == first
+    assert len({first, second, more, last}) == hub.counters.commits == 4
+    assert all(hub.read("tester/numbers", name, first) == content for name, content in files.items())
+    now = {**files, "large.bin": changed, "bits.bin": bits, "again.bin": files["floats.bin"], "late.bin": late}
+    assert {name: hub.read("tester/numbers", name, last) for name in now} == now
+    assert hub.files("tester/numbers")["large.bin"] == LargeFile(len(changed), digest(changed))
+    assert hub.files("tester/numbers")["README.md"] == CARD
+
+    sent = [[0, 0]]  # bytes of xorbs, and of LFS, before each commit
+    for request in asked(hub, "/v1/xorbs/|^PUT |/commit/"):
+        if "/commit/" in request.path:
+            sent.append([0, 0])
+        else:
+            sent[-1][request.method == "PUT"] += request.received
+    assert sent.pop() == [0, 0]
+    assert sum(map(len, files.values())) > sent[0][0] > len(large), "nothing is missing, and some could be compressed"
+    assert 0 < sent[1][0] < len(large) / 4, "little of the changed file"
+    assert len(bits) < sent[2][0] < len(bits) + 10 * KIB, "nothing of the other, which was there by another name"
+    assert sent[3] == [0, len(late)], "what is not a file comes without Xet"
+    assert [lfs for _, lfs in sent[:3]] == [0, 0, 0]
+    assert hub.counters.uploads == len(files) - 1 + 3
+    assert hub.counters.bytes_uploaded == sum(map(sum, sent)) + len(CARD)
+    assert {request.token for request in asked(hub, " /v[12]/")} <= set(hub.api.xet_tokens)
+
+    plain = {"HF_HUB_DISABLE_XET": "1"}
+    again = run_client(hub, tmp_path / "other", program, WRITE_TOKEN, variables=plain, upload=False, folder=folder)
+    for outcome in (result, again):
+        assert outcome["numbers"] == [1, 2, 3]
+        assert {name: (Path(outcome["snapshot"]) / name).read_bytes() for name in now} == now
+
+
+@needs_xet
+def test_xet_meets_faults_and_closed_doors(xet_hub: HubServer, tmp_path: Path) -> None:
+    hub, content = xet_hub, noise("content", 500 * KIB)
+    for name in ("tester/a", "tester/b"):
+        hub.create(name)
+    token = hub.faults.add("GET /api/datasets/tester/a/xet-write-token/main", hubs.status(503))
+    cut = hub.faults.add("POST /v1/xorbs", hubs.cut_upload(100 * KIB))
+    broken = hub.faults.add("POST /v1/xorbs", hubs.status(500))
+    lost = hub.faults.add("POST /v1/shards", hubs.lose_answer())
+    program = """
+    from huggingface_hub import HfApi
+
+    def upload(repo, token=None):
+        api = HfApi(token=token)
+        return api.upload_file(repo_id=repo, repo_type="dataset", path_or_fileobj=values["file"], path_in_repo="a.bin")
+
+    attempt("patient", lambda: upload("tester/a").oid)
+    attempt("reader", lambda: upload("tester/b", values["reader"]).oid)
+    attempt("stranger", lambda: upload("tester/b", values["stranger"]).oid)
+    attempt("shared", lambda: upload("tester/b").oid)
+    with open(values["file"], "ab") as file:
+        file.write(bytes(range(256)) * 1000)
+    attempt("refused", lambda: upload("tester/b").oid)
+    """
+    refusal = hub.faults.add("POST /v1/xorbs", hubs.status(403), after=1, times=None)
+    variables = {"HF_XET_CLIENT_RETRY_BASE_DELAY": "20ms"}
+    values = {"file": write(tmp_path, {"a.bin": content}) / "a.bin", "reader": READ_TOKEN, "stranger": STRANGER_TOKEN}
+    result = run_client(hub, tmp_path / "home", program, WRITE_TOKEN, variables=variables, **values)
+    assert result["patient"] == hub.commits("tester/a")[0].oid
+    assert result["shared"] == hub.commits("tester/b")[0].oid
+    assert result["reader"][:2] == result["stranger"][:2] == ["HfHubHTTPError", 403]
+    assert [fault.hits for fault in (token, cut, broken, lost)] == [1, 1, 1, 1]
+    xorbs = asked(hub, "POST /v1/xorbs")
+    assert [r.status for r in xorbs] == [None, 500, 200, 403], "what came for tester/a is not sent again for tester/b"
+    assert result["refused"][0] == "ConnectionError", "errors of Xet are none of the Hub's"
+    assert refusal.hits == 1
+    assert hub.counters.bytes_uploaded == xorbs[2].received
+    assert hub.counters.uploads == 2
+    for name in ("tester/a", "tester/b"):
+        assert hub.read(name, "a.bin") == content
+
+
 def test_unknown_requests_are_remembered(tmp_path: Path) -> None:
     with HubServer() as hub:
         hub.create("t/a")
@@ -464,6 +606,75 @@ def test_the_wire_is_http_with_ranges_and_chunks(hub: HubServer) -> None:
     } == {False}
 
 
+def test_chunks_are_refused_unless_they_make_the_file(xet_hub: HubServer) -> None:
+    hub = xet_hub
+    hub.create("tester/a", private=True)
+    web, storage = (http.client.HTTPConnection(urlsplit(url).netloc) for url in (hub.url, hub.storage_url))
+
+    def ask(connection: http.client.HTTPConnection, path: str, token: str = "", body: bytes | None = None) -> Any:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        connection.request("GET" if body is None else "POST", path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+    access = "/api/datasets/tester/a/xet-{}-token/{}"
+    assert [ask(web, access.format("read", "main"), token)[0] for token in ("", STRANGER_TOKEN)] == [401, 404]
+    assert ask(web, access.format("write", "main"), READ_TOKEN)[0] == 403
+    assert ask(web, access.format("write", "none"), WRITE_TOKEN)[0] == 404
+    status, given = ask(web, access.format("write", "main"), WRITE_TOKEN)
+    assert (status, given["casUrl"], given["exp"] > time.time() + 600) == (200, hub.storage_url, True)
+    assert storage.host in hub.storage_url
+    writer, reader = given["accessToken"], ask(web, access.format("read", "main"), READ_TOKEN)[1]["accessToken"]
+    assert ask(web, "/api/datasets/tester/a", writer)[0] == 401, "it is for chunks only"
+
+    content = [noise("a", 1000), b"some text " * 300, struct.pack("<301f", *range(301)) + b"odd"]
+    grouped = b"".join(content[2][first::4] for first in range(4))
+    packed = [content[0], *(pa.compress(part, codec="lz4", asbytes=True) for part in (content[1], grouped))]
+    xorb = b"".join(
+        b"\0" + struct.pack("<I", len(part))[:3] + bytes([scheme]) + struct.pack("<I", len(whole))[:3] + part
+        for scheme, (whole, part) in enumerate(zip(content, packed, strict=True))
+    )
+    name = "00" * 31 + "0f"
+    place = f"/v1/xorbs/default/{name}"
+    assert {ask(storage, place, token, xorb)[0] for token in ("", "xet_wrong", WRITE_TOKEN)} == {401}
+    assert ask(storage, place, reader, xorb)[0] == 403
+    for bad in (xorb[:-1], xorb + b"\0", b"\1" + xorb[1:], xorb[:4] + b"\3" + xorb[5:]):
+        assert ask(storage, place, writer, bad)[0] == 400
+    assert hub.counters.bytes_uploaded == 0
+
+    def as_stored(digits: str) -> bytes:
+        return b"".join(bytes.fromhex(digits[start : start + 16])[::-1] for start in range(0, 64, 16))
+
+    def make(chunks: str, start: int, stop: int, size: int, sha256: str, *, flags: int = 3 << 30) -> int:
+        rows = [b"HFRepoMetaData".ljust(32) + struct.pack("<2Q", 2, 0)]
+        rows += [as_stored("0" * 64) + struct.pack("<2IQ", flags, 1, 0)]
+        rows += [as_stored(chunks) + struct.pack("<4I", 0, size, start, stop), bytes(48)]
+        rows += [as_stored(sha256) + bytes(16)] if flags & 1 << 30 else []
+        return ask(storage, "/v1/shards", writer, b"".join([*rows, b"\xff" * 32 + bytes(16)]))[0]
+
+    whole = b"".join(content)
+    right = (name, 0, 3, len(whole), digest(whole))
+    assert make(*right) == 400, "nothing has come"
+    assert ask(storage, place, writer, xorb) == (200, {"was_inserted": True})
+    assert ask(storage, place, writer, xorb + b"XETBLOB and more") == (200, {"was_inserted": False})
+    assert make(*right[:3], len(whole) - 1, digest(whole)) == make(*right[:4], digest(xorb)) == 400
+    assert make(name, 0, 4, *right[3:]) == make(name, 2, 2, *right[3:]) == make(*right, flags=1 << 31) == 400
+    assert hub.repository("tester/a").objects == set()
+    assert [make(*right), make(*right), make(name, 1, 2, len(content[1]), digest(content[1]))] == [200] * 3
+    stored = {digest(whole): whole, digest(content[1]): content[1]}
+    assert {oid: hub.api.blobs.kept[oid].read() for oid in hub.repository("tester/a").objects} == stored
+    assert hub.counters.uploads == 2
+    assert hub.counters.bytes_uploaded == 2 * len(xorb) + len("XETBLOB and more")
+    assert ask(storage, f"/v1/chunks/default/{name}", reader)[0] == 404
+    assert ask(storage, "/v1/telemetry", body=b"{}")[0] == 200
+
+    with HubServer() as other:
+        other.create("tester/a")
+        connection = http.client.HTTPConnection(urlsplit(other.url).netloc)
+        assert ask(connection, access.format("write", "main"), WRITE_TOKEN)[0] == 404
+        assert other.unexpected.pop().endswith("/xet-write-token/main"), "without xet=True there is none"
+
+
 def test_leaving_cuts_idle_and_waiting_connections() -> None:
     threads = len(threading.enumerate())
     with HubServer() as hub:
@@ -490,3 +701,8 @@ def test_the_environment_is_the_hubs_alone(hub: HubServer, tmp_path: Path, monke
     assert environment["HF_ENDPOINT"] == hub.url
     assert environment["EXTRA"] == "1"
     assert hub.environment(home=tmp_path, token="t")["HF_TOKEN"] == "t"
+    assert environment["HF_HUB_DISABLE_XET"] == "1"
+
+
+def test_xet_is_on_where_the_hub_takes_it(xet_hub: HubServer, tmp_path: Path) -> None:
+    assert "HF_HUB_DISABLE_XET" not in xet_hub.environment(home=tmp_path)

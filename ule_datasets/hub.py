@@ -96,9 +96,15 @@ def http_error() -> type[Exception]:
 
 
 def status_of(error: Exception) -> int | None:
-    """The status of the answer that an error is about; ``None``: there was no answer."""
+    """The status of the answer that an error is about; ``None``: there was no answer.
+
+    Errors of the Xet client carry it only in their text.
+    """
     response = getattr(error, "response", None)
-    return None if response is None else int(response.status_code)
+    if response is not None:
+        return int(response.status_code)
+    written = re.search(r"\((\d{3}) [A-Z]", str(error))
+    return int(written[1]) if written else None
 
 
 def first_line(error: Exception) -> str:
@@ -116,7 +122,7 @@ def patiently(action: Callable[[], Result], *, what: str, reporter: Reporter) ->
     for attempt in range(TRIES):
         try:
             return action()
-        except http_error() as error:
+        except (http_error(), ConnectionError, TimeoutError) as error:
             status = status_of(error)
             if status is not None and status not in PASSING:
                 raise

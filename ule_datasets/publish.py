@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ule_datasets.card import NAMESPACE, write_card
 from ule_datasets.errors import InputError
 from ule_datasets.figures import draw_figures_without_images
-from ule_datasets.hub import first_line, patiently, readable_errors, status_of
+from ule_datasets.hub import first_line, http_error, patiently, readable_errors, status_of
 from ule_datasets.manifest import FILE_NAME as MANIFEST
 from ule_datasets.manifest import FileRecord, Manifest
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION
@@ -169,7 +170,7 @@ def publish(plan: Plan, reporter: Reporter) -> Publication:
     api = HfApi()
     _check_account(api, plan, reporter)
     _check_card(plan, reporter)
-    with readable_errors(plan.repo_id, plan.branch, doing="publish"):
+    with readable_errors(plan.repo_id, plan.branch, doing="publish"), _refusals(plan):
         _open_repository(api, plan, reporter)
         state = _State.read(api, plan, reporter)
         if not state.is_published(plan, api, reporter):
@@ -351,24 +352,28 @@ def _check_card(plan: Plan, reporter: Reporter) -> None:
 
 def _open_repository(api: HfApi, plan: Plan, reporter: Reporter) -> None:
     """Create the repository or the branch where they are not there."""
-    from huggingface_hub.errors import HfHubHTTPError
-
     what = f"opening {plan.repo_id}"
+    if not patiently(lambda: api.repo_exists(plan.repo_id, repo_type="dataset"), what=what, reporter=reporter):
+        patiently(
+            lambda: api.create_repo(plan.repo_id, repo_type="dataset", private=plan.private, exist_ok=True),
+            what=f"creating {plan.repo_id}",
+            reporter=reporter,
+        )
+    if plan.branch != MAIN:
+        patiently(
+            lambda: api.create_branch(plan.repo_id, branch=plan.branch, repo_type="dataset", exist_ok=True),
+            what=f"creating the branch {plan.branch}",
+            reporter=reporter,
+        )
+
+
+@contextmanager
+def _refusals(plan: Plan) -> Iterator[None]:
+    """Say it in words when the account may read, and not write."""
     try:
-        if not patiently(lambda: api.repo_exists(plan.repo_id, repo_type="dataset"), what=what, reporter=reporter):
-            patiently(
-                lambda: api.create_repo(plan.repo_id, repo_type="dataset", private=plan.private, exist_ok=True),
-                what=f"creating {plan.repo_id}",
-                reporter=reporter,
-            )
-        if plan.branch != MAIN:
-            patiently(
-                lambda: api.create_branch(plan.repo_id, branch=plan.branch, repo_type="dataset", exist_ok=True),
-                what=f"creating the branch {plan.branch}",
-                reporter=reporter,
-            )
-    except HfHubHTTPError as error:
-        if status_of(error) == 403:
+        yield
+    except (http_error(), ConnectionError) as error:
+        if status_of(error) in (401, 403):
             raise InputError(f"this token may not write to {plan.repo_id}") from error
         raise
 

@@ -5,7 +5,7 @@
         assert hub.files("tester/digits")["README.md"] == ...
         assert hub.unexpected == []
 
-Two HTTP origins, as the real one has; dataset repositories only; no Xet.
+Two HTTP origins, as the real one has; dataset repositories only; uploads by Xet with ``Settings(xet=True)``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from . import transfer  # noqa: F401 - it registers routes
+from . import transfer, xet  # noqa: F401 - they register routes
 from .api import Counters, HubApi, Settings, Token
 from .repository import CHUNK, MAIN, BlobStore, Commit, File, Repository
 from .traffic import (
@@ -75,9 +75,10 @@ class LargeFile(NamedTuple):
 
 
 class HubServer:
-    """A Hub for dataset repositories, without Xet; for unmodified clients with ``HF_ENDPOINT`` at ``url``.
+    """A Hub for dataset repositories, for unmodified clients with ``HF_ENDPOINT`` at ``url``.
 
-    Large files come from and go to a second origin, ``storage_url``, by signed links, as on the real Hub.
+    Large files come from and go to a second origin, ``storage_url``, by signed links, as on the real Hub; with
+    ``Settings(xet=True)``, clients that have Xet upload them there in chunks instead, each only once.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class HubServer:
             "HF_HUB_CACHE": str(home / "hub"),
             "HF_DATASETS_CACHE": str(home / "datasets"),
             "HF_TOKEN": token or "",
-            "HF_HUB_DISABLE_XET": "1",
+            **({"HF_XET_CACHE": str(home / "xet")} if self.api.settings.xet else {"HF_HUB_DISABLE_XET": "1"}),
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",

@@ -47,12 +47,12 @@ class Counters:
     """Large files stored."""
     commits: int = 0
     bytes_uploaded: int = 0
-    """Bytes of large files, or parts of them, that came whole, each time; and of regular files in commits made."""
+    """Bytes of large files, or parts or xorbs of them, that came whole, each time; of regular files in commits made."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes that tests make small."""
+    """Sizes that tests make small, and what they choose."""
 
     lfs_threshold: int = 10_000_000
     """Larger files go to LFS whatever they are."""
@@ -60,6 +60,8 @@ class Settings:
     """Large files above it are uploaded in parts of it."""
     page_size: int = 1000
     """Rows of one page of a listing; a twentieth of it where rows are expanded."""
+    xet: bool = False
+    """Take large files by Xet too; downloads are by HTTP in any case."""
 
 
 class HubError(Exception):
@@ -111,6 +113,10 @@ class HubApi:
         self.repositories: dict[str, Repository] = {}
         self.parts: dict[tuple[str, str, int], Blob] = {}
         """Parts of large files on their way, by repository, digest of the whole, and number."""
+        self.xorbs: dict[str, Blob] = {}
+        """Chunks of large files, many in each, by a digest of Xet's own."""
+        self.xet_tokens: dict[str, tuple[str, str]] = {}
+        """The repository, and "read" or "write", for which each token for chunks was given."""
         self.counters = Counters()
         self.unexpected: list[str] = []
         self.lock = threading.RLock()
@@ -130,7 +136,7 @@ class HubApi:
     def _dispatch(self, request: Request, body: Blob) -> Response:
         for route in ROUTES:
             match = route.pattern.fullmatch(request.path.partition("?")[0])
-            if match and re.fullmatch(route.method, request.method):
+            if match and re.fullmatch(route.method, request.method) and (self.settings.xet or not route.xet):
                 names = {key: unquote(value) for key, value in match.groupdict(default="").items()}
                 call = Call(request, body, names, self._who(request))
                 if route.access:
@@ -144,8 +150,8 @@ class HubApi:
         return Response.of({"error": "Sorry, we can't find the page you are looking for."}, 404)
 
     def _who(self, request: Request) -> Token | None:
-        if request.token is None:
-            return None
+        if request.token is None or request.token in self.xet_tokens:
+            return None  # the latter opens nothing but what asks for it
         if request.token not in self.tokens:
             raise HubError(401, "Invalid credentials in Authorization header")
         return self.tokens[request.token]
@@ -235,16 +241,20 @@ class Route:
     pattern: re.Pattern[str]
     access: str
     answer: Answer
+    xet: bool
 
 
 ROUTES: list[Route] = []
 
 
-def route(method: str, pattern: str, access: str = "") -> Callable[[Answer], Answer]:
-    """Register a function; ``access`` is what it takes to ask: "see", "read" or "write", or nothing."""
+def route(method: str, pattern: str, access: str = "", *, xet: bool = False) -> Callable[[Answer], Answer]:
+    """Register a function; ``access`` is what it takes to ask: "see", "read" or "write", or nothing.
+
+    Without ``Settings.xet``, there is nothing at routes with ``xet``.
+    """
 
     def register(answer: Answer) -> Answer:
-        ROUTES.append(Route(method, re.compile(pattern), access, answer))
+        ROUTES.append(Route(method, re.compile(pattern), access, answer, xet))
         return answer
 
     return register

@@ -64,7 +64,7 @@ def upload_object(api: HubApi, call: Call) -> Response:
     """Take a large file."""
     query = api.signed(call)
     api.counters.bytes_uploaded += call.body.size
-    _store(api, query["repo"], call.names["oid"], int(query["size"]), call.body)
+    store(api, query["repo"], call.names["oid"], int(query["size"]), call.body)
     return Response(headers={"ETag": f'"{call.body.sha256}"'})
 
 
@@ -88,11 +88,12 @@ def join_parts(api: HubApi, call: Call) -> Response:
             raise HubError(400, "One or more of the specified parts could not be found")
         parts.append(part)
     whole = api.blobs.receive(chunk for part in parts for chunk in part.chunks())
-    _store(api, query["repo"], wanted["oid"], int(query["size"]), whole)
+    store(api, query["repo"], wanted["oid"], int(query["size"]), whole)
     return Response.of({"success": True})
 
 
-def _store(api: HubApi, name: str, oid: str, size: int, blob: Blob) -> None:
+def store(api: HubApi, name: str, oid: str, size: int, blob: Blob) -> None:
+    """Give a repository a large file that has come, if it is the announced one."""
     if (blob.sha256, blob.size) != (oid, size):
         api.blobs.drop(blob)
         raise HubError(400, "The content does not have the announced digest and size")
