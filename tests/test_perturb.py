@@ -282,6 +282,13 @@ def test_a_perturbation_that_does_not_say_which_layers_are_whose_is_refused(meth
         join(recipe(PIXEL), [stranger], SOURCE)
 
 
+def test_layers_that_no_method_claims_are_refused() -> None:
+    whole = made(recipe(Shade(), PIXEL))
+    partly = dataclasses.replace(whole, about={**whole.about, "methods": whole.about["methods"][:1]})
+    with pytest.raises(InputError, match="this perturbation was made by tiny: other methods or settings"):
+        join(recipe(Shade()), [partly], SOURCE)
+
+
 @pytest.mark.parametrize("rates", [(1.0, 0.5), (0.5, 1.0), (0.5, 0.6)])
 def test_a_perturbation_of_another_poison_rate_is_refused(rates: tuple[float, float]) -> None:
     wanted, given = rates
@@ -380,6 +387,10 @@ def test_a_cache_that_can_only_be_read_is_used(tmp_path: Path, monkeypatch: pyte
 # --- checkpoints -----------------------------------------------------------------------------------------------
 
 
+class Interrupted(Exception):  # noqa: N818
+    """Stands for Ctrl-C, which would end pytest itself."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Patient(Shade):
     """Needs three calls, each of which is interrupted after one step."""
@@ -389,12 +400,12 @@ class Patient(Shade):
         done = 1 + (state.facts["done"] if state else 0)
         context.checkpoint.save(State(arrays={}, facts={"done": done}))
         if done < 3:
-            raise KeyboardInterrupt
+            raise Interrupted
         return Shade.generate(self, train, context)
 
 
 def interrupted(which: Recipe, source: Source = SOURCE, **where: Any) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         made(which, source, **where)
 
 
@@ -416,7 +427,7 @@ def test_the_state_of_another_craft_is_not_continued(tmp_path: Path) -> None:
         interrupted(recipe(Patient()), checkpoints=tmp_path)
         try:
             made(which, source, checkpoints=tmp_path)
-        except KeyboardInterrupt:
+        except Interrupted:
             clear_checkpoints(recipe(Patient()), workshop(checkpoints=tmp_path))
             return 1
         return 3

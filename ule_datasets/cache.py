@@ -51,7 +51,7 @@ class CraftCache:
             path.unlink(missing_ok=True)
             return None
         with contextlib.suppress(OSError):  # a cache that others maintain may be read-only
-            path.touch()
+            os.utime(path)
         return found if found.source_digest == source_digest else None
 
     def put(self, craft_digest: str, perturbation: Perturbation) -> None:

@@ -93,3 +93,19 @@ def test_a_batch_of_fewer_than_two_images_is_refused(batch_size: int) -> None:
     with pytest.raises(InputError, match=f"SurrogateSettings: batch_size is {batch_size}, must be at least 2"):
         SurrogateSettings(batch_size=batch_size)
     assert SurrogateSettings(batch_size=2).batch_size == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", 0.0),
+        ("learning_rate", -0.1),
+        ("gradient_clip", 0.0),
+        ("gradient_clip", -5.0),
+        ("momentum", -0.1),
+    ]
+    + [("weight_decay", -1e-4), ("learning_rate", float("nan"))],
+)
+def test_a_surrogate_that_cannot_be_trained_is_refused(field: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"SurrogateSettings: {field} is {value}, must be"):
+        SurrogateSettings(**{field: value})

@@ -23,10 +23,10 @@ NUM_CLASSES = 3
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    """Tests of what threads change set their number; afterwards it is as it was."""
+def threads_restored() -> Iterator[None]:
+    """One thread, unless a test says otherwise."""
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
@@ -95,11 +95,14 @@ def test_the_gradients_are_not_those_of_the_model_in_training_mode() -> None:
     assert not torch.allclose(gradient, expected, rtol=1e-1, atol=1e-2 * float(expected.abs().max()))
 
 
-def test_an_image_is_counted_as_right_where_its_label_has_the_largest_logit() -> None:
+def test_images_are_judged_one_by_one_by_their_logits_in_evaluation_mode() -> None:
     made, (images, labels) = trained(), batch(seed=6)
-    expected = plain(made).eval()(images).argmax(dim=1) == labels
+    logits = plain(made).eval()(images).detach()
+    expected = logits.argmax(dim=1) == labels
     assert 0 < expected.sum() < len(labels)
-    assert torch.equal(made.frozen(Precision.FLOAT32).judge(images, labels)[0], expected)
+    right, losses = made.frozen(Precision.FLOAT32).judge(images, labels)
+    assert torch.equal(right, expected)
+    assert torch.allclose(losses, functional.cross_entropy(logits, labels, reduction="none"), rtol=1e-4)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -150,9 +153,9 @@ def test_gradients_are_the_same_to_the_last_bit_for_any_batching(model: str, siz
 @pytest.mark.parametrize("model", MODELS)
 def test_gradients_are_the_same_to_the_last_bit_for_any_number_of_threads(model: str) -> None:
     frozen, examples = trained(model=model).frozen(Precision.FLOAT32), batch(64)
+    one, _ = frozen.input_gradient(*examples)
+    torch.set_num_threads(2)
     two, _ = frozen.input_gradient(*examples)
-    with one_thread():
-        one, _ = frozen.input_gradient(*examples)
     assert torch.equal(one, two)
 
 
@@ -170,13 +173,13 @@ def test_bfloat16_changes_the_gradients_a_little_and_gives_them_in_float32() -> 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_steps_are_the_same_to_the_last_bit_for_any_number_of_threads(model: str) -> None:
-    two = trained(4, model=model)
-    with one_thread():
-        one = trained(4, model=model)
-    assert equal(state_of(one), state_of(two))
+    one = trained(4, model=model)
+    torch.set_num_threads(2)
+    assert equal(state_of(trained(4, model=model)), state_of(one))
 
 
 def test_a_step_gives_the_number_of_threads_back() -> None:
+    torch.set_num_threads(2)
     surrogate().step(*batch())
     assert torch.get_num_threads() == 2
     with pytest.raises(RuntimeError):
@@ -315,6 +318,7 @@ def test_one_thread_is_given_back_when_the_work_fails() -> None:
             assert torch.get_num_threads() == 1
             raise RuntimeError("inside")
 
+    torch.set_num_threads(2)
     with pytest.raises(RuntimeError, match="inside"):
         fail_inside()
     assert torch.get_num_threads() == 2

@@ -198,32 +198,32 @@ def test_sample_wise_noise_is_that_of_the_published_rounds() -> None:
 
 
 def test_class_wise_noise_is_that_of_the_published_rounds() -> None:
-    method = class_wise(num_steps=2, max_rounds=1, step_size=3.2)
+    method = class_wise(num_steps=2, step_size=3.2)
     plain, rounds = Plain(method), ClassWise(method, SPLIT, make_context())
     notes = rounds.run()
 
-    plan = ClassWise(method, SPLIT, make_context())  # its trace is empty: the order of the first round
-    deltas = torch.zeros(NUM_CLASSES, *plain.images.shape[1:])
-    losses = []
-    for step in range(method.steps_per_round):
-        rows = plan.model_rows(step)
-        losses.append(plain.train_on(rows, deltas[plain.labels[rows]]))
+    plan = ClassWise(method, SPLIT, make_context())  # for the order of the images only
     subset = torch.from_numpy(plan._subset)
     assert len(subset) == 72
     size, count = plan._batches(len(subset))
     assert (size, count) == (32, 2), "the smaller last batch is dropped"
-    order = plan._shuffled(plan._subset, "noise order", 0)
-    for part in range(count):
-        rows = plan._rows(order, part, size)
-        labels = plain.labels[rows]
-        moved = plain.improved(rows, deltas[labels])
-        for number in range(NUM_CLASSES):
-            assert (labels == number).any()
-            deltas[number] = moved[labels == number].mean(dim=0).clamp(-plain.epsilon, plain.epsilon)
+    deltas = torch.zeros(NUM_CLASSES, *plain.images.shape[1:])
+    for number, line in enumerate(notes["trace"]):
+        losses = []
+        for step in range(number * method.steps_per_round, (number + 1) * method.steps_per_round):
+            rows = plan.model_rows(step)
+            losses.append(plain.train_on(rows, deltas[plain.labels[rows]]))
+        order = plan._shuffled(plan._subset, "noise order", number)
+        for part in range(count):
+            rows = plan._rows(order, part, size)
+            labels = plain.labels[rows]
+            moved = plain.improved(rows, deltas[labels])
+            for label in sorted(set(labels.tolist())):
+                deltas[label] = moved[labels == label].mean(dim=0).clamp(-plain.epsilon, plain.epsilon)
+        assert line["model_loss"] == pytest.approx(np.mean(losses), rel=0.01)
+        accuracy = plain.accuracy(subset, deltas[plain.labels[subset]])
+        assert line["accuracy"] == pytest.approx(100 * accuracy, abs=3)
 
-    assert notes["trace"][0]["model_loss"] == pytest.approx(np.mean(losses), rel=0.01)
-    expected_accuracy = 100 * plain.accuracy(subset, deltas[plain.labels[subset]])
-    assert notes["trace"][0]["accuracy"] == pytest.approx(expected_accuracy, abs=3)
     expected = (deltas * 255).permute(0, 2, 3, 1).numpy()
     found = rounds.noise.numpy() / rounds.grid.per_level
     assert np.mean(np.abs(found - expected) < 0.01) >= 0.995
@@ -231,7 +231,7 @@ def test_class_wise_noise_is_that_of_the_published_rounds() -> None:
     assert np.abs(found).max() > 1
 
 
-def test_the_check_is_the_surrogates_accuracy_in_evaluation_mode_on_what_was_made() -> None:
+def test_the_check_is_of_the_surrogate_in_evaluation_mode_on_what_was_made() -> None:
     for make, engine in ((sample_wise, SampleWise), (class_wise, ClassWise)):
         rounds = engine(make(max_rounds=1, steps_per_round=3), SPLIT, make_context())  # type: ignore[arg-type]
         (line,) = rounds.run()["trace"]
@@ -242,8 +242,10 @@ def test_the_check_is_the_surrogates_accuracy_in_evaluation_mode_on_what_was_mad
         units = torch.from_numpy(SPLIT.images)[rows].float() * rounds.grid.per_level + rounds.noise_of(rows)
         with torch.no_grad():
             logits = model.eval()((units / rounds.grid.white).permute(0, 3, 1, 2))
-        right = int((logits.argmax(dim=1) == torch.from_numpy(SPLIT.labels)[rows]).sum())
+        labels = torch.from_numpy(SPLIT.labels)[rows]
+        right = int((logits.argmax(dim=1) == labels).sum())
         assert line["accuracy"] == pytest.approx(100 * right / len(rows), abs=1e-5)
+        assert line["loss"] == pytest.approx(float(functional.cross_entropy(logits, labels)), rel=1e-3)
 
 
 def test_sample_wise_batches_are_in_order_and_start_anew_with_a_smaller_one_at_the_end() -> None:
@@ -306,10 +308,13 @@ def test_every_round_takes_the_part_in_another_order() -> None:
 
 
 def test_a_class_without_images_keeps_its_noise() -> None:
-    layer = layer_of(craft(class_wise(), num_classes=4))
-    assert len(layer.levels) == 4
-    assert not layer.levels[3].any()
-    assert layer.levels[:3].any(axis=(1, 2, 3)).all()
+    assert not layer_of(craft(class_wise(), num_classes=4)).levels[3].any()
+    rounds = ClassWise(class_wise(random_start=True), SPLIT, make_context(num_classes=4))
+    start = rounds.noise.clone()
+    rounds.run()
+    unchanged = (rounds.noise == start).flatten(1).all(dim=1)
+    assert unchanged.tolist() == [False, False, False, True]
+    assert start[3].any()
 
 
 # --- the result ------------------------------------------------------------------------------------------------
@@ -415,9 +420,9 @@ def test_class_wise_too_whatever_is_done_together() -> None:
 
 @both_kinds
 def test_the_number_of_threads_changes_nothing(make: Callable[..., Method]) -> None:
-    one = craft(make())
+    one = craft(make(steps_per_round=2, num_steps=1))
     torch.set_num_threads(2)
-    two = craft(make())
+    two = craft(make(steps_per_round=2, num_steps=1))
     assert torch.get_num_threads() == 2
     assert same(one, two)
 
@@ -538,10 +543,13 @@ def small_chunks(make: Callable[..., Method], checkpoint: Checkpoint) -> Crafted
 
 
 @both_kinds
-@pytest.mark.parametrize("saved", [True, False], ids=["after-saving", "before-saving"])
-@pytest.mark.parametrize("every_chunk", [True, False], ids=["every-chunk", "every-phase"])
+@pytest.mark.parametrize(
+    ("every_chunk", "saved"),
+    [(True, True), (True, False), (False, True)],
+    ids=["every-chunk-after-saving", "every-chunk-before-saving", "every-phase-after-saving"],
+)
 def test_interrupted_at_any_checkpoint_and_resumed_the_result_is_the_same(
-    make: Callable[..., Method], saved: bool, every_chunk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Method], every_chunk: bool, saved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if every_chunk:
         monkeypatch.setattr("ule_datasets.crafting.error_minimizing.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
@@ -594,7 +602,9 @@ def test_interrupted_again_and_again_it_still_ends_with_the_same_result(
     for _ in range(10 if make is sample_wise else 8):
         with pytest.raises(KeyboardInterrupt):
             small_chunks(make, Stopping(inner, at=1, saved=True))
-    assert same(small_chunks(make, Stopping(inner, at=1, saved=True)), small_chunks(make, MemoryCheckpoint()))
+    last = Stopping(inner, at=99, saved=True)
+    assert same(small_chunks(make, last), small_chunks(make, MemoryCheckpoint()))
+    assert last.count == 0, "all was done"
 
 
 class Counting(MemoryCheckpoint):

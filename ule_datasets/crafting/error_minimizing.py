@@ -133,11 +133,7 @@ class _Rounds(ABC):
             totals += self.surrogate.step(self._inputs(self._units(rows) + self.noise_of(rows)), self.labels[rows])
             count += len(rows)
         loss, correct = (totals / count).tolist()
-        if not math.isfinite(loss):
-            raise InputError(
-                f"{self.method.title}: the surrogate's loss is not finite in round {len(self.trace) + 1}; "
-                "a smaller learning_rate or gradient_clip helps"
-            )
+        self._check_finite(loss)
         self.model_record = {"loss": loss, "accuracy": 100 * correct}
         self.phase, self.position = "noise", 0
         self._save()
@@ -152,6 +148,7 @@ class _Rounds(ABC):
             if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                 self._save()
         right, losses = self.judged(frozen)
+        self._check_finite(float(losses.double().sum()))
         self.trace.append(self._record(self._accuracy(right), float(losses.double().mean())))
         self.phase, self.position = "model", 0
         self._save()
@@ -161,6 +158,13 @@ class _Rounds(ABC):
             f"loss {last['loss']:.3f} ({last['model_loss']:.3f} while it was trained); "
             f"noise {last['mean_abs']:.2f}/255 on average, {last['at_bound']:.0f} % at the bound"
         )
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise InputError(
+                f"{self.method.title}: the surrogate's loss is not finite in round {len(self.trace) + 1}; "
+                "a smaller learning_rate or gradient_clip helps"
+            )
 
     def _accuracy(self, right: Tensor) -> float:
         """Share of right answers (0 .. 1), averaged as the method says."""
@@ -320,10 +324,13 @@ class SampleWise(_Rounds):
         return noise.to(self.device)
 
     def model_rows(self, step: int) -> Tensor:
-        """Batches in order, the last one of a pass smaller; the next pass starts anew."""
+        """Batches in order, the last one of a pass smaller; the next pass starts anew.
+
+        A single image left over takes the one before it along: batch statistics need two.
+        """
         count, size = len(self.images), self.method.surrogate.batch_size
         first = step % -(-count // size) * size
-        return torch.arange(first, min(first + size, count), device=self.device)
+        return torch.arange(max(0, min(first, count - 2)), min(first + size, count), device=self.device)
 
     def parts(self, position: int) -> range:
         """By their first image."""

@@ -64,6 +64,11 @@ class SurrogateSettings:
     def __post_init__(self) -> None:
         if self.batch_size < 2:
             raise InputError(f"SurrogateSettings: batch_size is {self.batch_size}, must be at least 2")
+        if not 0 < self.gradient_clip < math.inf:
+            raise InputError(f"SurrogateSettings: gradient_clip is {self.gradient_clip}, must be above 0")
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"SurrogateSettings: {name} is {getattr(self, name)}, must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
