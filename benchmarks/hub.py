@@ -47,7 +47,10 @@ PUSH_PLAIN = (
 )
 LOAD_PLAIN = ("import datasets; datasets.disable_progress_bars()", "datasets.load_dataset({plain!r}, split='train')")
 LOAD_OURS = ("import datasets; datasets.disable_progress_bars()", "datasets.load_dataset({ours!r}, split='train')")
-LOAD_DIRECT = ("import ule_datasets, ule_datasets.loading, huggingface_hub.hf_api, pyarrow.parquet", "ule_datasets.load({ours!r})")
+LOAD_DIRECT = (
+    "import ule_datasets.loading, huggingface_hub.hf_api, pyarrow.parquet",
+    "ule_datasets.load({ours!r})",
+)
 
 
 def main() -> int:

@@ -28,11 +28,12 @@ class FoundPerturbation:
         """In what a dataset that was built from it differs from the published one: nothing, if both are right."""
         if self.published is None or self.published.recipe_digest != built.recipe_digest:
             return []
+        ours = {name: split.digest for name, split in built.splits.items()}
         return [
-            f"FAILED {name}: pixels and labels have digest {built.splits[name].digest}, "
+            f"FAILED {name}: pixels and labels have digest {ours.get(name, '(there is no such split)')}, "
             f"those of {self.repository} have {split.digest}"
             for name, split in self.published.splits.items()
-            if built.splits[name].digest != split.digest
+            if ours.get(name) != split.digest
         ]
 
     def proof(self, built: Manifest) -> str:

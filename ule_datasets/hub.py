@@ -16,7 +16,7 @@ from ule_datasets.errors import InputError
 from ule_datasets.progress import Reporter
 
 PREFIX = "hub:"
-REPOSITORY = re.compile(r"(?:hub:)?([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")
+REPOSITORY = re.compile(r"(?:hub:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*?)(?:@([\w./-]+))?")
 """``OWNER/NAME[@REVISION]``, with or without ``hub:`` before it."""
 PASSING = frozenset({408, 409, 412, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed a little later."""
@@ -108,9 +108,10 @@ def status_of(error: Exception) -> int | None:
 
 
 def first_line(error: Exception) -> str:
-    """The beginning of an error's message, or its name."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """What an error says: the server's words, else the first line that says something, else its name."""
+    words = getattr(error, "server_message", None)
+    lines = [line for line in str(words or error).splitlines() if line.strip() and "Request ID" not in line]
+    return lines[0].strip() if lines else type(error).__name__
 
 
 def patiently(action: Callable[[], Result], *, what: str, reporter: Reporter) -> Result:
@@ -122,10 +123,11 @@ def patiently(action: Callable[[], Result], *, what: str, reporter: Reporter) ->
     for attempt in range(TRIES):
         try:
             return action()
-        except (http_error(), ConnectionError, TimeoutError) as error:
+        except (http_error(), ConnectionError, TimeoutError, RuntimeError) as raised:
+            error = _underlying(raised)
             status = status_of(error)
             if status is not None and status not in PASSING:
-                raise
+                raise error from raised
             reason = f"the Hub answers {status}" if status else f"no answer ({first_line(error)})"
             if attempt == TRIES - 1:
                 raise InputError(f"{what}: {reason}; the same command continues where it stopped") from error
@@ -133,6 +135,15 @@ def patiently(action: Callable[[], Result], *, what: str, reporter: Reporter) ->
             reporter.say(f"{what}: {reason}; trying again in {seconds:.0f} s")
             time.sleep(seconds)
     raise AssertionError("unreachable")
+
+
+def _underlying(raised: Exception) -> Exception:
+    """The error behind one that the client wraps in a ``RuntimeError`` when its own patience has ended."""
+    if not isinstance(raised, RuntimeError):
+        return raised
+    if isinstance(raised.__cause__, (http_error(), ConnectionError, TimeoutError)):
+        return raised.__cause__
+    raise raised
 
 
 def _told_to_wait(error: Exception) -> float | None:

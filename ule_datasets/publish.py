@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 CARD = "README.md"
+NAMING = (CARD, "croissant.json")
+"""Files that name the repository which they stand in."""
 WITHOUT_IMAGES = (PERTURBATION, "recipe.json", "craft.json")
 """What is published as it is when images are not; card and figures are made anew without them."""
 KEPT = (".gitattributes",)
@@ -242,7 +244,9 @@ class _State:
         if published["name"] != plan.manifest.name:
             raise InputError(f"{plan.repo_id} holds {published['name']}, not {plan.manifest.name}")
         if [file.path for file in missing] == [MANIFEST] and not extra:
-            return _reproducible(published) == _reproducible(json.loads(plan.manifest.to_json()))
+            ours = json.loads(plan.manifest.to_json())
+            if _reproducible(published) == _reproducible(ours):
+                return True
         if plan.tag is not None and plan.tag in self.tags:
             raise InputError(
                 f"{plan.repo_id} has had a version {plan.manifest.version} with other content "
@@ -286,17 +290,24 @@ def _shards_and_all(folder: Path, manifest: Manifest) -> list[PlannedFile]:
 
 
 def _described(files: Sequence[PlannedFile], manifest: Manifest, repo_id: str) -> tuple[Manifest, list[PlannedFile]]:
-    """The files with a card that names this repository, and a manifest that has that card's digest."""
-    before = next(file for file in files if file.path == CARD)
-    text = before.content.decode() if isinstance(before.content, bytes) else before.content.read_text(encoding="utf-8")
-    card = PlannedFile.of(CARD, text.replace(f"{NAMESPACE}/{manifest.name}", repo_id).encode())
+    """The files with a card that names this repository, and a manifest that has their digests."""
+    renamed = {
+        file.path: _with_name(file, f"{NAMESPACE}/{manifest.name}", repo_id) for file in files if file.path in NAMING
+    }
     records = tuple(
-        FileRecord(path=CARD, size=card.size, sha256=card.sha256) if record.path == CARD else record
+        FileRecord(path=record.path, size=renamed[record.path].size, sha256=renamed[record.path].sha256)
+        if record.path in renamed
+        else record
         for record in manifest.files
     )
     manifest = dataclasses.replace(manifest, files=records)
-    others = [file for file in files if file.path != CARD]
-    return manifest, [*others, card, PlannedFile.of(MANIFEST, manifest.to_json().encode())]
+    others = [file for file in files if file.path not in renamed]
+    return manifest, [*others, *renamed.values(), PlannedFile.of(MANIFEST, manifest.to_json().encode())]
+
+
+def _with_name(file: PlannedFile, usual: str, repo_id: str) -> PlannedFile:
+    text = file.content.decode() if isinstance(file.content, bytes) else file.content.read_text(encoding="utf-8")
+    return PlannedFile.of(file.path, text.replace(usual, repo_id).encode())
 
 
 def _without_images(recipe: Recipe, folder: Path, manifest: Manifest) -> list[PlannedFile]:
@@ -346,6 +357,8 @@ def _check_card(plan: Plan, reporter: Reporter) -> None:
     card = RepoCard(text, ignore_metadata_errors=True)
     try:
         patiently(lambda: card.validate(repo_type="dataset"), what="checking the card", reporter=reporter)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"the Hub refuses the card: {' '.join(str(error).split())}") from error
 
@@ -399,6 +412,9 @@ def _bring_up(api: HfApi, plan: Plan, state: _State, reporter: Reporter) -> _Sta
     def commit() -> None:
         nonlocal latest
         latest = _State.read(api, plan, reporter)
+        strangers = sorted(set(latest.too_many(plan)) - set(extra))
+        if strangers:
+            raise InputError(f"{plan.repo_id} was changed by somebody else meanwhile ({strangers[0]}); push again")
         left = {file.path for file in latest.lacks(plan)}
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             addition for addition in additions if addition.path_in_repo in left

@@ -344,8 +344,9 @@ class _Run:
 
 
 def resident(array: np.ndarray, device: torch.device) -> Tensor:
-    """A copy of an array on the device."""
-    return torch.from_numpy(np.array(array)).to(device)
+    """An array on the device; on a CPU it shares the array's memory where it can, so never write to it."""
+    shareable = array.flags.writeable and array.flags.c_contiguous
+    return torch.from_numpy(array if shareable else np.array(array)).to(device)
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:

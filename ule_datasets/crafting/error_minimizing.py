@@ -34,6 +34,8 @@ IMAGES_AT_ONCE = {"cpu": 128, "cuda": 1024}
 """Images that are optimised together: what fits a CPU's caches; what fills a GPU. Not part of the method."""
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """Within a phase; one is always written at its end."""
+IMAGES_TIMED = 32
+"""Of a training step, for the estimate: it should not need more memory than the work itself."""
 GPU_FLOPS = 50e12
 """What one large GPU sustains on small convolutions, for the estimate."""
 ROWS_AT_ONCE = 4096
@@ -276,11 +278,12 @@ class _Rounds(ABC):
         """Estimated seconds of a model phase and of a noise phase with its check, and FLOP of both."""
         trial = self.surrogate.copy()
         rows = self.model_rows(0)
-        inputs = self._inputs(self._units(rows))
-        model = self._median(lambda: trial.step(inputs, self.labels[rows]), 2) * self.method.steps_per_round
-        frozen = self.surrogate.frozen(self.method.precision)
         few = rows[: self.images_at_once]
         clean, labels = self._units(few), self.labels[few]
+        part = slice(0, IMAGES_TIMED)
+        step = self._median(lambda: trial.step(self._inputs(clean[part]), labels[part]), 2) / len(labels[part])
+        model = step * len(rows) * self.method.steps_per_round
+        frozen = self.surrogate.frozen(self.method.precision)
         still = torch.zeros_like(clean)
         step = self._median(lambda: self.descend(frozen, clean, still, labels, 1), 3) / len(few)
         counter = FlopCounterMode(display=False)

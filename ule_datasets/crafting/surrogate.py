@@ -48,9 +48,9 @@ class Surrogate:
         """
         self._model.train()
         with one_thread() if self._device.type == "cpu" else nullcontext():
+            self._optimiser.zero_grad()
             logits = self._model(inputs)
             loss = functional.cross_entropy(logits, labels)
-            self._optimiser.zero_grad()
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.gradient_clip)
             self._optimiser.step()
