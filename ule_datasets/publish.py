@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ule_datasets.card import NAMESPACE, write_card
 from ule_datasets.errors import InputError
+from ule_datasets.executor import available_cpus
 from ule_datasets.figures import draw_figures_without_images
 from ule_datasets.hub import first_line, http_error, patiently, readable_errors, status_of
 from ule_datasets.manifest import FILE_NAME as MANIFEST
@@ -144,7 +146,7 @@ def plan_publication(recipe: Recipe, folder: Path, options: PublishOptions, *, c
     if name != manifest.name and name in catalogue:
         what = f" ({manifest.reduced})" if manifest.reduced else ""
         raise InputError(f"--repo-id {repo_id}: {manifest.name}{what} is not the dataset that is known as {name}")
-    _check_intact(folder, manifest)
+    _check_complete(folder, manifest)
     with_images = recipe.source.licence.redistributable and not options.perturbation_only
     if with_images and "parquet" not in manifest.formats:
         raise InputError(f"{folder} has no Parquet shards, which load_dataset needs; build it with both formats")
@@ -274,12 +276,12 @@ def _reproducible(manifest: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in manifest.items() if name not in ("build", "self_sha256")}
 
 
-def _check_intact(folder: Path, manifest: Manifest) -> None:
-    """Every listed file is there with its digest."""
+def _check_complete(folder: Path, manifest: Manifest) -> None:
+    """Every listed file is there with its size; digests are compared when the client has computed them."""
     for record in manifest.files:
         path = folder / record.path
-        if not path.is_file() or file_record(path) != {"size": record.size, "sha256": record.sha256}:
-            raise InputError(f"{folder} is damaged: {record.path} is not what the manifest says; build it again")
+        if not path.is_file() or path.stat().st_size != record.size:
+            raise InputError(f"the dataset is damaged: {record.path} is not what the manifest says; build it again")
 
 
 def _shards_and_all(folder: Path, manifest: Manifest) -> list[PlannedFile]:
@@ -306,8 +308,10 @@ def _described(files: Sequence[PlannedFile], manifest: Manifest, repo_id: str) -
 
 
 def _with_name(file: PlannedFile, usual: str, repo_id: str) -> PlannedFile:
-    text = file.content.decode() if isinstance(file.content, bytes) else file.content.read_text(encoding="utf-8")
-    return PlannedFile.of(file.path, text.replace(usual, repo_id).encode())
+    content = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise _damaged(file)
+    return PlannedFile.of(file.path, content.replace(usual.encode(), repo_id.encode()))
 
 
 def _without_images(recipe: Recipe, folder: Path, manifest: Manifest) -> list[PlannedFile]:
@@ -398,7 +402,8 @@ def _bring_up(api: HfApi, plan: Plan, state: _State, reporter: Reporter) -> _Sta
         return state
     size = sum(file.size for file in missing)
     reporter.say(f"uploading {len(missing)} files ({size / 2**20:.1f} MiB) to {plan.repo_id}")
-    additions = [_addition(file) for file in missing]
+    with ThreadPoolExecutor(available_cpus()) as pool:  # hashing lets other threads run
+        additions = list(pool.map(_addition, missing))
     with reporter.phase("upload"):
         patiently(
             lambda: api.preupload_lfs_files(
@@ -439,10 +444,22 @@ def _bring_up(api: HfApi, plan: Plan, state: _State, reporter: Reporter) -> _Sta
 
 
 def _addition(file: PlannedFile) -> CommitOperationAdd:
+    """For the client, which computes the digest: the moment to see whether it is the manifest's.
+
+    Raises:
+        InputError: the file was changed after it was built.
+    """
     from huggingface_hub import CommitOperationAdd
 
     content = file.content if isinstance(file.content, bytes) else str(file.content)
-    return CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=content)
+    addition = CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=content)
+    if addition.upload_info.sha256.hex() != file.sha256:
+        raise _damaged(file)
+    return addition
+
+
+def _damaged(file: PlannedFile) -> InputError:
+    return InputError(f"the dataset is damaged: {file.path} is not what the manifest says; build it again")
 
 
 def _deletions(paths: Sequence[str]) -> list[CommitOperationDelete]:
