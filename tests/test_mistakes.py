@@ -621,11 +621,18 @@ def test_a_pickle_is_no_perturbation_and_is_never_unpickled(
     assert (tmp_path / "executed").exists(), "the pickle of this test does no harm, so the test shows nothing"
 
 
-@pytest.mark.parametrize("missing", ["no-such-file", "."], ids=["no such file", "a folder without one"])
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("no-such-file", "no such file or folder, and not OWNER/NAME on the Hub"),
+        (".", "is not an intact perturbation file: "),
+    ],
+    ids=["no such file", "a folder without one"],
+)
 def test_a_perturbation_that_is_not_there_is_refused(
-    missing: str, tiny: Tiny, refuse: Callable[..., Outcome], tmp_path: Path
+    missing: str, message: str, tiny: Tiny, refuse: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    refuse("is not an intact perturbation file: ", "ops", "--source", tiny.source, "--perturbation", tmp_path / missing)
+    refuse(message, "ops", "--source", tiny.source, "--perturbation", tmp_path / missing)
 
 
 @pytest.mark.parametrize("change", ["truncated", "a bit flipped", "a tensor of another tool"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
@@ -12,13 +10,7 @@ from ule_datasets.errors import InputError
 from ule_datasets.models import MODELS, build_model
 from ule_datasets.models.resnet import BasicBlock, ResNet18
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def num_parameters(model: nn.Module) -> int:

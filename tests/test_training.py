@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -31,12 +30,7 @@ NONE = Augmentation(crop_padding=0, flip=False)
 PROTOCOL = TrainingProtocol(model="resnet18-w8", epochs=2, augmentation=Augmentation(crop_padding=1, flip=True))
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def bright_or_dark(count: int = 96, seed: int = 0) -> TrainingData:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,7 @@ UNREACHABLE: dict[str, Any] = {"stop_accuracy": 1.0, "stop_rule": StopRule.ABOVE
 Method = ErrorMinimizing | ClasswiseErrorMinimizing
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_split(count: int = COUNT, *, size: int = 16, seed: int = 0, num_classes: int = NUM_CLASSES) -> Split:

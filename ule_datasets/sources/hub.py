@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ule_datasets import hub
@@ -18,6 +19,8 @@ def download(where: str) -> Path:
         InputError: no network and not in the cache, no such repository, or no Parquet files in it.
     """
     repository, _, revision = where.removeprefix(PREFIX).partition("@")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
+        raise InputError(f"{where!r} does not name a dataset: use hub:OWNER/NAME, {ELSEWHERE}")
     folder = hub.download(repository, revision or None, ["*.parquet", "**/*.parquet"], elsewhere=ELSEWHERE)
     if not any(folder.rglob("*.parquet")):
         raise InputError(f"{repository} has no Parquet files; download it and use --source FOLDER")
