@@ -2,10 +2,10 @@
 
     python benchmarks/digits_epsilon.py [--epsilon 8 16 24 32] [--seeds 3]
 
-Digits are black and white, so the papers' 8/255 may be too little. The rule, fixed before the runs on the card (and after
-a first look at two seeds): the smallest bound whose victims collapse, by the verdict of ``ule-verify --profile smoke``
-on the mean over the seeds, both without augmentation and with random crops. Prints a row for each bound; nothing is
-downloaded.
+Digits are black and white, so the papers' 8/255 may be too little. The rule, fixed before the runs on the card (and
+after a first look at two seeds): the smallest bound whose victims collapse, by the verdict of
+``ule-verify --profile smoke`` on the mean over the seeds, both without augmentation and with random crops. Prints a
+row for each bound; nothing is downloaded.
 """
 
 from __future__ import annotations
