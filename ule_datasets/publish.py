@@ -72,9 +72,13 @@ class PlannedFile:
             return cls(path=path, content=content, size=len(content), sha256=hashlib.sha256(content).hexdigest())
         return cls(path=path, content=content, **file_record(content))
 
+    def read(self) -> bytes:
+        """The content itself."""
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
     def blob_id(self) -> str:
         """What git calls a plain file with this content."""
-        content = self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+        content = self.read()
         return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
@@ -308,7 +312,7 @@ def _described(files: Sequence[PlannedFile], manifest: Manifest, repo_id: str) -
 
 
 def _with_name(file: PlannedFile, usual: str, repo_id: str) -> PlannedFile:
-    content = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
+    content = file.read()
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise _damaged(file)
     return PlannedFile.of(file.path, content.replace(usual.encode(), repo_id.encode()))
@@ -357,8 +361,7 @@ def _check_card(plan: Plan, reporter: Reporter) -> None:
     from huggingface_hub import RepoCard
 
     readme = next(file for file in plan.files if file.path == CARD)
-    text = readme.content.decode() if isinstance(readme.content, bytes) else readme.content.read_text(encoding="utf-8")
-    card = RepoCard(text, ignore_metadata_errors=True)
+    card = RepoCard(readme.read().decode(), ignore_metadata_errors=True)
     try:
         patiently(lambda: card.validate(repo_type="dataset"), what="checking the card", reporter=reporter)
     except InputError:
@@ -398,8 +401,6 @@ def _refusals(plan: Plan) -> Iterator[None]:
 def _bring_up(api: HfApi, plan: Plan, state: _State, reporter: Reporter) -> _State:
     """Upload what is missing, then commit everything at once; looks again before a commit is repeated."""
     missing, extra = state.lacks(plan), state.too_many(plan)
-    if not missing and not extra:
-        return state
     size = sum(file.size for file in missing)
     reporter.say(f"uploading {len(missing)} files ({size / 2**20:.1f} MiB) to {plan.repo_id}")
     with ThreadPoolExecutor(available_cpus()) as pool:  # hashing lets other threads run
@@ -412,10 +413,8 @@ def _bring_up(api: HfApi, plan: Plan, state: _State, reporter: Reporter) -> _Sta
             what="uploading",
             reporter=reporter,
         )
-    latest = state
 
     def commit() -> None:
-        nonlocal latest
         latest = _State.read(api, plan, reporter)
         strangers = sorted(set(latest.too_many(plan)) - set(extra))
         if strangers:

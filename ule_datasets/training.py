@@ -226,14 +226,14 @@ def time_run(data: TrainingData, *, protocol: TrainingProtocol, device: torch.de
     with deterministic_algorithms():
         run = _Run(data, protocol, Seed(0), device)
         batches = run.batches()
-        step = _median_seconds(lambda number: run.step(batches[number % len(batches)], number), steps, device)
-        test = _median_seconds(lambda number: run.evaluate(EVALUATION_BATCH), 3, device)
+        step = median_seconds(lambda number: run.step(batches[number % len(batches)], number), steps, device)
+        test = median_seconds(lambda number: run.evaluate(EVALUATION_BATCH), 3, device)
     rows = len(data.test_images)
     return protocol.epochs * (step * len(batches) + test * rows / min(rows, EVALUATION_BATCH))
 
 
-def _median_seconds(work: Callable[[int], Tensor], times: int, device: torch.device) -> float:
-    """Of ``work(1)``, ``work(2)``, ...; a first ``work(0)`` pays for allocations and is not counted."""
+def median_seconds(work: Callable[[int], Tensor], times: int, device: torch.device) -> float:
+    """Median of ``work(1)``, ``work(2)``, ...; a first ``work(0)`` pays for allocations and is not counted."""
     seconds = []
     for number in range(times + 1):
         started = time.perf_counter()

@@ -23,7 +23,7 @@ from ule_datasets.crafting.settings import ErrorAverage, Grid
 from ule_datasets.crafting.surrogate import FrozenSurrogate, Surrogate, products_in
 from ule_datasets.errors import InputError
 from ule_datasets.quantization import quantize
-from ule_datasets.training import describe_device, deterministic_algorithms, pick_device, resident
+from ule_datasets.training import describe_device, deterministic_algorithms, median_seconds, pick_device, resident
 
 if TYPE_CHECKING:
     from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
@@ -281,11 +281,11 @@ class _Rounds(ABC):
         few = rows[: self.images_at_once]
         clean, labels = self._units(few), self.labels[few]
         part = slice(0, IMAGES_TIMED)
-        step = self._median(lambda: trial.step(self._inputs(clean[part]), labels[part]), 2) / len(labels[part])
-        model = step * len(rows) * self.method.steps_per_round
+        step = median_seconds(lambda _: trial.step(self._inputs(clean[part]), labels[part]), 2, self.device)
+        model = step / len(labels[part]) * len(rows) * self.method.steps_per_round
         frozen = self.surrogate.frozen(self.method.precision)
         still = torch.zeros_like(clean)
-        step = self._median(lambda: self.descend(frozen, clean, still, labels, 1), 3) / len(few)
+        step = median_seconds(lambda _: self.descend(frozen, clean, still, labels, 1), 3, self.device) / len(few)
         counter = FlopCounterMode(display=False)
         with counter:
             frozen.judge(self._inputs(clean[:1]), labels[:1])
@@ -297,16 +297,6 @@ class _Rounds(ABC):
     @abstractmethod
     def work(self) -> tuple[int, int]:
         """How many image gradients and how many further forward passes of an image a noise phase and check take."""
-
-    def _median(self, work: Any, times: int) -> float:
-        seconds = []
-        for _ in range(times + 1):
-            started = time.perf_counter()
-            work()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            seconds.append(time.perf_counter() - started)
-        return statistics.median(seconds[1:])
 
 
 class SampleWise(_Rounds):
