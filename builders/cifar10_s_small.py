@@ -17,5 +17,4 @@ RECIPE = replace(
     methods=(*EM_CIFAR10_SMALL.methods, OnePixelShortcut()),
     limit_per_class=EM_CIFAR10_SMALL.limit_per_class,
     reduced=EM_CIFAR10_SMALL.reduced,
-    claims=(),
 )

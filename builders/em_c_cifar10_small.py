@@ -17,5 +17,4 @@ RECIPE = replace(
     methods=(ClasswiseErrorMinimizing(subset=1.0, surrogate=SurrogateSettings(model="convnet3-w32", batch_size=128)),),
     limit_per_class=300,
     reduced="300 training images of each class, a small surrogate (ConvNet-3 of width 32, batches of 128)",
-    claims=(),
 )

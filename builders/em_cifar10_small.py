@@ -17,5 +17,4 @@ RECIPE = replace(
     methods=(ErrorMinimizing(surrogate=SurrogateSettings(model="convnet3-w32")),),
     limit_per_class=300,
     reduced="300 training images of each class, a small surrogate (ConvNet-3 of width 32)",
-    claims=(),
 )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from builders.ops_cifar10 import RECIPE as OPS_CIFAR10
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import L0, Claim
+from ule_datasets.recipe import L0
 
 RECIPE = replace(
     OPS_CIFAR10,
@@ -13,10 +13,4 @@ RECIPE = replace(
     summary="CIFAR-10 with 3 pixels per class overwritten in every training image (One-Pixel Shortcut).",
     methods=(OnePixelShortcut(num_pixels=3),),
     budget=(L0(pixels=3),),
-    claims=(
-        Claim(id="ops-t6-k3-standard", table="6", model="resnet18", strategy="standard", accuracy=9.74),
-        Claim(id="ops-t6-k3-mixup", table="6", model="resnet18", strategy="mixup", accuracy=9.94),
-        Claim(id="ops-t6-k3-cutout", table="6", model="resnet18", strategy="cutout", accuracy=25.42),
-        Claim(id="ops-t6-k3-randaugment", table="6", model="resnet18", strategy="randaugment", accuracy=34.66),
-    ),
 )

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from builders.ops_cifar10 import RECIPE as OPS_CIFAR10
 from ule_datasets.methods.pixel_baselines import OPSColor
-from ule_datasets.recipe import Claim
 
 RECIPE = replace(
     OPS_CIFAR10,
@@ -12,5 +11,4 @@ RECIPE = replace(
     title="OPS-Color CIFAR-10",
     summary="CIFAR-10 with one pixel per image overwritten in its class's colour, where the image is farthest from it.",
     methods=(OPSColor(),),
-    claims=(Claim(id="ops-ta-ops_color", table="A", model="resnet18", strategy="standard", accuracy=85.34),),
 )

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from builders.ops_cifar10 import RECIPE as OPS_CIFAR10
 from ule_datasets.methods.pixel_baselines import OPSPosition
-from ule_datasets.recipe import Claim
 
 RECIPE = replace(
     OPS_CIFAR10,
@@ -12,5 +11,4 @@ RECIPE = replace(
     title="OPS-Position CIFAR-10",
     summary="CIFAR-10 with the pixel of each class's One-Pixel Shortcut overwritten in a random colour per image.",
     methods=(OPSPosition(),),
-    claims=(Claim(id="ops-ta-ops_position", table="A", model="resnet18", strategy="standard", accuracy=46.22),),
 )

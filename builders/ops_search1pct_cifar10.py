@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from builders.ops_cifar10 import RECIPE as OPS_CIFAR10
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import Claim
 
 RECIPE = replace(
     OPS_CIFAR10,
@@ -15,5 +14,4 @@ RECIPE = replace(
         "searched on 1 % of the images of each class."
     ),
     methods=(OnePixelShortcut(search_fraction=0.01),),
-    claims=(Claim(id="ops-tc-clean_upload-1pct", table="C", model="resnet18", strategy="standard", accuracy=32.87),),
 )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from builders.ops_cifar10 import RECIPE as OPS_CIFAR10
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut, Upload
-from ule_datasets.recipe import L0, Claim, LInf
+from ule_datasets.recipe import L0, LInf
 
 RECIPE = replace(
     OPS_CIFAR10,
@@ -16,5 +16,4 @@ RECIPE = replace(
     ),
     methods=(OnePixelShortcut(search_fraction=0.01, upload=Upload.NOISY),),
     budget=(LInf(levels=8), L0(pixels=1)),
-    claims=(Claim(id="ops-tc-noisy_upload-1pct", table="C", model="resnet18", strategy="standard", accuracy=32.1),),
 )

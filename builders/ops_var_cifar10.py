@@ -14,5 +14,4 @@ RECIPE = replace(
         "One-Pixel Shortcut (mean over variance) instead of the released code's (mean over standard deviation)."
     ),
     methods=(OnePixelShortcut(objective=Objective.MEAN_OVER_VAR),),
-    claims=(),
 )

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from builders.ops_cifar10 import RECIPE as OPS_CIFAR10
 from ule_datasets.methods.pixel_baselines import RandPix
-from ule_datasets.recipe import Claim
 
 RECIPE = replace(
     OPS_CIFAR10,
@@ -12,5 +11,4 @@ RECIPE = replace(
     title="RandPix CIFAR-10",
     summary="CIFAR-10 with one pixel per class overwritten, at a random position in a random colour.",
     methods=(RandPix(),),
-    claims=(Claim(id="ops-tb-randpix", table="B", model="resnet18", strategy="standard", accuracy=50.67, std=11.29),),
 )

@@ -1,4 +1,4 @@
-"""Work is done in order, in this process or in others, and a lost worker is said in plain words."""
+"""Work is done in order or as it comes, in this process or in others; a lost worker costs what it was doing."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ule_datasets.cli import run
-from ule_datasets.executor import LocalExecutor
+from ule_datasets.errors import InputError
+from ule_datasets.executor import EXECUTORS, LocalExecutor, Lost, open_executor
 
 
 def square(number: int) -> int:
@@ -30,6 +34,63 @@ def fail(number: int) -> int:
 
 def process_of(_: int) -> int:
     return os.getpid()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempted:
+    """A task that notes its attempts in a folder, and dies in the first few of them."""
+
+    number: int
+    folder: Path
+    deaths: int = 0
+    seconds: float = 0.0
+
+    @property
+    def attempts(self) -> list[int]:
+        """The processes that tried."""
+        return [int(line) for line in (self.folder / str(self.number)).read_text().split()]
+
+
+def attempt(task: Attempted) -> int:
+    with (task.folder / str(task.number)).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(task.seconds)
+    if len(task.attempts) <= task.deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task.number * task.number
+
+
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+def tensor_of(seed: int) -> object:
+    import torch
+
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(seed)
+    left, right = torch.randn(2, 64, 64, generator=generator)
+    return left @ right
+
+
+def double(array: np.ndarray) -> np.ndarray:
+    array *= 2
+    return array
+
+
+def fail_unpicklably(_: int) -> None:
+    raise ValueError("holds a lock", threading.Lock())
+
+
+def give_a_lock(_: int) -> object:
+    return threading.Lock()
+
+
+def gone(processes: list[int]) -> bool:
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{process}").exists() for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(Path(f"/proc/{process}").exists() for process in processes)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -93,7 +154,111 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     assert workers
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    assert gone(workers)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_unordered_gives_every_result_with_its_index(workers: int) -> None:
+    with LocalExecutor(workers) as executor:
+        assert sorted(executor.unordered(square, range(7))) == [(n, n * n) for n in range(7)]
+        assert list(executor.unordered(square, [])) == []
+
+
+def test_unordered_gives_what_is_ready_first_and_uses_a_process_for_each(tmp_path: Path) -> None:
+    tasks = [Attempted(number=n, folder=tmp_path, seconds=seconds) for n, seconds in enumerate([1.5, 0.0, 0.0])]
+    with LocalExecutor(2) as executor:
+        assert list(executor.unordered(attempt, tasks)) == [(1, 1), (2, 4), (0, 0)]
+    assert len({task.attempts[0] for task in tasks} | {os.getpid()}) == 4
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_results_of_torch_are_the_same_anywhere() -> None:
+    import torch
+
+    with LocalExecutor(1) as here, LocalExecutor(2) as elsewhere:
+        expected, results = dict(here.unordered(tensor_of, [0, 1])), dict(elsewhere.unordered(tensor_of, [0, 1]))
+    assert all(torch.equal(results[index], expected[index]) for index in range(2))  # type: ignore[arg-type]
+
+
+def test_a_task_larger_than_any_pipe_arrives_and_stays_as_it_was_here() -> None:
+    array = np.arange(2**20, dtype=np.int64)
+    with LocalExecutor(1, isolated=True) as executor:
+        [(_, result)] = executor.unordered(double, [array])
+    assert np.array_equal(result, 2 * np.arange(2**20))  # type: ignore[arg-type]
+    assert array[-1] == 2**20 - 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_lost_worker_is_tried_again_or_given_up_and_the_rest_is_unharmed(workers: int, tmp_path: Path) -> None:
+    tasks = [Attempted(number=n, folder=tmp_path, deaths=deaths) for n, deaths in enumerate([0, 1, 9, 0, 2])]
+    lost: list[int] = []
+    with LocalExecutor(workers, isolated=True) as executor:
+        results = dict(executor.unordered(attempt, tasks, attempts=3, on_lost=lambda task: lost.append(task.number)))
+    assert results == {
+        0: 0, 1: 1, 3: 9, 4: 16,
+        2: Lost(reason="its process was killed (signal 9), perhaps for want of memory"),
+    }  # fmt: skip
+    assert sorted(lost) == [1, 2, 2, 2, 4, 4]
+    assert [len(task.attempts) for task in tasks] == [1, 2, 3, 1, 3]
+
+
+def test_a_process_that_leaves_by_itself_is_lost_too() -> None:
+    with LocalExecutor(2) as executor:
+        results = dict(executor.unordered(leave, [0, 3], attempts=1))
+    assert results == {code: Lost(reason=f"its process ended by itself (exit code {exit_code})")
+                       for code, exit_code in enumerate([0, 3])}  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_in_a_task_is_not_tried_again_and_ends_the_others(workers: int, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no ") as raised, LocalExecutor(workers) as executor:
+        list(executor.unordered(fail, range(4)))
+    assert str(raised.value) in ("no 0", "no 1")
+    with LocalExecutor(2) as executor:
+        long = Attempted(number=1, folder=tmp_path, seconds=600)
+        with pytest.raises(ZeroDivisionError) as caught:
+            list(executor.unordered(attempt_or_divide, [long, tmp_path / "1"]))
+        assert gone(long.attempts)
+    assert "attempt_or_divide" in "".join(caught.value.__notes__)
+
+
+def attempt_or_divide(task: Attempted | Path) -> float:
+    """Run an attempt, or divide by zero once there is one."""
+    if isinstance(task, Attempted):
+        return attempt(task)
+    while not task.exists() or not task.read_text():
+        time.sleep(0.05)
+    return 1 / 0
+
+
+def test_what_cannot_be_pickled_is_said_and_not_taken_for_a_lost_worker() -> None:
+    with LocalExecutor(2) as executor:
+        with pytest.raises(RuntimeError, match=r"ValueError: .*holds a lock"):
+            list(executor.unordered(fail_unpicklably, [1, 2]))
+        with pytest.raises(TypeError, match="cannot pickle"):
+            list(executor.unordered(give_a_lock, [1, 2]))
+
+
+def test_leaving_early_ends_the_processes(tmp_path: Path) -> None:
+    tasks = [Attempted(number=0, folder=tmp_path), Attempted(number=1, folder=tmp_path, seconds=600)]
+    tasks.append(Attempted(number=2, folder=tmp_path, seconds=600))
+    with LocalExecutor(2) as executor:
+        results = executor.unordered(attempt, tasks)
+        assert next(results) == (0, 0)
+        while not all((tmp_path / str(number)).exists() and tasks[number].attempts for number in (1, 2)):
+            time.sleep(0.05)
+    assert gone(tasks[1].attempts + tasks[2].attempts)
+    assert list(results) == []
+
+
+def test_an_executor_is_opened_by_name() -> None:
+    with open_executor("local", 2) as executor:
+        assert executor.workers == 2
+        assert sorted(executor.unordered(square, [2, 3])) == [(0, 4), (1, 9)]
+    assert EXECUTORS == ("local", "ray")
+    with pytest.raises(InputError, match="no executor is called 'slurm'; there are: local, ray"):
+        open_executor("slurm", 2)
+    with pytest.raises(InputError, match="workers is 0, must be at least 1"):
+        open_executor("local", 0)
+    with pytest.raises(InputError, match="attempts is 0, must be at least 1"):
+        LocalExecutor(2).unordered(square, [1], attempts=0)

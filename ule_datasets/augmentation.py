@@ -54,18 +54,22 @@ class Augmentation:
         mirrored = torch.randint(0, 2, (count,), generator=generator)
         return Draws(offsets[0], offsets[1], mirrored if self.flip else torch.zeros_like(mirrored))
 
-    def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment a batch.
+    def move(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Crop and mirror a batch at random.
 
         Args:
             images: uint8 [B, H, W, C] on any device.
             generator: on the CPU; advanced by the same amount for every augmentation.
 
         Returns:
-            Float32 [B, C, H, W] in [0, 1], channels-last in memory, on the device of the images.
+            The same shape and type, on the device of the images.
         """
         draws = self.draw(len(images), generator)
-        return to_float(images if self.name == "none" else self.transform(images, draws))
+        return images if self.name == "none" else self.transform(images, draws)
+
+    def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The same, as float32 [B, C, H, W] in [0, 1], channels-last in memory."""
+        return to_float(self.move(images, generator))
 
     def transform(self, images: Tensor, draws: Draws) -> Tensor:
         """Apply given draws; uint8 [B, H, W, C] to the same shape and type."""

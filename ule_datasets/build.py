@@ -122,7 +122,7 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
 
 def _check_device(name: str) -> None:
     """Refuse a device that this machine does not have, before anything is done."""
-    from ule_datasets.training import pick_device
+    from ule_datasets.devices import pick_device
 
     pick_device(name)
 

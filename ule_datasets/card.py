@@ -10,6 +10,7 @@ import jinja2
 import yaml
 
 import cards
+from ule_datasets.claims import CLEAN_ACCURACY, for_dataset
 from ule_datasets.figures.sheet import Figure
 from ule_datasets.manifest import Manifest
 from ule_datasets.perturbation import NOWHERE, Overwrite, Perturbation, Support
@@ -52,6 +53,7 @@ def write_card(
         crafts=_crafts(perturbation),
         pixels=_pixels(perturbation, manifest.class_names),
         measured=cards.measured(recipe.name),
+        claims=[claim for claim in for_dataset(recipe.name) if claim.metric == CLEAN_ACCURACY],
         citations=[cards.citation(key) for key in citation_keys(recipe)],
         papers=[paper for key in citation_keys(recipe) if (paper := cards.paper(key)) is not None],
         rebuild=_rebuild_command(recipe),

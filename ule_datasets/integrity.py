@@ -15,7 +15,6 @@ from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.perturbation import Perturbation, check_budget
 from ule_datasets.progress import Reporter
 from ule_datasets.recipe import PublishedRecipe
-from ule_datasets.report import Check
 from ule_datasets.shards import file_record
 from ule_datasets.shards.parquet import schema
 from ule_datasets.shards.reading import decode_images, read_parquet_shard, read_tar_shard
@@ -24,6 +23,16 @@ from ule_datasets.split import canonical_order, order_free_digest, positions_of,
 
 SHOWN = 3
 """How many offenders a message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One integrity check."""
+
+    name: str
+    passed: bool
+    detail: str
+    """What was found; when the check failed, what is wrong."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -83,21 +83,6 @@ class SourceSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """A clean-test accuracy that a paper prints for a model trained on a dataset of ours."""
-
-    id: str
-    table: str
-    model: str
-    strategy: str
-    accuracy: float
-    """Percent, as printed."""
-    std: float | None = None
-    """Standard deviation, where the paper prints one; every other number is a single run."""
-    paper: str = "ops"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
     """What a method may use besides the images."""
 
@@ -160,7 +145,6 @@ class Recipe:
     """A trial: only the first so many training images of each class."""
     reduced: str | None = None
     """What is smaller than in the paper; printed wherever the dataset is named."""
-    claims: tuple[Claim, ...] = ()
     derived_from: str | None = None
     """The catalogue's recipe that a trial or another seed was made from."""
 
@@ -191,7 +175,7 @@ class Recipe:
         )
 
     def as_trial(self, limit_per_class: int) -> Recipe:
-        """A trial on the first images of each class: other name, no claims, and it says so."""
+        """A trial on the first images of each class: other name, and it says so."""
         if limit_per_class < 1:
             raise InputError(f"--limit {limit_per_class}: must be at least 1")
         return dataclasses.replace(
@@ -200,14 +184,8 @@ class Recipe:
             title=f"{self.title} (trial)",
             limit_per_class=limit_per_class,
             reduced=f"trial on the first {limit_per_class} training images of each class",
-            claims=(),
             derived_from=self.derived_from or self.name,
         )
-
-    @property
-    def reported(self) -> Claim | None:
-        """The headline: what the paper reports for ResNet-18 under standard training."""
-        return _headline(self.claims)
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, every method and bound with its type's name."""
@@ -241,7 +219,6 @@ class PublishedRecipe:
     limit_per_class: int | None
     source: SourceSpec
     budget: Budget
-    claims: tuple[Claim, ...]
     digest: str
 
     @classmethod
@@ -261,23 +238,13 @@ class PublishedRecipe:
                 limit_per_class=content["limit_per_class"],
                 source=_source_spec(content["source"]),
                 budget=tuple(_BOUNDS[bound["type"]](**_without_type(bound)) for bound in content["budget"]),
-                claims=tuple(Claim(**_without_type(claim)) for claim in content["claims"]),
                 digest=hashlib.sha256(text.strip().encode()).hexdigest(),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"this is not a recipe.json of ours: {error!r}") from error
 
-    @property
-    def reported(self) -> Claim | None:
-        """The headline: what the paper reports for ResNet-18 under standard training."""
-        return _headline(self.claims)
-
 
 _BOUNDS: dict[str, type[LInf | L0]] = {"LInf": LInf, "L0": L0}
-
-
-def _headline(claims: tuple[Claim, ...]) -> Claim | None:
-    return next((c for c in claims if (c.model, c.strategy) == ("resnet18", "standard")), None)
 
 
 def _without_type(content: dict[str, Any]) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import os
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,18 +17,23 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from ule_datasets.files import write_atomically
-from ule_datasets.recipe import Claim
+from ule_datasets.effect import Collapse, Comparison
+from ule_datasets.integrity import Check
 from ule_datasets.version import __version__
 
 if TYPE_CHECKING:
     import torch
 
-    from ule_datasets.effect import Effect, Judgement, Run, Summary
+    from ule_datasets.grid import GridResult, LostRun, Run
+    from ule_datasets.judging import ClaimResult, StatementResult
+    from ule_datasets.profiles import Profile
+    from ule_datasets.separability import Separability
+    from ule_datasets.studies import Studies
 
-SCHEMA = "ule-datasets report 1"
+SCHEMA = "ule-datasets report 2"
 PLOT_NAME = "accuracy.png"
 NO_MATPLOTLIB = "not drawn: install ule-datasets[plots]"
-EPOCHS_SHOWN = (1, 2, 5, 10)
+EPOCHS_SHOWN = (1, 2, 5, 10, 20, 50)
 """Columns of the table of runs, besides the last and the best epoch."""
 COLOURS = {"clean": "#2f7ed8", "poisoned": "#e0561b"}
 LABELS = {"clean": "clean control", "poisoned": "poisoned"}
@@ -35,46 +41,44 @@ INK = "#010203"
 """Stands for the text colour while the plot is drawn: the page's own in HTML."""
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One integrity check."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetPart:
+    """What a report tells about one dataset besides results."""
 
     name: str
-    passed: bool
-    detail: str
-    """What was found; when the check failed, what is wrong."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClaimResult:
-    """A number that a paper prints, and what this verification can say about it."""
-
-    claim: Claim
-    verdict: str
-    reason: str
-
-
-def not_run(claims: Iterable[Claim], reason: str) -> tuple[ClaimResult, ...]:
-    """Claims that a verification leaves open."""
-    return tuple(ClaimResult(claim=claim, verdict="not run", reason=reason) for claim in claims)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """Everything that a report tells."""
-
-    dataset: str
     version: str
     title: str
     reduced: str | None
     """What is smaller than in the paper."""
     recipe_digest: str
     perturbation_digest: str
-    manifest_digest: str
+    manifest_digest: str | None
+    """``None``: it was made in memory, exactly as the recipe says."""
     checks: tuple[Check, ...]
-    effect: Effect | None
+    unjudged: str
+    """Why its results are not compared with a paper's; empty: they are, or nothing was trained."""
+
+    @property
+    def intact(self) -> bool:
+        """Whether every integrity check passed."""
+        return all(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """Everything that a report tells."""
+
+    datasets: tuple[DatasetPart, ...]
+    profile: Profile
+    result: GridResult | None
     """``None``: only the integrity was checked."""
     claims: tuple[ClaimResult, ...]
+    statements: tuple[StatementResult, ...]
+    studies: Studies
+    separability: Mapping[str, Separability | None]
+    """By dataset; ``None``: its perturbation changes images of fewer than two classes."""
+    collapse_expected: Mapping[str, bool]
+    """By dataset: whether it is supposed to collapse under at least one strategy."""
     environment: dict[str, str]
     command: str
     date: str
@@ -82,25 +86,67 @@ class Report:
     @property
     def intact(self) -> bool:
         """Whether every integrity check passed."""
-        return all(check.passed for check in self.checks)
+        return all(part.intact for part in self.datasets)
+
+    @property
+    def refuted(self) -> tuple[str, ...]:
+        """Ids of claims and statements that were refuted, with the models and datasets that they speak of."""
+        claims = [result.claim.id for result in self.claims if result.refuted]
+        return (*claims, *(result.statement.id for result in self.statements if result.refuted))
+
+    @property
+    def unexpected(self) -> tuple[str, ...]:
+        """Datasets whose collapse was expected and showed under no strategy, not even in part, though it could.
+
+        Only where all strategies were tried that the profile usually tries.
+        """
+        found = []
+        for name, expected in self.collapse_expected.items():
+            seen = {c.collapse for c in self.comparisons if c.dataset == name}
+            tried = {c.strategy for c in self.comparisons if c.dataset == name}
+            if not tried >= set(self.profile.strategies):
+                continue
+            if expected and Collapse.NOT_SHOWN in seen and not seen & {Collapse.SHOWN, Collapse.PARTIAL}:
+                found.append(name)
+        return tuple(found)
+
+    @property
+    def lost(self) -> tuple[LostRun, ...]:
+        """Runs that are missing because their workers died."""
+        return () if self.result is None else self.result.lost
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed and, where it was measured, the effect is as expected."""
-        return self.intact and (self.effect is None or self.effect.as_expected)
+        """Whether every check passed, nothing was refuted, every run ended, and expected collapses are there."""
+        return self.intact and not self.refuted and not self.unexpected and not self.lost
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Every dataset beside its control, by model and strategy."""
+        return () if self.result is None else self.result.comparisons
 
     def to_json(self) -> str:
         """Indented JSON with everything, including what was derived from the runs."""
         content = {
             "schema": SCHEMA,
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
-            "checks": [dataclasses.asdict(check) for check in self.checks],
-            "claims": [dataclasses.asdict(result) for result in self.claims],
-            "effect": None if self.effect is None else _effect_content(self.effect),
+            "command": self.command,
+            "date": self.date,
+            "environment": self.environment,
+            "profile": dataclasses.asdict(self.profile),
             "intact": self.intact,
             "passed": self.passed,
+            "refuted": self.refuted,
+            "unexpected": self.unexpected,
+            "datasets": [{**dataclasses.asdict(part), "intact": part.intact} for part in self.datasets],
+            "separability": {k: None if v is None else dataclasses.asdict(v) for k, v in self.separability.items()},
+            "comparisons": [_comparison_content(comparison, self) for comparison in self.comparisons],
+            "claims": [_claim_content(result) for result in self.claims],
+            "statements": [dataclasses.asdict(result) for result in self.statements],
+            "analyses": dataclasses.asdict(self.studies),
+            "runs": [] if self.result is None else [_run_content(run) for run in self.result.runs],
+            "lost": [dataclasses.asdict(run) for run in self.lost],
         }
-        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +162,7 @@ def describe_environment(device: torch.device) -> dict[str, str]:
     """Hardware, system and versions that results depend on; no host name, user or path."""
     import torch
 
-    from ule_datasets.training import cpu_model, describe_device
+    from ule_datasets.devices import cpu_model, describe_device
 
     packages = ("numpy", "pillow", "pyarrow")
     return {
@@ -133,20 +179,13 @@ def describe_environment(device: torch.device) -> dict[str, str]:
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """Write report.md, report.html, accuracy.png where there is something to draw, and report.json, the last.
+    """Write report.md, report.html, plots where there is something to draw, and report.json, the last.
 
-    Each file is written atomically; a plot of an older report is removed where there is no new one.
+    Each file is written atomically.
 
     Returns:
         The path of report.html.
     """
-    plot = None if report.effect is None else draw_accuracy(report.effect)
-    if plot is None:
-        (folder / PLOT_NAME).unlink(missing_ok=True)
-    else:
-        write_atomically(folder / PLOT_NAME, plot.png)
-    for name in ("report.md", "report.html"):
-        write_atomically(folder / name, render(f"{name}.jinja", report, plot))
     write_atomically(folder / "report.json", report.to_json())
     return folder / "report.html"
 
@@ -282,50 +321,58 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _effect_content(effect: Effect) -> dict[str, Any]:
-    """Runs with every epoch, and what follows from them."""
-    return {
-        "profile": dataclasses.asdict(effect.profile),
-        "num_classes": effect.num_classes,
-        "num_train": effect.num_train,
-        "num_test": effect.num_test,
-        "chance": effect.chance,
-        "collapse_expected": effect.collapse_expected,
-        "as_expected": effect.as_expected,
-        "summary": effect.summary,
-        "separability": None if effect.separability is None else dataclasses.asdict(effect.separability),
-        "judgements": [_judgement_content(judgement) for judgement in effect.judgements],
-        "runs": [_run_content(run) for run in effect.runs],
-    }
-
-
-def _judgement_content(judgement: Judgement) -> dict[str, Any]:
+def _comparison_content(comparison: Comparison, report: Report) -> dict[str, Any]:
+    assert report.result is not None
     percentages = {
         name: {"mean": summary.mean, "sd": summary.sd, "values": summary.values}
-        for name in ("clean", "poisoned", "poisoned_train")
-        for summary in (getattr(judgement, name),)
+        for name in ("clean", "poisoned", "poisoned_best", "poisoned_train")
+        for summary in (getattr(comparison, name),)
     }
     return {
-        "augmentation": judgement.augmentation,
-        "verdict": judgement.verdict,
+        **dataclasses.asdict(comparison),
         **percentages,
-        "fully_fitted": judgement.fully_fitted,
-        "notes": judgement.notes,
+        "fully_fitted": comparison.fully_fitted,
+        "seeds": report.result.seeds,
+        "num_train": report.result.num_train[comparison.dataset],
+        "num_test": report.result.num_test,
+    }
+
+
+def _claim_content(result: ClaimResult) -> dict[str, Any]:
+    return {
+        "id": result.claim.id,
+        "verdict": result.verdict,
+        "stand_in": result.stand_in,
+        "reported": result.claim.value,
+        **dataclasses.asdict(result),
     }
 
 
 def _run_content(run: Run) -> dict[str, Any]:
     history = run.history
     accuracy = {record.epoch: record.test_accuracy for record in history.epochs}
+    fitted = history.fitted()
     return {
-        "trained_on": run.kind,
+        **dataclasses.asdict(run.cell),
         "reused": run.reused,
+        "identity": run.identity,
         "finite": history.finite,
         "last_epoch": {"epoch": history.last.epoch, "test_accuracy": history.last.test_accuracy},
+        "last_five": history.last_five,
         "best_epoch": {"epoch": history.best.epoch, "test_accuracy": history.best.test_accuracy},
         "after_epoch": {str(epoch): accuracy[epoch] for epoch in EPOCHS_SHOWN if epoch in accuracy},
+        "first_fitted_epoch": None if fitted is None else fitted.epoch,
         **dataclasses.asdict(history),
     }
+
+
+def _finite(content: Any) -> Any:
+    """JSON has no NaN: ``None`` in its place."""
+    if isinstance(content, dict):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple | set | frozenset):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _markdown_cell(value: object) -> str:

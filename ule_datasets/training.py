@@ -3,67 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
-import os
-import platform
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from ule_datasets.augmentation import Augmentation, to_float
+from ule_datasets.augmentation import to_float
+from ule_datasets.countermeasures import Mixed
+from ule_datasets.devices import describe_device, deterministic_algorithms, median_seconds, products_in, resident
 from ule_datasets.errors import InputError
+from ule_datasets.files import replacing
 from ule_datasets.models import build_model
+from ule_datasets.precision import Precision
+from ule_datasets.protocol import AdamW, TrainingProtocol
 from ule_datasets.seeds import Seed
 
 EVALUATION_BATCH = 500
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OneCycle:
-    """Half a cosine up to the peak, half a cosine down to nearly nothing; the momentum stays as it is."""
-
-    warm_up: float = 0.3
-    """Share of the steps before the peak."""
-    start: float = 1 / 25
-    """Of the peak, at the first step."""
-    end: float = 1 / 250_000
-    """Of the peak, after the last step."""
-
-    def factor(self, step: int, num_steps: int) -> float:
-        """Learning rate of a step (from 0) as a share of the peak."""
-        peak = self.warm_up * num_steps
-        if step < peak:
-            return _cosine(self.start, 1.0, step / peak)
-        return _cosine(1.0, self.end, (step - peak) / (num_steps - peak))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingProtocol:
-    """How a target model is trained: SGD on cross entropy, images in [0, 1] without normalisation."""
-
-    model: str
-    """A name in ``ule_datasets.models.MODELS``."""
-    epochs: int
-    augmentation: Augmentation
-    batch_size: int = 128
-    peak_learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: OneCycle = OneCycle()
-
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2)):
-            if getattr(self, name) < least:
-                raise InputError(f"TrainingProtocol: {name} is {getattr(self, name)}, must be at least {least}")
+WINDOWS = 5
+"""An epoch's training accuracy and displacement are noted at so many places."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -84,6 +52,26 @@ class TrainingData:
         _check("training", self.images, self.labels, self.num_classes, at_least=2)
         _check("test", self.test_images, self.test_labels, self.num_classes, at_least=1)
 
+    def digest(self) -> str:
+        """Identity of the arrays in their order: results are filed under it."""
+        hasher = hashlib.blake2b(str(self.num_classes).encode(), digest_size=16)
+        for array in (self.images, self.labels, self.test_images, self.test_labels):
+            hasher.update(f"{array.dtype} {array.shape}".encode())
+            hasher.update(np.ascontiguousarray(array).data)
+        return hasher.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """A part of an epoch."""
+
+    step: int
+    """The last step of the window, counted from 1 over the whole run."""
+    train_accuracy: float
+    """Over the window's images, as they were augmented, in training mode; percent."""
+    displacement: float
+    """Distance of the parameters from where they started, after that step."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochRecord:
@@ -94,9 +82,13 @@ class EpochRecord:
     train_loss: float | None
     """Mean over the epoch's images; ``None``: it was not finite."""
     train_accuracy: float
-    """Running average over the epoch, in training mode, on the augmented images."""
+    """Running average over the epoch, in training mode, on the augmented images; mixed labels by their weights."""
     test_accuracy: float
     """Clean test accuracy after the epoch, in evaluation mode."""
+    displacement: float | None
+    """Root of the summed squares of all trainable parameters minus their first values; ``None``: it was not finite."""
+    windows: tuple[Window, ...]
+    """The epoch in parts; empty where the loss was not finite."""
     seconds: float = field(compare=False)
 
 
@@ -110,6 +102,10 @@ class RunHistory:
     """Name of the hardware."""
     threads: int
     """CPU threads of torch; on a CPU the last digits depend on them."""
+    ranks: int
+    """Processes that shared the run, each with a part of every batch."""
+    num_parameters: int
+    """Trainable ones."""
     epochs: tuple[EpochRecord, ...]
     """Fewer than the protocol's when the loss was not finite: training stops there."""
     seconds: float = field(compare=False)
@@ -129,6 +125,16 @@ class RunHistory:
         """The (first) epoch with the best test accuracy: chosen by looking at the test set, never the headline."""
         return max(self.epochs, key=lambda record: record.test_accuracy)
 
+    @property
+    def last_five(self) -> float:
+        """Mean clean test accuracy of the last five epochs."""
+        last = self.epochs[-5:]
+        return sum(record.test_accuracy for record in last) / len(last)
+
+    def fitted(self, threshold: float = 90.0) -> EpochRecord | None:
+        """The first epoch whose training accuracy (percent) reached the threshold."""
+        return next((record for record in self.epochs if record.train_accuracy >= threshold), None)
+
     def to_json(self) -> str:
         """Indented JSON; strict, because a loss that is not finite is ``null``."""
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
@@ -142,44 +148,12 @@ class RunHistory:
         """
         try:
             content = json.loads(text)
-            if content["protocol"] != dataclasses.asdict(protocol):
+            if content["protocol"] != protocol.content():
                 raise ValueError(f"it has another protocol, {content['protocol']}")
-            epochs = tuple(EpochRecord(**record) for record in content["epochs"])
+            epochs = tuple(_epoch(record) for record in content["epochs"])
             return cls(**{**content, "protocol": protocol, "epochs": epochs})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"this is not the history of such a run: {error!r}") from error
-
-
-def pick_device(name: str) -> torch.device:
-    """The device for ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:INDEX``.
-
-    Raises:
-        InputError: it is none of these, or this machine does not have it.
-    """
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    allowed = ["auto", "cpu", *(["cuda"] if available else []), *(f"cuda:{i}" for i in range(available))]
-    if name not in allowed:
-        raise InputError(f"device {name!r}: on this machine it can be {', '.join(allowed)}")
-    if name == "auto":
-        name = "cuda" if available else "cpu"
-    return torch.device(name)
-
-
-def describe_device(device: torch.device) -> str:
-    """The hardware's name, e.g. ``AMD EPYC 7763 (CPU)`` or ``NVIDIA H200``."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{cpu_model()} (CPU)"
-
-
-def cpu_model() -> str:
-    """The processor's name, as far as the system tells it."""
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def train(
@@ -189,12 +163,15 @@ def train(
     seed: int,
     device: torch.device,
     on_epoch: Callable[[EpochRecord], None],
+    start: Path | None = None,
+    weights: Path | None = None,
 ) -> RunHistory:
     """Train a new model and test it after every epoch.
 
-    The seed fixes initialisation, order and augmentation independently of each other and of the data, so
-    runs on different data with one seed are paired. Repeating a run on the same device and number of threads
-    gives the same history. No global random state is used or changed.
+    The seed fixes initialisation, order, augmentation, attack and dropout independently of each other and of
+    the data, so runs on different data with one seed are paired. Repeating a run on the same device and number of
+    threads gives the same history. Torch's global random state is left as it was. Inside a process group of torch
+    the processes share every batch, with batch normalisation over each one's own part.
 
     Args:
         data: copied to the device once.
@@ -202,20 +179,29 @@ def train(
         seed: any integer.
         device: where to train.
         on_epoch: called after every epoch.
+        start: a file of weights to start from instead of random ones (``protocol.start`` names it in the result).
+        weights: where the trained weights go; ``None``: they are not kept.
+
+    Raises:
+        InputError: the model is unknown, or ``start`` does not hold its weights.
     """
-    with deterministic_algorithms():
-        run = _Run(data, protocol, Seed(seed), device)
+    with _repeatable(protocol.precision, device):
+        run = _Run(data, protocol, Seed(seed), device, start)
         started, records = time.perf_counter(), []
         for epoch in range(1, protocol.epochs + 1):
             records.append(run.epoch(epoch))
             on_epoch(records[-1])
             if records[-1].train_loss is None:
                 break
+        if weights is not None and run.rank == 0:
+            save_weights(run.model, weights)
     return RunHistory(
         protocol=protocol,
         seed=seed,
         device=describe_device(device),
         threads=torch.get_num_threads(),
+        ranks=run.ranks,
+        num_parameters=sum(parameter.numel() for parameter in run.model.parameters()),
         epochs=tuple(records),
         seconds=time.perf_counter() - started,
     )
@@ -223,8 +209,8 @@ def train(
 
 def time_run(data: TrainingData, *, protocol: TrainingProtocol, device: torch.device, steps: int = 7) -> float:
     """Seconds that a run of this protocol will take, from the median of a few real steps and test batches."""
-    with deterministic_algorithms():
-        run = _Run(data, protocol, Seed(0), device)
+    with _repeatable(protocol.precision, device):
+        run = _Run(data, protocol, Seed(0), device, None)
         batches = run.batches()
         step = median_seconds(lambda number: run.step(batches[number % len(batches)], number), steps, device)
         test = median_seconds(lambda number: run.evaluate(EVALUATION_BATCH), 3, device)
@@ -232,130 +218,207 @@ def time_run(data: TrainingData, *, protocol: TrainingProtocol, device: torch.de
     return protocol.epochs * (step * len(batches) + test * rows / min(rows, EVALUATION_BATCH))
 
 
-def median_seconds(work: Callable[[int], Tensor], times: int, device: torch.device) -> float:
-    """Median of ``work(1)``, ``work(2)``, ...; a first ``work(0)`` pays for allocations and is not counted."""
-    seconds = []
-    for number in range(times + 1):
-        started = time.perf_counter()
-        work(number)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write parameters and buffers as safetensors."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(path) as partial:
+        safetensors.torch.save_file(state, partial)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill a model with what ``save_weights`` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, or of another model.
+    """
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} does not hold the weights of this model: {str(error).splitlines()[0]}") from error
 
 
 @contextmanager
-def deterministic_algorithms() -> Iterator[None]:
-    """Let torch use only algorithms that repeat; restores its settings afterwards."""
-    enabled, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    benchmark = torch.backends.cudnn.benchmark
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats only with this, read when it starts
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    try:
+def _repeatable(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Kernels that repeat, the protocol's numbers, and a random state of our own."""
+    devices = [device] if device.type == "cuda" else []
+    with deterministic_algorithms(), products_in(precision), torch.random.fork_rng(devices=devices):
         yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-        torch.backends.cudnn.benchmark = benchmark
 
 
 class _Run:
-    """The state of one run: data and model on the device, the optimiser, the three random streams."""
+    """The state of one run: data and model on the device, the optimiser, the random streams."""
 
-    def __init__(self, data: TrainingData, protocol: TrainingProtocol, seed: Seed, device: torch.device) -> None:
+    def __init__(
+        self, data: TrainingData, protocol: TrainingProtocol, seed: Seed, device: torch.device, start: Path | None
+    ) -> None:
         self._protocol, self._device = protocol, device
+        grouped = distributed.is_available() and distributed.is_initialized()
+        self.ranks, self.rank = (distributed.get_world_size(), distributed.get_rank()) if grouped else (1, 0)
+        own = (self.rank,) if grouped else ()
         self._images, self._labels = resident(data.images, device), resident(data.labels, device)
         self._test_images, self._test_labels = (resident(a, device) for a in (data.test_images, data.test_labels))
-        self._model = build_model(protocol.model, data.num_classes, seed=seed.integer32("initialisation")).to(device)
-        self._model.to(memory_format=torch.channels_last)
-        self._optimiser = torch.optim.SGD(
-            self._model.parameters(),
-            lr=protocol.peak_learning_rate,
-            momentum=protocol.momentum,
-            weight_decay=protocol.weight_decay,
-        )
+        self.model = build_model(protocol.model, data.num_classes, seed=seed.integer32("initialisation"))
+        if start is not None:
+            load_weights(self.model, start)
+        self.model.to(device).to(memory_format=torch.channels_last)
+        self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._tensors: list[Tensor] = [parameter.detach() for parameter in self._parameters]
+        self._first = [tensor.clone() for tensor in self._tensors]
+        self._optimiser = _optimiser(self._parameters, protocol)
+        self._forward: nn.Module = self.model
+        if grouped:
+            self._forward = nn.parallel.DistributedDataParallel(self.model)
+        if protocol.compiled:
+            mode = "reduce-overhead" if device.type == "cuda" else "default"
+            self._forward = torch.compile(self._forward, mode=mode)  # type: ignore[assignment]
         self._order = torch.Generator().manual_seed(seed.integer32("order"))
-        self._augmentation = torch.Generator().manual_seed(seed.integer32("augmentation"))
+        self._augmentation = torch.Generator().manual_seed(seed.integer32("augmentation", *own))
+        self._attack = torch.Generator(device).manual_seed(seed.integer32("attack", *own))
+        torch.manual_seed(seed.integer32("dropout", *own))
 
     def epoch(self, number: int) -> EpochRecord:
         """Train on every image once and test; the device is read once, at the end."""
         started = time.perf_counter()
         batches = self.batches()
         first = (number - 1) * len(batches)
-        totals = torch.zeros(2, dtype=torch.float64, device=self._device)
-        self._model.train()
-        for index, rows in enumerate(batches):
-            totals += self.step(rows, first + index)
-        correct = self.evaluate(len(self._test_images))
-        loss, train_correct, test_correct = torch.cat([totals, correct[None]]).tolist()
+        ends = {len(batches) * part // WINDOWS for part in range(1, WINDOWS + 1)} - {0}
+        totals = torch.zeros(3, dtype=torch.float64, device=self._device)
+        states, steps = [], []
+        self.model.train()
+        for index, rows in enumerate(batches, start=1):
+            totals += self.step(rows, first + index - 1)
+            if index in ends:
+                states.append(torch.cat([self._over_ranks(totals.clone()), self._displacement()]))
+                steps.append(first + index)
+        correct = self._over_ranks(self.evaluate(len(self._test_images)))
+        *noted, (test_correct, *_) = torch.stack([*states, correct.expand(4)]).tolist()
+        loss, train_correct, seen, displacement = noted[-1]
+        finite = math.isfinite(loss) and math.isfinite(displacement)
         return EpochRecord(
             epoch=number,
-            train_loss=loss / len(self._images) if math.isfinite(loss) else None,
-            train_accuracy=100 * train_correct / len(self._images),
+            train_loss=loss / seen if finite else None,
+            train_accuracy=100 * train_correct / seen,
             test_accuracy=100 * test_correct / len(self._test_images),
+            displacement=displacement if finite else None,
+            windows=_windows(steps, noted) if finite else (),
             seconds=time.perf_counter() - started,
         )
 
     def batches(self) -> tuple[Tensor, ...]:
         """The rows of a freshly shuffled epoch, int64 on the device, batch by batch; the last may be smaller.
 
-        A single image left over joins the batch before it: batch statistics need two.
+        Batch statistics need two images in every process: where the last batch has fewer, it joins the one before.
         """
         order = _sent(torch.randperm(len(self._images), generator=self._order), self._device)
         batches = torch.split(order, self._protocol.batch_size)
-        if len(batches) > 1 and len(batches[-1]) == 1:
-            return (*batches[:-2], torch.cat(batches[-2:]))
+        if len(batches) > 1 and len(batches[-1]) < 2 * self.ranks:
+            batches = (*batches[:-2], torch.cat(batches[-2:]))
         return batches
 
     def step(self, rows: Tensor, number: int) -> Tensor:
-        """One step; summed loss and number of correct answers, float64 [2] on the device."""
-        images = self._protocol.augmentation.apply(self._images[rows], self._augmentation)
-        labels = self._labels[rows]
-        logits = self._model(images)
-        loss = functional.cross_entropy(logits, labels)
-        self._optimiser.zero_grad()
-        torch.autograd.backward(loss)
+        """One step; summed loss, number of correct answers, number of images: float64 [3] on the device."""
         num_steps = self._protocol.epochs * self._steps_per_epoch
         factor = self._protocol.schedule.factor(number, num_steps)
         for group in self._optimiser.param_groups:
-            group["lr"] = self._protocol.peak_learning_rate * factor
+            group["lr"] = self._protocol.optimiser.learning_rate * factor
+        whole, rows = len(rows), rows[self.rank :: self.ranks]
+        batch = self._batch(rows)
+        with self._autocast():
+            logits = self._forward(batch.images)
+        logits = logits.float()
+        weight, labels, other = batch.weight, batch.labels, batch.other_labels
+        losses = weight * functional.cross_entropy(logits, labels, reduction="none")
+        if self._protocol.strategy.mixing is not None:
+            losses = losses + (1 - weight) * functional.cross_entropy(logits, other, reduction="none")
+        self._optimiser.zero_grad()
+        torch.autograd.backward(losses.sum() * (self.ranks / whole))  # processes average their gradients
         self._optimiser.step()
-        correct = (logits.detach().argmax(dim=1) == labels).sum()
-        return torch.stack([loss.detach().double() * len(rows), correct.double()])
+        with torch.no_grad():
+            answers = logits.argmax(dim=1)
+            correct = weight * (answers == labels) + (1 - weight) * (answers == other)
+            count = torch.full((), len(rows), dtype=torch.float64, device=self._device)
+            return torch.stack([losses.double().sum(), correct.double().sum(), count])
+
+    def _batch(self, rows: Tensor) -> Mixed:
+        """Images and labels as the strategy makes them: crop, flip, its parts on bytes and floats, attack, mixing."""
+        strategy, generator = self._protocol.strategy, self._augmentation
+        images, labels = strategy.augmentation.move(self._images[rows], generator), self._labels[rows]
+        if strategy.on_bytes is not None:
+            images = strategy.on_bytes.apply(images, generator)
+        images = to_float(images)
+        if strategy.on_floats is not None:
+            images = strategy.on_floats.apply(images, generator)
+        if strategy.attack is not None:
+            with self._autocast():
+                images = strategy.attack.perturb(images, labels, self.model, self._attack)
+        if strategy.mixing is not None:
+            return strategy.mixing.apply(images, labels, generator)
+        return Mixed(images=images, labels=labels, other_labels=labels, weight=images.new_ones(()))
 
     @torch.no_grad()
     def evaluate(self, count: int) -> Tensor:
-        """Number of the first ``count`` test images that are classified correctly, float64 on the device."""
-        self._model.eval()
-        correct = torch.zeros((), dtype=torch.float64, device=self._device)
-        for start in range(0, count, EVALUATION_BATCH):
+        """How many of this process's share of the first ``count`` test images are right; float64 [1] on the device."""
+        if self.ranks > 1:
+            for buffer in self.model.buffers():
+                distributed.broadcast(buffer, 0)
+        self.model.eval()
+        correct = torch.zeros(1, dtype=torch.float64, device=self._device)
+        for start in range(self.rank * EVALUATION_BATCH, count, self.ranks * EVALUATION_BATCH):
             stop = min(start + EVALUATION_BATCH, count)
-            answers = self._model(to_float(self._test_images[start:stop])).argmax(dim=1)
+            with self._autocast():
+                answers = self.model(to_float(self._test_images[start:stop])).argmax(dim=1)
             correct += (answers == self._test_labels[start:stop]).sum()
         return correct
+
+    @torch.no_grad()
+    def _displacement(self) -> Tensor:
+        """Distance of the parameters from their first values, float64 [1] on the device."""
+        norms = torch._foreach_norm(torch._foreach_sub(self._tensors, self._first))
+        return torch.stack(norms).double().square().sum().sqrt()[None]
+
+    def _over_ranks(self, totals: Tensor) -> Tensor:
+        if self.ranks > 1:
+            distributed.all_reduce(totals)
+        return totals
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self._protocol.precision is Precision.BFLOAT16
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
 
     @property
     def _steps_per_epoch(self) -> int:
         count, size = len(self._images), self._protocol.batch_size
-        return count // size + (count % size > 1)
+        return max(1, count // size + (count % size >= 2 * self.ranks))
 
 
-def resident(array: np.ndarray, device: torch.device) -> Tensor:
-    """An array on the device; on a CPU it shares the array's memory where it can, so never write to it."""
-    shareable = array.flags.writeable and array.flags.c_contiguous
-    return torch.from_numpy(array if shareable else np.array(array)).to(device)
+def _optimiser(parameters: list[nn.Parameter], protocol: TrainingProtocol) -> torch.optim.Optimizer:
+    chosen = protocol.optimiser
+    if isinstance(chosen, AdamW):
+        return torch.optim.AdamW(
+            parameters, chosen.learning_rate, (chosen.beta1, chosen.beta2), weight_decay=chosen.weight_decay, fused=True
+        )
+    return torch.optim.SGD(
+        parameters, chosen.learning_rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay, fused=True
+    )
+
+
+def _windows(steps: list[int], states: list[list[float]]) -> tuple[Window, ...]:
+    """From totals at the windows' ends (loss, correct, seen, displacement) to each window's own accuracy."""
+    before, windows = (0.0, 0.0), []
+    for step, (_, correct, seen, displacement) in zip(steps, states, strict=True):
+        accuracy = 100 * (correct - before[0]) / (seen - before[1])
+        windows.append(Window(step=step, train_accuracy=accuracy, displacement=displacement))
+        before = correct, seen
+    return tuple(windows)
+
+
+def _epoch(content: dict[str, Any]) -> EpochRecord:
+    return EpochRecord(**{**content, "windows": tuple(Window(**window) for window in content["windows"])})
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     """To the device, without waiting for it."""
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
-
-
-def _cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 def _check(what: str, images: np.ndarray, labels: np.ndarray, num_classes: int, *, at_least: int) -> None:

@@ -1,214 +1,327 @@
-"""From a dataset folder to a report: prove integrity, then measure what training on it does."""
+"""From datasets to a report: prove integrity, train on them and on their clean controls, judge what papers say."""
 
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ule_datasets.build import WORKER_MODULES
-from ule_datasets.effect import PROFILES, Effect, EffectData, Profile, measure_effect
+from ule_datasets.cache import cache_folder
+from ule_datasets.claims import Claim, Regime, Statement, all_claims, for_dataset, listed, statements
+from ule_datasets.countermeasures import parse_strategy
+from ule_datasets.devices import pick_device
 from ule_datasets.errors import InputError
-from ule_datasets.executor import LocalExecutor
-from ule_datasets.folder import LOCAL_NOTE, VERIFICATION
-from ule_datasets.integrity import (
-    BuiltSplit,
-    Folder,
-    check_against_source,
-    check_content,
-    check_files,
-    open_dataset,
+from ule_datasets.executor import EXECUTORS, Executor, LocalExecutor, available_cpus, open_executor
+from ule_datasets.folder import VERIFICATION
+from ule_datasets.grid import Cell, Grid, Subject, check_controls, plan_lines, train_grid, with_controls
+from ule_datasets.judging import (
+    SHUFFLED_SETS,
+    StatementResult,
+    judge_claims,
+    judge_statements,
+    shuffle_roles,
+    slugs_of,
+    study_roles,
+    what_is_wanted,
 )
-from ule_datasets.manifest import FILE_NAME, Manifest
+from ule_datasets.manifest import FILE_NAME
+from ule_datasets.models import MODELS
+from ule_datasets.profiles import PROFILES, Profile
 from ule_datasets.progress import Reporter
-from ule_datasets.recipe import PublishedRecipe
-from ule_datasets.report import Check, Report, describe_environment, not_run, write_report
-from ule_datasets.sources import Source, read_source
-from ule_datasets.split import positions_of
-from ule_datasets.training import pick_device
+from ule_datasets.recipe import Recipe
+from ule_datasets.report import DatasetPart, Report, describe_environment, write_report
+from ule_datasets.runs import RunStore
+from ule_datasets.separability import linear_separability
+from ule_datasets.studies import STUDIES, Studies, study
+from ule_datasets.subjects import Catalogue, Examined, SourceReader, examine, make
+from ule_datasets.verdicts import Verdict
 
-CLEAN_RESNET18 = 94.01
-"""Clean test accuracy (%) that the OPS paper prints for ResNet-18 on clean CIFAR-10."""
-PROTECTED = 0.25
-"""A reported accuracy counts as a collapse up to this share of the way from chance to the clean one."""
+TRAINER_MODULES = ("ule_datasets.runs",)
+"""What a process that trains finds imported."""
+REPORTS = Path(VERIFICATION)
+"""Where the report on more than one dataset goes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyOptions:
     """What to verify, and where and how."""
 
-    folder: Path
+    folders: tuple[Path, ...] = ()
+    """Dataset folders; none: the datasets that the claims speak of."""
+    claims: str | None = None
+    """Glob of claims and statements to be run; ``None``: what the profile trains by default."""
+    claims_file: Path | None = None
+    """More claims, of the user's own."""
+    analyses: tuple[str, ...] = ()
+    """Analyses besides those that the claims need."""
+    models: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
+    """Models and strategies to train on every dataset, besides what claims need; empty: the profile's."""
     profile: str = "smoke"
     num_seeds: int | None = None
     """Runs of each kind; ``None``: as the profile says."""
     device: str = "auto"
-    workers: int = 1
+    workers: int | None = None
+    """Runs at a time; ``None``: one per CPU, on a GPU one."""
+    executor: str = "local"
+    ranks: int = 1
+    """Processes, each with a GPU where there are some, that share one run."""
+    compiled: bool = False
     integrity_only: bool = False
+    dry_run: bool = False
+    """Only say what would be trained."""
     source: str | None = None
     """The clean images; ``None``: where the build took them from on this machine, else the source's own place."""
     report: Path | None = None
-    """Folder of the report; ``None``: ``verification`` in the dataset folder."""
+    """Folder of the report; ``None``: ``verification`` in the dataset folder, or here for more than one."""
+    gpus_per_run: float = 1.0
+    """What Ray sets aside for a run on a GPU: a share where several fit on one."""
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise InputError(f"--profile {self.profile}: choose from {', '.join(PROFILES)}")
-        if self.num_seeds is not None and self.num_seeds < 1:
-            raise InputError(f"--seeds {self.num_seeds}: must be at least 1")
-        if self.workers < 1:
-            raise InputError(f"--workers {self.workers}: must be at least 1")
+        for name, number in (("--seeds", self.num_seeds), ("--workers", self.workers), ("--ranks", self.ranks)):
+            if number is not None and number < 1:
+                raise InputError(f"{name} {number}: must be at least 1")
+        if self.executor not in EXECUTORS:
+            raise InputError(f"--executor {self.executor}: choose from {', '.join(EXECUTORS)}")
+        for model in self.models:
+            if model not in MODELS:
+                raise InputError(f"--models {model}: choose from {', '.join(MODELS)}")
+        for analysis in self.analyses:
+            if analysis not in STUDIES:
+                raise InputError(f"--analyses {analysis}: choose from {', '.join(STUDIES)}")
+        for strategy in self.strategies:
+            parse_strategy(strategy)
+        if not self.folders and self.claims is None:
+            raise InputError("name a dataset, or claims with --claims (--list-claims shows them)")
 
     @property
     def report_folder(self) -> Path:
-        """Where the report and its runs go."""
-        return self.report or self.folder / VERIFICATION
+        """Where the report goes."""
+        if self.report is not None:
+            return self.report
+        return self.folders[0] / VERIFICATION if len(self.folders) == 1 else REPORTS
+
+    @property
+    def chosen(self) -> Profile:
+        """The profile."""
+        return PROFILES[self.profile]
 
 
-def verify(options: VerifyOptions, reporter: Reporter | None = None) -> Report:
-    """Check a dataset folder, train on it and on its clean control, and write the report.
+def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | None = None) -> Report | None:
+    """Check datasets, train on them and on their clean controls, judge the claims about them, and write the report.
 
-    With ``workers > 1`` call this under ``if __name__ == "__main__"``, as for any process pool.
+    With several workers call this under ``if __name__ == "__main__"``, as for any process pool.
+
+    Args:
+        options: what and how.
+        catalogue: the published recipes: only what they make is judged against a paper.
+        reporter: where progress is shown.
+
+    Returns:
+        The report; ``None`` after a dry run.
 
     Raises:
-        InputError: not a dataset, or no clean source to compare and train with.
-        DamagedManifestError: the manifest itself was changed.
+        InputError: not a dataset, no such claim, or no clean source to compare and train with.
+        DamagedManifestError: a manifest itself was changed.
     """
     reporter = reporter or Reporter()
-    manifest = Manifest.read(options.folder)
     device = pick_device(options.device)
-    with LocalExecutor(options.workers, preload=WORKER_MODULES) as executor:
-        checks, effect, recipe = _checks_and_effect(options, manifest, device, executor, reporter)
+    claims, said = _asked(options)
+    folders: tuple[Path, ...] = options.folders
+    recipes: tuple[Recipe, ...] = ()
+    if not folders:
+        folders, recipes = _at_hand(claims, said, catalogue)
+    with LocalExecutor(_readers(options), preload=WORKER_MODULES) as readers:
+        sources = SourceReader(options.source, readers, reporter)
+        examined = [
+            examine(
+                folder, sources=sources, training=not options.integrity_only, catalogue=catalogue, executor=readers,
+                reporter=reporter,
+            )
+            for folder in folders
+        ]  # fmt: skip
+        subjects = [part.subject for part in examined if part.subject is not None]
+        if not options.integrity_only:
+            made = (make(recipe, sources=sources, reporter=reporter, workers=_readers(options)) for recipe in recipes)
+            subjects += [subject for subject in made if subject is not None]
+    check_controls(subjects)
+    asked = bool(options.claims is not None or options.claims_file is not None or options.analyses)
+    about, sentences = _about(subjects)
+    if options.claims is None:
+        claims, said = (*claims, *about), sentences
+    asked_for = said if options.claims is not None else ()
+    wanted = what_is_wanted(claims, asked_for, subjects, options.chosen, analyses=options.analyses)
+    result, studies = None, Studies()
+    cells = with_controls([*_default_cells(options, subjects), *(wanted.cells if asked else ())], subjects)
+    if cells:
+        grid = Grid(
+            profile=options.chosen, subjects=tuple(subjects), cells=cells, device=device, compiled=options.compiled,
+            seeds=tuple(range(options.num_seeds or options.chosen.num_seeds)), ranks=options.ranks,
+            keep_weights=frozenset(with_controls(wanted.weights, subjects)) if asked else frozenset(),
+        )  # fmt: skip
+        if options.dry_run:
+            _show_plan(grid, claims, wanted.open, reporter)
+            return None
+        with _trainers(options, device) as executor:
+            store = RunStore(cache_folder() / "runs")
+            result = train_grid(grid, store=store, executor=executor, reporter=reporter)
+            names = wanted.studies if asked else frozenset()
+            roles = study_roles(subjects, options.chosen)
+            if names and not roles:
+                reporter.warn(
+                    f"no analysis is made: none of {', '.join(SHUFFLED_SETS)}, or of what stands for them, is here"
+                )
+            studies = study(grid, result, names, roles, store=store, executor=executor, reporter=reporter)
+    elif options.dry_run:
+        reporter.say("nothing would be trained")
+        return None
     report = Report(
-        dataset=manifest.name,
-        version=manifest.version,
-        title=recipe.title if recipe else manifest.name,
-        reduced=manifest.reduced,
-        recipe_digest=manifest.recipe_digest,
-        perturbation_digest=manifest.perturbation_digest,
-        manifest_digest=hashlib.sha256((options.folder / FILE_NAME).read_bytes()).hexdigest(),
-        checks=tuple(checks),
-        effect=effect,
-        claims=not_run(recipe.claims if recipe else (), _reason(effect)),
+        datasets=(
+            *(_part(one) for one in examined),
+            *(_part_in_memory(s) for s in subjects if s.manifest_digest is None),
+        ),
+        profile=options.chosen,
+        result=result,
+        claims=judge_claims(claims, wanted, result, subjects, studies, asked=asked),
+        statements=_told(judge_statements(said, result, subjects, studies), everything=options.claims is not None),
+        studies=studies,
+        separability={s.name: linear_separability(s.clean_images, s.poisoned_images, s.labels) for s in subjects},
+        collapse_expected={s.name: s.collapse_expected for s in subjects},
         environment=describe_environment(device),
-        command=_command(manifest.name, options),
+        command=_command(options, [one.manifest.name for one in examined]),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
     write_report(report, options.report_folder)
     return report
 
 
-def _checks_and_effect(
-    options: VerifyOptions, manifest: Manifest, device: torch.device, executor: LocalExecutor, reporter: Reporter
-) -> tuple[list[Check], Effect | None, PublishedRecipe | None]:
-    """Integrity; then, if it holds and more is wanted, the effect."""
-    checks = _said(check_files(options.folder, manifest, executor), reporter)
-    folder, more = open_dataset(options.folder, manifest)
-    checks += _said(more, reporter)
-    if folder is None:
-        return checks, None, None
-    splits, more = check_content(folder, executor, reporter)
-    checks += _said(more, reporter)
-    training = not options.integrity_only and all(check.passed for check in checks)
-    source = _find_source(options, folder, training, executor, reporter)
-    if source is not None:
-        checks += _said(check_against_source(folder, splits, source), reporter)
-    intact = all(check.passed for check in checks)
-    if options.integrity_only or not intact:
-        if not intact:
-            reporter.say("nothing was trained: the dataset is not intact")
-        return checks, None, folder.recipe
-    assert source is not None, "without a source only the integrity can be checked, which _find_source says"
-    return checks, _effect(options, folder, splits, source, device, executor, reporter), folder.recipe
+def _asked(options: VerifyOptions) -> tuple[tuple[Claim, ...], tuple[Statement, ...]]:
+    """What the user names: by pattern, or all claims of a file of the user's own."""
+    if options.claims is not None:
+        return listed(options.claims, options.claims_file)
+    if options.claims_file is None:
+        return (), ()
+    known = all_claims()
+    own = [claim for claim in listed(None, options.claims_file)[0] if claim.id not in known]
+    return tuple(own), ()
 
 
-def _find_source(
-    options: VerifyOptions, folder: Folder, training: bool, executor: LocalExecutor, reporter: Reporter
-) -> Source | None:
-    """The clean images; ``None`` where nothing will be trained and they are not at hand."""
-    spec = folder.recipe.source
-    at_hand = options.source or _remembered(options.folder) or ("digits" if spec.default_location == "digits" else None)
-    if at_hand is None and not training:
-        reporter.say("not compared with the clean source: give it with --source")
-        return None
-    location = at_hand or spec.default_location
-    if location is None:
-        raise InputError(
-            f"the clean control needs {spec.title}: say where the images are with --source, or use --integrity-only"
-        )
-    return read_source(spec, location, executor=executor, reporter=reporter)
+def _about(subjects: Sequence[Subject]) -> tuple[tuple[Claim, ...], tuple[Statement, ...]]:
+    """The claims that papers make about the datasets under verification and their controls; every statement."""
+    found: dict[str, Claim] = {}
+    for subject in subjects:
+        if not subject.unjudged:
+            for claim in (*for_dataset(subject.name), *for_dataset(subject.control)):
+                found[claim.id] = claim
+    return tuple(found.values()), tuple(statements().values())
 
 
-def _remembered(folder: Path) -> str | None:
-    """Where the build on this machine took its images from, if they are still there."""
-    note = folder / LOCAL_NOTE
-    if not note.exists():
-        return None
-    location = json.loads(note.read_text(encoding="utf-8")).get("source")
-    is_place = isinstance(location, str) and (location.startswith("hub:") or Path(location).exists())
-    return location if is_place else None
+def _at_hand(
+    claims: Sequence[Claim], said: Sequence[Statement], catalogue: Catalogue
+) -> tuple[tuple[Path, ...], tuple[Recipe, ...]]:
+    """The datasets that claims and statements speak of: folders in ./datasets, and recipes to be made in memory."""
+    names: dict[str, None] = {}
+    for claim in claims:
+        analysis = claim.regime is Regime.ANALYSIS
+        names.update(dict.fromkeys(shuffle_roles(claim) if analysis else (claim.train_dataset,)))
+    for statement in said:
+        names.update((dataset, None) for dataset, _, _ in slugs_of(statement))
+    known = [name for name in names if name in catalogue]
+    if not known and names:  # clean images only: any dataset brings its control
+        sources = {
+            recipe.source.name: recipe.name for recipe in reversed(list(catalogue.values())) if recipe.reduced is None
+        }
+        known = [sources[name] for name in names if name in sources]
+    built = {name: Path("datasets") / name for name in known if (Path("datasets") / name / FILE_NAME).exists()}
+    return tuple(built.values()), tuple(catalogue[name] for name in known if name not in built)
 
 
-def _effect(
-    options: VerifyOptions, folder: Folder, splits: dict[str, BuiltSplit], source: Source, device: torch.device,
-    executor: LocalExecutor, reporter: Reporter,
-) -> Effect:  # fmt: skip
-    """Train on the dataset and on its clean control."""
-    if "test" not in splits:
-        raise InputError(f"{folder.root} has no test split to measure on: use --integrity-only")
-    profile: Profile = PROFILES[options.profile]
-    train, test = splits["train"], splits["test"]
-    data = EffectData(
-        poisoned_images=train.images,
-        clean_images=source.train.images[positions_of(train.keys, source.train.keys)],
-        labels=train.labels,
-        test_images=test.images,
-        test_labels=test.labels,
-        num_classes=len(folder.manifest.class_names),
-        flippable=folder.recipe.source.flippable,
-        fingerprint="/".join(record.digest for record in folder.manifest.splits.values()),
+def _default_cells(options: VerifyOptions, subjects: Sequence[Subject]) -> list[Cell]:
+    """Models and strategies that were named; without claims and names, those of the profile."""
+    named = bool(options.models or options.strategies)
+    if options.claims is not None and not named:
+        return []
+    profile = options.chosen
+    models = options.models or (profile.trained_for("resnet18") or "resnet18",)
+    strategies = options.strategies or profile.strategies
+    return [
+        Cell(subject.name, model, parse_strategy(strategy).name)
+        for strategy in strategies
+        for model in models
+        for subject in subjects
+    ]
+
+
+def _show_plan(grid: Grid, claims: Sequence[Claim], open_: Mapping[str, str], reporter: Reporter) -> None:
+    tasks = grid.tasks(1)
+    store = RunStore(cache_folder() / "runs")
+    known = [store.get(task, reporter) is not None for task in tasks]
+    reporter.say(
+        f"profile {grid.profile.name}: {len(tasks)} runs, {sum(known)} finished before, "
+        f"{sum(task.flop for task in tasks) / 1e15:.3g} PFLOP"
     )
-    return measure_effect(
-        data,
-        profile=profile,
-        seeds=range(options.num_seeds or profile.num_seeds),
-        device=device,
-        executor=executor,
-        reporter=reporter,
-        runs_folder=options.report_folder / "runs",
-        collapse_expected=expects_collapse(folder.recipe, data.num_classes),
-    )
+    for line in plan_lines(grid, tasks, known):
+        reporter.say(line)
+    reporter.say(f"{len(claims) - len(open_)} claims are looked at, {len(open_)} are not:")
+    for reason, number in Counter(open_.values()).most_common():
+        reporter.say(f"  {number}: {reason}")
 
 
-def expects_collapse(recipe: PublishedRecipe, num_classes: int) -> bool:
-    """Whether the paper reports a collapse for a ResNet-18 trained on this dataset; yes where it reports nothing."""
-    if recipe.reported is None:
-        return True
-    chance = 100 / num_classes
-    return recipe.reported.accuracy <= chance + PROTECTED * (CLEAN_RESNET18 - chance)
+def _readers(options: VerifyOptions) -> int:
+    return options.workers or available_cpus()
 
 
-def _command(name: str, options: VerifyOptions) -> str:
+def _trainers(options: VerifyOptions, device: torch.device) -> AbstractContextManager[Executor]:
+    """Where runs go: on a GPU one at a time in this process, unless more are asked for."""
+    workers = options.workers or (1 if device.type == "cuda" else max(1, available_cpus() // options.ranks))
+    share = options.gpus_per_run if device.type == "cuda" else 0.0
+    return open_executor(options.executor, workers, gpus_per_task=share, preload=TRAINER_MODULES)
+
+
+def _part(one: Examined) -> DatasetPart:
+    manifest = one.manifest
+    return DatasetPart(
+        name=manifest.name, version=manifest.version, title=one.title, reduced=manifest.reduced,
+        recipe_digest=one.recipe_digest, perturbation_digest=manifest.perturbation_digest,
+        manifest_digest=one.manifest_digest, checks=one.checks,
+        unjudged="" if one.subject is None else one.subject.unjudged,
+    )  # fmt: skip
+
+
+def _part_in_memory(subject: Subject) -> DatasetPart:
+    return DatasetPart(
+        name=subject.name, version=subject.version, title=subject.title, reduced=subject.reduced,
+        recipe_digest=subject.recipe_digest, perturbation_digest=subject.perturbation_digest, manifest_digest=None,
+        checks=(), unjudged=subject.unjudged,
+    )  # fmt: skip
+
+
+def _told(results: tuple[StatementResult, ...], *, everything: bool) -> tuple[StatementResult, ...]:
+    """Statements that nobody asked for are told where something was measured for them."""
+    return tuple(r for r in results if everything or r.judged.verdict is not Verdict.NOT_RUN)
+
+
+def _command(options: VerifyOptions, names: Sequence[str]) -> str:
     """The command that repeats this: what decides the result, without the paths of this machine."""
-    words = ["ule-verify", name, "--profile", options.profile]
+    words = ["ule-verify", *names]
+    words += ["--claims", f"'{options.claims}'"] if options.claims is not None else []
+    words += ["--claims-file", options.claims_file.name] if options.claims_file is not None else []
+    words += ["--analyses", ",".join(options.analyses)] if options.analyses else []
+    words += ["--models", ",".join(options.models)] if options.models else []
+    words += ["--strategies", ",".join(options.strategies)] if options.strategies else []
+    words += ["--profile", options.profile]
     words += ["--seeds", str(options.num_seeds)] if options.num_seeds is not None else []
     words += ["--device", options.device] if options.device != "auto" else []
-    words += ["--workers", str(options.workers)]
+    words += ["--workers", str(options.workers)] if options.workers is not None else []
+    words += ["--executor", options.executor] if options.executor != "local" else []
+    words += ["--ranks", str(options.ranks)] if options.ranks != 1 else []
+    words += ["--compile"] if options.compiled else []
     return " ".join([*words, *(["--integrity-only"] if options.integrity_only else [])])
-
-
-def _reason(effect: Effect | None) -> str:
-    if effect is None:
-        return "no model was trained"
-    return f"the {effect.profile.name} profile trains another model, for fewer epochs, on fewer images"
-
-
-def _said(checks: Iterable[Check], reporter: Reporter) -> list[Check]:
-    """Show the checks as they are made."""
-    checks = list(checks)
-    for check in checks:
-        reporter.say(f"{'ok    ' if check.passed else 'FAILED'} {check.name}: {check.detail}")
-    return checks

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ule_datasets.crafting.settings import Precision, SurrogateSettings
-from ule_datasets.crafting.surrogate import Surrogate, one_thread, products_in
+from ule_datasets.crafting.settings import SurrogateSettings
+from ule_datasets.precision import Precision
+from ule_datasets.crafting.surrogate import Surrogate
+from ule_datasets.devices import cpu_threads, products_in
 from ule_datasets.models import build_model
 
 CPU = torch.device("cpu")
@@ -312,9 +314,9 @@ def test_products_are_in_the_precision_asked_for_and_torch_is_restored(precision
     assert fp32_precisions() == before
 
 
-def test_one_thread_is_given_back_when_the_work_fails() -> None:
+def test_threads_are_given_back_when_the_work_fails() -> None:
     def fail_inside() -> None:
-        with one_thread():
+        with cpu_threads(1):
             assert torch.get_num_threads() == 1
             raise RuntimeError("inside")
 

@@ -157,10 +157,11 @@ def build_command(
 def catalogue() -> str:
     """The table of recipes: name, source, methods, images, what is reported, what it needs."""
     from builders import RECIPES
+    from ule_datasets.claims import headline
 
     rows = [("name", "method", "source", "images", "reported", "needs")]
     for item in RECIPES.values():
-        claim = item.reported
+        claim = headline(item.name)
         needs = {None: "--source", "digits": "nothing"}.get(item.source.default_location, "download or --source")
         if item.reduced is None and any(method.repeats == "device" for method in item.methods):
             needs += "; better a GPU"
@@ -170,7 +171,7 @@ def catalogue() -> str:
                 " + ".join(method.title for method in item.methods),
                 item.source.name,
                 " + ".join(f"{count:,}" for _, count in item.source.num_images or ()) or "any",
-                f"{claim.accuracy:.2f} %" if claim else "-",
+                f"{claim.value:.2f} %" if claim else "-",
                 needs,
             )
         )

@@ -20,10 +20,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ule_datasets.checkpoint import State
 from ule_datasets.crafting.settings import ErrorAverage, Grid
-from ule_datasets.crafting.surrogate import FrozenSurrogate, Surrogate, products_in
+from ule_datasets.crafting.surrogate import FrozenSurrogate, Surrogate
+from ule_datasets.devices import (
+    describe_device,
+    deterministic_algorithms,
+    median_seconds,
+    pick_device,
+    products_in,
+    resident,
+)
 from ule_datasets.errors import InputError
 from ule_datasets.quantization import quantize
-from ule_datasets.training import describe_device, deterministic_algorithms, median_seconds, pick_device, resident
 
 if TYPE_CHECKING:
     from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing

@@ -13,16 +13,6 @@ FINEST = 128
 """A grey level is divided into at most so many steps; all sums then stay exact in float32."""
 
 
-class Precision(StrEnum):
-    """Numbers of the convolutions and matrix products while the perturbation is optimised."""
-
-    FLOAT32 = "float32"
-    TF32 = "tf32"
-    """Float32 with a mantissa of 10 bits inside products; an NVIDIA GPU from 2020 on, elsewhere float32."""
-    BFLOAT16 = "bfloat16"
-    """Torch's autocast: products in bfloat16, sums and normalisation in float32."""
-
-
 class StopRule(StrEnum):
     """When an alternating method has reached its accuracy."""
 

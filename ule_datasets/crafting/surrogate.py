@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
-from ule_datasets.crafting.settings import Precision, SurrogateSettings
+from ule_datasets.crafting.settings import SurrogateSettings
+from ule_datasets.devices import cpu_threads, products_in
 from ule_datasets.models import build_model
+from ule_datasets.precision import Precision
 
 MODEL, MOMENTUM = "model.", "momentum."
 
@@ -47,7 +49,7 @@ class Surrogate:
             Summed loss and number of correct answers before the step, float64 [2] on the device.
         """
         self._model.train()
-        with one_thread() if self._device.type == "cpu" else nullcontext():
+        with cpu_threads(1) if self._device.type == "cpu" else nullcontext():
             self._optimiser.zero_grad()
             logits = self._model(inputs)
             loss = functional.cross_entropy(logits, labels)
@@ -124,33 +126,6 @@ class FrozenSurrogate:
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._precision is Precision.BFLOAT16):
             logits: Tensor = self._model(inputs)
         return logits.float()
-
-
-@contextmanager
-def products_in(precision: Precision) -> Iterator[None]:
-    """Let CUDA's float32 products use TF32 only if the recipe says so; restores torch's settings afterwards."""
-    wanted = "tf32" if precision is Precision.TF32 else "ieee"
-    cudnn: Any = torch.backends.cudnn
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv)
-    before = [backend.fp32_precision for backend in backends]
-    for backend in backends:
-        backend.fp32_precision = wanted
-    try:
-        yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.fp32_precision = value
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch's CPU kernels on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -19,9 +19,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ule_datasets.crafting.settings import ErrorAverage, Grid, Precision, StopRule, SurrogateSettings
+from ule_datasets.crafting.settings import ErrorAverage, Grid, StopRule, SurrogateSettings
 from ule_datasets.errors import InputError
 from ule_datasets.perturbation import Additive, Support
+from ule_datasets.precision import Precision
 from ule_datasets.quantization import Apply, Quantize
 from ule_datasets.recipe import Context, Crafted
 from ule_datasets.split import Split

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ule_datasets.errors import InputError
+from ule_datasets.models.compact_transformer import cct, cvt
 from ule_datasets.models.convnet import ConvNet3
+from ule_datasets.models.densenet import DenseNet
+from ule_datasets.models.imagenet import resnet18_224, resnet50_224
+from ule_datasets.models.lenet import LeNet5
 from ule_datasets.models.resnet import ResNet18
+from ule_datasets.models.wide_resnet import WideResNet
 
 ModelFactory = Callable[[int], nn.Module]
 """From the number of classes to an initialised model: float32 [B, 3, H, W] in, logits [B, classes] out."""
@@ -22,19 +28,88 @@ MODELS: dict[str, ModelFactory] = {
     "convnet3": partial(ConvNet3, width=64),
     "convnet3-w32": partial(ConvNet3, width=32),
     "convnet3-w16": partial(ConvNet3, width=16),
+    "lenet5": LeNet5,
+    "densenet121": partial(DenseNet, growth=32, blocks=(6, 12, 24, 16)),
+    "cvt-7-4": partial(cvt, width=256, num_layers=7, patch=4),
+    "cct-7-3x1": partial(cct, width=256, num_layers=7),
+    "wrn-28-1": partial(WideResNet, factor=1, blocks=4),
+    "wrn-28-2": partial(WideResNet, factor=2, blocks=4),
+    "wrn-28-4": partial(WideResNet, factor=4, blocks=4),
+    "wrn-28-8": partial(WideResNet, factor=8, blocks=4),
+    "wrn-28-10": partial(WideResNet, factor=10, blocks=4),
+    "wrn-28-16": partial(WideResNet, factor=16, blocks=4),
+    "wrn-28-20": partial(WideResNet, factor=20, blocks=4),
+    "resnet18-224": resnet18_224,
+    "resnet50-224": resnet50_224,
 }
+
+SMALLEST_IMAGE = 8
+"""Rows and columns of the smallest images that any model takes."""
 
 
 def build_model(name: str, num_classes: int, *, seed: int) -> nn.Module:
-    """A new model with torch's default initialisation, from the seed alone; made on the CPU, in float32.
+    """A new model with its own initialisation, from the seed alone; made on the CPU, in float32.
 
     Torch's global generator is left as it was.
 
     Raises:
         InputError: no model has this name.
     """
-    if name not in MODELS:
-        raise InputError(f"no model {name!r}; the models are {', '.join(MODELS)}")
+    factory = _factory(name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return MODELS[name](num_classes)
+        return factory(num_classes)
+
+
+@cache
+def num_parameters(name: str, num_classes: int) -> int:
+    """How many numbers are trained; counted without memory for them.
+
+    Raises:
+        InputError: no model has this name.
+    """
+    return sum(parameter.numel() for parameter in _without_memory(name, num_classes).parameters())
+
+
+@cache
+def forward_flop(name: str, num_classes: int, image_size: int) -> float:
+    """Floating-point operations of the forward pass of one image, in evaluation mode; nothing is computed.
+
+    Convolutions and matrix products, attention's included; a multiplication with its addition counts as two.
+    Normalisation, activations and pooling are left out.
+
+    Args:
+        name: of a model in ``MODELS``.
+        num_classes: outputs.
+        image_size: rows and columns of the image.
+
+    Raises:
+        InputError: no model has this name, or it does not take images of this size.
+    """
+    if image_size < SMALLEST_IMAGE:
+        raise InputError(
+            f"images are {image_size} x {image_size}, must be at least {SMALLEST_IMAGE} x {SMALLEST_IMAGE}"
+        )
+    model = _without_memory(name, num_classes).eval()
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(torch.empty(1, 3, image_size, image_size, device="meta"))
+    return float(counter.get_total_flops())
+
+
+def _factory(name: str) -> ModelFactory:
+    """Look a model up.
+
+    Raises:
+        InputError: no model has this name.
+    """
+    if name not in MODELS:
+        raise InputError(f"no model {name!r}; the models are {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def _without_memory(name: str, num_classes: int) -> nn.Module:
+    """A model whose tensors have shapes but no values."""
+    factory = _factory(name)
+    with torch.device("meta"):
+        return factory(num_classes)

@@ -1,0 +1,196 @@
+"""The loss around trained parameters, on a plane of two random directions.
+
+Hao Li, Zheng Xu, Gavin Taylor, Christoph Studer, Tom Goldstein, "Visualizing the Loss Landscape of Neural Nets",
+NeurIPS 2018: each filter of a direction has the norm of the model's filter, so that models whose weights have other
+sizes can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ule_datasets.analyses.evaluation import FixedImages, evaluating, still_copy
+from ule_datasets.errors import InputError
+from ule_datasets.precision import Precision
+from ule_datasets.verdicts import Judged, Verdict, below
+
+Direction = dict[str, Tensor]
+"""By name of the parameter, of its shape; float32 on the CPU."""
+
+CIRCLE_RADIUS = 0.5
+CIRCLE_POINTS = 16
+PAIRS_FOR_A_VERDICT = 3
+
+
+def directions(model: nn.Module, generator: torch.Generator) -> tuple[Direction, Direction]:
+    """Two Gaussian directions, every filter rescaled to the norm of the model's; zero for biases and normalisation.
+
+    A filter is one entry of the first axis of a parameter with two axes or more; parameters with fewer are biases
+    or belong to a normalisation. Models of one architecture and generators of one seed start from the same numbers.
+
+    Args:
+        model: trained, on any device.
+        generator: on the CPU.
+    """
+    return _direction(model, generator), _direction(model, generator)
+
+
+def _direction(model: nn.Module, generator: torch.Generator) -> Direction:
+    result = {}
+    for name, parameter in model.named_parameters():
+        weights = parameter.detach().cpu().float()
+        if weights.ndim < 2:
+            result[name] = torch.zeros(weights.shape)
+            continue
+        drawn = torch.randn(weights.shape, generator=generator)
+        axes = tuple(range(1, weights.ndim))
+        wanted, has = (torch.linalg.vector_norm(each, dim=axes, keepdim=True) for each in (weights, drawn))
+        result[name] = drawn * (wanted / has)
+    return result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surface:
+    """Mean cross entropy in evaluation mode around a model; ``None`` wherever it is not finite."""
+
+    grid: tuple[float, ...]
+    """Multiples of either direction, [P]."""
+    losses: tuple[tuple[float | None, ...], ...]
+    """[P, P]; row: multiple of the first direction, column: of the second."""
+    centre: float | None
+    """At the model itself."""
+    circle: tuple[float | None, ...]
+    """At equally spaced points of the circle with ``CIRCLE_RADIUS``."""
+    increase: float | None
+    """Mean over the circle minus the centre: the less, the flatter."""
+    num_images: int
+
+
+def loss_surface(
+    model: nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    directions: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+    *,
+    points: int,
+    device: torch.device,
+    radius: float = 1.0,
+    on_point: Callable[[int, int], None] | None = None,
+    precision: Precision = Precision.FLOAT32,
+) -> Surface:
+    """Measure the loss on a square grid and on the circle of ``CIRCLE_RADIUS``.
+
+    Running statistics stay those of the model. The model itself is not touched; a copy moves.
+
+    Args:
+        model: trained, on any device.
+        images: uint8 [N, H, W, 3]; those it was trained on, as many as time allows.
+        labels: int64 [N].
+        directions: see the function of this name.
+        points: grid points per axis, at least 2; an odd number has the model in the middle.
+        device: where to compute.
+        radius: half the grid's width.
+        on_point: called after every point with the numbers done and in total.
+        precision: float32 or tf32.
+
+    Raises:
+        InputError: the directions are of another model, or a number is out of range.
+    """
+    if points < 2 or not 0 < radius < math.inf:
+        raise InputError(f"points is {points}, must be at least 2; radius is {radius}, must be finite and above 0")
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    if any({name: step.shape for name, step in direction.items()} != shapes for direction in directions):
+        raise InputError("the directions are of another model: names or shapes differ from those of its parameters")
+    grid = tuple(radius * (2 * index - (points - 1)) / (points - 1) for index in range(points))
+    angles = [2 * math.pi * index / CIRCLE_POINTS for index in range(CIRCLE_POINTS)]
+    circle = [(CIRCLE_RADIUS * math.cos(angle), CIRCLE_RADIUS * math.sin(angle)) for angle in angles]
+    places = [(0.0, 0.0), *circle, *((a, b) for a in grid for b in grid)]
+    around = _Surroundings(model, FixedImages(images, labels, device), directions, device)
+    losses: list[float | None] = []
+    with evaluating(precision):
+        for place in places:
+            losses.append(around.loss(*place))
+            if on_point is not None:
+                on_point(len(losses), len(places))
+    centre, on_circle, on_grid = losses[0], losses[1 : 1 + CIRCLE_POINTS], losses[1 + CIRCLE_POINTS :]
+    return Surface(
+        grid=grid,
+        losses=tuple(tuple(on_grid[row * points : (row + 1) * points]) for row in range(points)),
+        centre=centre,
+        circle=tuple(on_circle),
+        increase=_increase(centre, on_circle),
+        num_images=len(images),
+    )
+
+
+class _Surroundings:
+    """A copy of a model that can be moved along two directions."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: FixedImages,
+        directions: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+        device: torch.device,
+    ) -> None:
+        self._model, self._images, self._device = still_copy(model, device), images, device
+        self._ways = [
+            (parameter, parameter.detach().clone(), *(direction[name].to(device) for direction in directions))
+            for name, parameter in self._model.named_parameters()
+        ]
+
+    def loss(self, first: float, second: float) -> float | None:
+        """Mean cross entropy at the model plus these multiples of the directions; ``None``: not finite."""
+        for parameter, origin, one, other in self._ways:
+            parameter.copy_(origin + first * one + second * other)
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        for batch, labels in self._images.batches():
+            total += functional.cross_entropy(self._model(batch).float(), labels, reduction="none").double().sum()
+        mean = float(total) / len(self._images)
+        return mean if math.isfinite(mean) else None
+
+
+def _increase(centre: float | None, circle: Sequence[float | None]) -> float | None:
+    finite = [loss for loss in circle if loss is not None]
+    return None if centre is None or len(finite) < len(circle) else statistics.fmean(finite) - centre
+
+
+def compare_surfaces(protected: Sequence[Surface], clean: Sequence[Surface]) -> Judged:
+    """Whether the loss rises less around models trained on protected data than around those trained on clean data.
+
+    Confirmed if the paired 95 % interval of the difference of ``increase`` lies below 0, refuted if it lies above;
+    inconclusive with fewer than three pairs.
+
+    Args:
+        protected: one surface per seed, each model on its own training images.
+        clean: likewise, in the same order of seeds, with the same seeds of directions.
+
+    Raises:
+        InputError: the surfaces are no pairs, or were measured with different numbers of images.
+    """
+    if len(protected) != len(clean):
+        raise InputError(f"{len(protected)} and {len(clean)} surfaces are no pairs: the numbers must be equal")
+    counts = sorted({surface.num_images for surface in (*protected, *clean)})
+    if len(counts) > 1:
+        raise InputError(f"surfaces on {counts} images; all must have the same number")
+    if not clean:
+        return Judged(verdict=Verdict.NOT_RUN, reason="no surface was measured")
+    increases = [
+        [math.nan if surface.increase is None else surface.increase for surface in side] for side in (protected, clean)
+    ]
+    judged = below(*increases, paired=True)
+    protected_words, clean_words = (", ".join(f"{value:.3g}" for value in side) for side in increases)
+    reason = f"increase of the loss at radius {CIRCLE_RADIUS:g}: protected {protected_words}; clean {clean_words}; "
+    reason += judged.reason
+    if len(clean) < PAIRS_FOR_A_VERDICT:
+        reason += f"; at least {PAIRS_FOR_A_VERDICT} pairs are needed"
+        return Judged(verdict=Verdict.INCONCLUSIVE, reason=reason)
+    return Judged(verdict=judged.verdict, reason=reason)

@@ -1,0 +1,190 @@
+"""Adversarial training: images are moved to where the model's loss is highest, within a small ball around them.
+
+Projected gradient descent after Aleksander Madry et al., "Towards Deep Learning Models Resistant to
+Adversarial Attacks", ICLR 2018. Everything but the model runs in float32, whatever autocast says, and nothing
+waits for the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ule_datasets.errors import InputError
+
+Start = Literal["uniform", "gaussian", "none"]
+"""Where an attack begins: anywhere in the ball, at Gaussian noise projected to it, or at the image itself."""
+
+Mode = Literal["eval", "train"]
+"""Of the model during the attack.
+
+``eval``: batch norm uses its running statistics and leaves them alone, there is no dropout. ``train``: batch
+norm uses the batch's and updates the running ones with every step of the attack, as in any forward pass;
+dropout draws from torch's global generator, as it always does.
+"""
+
+GAUSSIAN_DEVIATION = 2 / 255
+"""Standard deviation of the Gaussian start, for images in [0, 1]."""
+
+SMALLEST_NORM = 1e-12
+"""Shorter gradients are not stretched to length one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LInfAttack:
+    """Steps along the sign of the gradient; no value of an image changes by more than the radius."""
+
+    radius: float = 8 / 255
+    """For images in [0, 1]."""
+    step: float = 2 / 255
+    """Length of a step in every value."""
+    steps: int = 10
+    start: Start = "uniform"
+    mode: Mode = "eval"
+
+    def __post_init__(self) -> None:
+        _check(self, "radius", "step")
+
+    @property
+    def name(self) -> str:
+        """``linf-at``, whatever the radius."""
+        return "linf-at"
+
+    def perturb(self, images: Tensor, labels: Tensor, model: nn.Module, generator: torch.Generator) -> Tensor:
+        """Attack a batch.
+
+        Args:
+            images: float32 [B, 3, H, W] in [0, 1]; left alone.
+            labels: int64 [B].
+            model: images to logits [B, classes]. Its training flags, which parameters require gradients, and
+                their ``.grad`` are afterwards as they were; so are the running statistics in mode ``eval``.
+            generator: on the device of the images.
+
+        Returns:
+            Detached float32 [B, 3, H, W] in [0, 1], within the radius (up to rounding) of the images.
+        """
+        lower, upper = (images - self.radius).clamp(min=0), (images + self.radius).clamp(max=1)
+
+        def climb(position: Tensor, gradient: Tensor) -> Tensor:
+            return (position + self.step * gradient.sign()).clamp(lower, upper)
+
+        position = (images + self._start(images, generator)).clamp(lower, upper)
+        return _ascend(position, labels, model, self.mode, self.steps, climb)
+
+    def _start(self, images: Tensor, generator: torch.Generator) -> Tensor | float:
+        if self.start == "uniform":
+            return self.radius * (2 * _uniform(images.shape, images, generator) - 1)
+        return GAUSSIAN_DEVIATION * _gaussian(images, generator) if self.start == "gaussian" else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class L2Attack:
+    """Steps along the normalised gradient; the whole change of an image is at most the radius long."""
+
+    radius: float
+    """Euclidean length over all values of an image, for images in [0, 1]."""
+    step: float = 0.25
+    """Length of a step as a fraction of the radius."""
+    steps: int = 10
+    start: Start = "uniform"
+    """``uniform``: in any direction, at a distance that is uniform up to the radius."""
+    mode: Mode = "eval"
+
+    def __post_init__(self) -> None:
+        _check(self, "radius", "step")
+
+    @property
+    def name(self) -> str:
+        """For example ``l2-at-eps0.5`` or ``l2-at-eps1``."""
+        return f"l2-at-eps{np.format_float_positional(self.radius, trim='-')}"
+
+    def perturb(self, images: Tensor, labels: Tensor, model: nn.Module, generator: torch.Generator) -> Tensor:
+        """Attack a batch; arguments and result as for ``LInfAttack.perturb``."""
+
+        def climb(position: Tensor, gradient: Tensor) -> Tensor:
+            stride = self.step * self.radius / _lengths(gradient).clamp(min=SMALLEST_NORM)
+            return project(position - images + stride * gradient)
+
+        def project(change: Tensor) -> Tensor:
+            change = change * (self.radius / _lengths(change).clamp(min=self.radius))
+            return (images + change).clamp(0, 1)
+
+        position = project(self._start(images, generator))
+        return _ascend(position, labels, model, self.mode, self.steps, climb)
+
+    def _start(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        if self.start == "uniform":
+            direction = _gaussian(images, generator)
+            distance = self.radius * _uniform((len(images), 1, 1, 1), images, generator)
+            return direction * (distance / _lengths(direction).clamp(min=SMALLEST_NORM))
+        return GAUSSIAN_DEVIATION * _gaussian(images, generator) if self.start == "gaussian" else images * 0
+
+
+def _check(attack: Any, *positive: str) -> None:
+    owner = type(attack).__name__
+    for name in positive:
+        if not 0 < getattr(attack, name) < math.inf:
+            raise InputError(f"{owner}: {name} is {getattr(attack, name)}, must be finite and above 0")
+    if attack.steps < 1:
+        raise InputError(f"{owner}: steps is {attack.steps}, must be at least 1")
+    for name, allowed in (("start", get_args(Start)), ("mode", get_args(Mode))):
+        if getattr(attack, name) not in allowed:
+            raise InputError(f"{owner}: {name} is {getattr(attack, name)!r}, can be {', '.join(allowed)}")
+
+
+def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator, device=like.device)
+
+
+def _gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, device=like.device)
+
+
+def _lengths(changes: Tensor) -> Tensor:
+    """Euclidean length of each image's change: [B, 1, 1, 1]."""
+    lengths: Tensor = torch.linalg.vector_norm(changes, dim=(1, 2, 3), keepdim=True)
+    return lengths
+
+
+def _ascend(
+    position: Tensor,
+    labels: Tensor,
+    model: nn.Module,
+    mode: Mode,
+    steps: int,
+    climb: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Climb the cross entropy from a position: ``climb(position, gradient)`` gives the next one."""
+    with _frozen(model, mode):
+        for _ in range(steps):
+            with torch.enable_grad():
+                position = position.detach().requires_grad_()
+                loss = functional.cross_entropy(model(position).float(), labels, reduction="sum")
+                (gradient,) = torch.autograd.grad(loss, position)
+            position = climb(position.detach(), gradient)
+    return position.detach()
+
+
+@contextmanager
+def _frozen(model: nn.Module, mode: Mode) -> Iterator[None]:
+    """A model in some mode whose parameters take no gradients; afterwards all flags are as they were."""
+    flags = [(module, module.training) for module in model.modules()]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        model.train(mode == "train")
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        for module, training in flags:
+            module.training = training

@@ -1,0 +1,137 @@
+"""Mixup and CutMix: images of a batch are combined with those of the same batch in another order.
+
+Hongyi Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018. Sangdoo Yun et al., "CutMix:
+Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ule_datasets.countermeasures.transfer import to_device
+from ule_datasets.errors import InputError
+
+LEAST_ALPHA = 0.1
+"""Below, draws from the beta distribution are no longer accurate."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Mixed:
+    """A batch to train on with the loss ``weight * CE(labels) + (1 - weight) * CE(other_labels)`` of each image."""
+
+    images: Tensor
+    """Float32 [B, 3, H, W]."""
+    labels: Tensor
+    """The batch's own, int64 [B]."""
+    other_labels: Tensor
+    """Of the images that were mixed in, int64 [B]."""
+    weight: Tensor
+    """Share of ``labels``, from 0 to 1: float32, a scalar for the batch or [B], on the device of the images."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mixup:
+    """Each image becomes ``weight * image + (1 - weight) * other``; the weight is drawn from Beta(alpha, alpha)."""
+
+    alpha: float = 1.0
+    """Of the beta distribution; 1: weights are uniform in [0, 1]."""
+    per_image: bool = False
+    """Draw a weight for every image instead of one for the batch."""
+
+    def __post_init__(self) -> None:
+        _check_alpha("Mixup", self.alpha)
+
+    @property
+    def name(self) -> str:
+        """``mixup``."""
+        return "mixup"
+
+    def apply(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Mixed:
+        """Mix a batch.
+
+        Args:
+            images: float32 [B, 3, H, W] on any device; left alone.
+            labels: int64 [B] on the same device.
+            generator: on the CPU.
+        """
+        order = _order(images, generator)
+        weights = _beta(self.alpha, len(images) if self.per_image else 1, generator)
+        if self.per_image:
+            weight = to_device(weights.float(), images.device)
+            share = weight[:, None, None, None]
+        else:
+            weight = share = torch.full((), weights.item(), dtype=torch.float32, device=images.device)
+        return Mixed(images * share + images[order] * (1 - share), labels, labels[order], weight)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CutMix:
+    """A box of each image is replaced by the same box of another; one box for the batch.
+
+    The box has the image's proportions and a share of ``1 - w`` of its area, w drawn from Beta(alpha, alpha);
+    its centre is uniform over the image, and what lies beyond the border is cut off. The weight of the labels
+    is the share of the area that is really kept.
+    """
+
+    alpha: float = 1.0
+    """Of the beta distribution; 1: areas are uniform."""
+    probability: float = 0.5
+    """With which a batch is mixed at all; otherwise it stays as it is, with weight 1."""
+
+    def __post_init__(self) -> None:
+        _check_alpha("CutMix", self.alpha)
+        if not 0 <= self.probability <= 1:
+            raise InputError(f"CutMix: probability is {self.probability}, must be from 0 to 1")
+
+    @property
+    def name(self) -> str:
+        """``cutmix``."""
+        return "cutmix"
+
+    def apply(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Mixed:
+        """Mix a batch, or leave it.
+
+        Args:
+            images: float32 [B, 3, H, W] on any device; left alone.
+            labels: int64 [B] on the same device.
+            generator: on the CPU; advanced alike whether the batch is mixed or not.
+        """
+        height, width = images.shape[2:]
+        order = _order(images, generator)
+        side = math.sqrt(1 - _beta(self.alpha, 1, generator).item())
+        used = torch.rand((), generator=generator).item() < self.probability
+        rows = _interval(height, side, generator)
+        columns = _interval(width, side, generator)
+        kept = 1.0
+        if used:
+            images = images.clone()
+            images[:, :, rows, columns] = images[:, :, rows, columns][order]
+            kept = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+        weight = torch.full((), kept, dtype=torch.float32, device=images.device)
+        return Mixed(images, labels, labels[order], weight)
+
+
+def _check_alpha(owner: str, alpha: float) -> None:
+    if not LEAST_ALPHA <= alpha < math.inf:
+        raise InputError(f"{owner}: alpha is {alpha}, must be finite and at least {LEAST_ALPHA}")
+
+
+def _order(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Which image is mixed into which: a permutation of the rows, on the device of the images."""
+    return to_device(torch.randperm(len(images), generator=generator), images.device)
+
+
+def _beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
+    """Draws from Beta(alpha, alpha): float64 [count] on the CPU."""
+    return torch._sample_dirichlet(torch.full((count, 2), alpha, dtype=torch.float64), generator=generator)[:, 0]
+
+
+def _interval(length: int, share: float, generator: torch.Generator) -> slice:
+    """A share of a side, rounded down to whole pixels, around a uniformly drawn pixel and cut off at both ends."""
+    size = int(length * share)
+    first = int(torch.randint(0, length, (), generator=generator)) - size // 2
+    return slice(max(first, 0), min(first + size, length))
