@@ -5,25 +5,34 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import make_splits, write_image_folder
 
-import ule_datasets.effect
 from builders import RECIPES
 from ule_datasets.cli.build import main as build_main
 from ule_datasets.cli.verify import main
-from ule_datasets.recipe import Claim, PublishedRecipe
-from ule_datasets.verify import expects_collapse
+from ule_datasets.profiles import PROFILES
+from ule_datasets.subjects import expects_collapse, why_unjudged
 
-TINY = dataclasses.replace(ule_datasets.effect.PROFILES["smoke"], epochs=1, max_train_images=64, max_test_images=32)
+TINY = dataclasses.replace(PROFILES["smoke"], epochs=1, max_train_images=64, max_test_images=32)
 
 
 @pytest.fixture
 def one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The smoke profile with one epoch on 64 images: every part runs, nothing is learned."""
-    monkeypatch.setitem(ule_datasets.effect.PROFILES, "smoke", TINY)
+    monkeypatch.setitem(PROFILES, "smoke", TINY)
+
+
+@pytest.fixture(autouse=True)
+def fresh_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No finished runs of other tests; returns the folder where those of this test are kept."""
+    monkeypatch.setenv("ULE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "runs"
 
 
 @pytest.fixture
@@ -31,8 +40,8 @@ def digits(built_digits: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(built_digits, tmp_path / "digits"))
 
 
-def report_of(folder: Path) -> dict[str, object]:
-    return json.loads((folder / "verification" / "report.json").read_text())  # type: ignore[no-any-return]
+def report_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "report.json").read_text())  # type: ignore[no-any-return]
 
 
 def test_the_smoke_profile_shows_the_collapse_on_the_digits_and_confirms_no_number(
@@ -41,19 +50,18 @@ def test_the_smoke_profile_shows_the_collapse_on_the_digits_and_confirms_no_numb
     assert main([str(digits), "--workers", "2"]) == 0
     out, err = capsys.readouterr()
     assert "15 of 15 checks passed" in out
-    assert "no augmentation:" in out
+    assert "ops-digits, resnet18-w8, none:" in out
     assert "neither confirm nor refute any number of a paper" in out
     assert "this will take about" in err
-    report = report_of(digits)
-    effect = report["effect"]
-    assert isinstance(effect, dict)
-    none, crop = effect["judgements"]
-    assert none["augmentation"] == "none"
-    assert none["verdict"] in {"collapse shown", "partial collapse"}
+    report = report_of(digits / "verification")
+    none, standard = report["comparisons"]
+    assert none["strategy"] == "none"
+    assert none["collapse"] in {"collapse shown", "partial collapse"}
     assert none["clean"]["mean"] - none["poisoned"]["mean"] >= 25
-    assert crop["augmentation"] == "crop", "digits are not flipped"
-    assert crop["verdict"] == "collapse not shown"
-    assert len(effect["runs"]) == 4
+    assert standard["collapse"] == "collapse not shown"
+    assert len(report["runs"]) == 4
+    augmentations = [run["protocol"]["strategy"]["augmentation"] for run in report["runs"]]
+    assert not any(augmentation["flip"] for augmentation in augmentations), "digits are not flipped"
     for name in ("report.html", "report.md", "accuracy.png"):
         assert (digits / "verification" / name).stat().st_size > 1000
     text = (digits / "verification" / "report.md").read_text()
@@ -61,14 +69,144 @@ def test_the_smoke_profile_shows_the_collapse_on_the_digits_and_confirms_no_numb
     assert main([str(digits), "--integrity-only", "--quiet"]) == 0, "the report does not spoil the dataset"
 
 
-def test_finished_runs_are_reused(one_epoch: None, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_runs_are_reused_whatever_else_is_asked(
+    one_epoch: None, digits: Path, fresh_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = main([str(digits), "--workers", "1"])
-    runs = sorted((digits / "verification" / "runs").iterdir())
-    times = [run.stat().st_mtime_ns for run in runs]
+    times = {run.name: run.stat().st_mtime_ns for run in fresh_runs.iterdir()}
+    assert len(times) == 4
     capsys.readouterr()
-    assert main([str(digits), "--workers", "1"]) == first
-    assert capsys.readouterr().err.count("reusing a finished run") == 4
-    assert [run.stat().st_mtime_ns for run in sorted((digits / "verification" / "runs").iterdir())] == times
+    assert main([str(digits), "--workers", "1", "--strategies", "none,cutout"]) == first
+    assert capsys.readouterr().err.count("reusing a finished run") == 2
+    after = {run.name: run.stat().st_mtime_ns for run in fresh_runs.iterdir()}
+    assert len(after) == 6
+    assert times.items() <= after.items()
+
+
+def test_a_dry_run_shows_the_plan_and_trains_nothing(
+    digits: Path, fresh_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(digits), "--dry-run", "--strategies", "linf-at", "--seeds", "3", "--quiet"]) == 0
+    err = capsys.readouterr().err
+    assert "6 runs, 0 finished before" in err
+    assert "ops-digits, resnet18-w8, linf-at: 3 runs of 10 epochs on 1,437 images" in err
+    assert not fresh_runs.exists()
+    assert not (digits / "verification").exists()
+
+
+CLAIMS = """
+[paper]
+key = "mine"
+title = "Mine"
+venue = "a test"
+arxiv = ""
+
+[defaults]
+paper = "mine"
+table = "1"
+train_dataset = "ops-digits"
+test_dataset = "digits-test"
+model = "resnet18-w8"
+chance = 10
+
+[[claim]]
+id = "mine-right"
+value = 24
+regime = "collapsed"
+strategy = "none"
+
+[[claim]]
+id = "mine-mislabelled"
+value = 97
+regime = "recovered"
+strategy = "none"
+
+[[claim]]
+id = "mine-baseline"
+value = 98
+regime = "baseline"
+train_dataset = "digits"
+strategy = "none"
+
+[[claim]]
+id = "mine-adversarial"
+value = 20
+regime = "collapsed"
+strategy = "linf-at"
+"""
+
+
+@pytest.mark.slow
+def test_claims_of_ones_own_are_confirmed_refuted_or_left_open(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under adversarial training for 10 epochs the control does not learn, so that nothing is said."""
+    (tmp_path / "mine.toml").write_text(CLAIMS)
+    arguments = [str(digits), "--claims", "mine-*,ops-t3-wrn_28_1-params", "--claims-file", str(tmp_path / "mine.toml")]
+    assert main([*arguments, "--seeds", "3", "--workers", "2", "--report", str(tmp_path / "report")]) == 1
+    assert "REFUTED mine-mislabelled" in capsys.readouterr().out
+    found = {claim["id"]: claim for claim in report_of(tmp_path / "report")["claims"]}
+    assert found["mine-mislabelled"]["effect"]["verdict"] == "refuted"
+    assert found["mine-baseline"]["effect"]["verdict"] == "confirmed"
+    assert found["mine-right"]["level"]["verdict"] == "not comparable", "the smoke profile judges no number"
+    assert found["ops-t3-wrn_28_1-params"]["verdict"] == "confirmed"
+    adversarial = found["mine-adversarial"]
+    if max(adversarial["control"]) < 32.5:
+        assert adversarial["effect"]["verdict"] == "inconclusive"
+        assert "the control did not learn" in adversarial["effect"]["reason"]
+
+
+def test_claims_without_a_dataset_are_run_on_what_is_made_in_memory(
+    one_epoch: None, cifar10_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    claims = "ops-t2-resnet18-*,ops-t3-wrn_28_2-*"
+    arguments = ["--claims", claims, "--source", str(cifar10_folder), "--seeds", "2", "--workers", "1"]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert "making ops-cifar10 in memory" in captured.err
+    assert "claims: 1 confirmed" in captured.out or "1 confirmed" in captured.out
+    report = report_of(tmp_path / "verification")
+    found = {claim["id"]: claim for claim in report["claims"]}
+    assert found["ops-t3-wrn_28_2-params"]["verdict"] == "confirmed"
+    assert found["ops-t2-resnet18-ops"]["stand_in"]
+    assert found["ops-t2-resnet18-ops"]["effect"]["verdict"] == "not comparable", "the shortcut was not fitted either"
+    assert "the control did not learn" in found["ops-t2-resnet18-ops"]["effect"]["reason"]
+    assert "em-cifar10 not at hand: build it" in found["ops-t2-resnet18-em"]["level"]["reason"]
+    assert "trains resnet18-w8 in place of resnet18" in found["ops-t3-wrn_28_2-acc"]["level"]["reason"]
+    assert len(report["runs"]) == 4, "a claim and its control, two seeds"
+
+
+def test_local_processes_and_ray_give_the_same_numbers(
+    one_epoch: None, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    found = []
+    for executor in ("local", "ray"):
+        monkeypatch.setenv("ULE_CACHE", str(tmp_path / executor))
+        arguments = ["--executor", executor, "--workers", "2", "--strategies", "none,linf-at+mixup", "--quiet"]
+        assert main([str(digits), *arguments, "--report", str(tmp_path / executor / "report")]) == 0
+        runs = report_of(tmp_path / executor / "report")["runs"]
+        assert len(runs) == 4
+        found.append([[{**epoch, "seconds": 0} for epoch in run["epochs"]] for run in runs])
+    assert found[0] == found[1]
+
+
+def test_listing_claims_needs_no_dataset_and_no_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list-claims"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 452 + 10
+    assert main(["--list-claims", "--claims", "ops-t2-resnet18-*,ops-q-l2*"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0].rstrip(":") for line in lines] == [
+        "claim", "ops-t2-resnet18-clean", "ops-t2-resnet18-em", "ops-t2-resnet18-ops", "ops-q-l2-crossover",
+    ]  # fmt: skip
+    assert "15.56" in lines[3]
+    code = (
+        "import sys; from ule_datasets.cli.verify import main; main(['--list-claims']); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_a_control_that_did_not_learn_is_inconclusive_and_no_failure(
@@ -80,14 +218,14 @@ def test_a_control_that_did_not_learn_is_inconclusive_and_no_failure(
 
 @pytest.mark.parametrize("name", ["data/train-00000-of-00001.parquet", "figures/contact_sheet.png", "manifest.json"])
 def test_one_flipped_byte_ends_with_exit_code_1_and_names_the_file(
-    digits: Path, name: str, capsys: pytest.CaptureFixture[str]
+    digits: Path, name: str, fresh_runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = bytearray((digits / name).read_bytes())
     content[len(content) // 2] ^= 4
     (digits / name).write_bytes(content)
     assert main([str(digits), "--workers", "1"]) == 1
     assert name in capsys.readouterr().out
-    assert not (digits / "verification" / "runs").exists(), "nothing is trained on a damaged dataset"
+    assert not fresh_runs.exists(), "nothing is trained on a damaged dataset"
 
 
 def test_the_source_is_remembered_from_the_build_and_can_be_given(
@@ -135,7 +273,15 @@ def test_a_source_of_other_images_fails_the_checks(tmp_path: Path, capsys: pytes
     [
         ([], "name a dataset folder"),
         (["nowhere"], "no dataset at nowhere"),
-        (["DIGITS", "--profile", "full"], "--profile full: choose from smoke"),
+        (["DIGITS", "--profile", "full"], "--profile full: choose from smoke, fast, paper"),
+        (["DIGITS", "--claims", "ops-t99-*"], "no claim matches 'ops-t99-*'; close: "),
+        (["DIGITS", "--claims-file", "nowhere.toml", "--claims", "x"], "nowhere.toml"),
+        (["DIGITS", "--models", "vgg"], "--models vgg: choose from resnet18, "),
+        (["DIGITS", "--strategies", "pray"], "pray"),
+        (["DIGITS", "--analyses", "dreams"], "--analyses dreams: choose from shuffled, landscape, finetune"),
+        (["DIGITS", "--executor", "slurm"], "--executor slurm: choose from local, ray"),
+        (["DIGITS", "--ranks", "0"], "--ranks 0: must be at least 1"),
+        (["DIGITS", "DIGITS"], "ops-digits is given twice"),
         (["DIGITS", "--seeds", "0"], "--seeds 0: must be at least 1"),
         (["DIGITS", "--workers", "0"], "--workers 0: must be at least 1"),
         (["DIGITS", "--device", "tpu"], "device 'tpu': on this machine it can be auto, cpu"),
@@ -163,15 +309,19 @@ def test_a_dataset_without_a_test_split_can_only_be_checked(tmp_path: Path, caps
 
 
 def test_a_collapse_is_expected_where_the_paper_reports_one_or_nothing() -> None:
-    expected = {name: expects_collapse(PublishedRecipe.parse(recipe.to_json()), 10) for name, recipe in RECIPES.items()}
+    expected = {name: expects_collapse(name) for name in RECIPES}
     assert expected["ops-cifar10"]
     assert expected["ops-digits"]
     assert not expected["ops-color-cifar10"]
     assert not expected["randpix-cifar10"]
-    recipe = PublishedRecipe.parse(RECIPES["ops-cifar10"].to_json())
-    for accuracy, wanted in ((30.9, True), (31.1, False)):
-        claim = Claim(id="x", table="1", model="resnet18", strategy="standard", accuracy=accuracy)
-        assert expects_collapse(dataclasses.replace(recipe, claims=(claim,)), 10) is wanted
+
+
+def test_only_what_the_catalogue_makes_is_judged_against_a_paper() -> None:
+    digest = RECIPES["ops-cifar10"].digest
+    assert why_unjudged("ops-cifar10", digest, None, RECIPES) == ""
+    assert "is not what the catalogue's recipe" in why_unjudged("ops-cifar10", "0" * 64, None, RECIPES)
+    assert "is not in the catalogue" in why_unjudged("mine", digest, None, RECIPES)
+    assert "is reduced (a trial)" in why_unjudged("ops-cifar10", digest, "a trial", RECIPES)
 
 
 def test_the_readme_table_is_what_the_results_say() -> None:
@@ -187,7 +337,6 @@ def test_the_smoke_profile_shows_the_collapse_on_cifar10(
 ) -> None:
     arguments = [str(built_cifar10), "--source", str(cifar10_folder), "--report", str(tmp_path / "report")]
     assert main(arguments) == 0
-    effect = json.loads((tmp_path / "report" / "report.json").read_text())["effect"]
-    none = effect["judgements"][0]
+    none = report_of(tmp_path / "report")["comparisons"][0]
     assert none["clean"]["mean"] - none["poisoned"]["mean"] >= 25
     assert none["poisoned"]["mean"] <= 20

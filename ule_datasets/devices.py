@@ -58,15 +58,18 @@ def deterministic_algorithms() -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    benchmark = torch.backends.cudnn.benchmark
+    debugging: Any = torch.utils.deterministic
+    benchmark, fill = torch.backends.cudnn.benchmark, debugging.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats only with this, read when it starts
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+    debugging.fill_uninitialized_memory = False  # a debugging aid that writes every tensor twice
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
+        debugging.fill_uninitialized_memory = fill
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from ule_datasets.devices import describe_device
 from ule_datasets.effect import Comparison, compare
 from ule_datasets.errors import InputError
-from ule_datasets.executor import Executor, Lost, available_cpus
+from ule_datasets.executor import Executor, Lost
 from ule_datasets.models import MODELS
 from ule_datasets.perturbation import Perturbation
 from ule_datasets.profiles import Profile
@@ -120,6 +120,8 @@ class Grid:
     device: torch.device
     compiled: bool = False
     ranks: int = 1
+    threads: int = 1
+    """Of torch, for a run on a CPU. Its last digits depend on them: so they do not follow the number of workers."""
     keep_weights: frozenset[Cell] = frozenset()
     """Cells whose trained models an analysis looks at."""
     _data: dict[tuple[str, int], tuple[TrainingData, str]] = field(default_factory=dict, repr=False)
@@ -131,15 +133,11 @@ class Grid:
             if cell.model not in MODELS:
                 raise InputError(f"no model {cell.model!r}; the models are {', '.join(MODELS)}")
 
-    def tasks(self, parallel: int) -> tuple[RunTask, ...]:
+    def tasks(self) -> tuple[RunTask, ...]:
         """Every run; a whole seed of all cells before the next one."""
-        return tuple(
-            self.task(cell, seed, threads=max(1, available_cpus() // (parallel * self.ranks)))
-            for seed in self.seeds
-            for cell in self.cells
-        )
+        return tuple(self.task(cell, seed) for seed in self.seeds for cell in self.cells)
 
-    def task(self, cell: Cell, seed: int, *, threads: int) -> RunTask:
+    def task(self, cell: Cell, seed: int) -> RunTask:
         """One run."""
         subject = self.subject_of(cell.dataset)
         data, digest = self._training_data(subject, cell.dataset, seed)
@@ -148,7 +146,7 @@ class Grid:
         )  # fmt: skip
         return RunTask(
             dataset=cell.dataset, data=data, data_digest=digest, protocol=protocol, seed=seed, device=self.device,
-            threads=threads, ranks=self.ranks, keep_weights=cell in self.keep_weights,
+            threads=self.threads, ranks=self.ranks, keep_weights=cell in self.keep_weights,
         )  # fmt: skip
 
     def subject_of(self, dataset: str) -> Subject:
@@ -240,10 +238,10 @@ def train_grid(grid: Grid, *, store: RunStore, executor: Executor, reporter: Rep
         InputError: unsuitable arrays, or an unknown strategy.
     """
     parallel = max(1, min(executor.workers, len(grid.cells) * len(grid.seeds)))
-    tasks = grid.tasks(parallel)
-    known = [store.get(task, reporter) is not None for task in tasks]
-    announce(grid, tasks, known, parallel, reporter)
-    outcomes = work_off(tasks, store, executor, reporter)
+    tasks = grid.tasks()
+    known = store.known(tasks, reporter)
+    announce(grid, tasks, [index in known for index in range(len(tasks))], parallel, reporter)
+    outcomes = work_off(tasks, store, executor, reporter, known=known)
     places = [(cell, seed) for seed in grid.seeds for cell in grid.cells]
     runs, lost = [], []
     for index, (cell, seed) in enumerate(places):
@@ -251,7 +249,9 @@ def train_grid(grid: Grid, *, store: RunStore, executor: Executor, reporter: Rep
         if isinstance(outcome, Lost):
             lost.append(LostRun(cell=cell, seed=seed, reason=outcome.reason))
         else:
-            runs.append(Run(cell=cell, seed=seed, history=outcome, identity=tasks[index].identity, reused=known[index]))
+            runs.append(
+                Run(cell=cell, seed=seed, history=outcome, identity=tasks[index].identity, reused=index in known)
+            )
     result = GridResult(
         profile=grid.profile,
         seeds=grid.seeds,
@@ -268,9 +268,8 @@ def train_grid(grid: Grid, *, store: RunStore, executor: Executor, reporter: Rep
 def plan_lines(grid: Grid, tasks: Sequence[RunTask], known: Sequence[bool]) -> list[str]:
     """A line per cell: what is trained, and what it takes."""
     lines = []
-    for cell in grid.cells:
-        own = [i for i, t in enumerate(tasks) if (t.dataset, t.protocol.model) == (cell.dataset, cell.model)
-               and t.protocol.strategy.name == cell.strategy]  # fmt: skip
+    for first, cell in enumerate(grid.cells):
+        own = range(first, len(tasks), len(grid.cells))
         done = sum(known[i] for i in own)
         flop = sum(tasks[i].flop for i in own)
         lines.append(

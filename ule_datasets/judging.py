@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -149,7 +150,8 @@ def cell_of(claim: Claim, subjects: Sequence[Subject], profile: Profile) -> Cell
     if claim.variant:
         return f"a variant of a strategy that is not here: {claim.variant}"
     if claim.regime is Regime.ANALYSIS:
-        missing = [name for name in shuffle_roles(claim) if subject_for(name, subjects) is None]
+        needed = dict.fromkeys(shuffle_roles(claim))
+        missing = [name for name in needed if subject_for(name, subjects) is None]
     elif claim.metric != CLEAN_ACCURACY:
         return f"{claim.metric} is not measured here"
     else:
@@ -204,16 +206,19 @@ def judge_statements(
         open_ = Judged(verdict=Verdict.NOT_RUN, reason="no model was trained")
         return tuple(StatementResult(statement=statement, judged=open_) for statement in statements)
     roles = stand_ins(subjects, result.profile)
-    cells = {(run.cell.dataset, run.cell.model, run.cell.strategy): result.accuracies(run.cell) for run in result.runs}
+    lost = {run.seed for run in result.lost}  # values at one position must be of one seed
+    kept = dataclasses.replace(result, runs=tuple(run for run in result.runs if run.seed not in lost))
+    cells = {(run.cell.dataset, run.cell.model, run.cell.strategy): kept.accuracies(run.cell) for run in kept.runs}
     found = []
     for statement in statements:
-        used = [roles.get(name, name) for cell in slugs_of(statement) for name in cell[:2]]
-        named = tuple(sorted({f"{slug} = {name}" for slug, name in roles.items() if name in used}))
+        slugs = {name for cell in slugs_of(statement) for name in cell[:2]}
+        replaced = {f"{slug} = {roles[slug]}" for slug in slugs & roles.keys()}
+        changed = {f"{s.name} = one of another recipe" for s in subjects if s.unjudged and s.name in slugs}
         if statement.id in MEASURED_ELSEWHERE:
             judged = studies.judged(statement.id)
         else:
             judged = judge_statement(statement.id, cells, chance=result.chance, roles=roles)
-        found.append(StatementResult(statement=statement, judged=judged, stand_ins=named))
+        found.append(StatementResult(statement=statement, judged=judged, stand_ins=tuple(sorted(replaced | changed))))
     return tuple(found)
 
 
@@ -242,6 +247,9 @@ def _judge_claim(
         if not values:
             return _open(claim, Verdict.NOT_RUN, f"not asked for: --claims {claim.id}")
     stood_in = cell.model != claim.model
+    named = shuffle_roles(claim) if claim.regime is Regime.ANALYSIS else (claim.train_dataset,)
+    changed = [each.unjudged for each in subjects if each.unjudged and each.name in named]
+    unjudged = changed[0] if changed and _in_a_paper(claim) else ""
     power = result.profile.power
     conditions = gates(
         claim,
@@ -250,13 +258,13 @@ def _judge_claim(
         finite=all(history.finite for history in histories),
         num_parameters=histories[0].num_parameters,
         expected_parameters=num_parameters(cell.model, result.num_classes),
-        fingerprint_ok=not subject.unjudged or not _in_a_paper(claim),
+        fingerprint_ok=not unjudged,
         power=power,
     )
     level = after_gates(judge_level(claim, values, power=power), conditions, level=True)
     effect = _effect(claim, values, control, result, stood_in)
-    if subject.unjudged and _in_a_paper(claim):
-        level = effect = Judged(verdict=Verdict.NOT_COMPARABLE, reason=subject.unjudged)
+    if unjudged:
+        level = effect = Judged(verdict=Verdict.NOT_COMPARABLE, reason=unjudged)
     return ClaimResult(
         claim=claim, level=level, effect=after_gates(effect, conditions, level=False), cell=cell, measured=values,
         best=() if claim.regime is Regime.ANALYSIS else tuple(history.best.test_accuracy for history in histories),

@@ -1,4 +1,4 @@
-"""How a model is trained: optimiser, schedule, strategy, numbers. Everything that a result depends on besides data and seed."""
+"""How a model is trained: everything that a result depends on besides data and seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ule_datasets.precision import Precision
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sgd:
-    """Stochastic gradient descent with momentum, without Nesterov or damping: the papers' choice for convolutional networks."""
+    """Gradient descent with momentum, without Nesterov or damping: the papers' choice for convolutional networks."""
 
     kind: str = field(default="sgd", init=False)
     learning_rate: float = 0.1

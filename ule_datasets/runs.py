@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from ule_datasets.progress import Reporter
 from ule_datasets.protocol import TrainingProtocol
 from ule_datasets.training import EpochRecord, RunHistory, TrainingData, time_run, train
 
-CODE = ("training.py", "protocol.py", "augmentation.py", "seeds.py", "countermeasures", "models")
+CODE = ("training.py", "protocol.py", "augmentation.py", "devices.py", "seeds.py", "countermeasures", "models")
 """What a run's result depends on, besides the libraries."""
 SECONDS_BETWEEN_LOOKS = 0.5
 TRAINING_PASSES = 3
@@ -56,6 +56,13 @@ class RunTask:
     """Weights to start from."""
     log: Path = Path(os.devnull)
     """One line of JSON per epoch is added here while it runs."""
+
+    def __post_init__(self) -> None:
+        batch = min(self.protocol.batch_size, len(self.data.images))
+        if batch < 2 * self.ranks:
+            raise InputError(
+                f"batches of {batch} images cannot be shared by {self.ranks} ranks: each needs two of them"
+            )
 
     @property
     def identity(self) -> str:
@@ -113,6 +120,11 @@ class RunStore:
             reporter.warn(f"{path} is run again: {error}")
             return None
 
+    def known(self, tasks: Sequence[RunTask], reporter: Reporter) -> dict[int, RunHistory]:
+        """Those of the tasks that are finished, by index."""
+        found = {index: self.get(task, reporter) for index, task in enumerate(tasks)}
+        return {index: history for index, history in found.items() if history is not None}
+
     def put(self, task: RunTask, finished: Finished) -> None:
         """Keep a run; the history last, because its presence means complete."""
         if finished.weights is not None:
@@ -122,7 +134,7 @@ class RunStore:
 
 def run_task(task: RunTask) -> Finished:
     """Train; log every epoch."""
-    return on_ranks(_train, task, ranks=task.ranks)
+    return on_ranks(_train, task, ranks=task.ranks, on_cuda=task.device.type == "cuda")
 
 
 def time_task(task: RunTask) -> float:
@@ -132,16 +144,15 @@ def time_task(task: RunTask) -> float:
 
 
 def work_off(
-    tasks: Sequence[RunTask], store: RunStore, executor: Executor, reporter: Reporter
-) -> dict[int, RunHistory | Lost]:
+    tasks: Sequence[RunTask], store: RunStore, executor: Executor, reporter: Reporter,
+    *, known: Mapping[int, RunHistory] | None = None,
+) -> dict[int, RunHistory | Lost]:  # fmt: skip
     """Run the tasks that the store does not have, keep each as it ends, and give the history of all, by index.
 
     A run whose worker died is tried again once; then it is ``Lost`` and the others go on.
+    ``known`` is what the store has, for who has asked it already.
     """
-    done: dict[int, RunHistory | Lost] = {}
-    for index, task in enumerate(tasks):
-        if (history := store.get(task, reporter)) is not None:
-            done[index] = history
+    done: dict[int, RunHistory | Lost] = {**(store.known(tasks, reporter) if known is None else known)}
     store.folder.mkdir(parents=True, exist_ok=True)
     waiting = [index for index in range(len(tasks)) if index not in done]
     todo = [dataclasses.replace(tasks[index], log=store.path(tasks[index]).with_suffix(".log")) for index in waiting]

@@ -20,7 +20,6 @@ from ule_datasets.analyses.shuffled import (
     table_of_shuffles,
 )
 from ule_datasets.claims import Claim
-from ule_datasets.errors import InputError
 from ule_datasets.executor import Executor, Lost
 from ule_datasets.grid import Cell, Grid, GridResult, Subject
 from ule_datasets.models import build_model
@@ -162,7 +161,7 @@ class _Models:
         cell = standard_cell(dataset, self.grid)
         if cell is None or not any(run.cell == cell and run.seed == seed for run in self.result.runs):
             return None
-        return self.grid.task(cell, seed, threads=1)
+        return self.grid.task(cell, seed)
 
     def model(self, task: RunTask) -> nn.Module:
         """Its trained model."""
@@ -191,8 +190,10 @@ def _shuffles(looked: _Models, roles: Mapping[str, str], reporter: Reporter) -> 
         tasks = {name: task for name in names if (task := looked.task(name, seed)) is not None}
         if not tasks:
             continue
-        rows = len(next(iter(tasks.values())).data.images)
-        sets = {name: _evaluation_set(subjects.get(name), task, rows) for name, task in tasks.items()}
+        if len({len(task.data.images) for task in tasks.values()}) > 1:
+            reporter.warn(f"no perturbations are shuffled: {' and '.join(tasks)} differ in their number of images")
+            return ()
+        sets = {name: _evaluation_set(subjects.get(name), task) for name, task in tasks.items()}
         reporter.say(f"shuffled perturbations, seed {seed}: {len(tasks)} models on {len(sets)} sets")
         cells = table_of_shuffles(
             {name: looked.model(task) for name, task in tasks.items()}, sets, permutations=PERMUTATIONS,
@@ -202,12 +203,11 @@ def _shuffles(looked: _Models, roles: Mapping[str, str], reporter: Reporter) -> 
     return tuple(tables)
 
 
-def _evaluation_set(subject: Subject | None, task: RunTask, rows: int) -> EvaluationSet:
+def _evaluation_set(subject: Subject | None, task: RunTask) -> EvaluationSet:
     """The training images of a run; with what is needed to shuffle them, where they are perturbed."""
-    if len(task.data.images) != rows:
-        raise InputError("shuffled perturbations need datasets of the same images; these differ in number")
     if subject is None:
         return EvaluationSet(images=task.data.images, labels=task.data.labels)
+    rows = len(task.data.images)
     marks = overwritten_pixels(
         subject.perturbation, task.data.labels, subject.keys[:rows], task.data.images.shape[1:3]
     )  # fmt: skip
@@ -254,16 +254,12 @@ def _finetuned(
         if clean is None:
             continue
         starts.append(seed)
-        task = grid.task(cell, seed, threads=1)
+        task = grid.task(cell, seed)
         for rate in FINETUNING_RATES:
             protocol = finetuning_protocol(task.protocol, learning_rate=rate, start=clean.identity)
             name = f"{task.dataset}-after-{clean.dataset}-lr{rate:g}"
             start = looked.store.weights(clean)
-            tasks.append(
-                dataclasses.replace(
-                    task, dataset=name, protocol=protocol, start=start, keep_weights=False, threads=clean.threads
-                )
-            )
+            tasks.append(dataclasses.replace(task, dataset=name, protocol=protocol, start=start, keep_weights=False))
             rates.append(rate)
     reporter.say(f"fine-tuning on {roles[OPS]} from models trained on {roles[CLEAN]}: {len(tasks)} runs")
     done = work_off(tasks, looked.store, executor, reporter)

@@ -100,14 +100,14 @@ def examine(
     if folder is not None:
         splits, more = check_content(folder, executor, reporter)
         checks += _said(more, reporter)
-        training = training and all(check.passed for check in checks)
+        trainable = training and all(check.passed for check in checks)
         source = None
-        if training or sources.at_hand(folder.recipe, root) is not None:
+        if trainable or sources.at_hand(folder.recipe, root) is not None:
             source = sources.read(folder.recipe, root)
             checks += _said(check_against_source(folder, splits, source), reporter)
         else:
             reporter.say("not compared with the clean source: give it with --source")
-        if training and source is not None and all(check.passed for check in checks):
+        if trainable and source is not None and all(check.passed for check in checks):
             subject = _from_folder(folder, splits, source, catalogue)
     if training and subject is None:
         reporter.say(f"nothing is trained on {manifest.name}: it is not intact")

@@ -151,6 +151,8 @@ class RunHistory:
             if content["protocol"] != protocol.content():
                 raise ValueError(f"it has another protocol, {content['protocol']}")
             epochs = tuple(_epoch(record) for record in content["epochs"])
+            if not epochs:
+                raise ValueError("it has no epochs")
             return cls(**{**content, "protocol": protocol, "epochs": epochs})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"this is not the history of such a run: {error!r}") from error
@@ -392,13 +394,17 @@ class _Run:
 
 
 def _optimiser(parameters: list[nn.Parameter], protocol: TrainingProtocol) -> torch.optim.Optimizer:
-    chosen = protocol.optimiser
+    chosen, fused = protocol.optimiser, parameters[0].is_cuda
     if isinstance(chosen, AdamW):
         return torch.optim.AdamW(
-            parameters, chosen.learning_rate, (chosen.beta1, chosen.beta2), weight_decay=chosen.weight_decay, fused=True
+            parameters,
+            chosen.learning_rate,
+            (chosen.beta1, chosen.beta2),
+            weight_decay=chosen.weight_decay,
+            fused=fused,
         )
     return torch.optim.SGD(
-        parameters, chosen.learning_rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay, fused=True
+        parameters, chosen.learning_rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay, fused=fused
     )
 
 

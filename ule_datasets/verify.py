@@ -70,6 +70,8 @@ class VerifyOptions:
     workers: int | None = None
     """Runs at a time; ``None``: one per CPU, on a GPU one."""
     executor: str = "local"
+    threads: int = 1
+    """Of torch, for a run on a CPU."""
     ranks: int = 1
     """Processes, each with a GPU where there are some, that share one run."""
     compiled: bool = False
@@ -86,7 +88,12 @@ class VerifyOptions:
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise InputError(f"--profile {self.profile}: choose from {', '.join(PROFILES)}")
-        for name, number in (("--seeds", self.num_seeds), ("--workers", self.workers), ("--ranks", self.ranks)):
+        for name, number in (
+            ("--seeds", self.num_seeds),
+            ("--workers", self.workers),
+            ("--threads", self.threads),
+            ("--ranks", self.ranks),
+        ):
             if number is not None and number < 1:
                 raise InputError(f"{name} {number}: must be at least 1")
         if self.executor not in EXECUTORS:
@@ -164,7 +171,8 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
     if cells:
         grid = Grid(
             profile=options.chosen, subjects=tuple(subjects), cells=cells, device=device, compiled=options.compiled,
-            seeds=tuple(range(options.num_seeds or options.chosen.num_seeds)), ranks=options.ranks,
+            threads=options.threads, ranks=options.ranks,
+            seeds=tuple(range(options.num_seeds or options.chosen.num_seeds)),
             keep_weights=frozenset(with_controls(wanted.weights, subjects)) if asked else frozenset(),
         )  # fmt: skip
         if options.dry_run:
@@ -261,7 +269,7 @@ def _default_cells(options: VerifyOptions, subjects: Sequence[Subject]) -> list[
 
 
 def _show_plan(grid: Grid, claims: Sequence[Claim], open_: Mapping[str, str], reporter: Reporter) -> None:
-    tasks = grid.tasks(1)
+    tasks = grid.tasks()
     store = RunStore(cache_folder() / "runs")
     known = [store.get(task, reporter) is not None for task in tasks]
     reporter.say(
@@ -281,8 +289,11 @@ def _readers(options: VerifyOptions) -> int:
 
 def _trainers(options: VerifyOptions, device: torch.device) -> AbstractContextManager[Executor]:
     """Where runs go: on a GPU one at a time in this process, unless more are asked for."""
-    workers = options.workers or (1 if device.type == "cuda" else max(1, available_cpus() // options.ranks))
-    share = options.gpus_per_run if device.type == "cuda" else 0.0
+    workers = options.workers or (
+        1 if device.type == "cuda" else max(1, available_cpus() // (options.ranks * options.threads))
+    )
+    on_gpu = float(options.ranks) if options.ranks > 1 else options.gpus_per_run
+    share = on_gpu if device.type == "cuda" else 0.0
     return open_executor(options.executor, workers, gpus_per_task=share, preload=TRAINER_MODULES)
 
 
@@ -322,6 +333,7 @@ def _command(options: VerifyOptions, names: Sequence[str]) -> str:
     words += ["--device", options.device] if options.device != "auto" else []
     words += ["--workers", str(options.workers)] if options.workers is not None else []
     words += ["--executor", options.executor] if options.executor != "local" else []
+    words += ["--threads", str(options.threads)] if options.threads != 1 else []
     words += ["--ranks", str(options.ranks)] if options.ranks != 1 else []
     words += ["--compile"] if options.compiled else []
     return " ".join([*words, *(["--integrity-only"] if options.integrity_only else [])])

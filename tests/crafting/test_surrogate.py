@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ule_datasets.crafting.settings import SurrogateSettings
-from ule_datasets.precision import Precision
 from ule_datasets.crafting.surrogate import Surrogate
 from ule_datasets.devices import cpu_threads, products_in
 from ule_datasets.models import build_model
+from ule_datasets.precision import Precision
 
 CPU = torch.device("cpu")
 SETTINGS = SurrogateSettings(model="convnet3-w16", batch_size=32)

@@ -21,11 +21,11 @@ from torch.nn import functional
 from ule_datasets.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
 from ule_datasets.crafting.error_minimizing import ClassWise, SampleWise, duration
 from ule_datasets.crafting.settings import ErrorAverage, StopRule, SurrogateSettings
-from ule_datasets.precision import Precision
 from ule_datasets.errors import InputError
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.models import build_model
 from ule_datasets.perturbation import Additive, Perturbation, Support
+from ule_datasets.precision import Precision
 from ule_datasets.progress import Reporter
 from ule_datasets.quantization import Apply, Quantize, quantize
 from ule_datasets.recipe import Context, Crafted

@@ -76,6 +76,7 @@ def verify_command(
     gpus_per_run: Annotated[
         float, typer.Option(metavar="SHARE", help="With Ray on GPUs: what a run takes, e.g. 0.25.")
     ] = 1.0,
+    threads: Annotated[int, typer.Option(metavar="N", help="Of torch, for each run on a CPU.")] = 1,
     ranks: Annotated[
         int, typer.Option(metavar="N", help="Processes, each on a GPU of its own, that share one run (large models).")
     ] = 1,
@@ -138,6 +139,7 @@ def verify_command(
         workers=workers,
         executor=executor,
         gpus_per_run=gpus_per_run,
+        threads=threads,
         ranks=ranks,
         compiled=compile_model,
         dry_run=dry_run,

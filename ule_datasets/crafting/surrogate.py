@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from collections.abc import Mapping
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 from ule_datasets.crafting.settings import SurrogateSettings
-from ule_datasets.devices import cpu_threads, products_in
+from ule_datasets.devices import cpu_threads
 from ule_datasets.models import build_model
 from ule_datasets.precision import Precision
 

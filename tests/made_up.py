@@ -1,0 +1,169 @@
+"""Results without training: histories, datasets in memory and grids, as tests of what follows from them need them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ule_datasets.countermeasures import parse_strategy
+from ule_datasets.effect import compare
+from ule_datasets.grid import Cell, GridResult, LostRun, Run, Subject
+from ule_datasets.models import num_parameters
+from ule_datasets.perturbation import Overwrite, Perturbation, Support
+from ule_datasets.precision import Precision
+from ule_datasets.profiles import Profile
+from ule_datasets.progress import Reporter
+from ule_datasets.protocol import OneCycle, TrainingProtocol
+from ule_datasets.training import EpochRecord, RunHistory, TrainingData, Window
+from ule_datasets.verdicts import Power
+
+CPU = torch.device("cpu")
+STEPS = 10
+"""Of an epoch of a made-up history."""
+
+
+class Listener(Reporter):
+    """Keeps what is said instead of writing it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+        self.warned: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+
+def bright_or_dark(count: int = 96, seed: int = 0, size: int = 8) -> TrainingData:
+    """Two classes that differ in brightness."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, count)
+    noise = generator.integers(0, 100, (count, size, size, 3))
+    images = (noise + 120 * labels[:, None, None, None]).astype(np.uint8)
+    test = slice(0, 24)
+    return TrainingData(images=images, labels=labels, test_images=images[test], test_labels=labels[test], num_classes=2)
+
+
+def make_profile(**changes: Any) -> Profile:
+    """A profile that takes no time, without a stand-in."""
+    defaults: dict[str, Any] = {
+        "name": "tiny",
+        "epochs": 2,
+        "schedule": OneCycle(),
+        "precision": Precision.FLOAT32,
+        "power": Power.FULL,
+        "num_seeds": 1,
+        "strategies": ("standard",),
+        "limits": "Only for tests.",
+    }
+    return Profile(**{**defaults, **changes})
+
+
+def make_history(
+    *tests: float,
+    train: float | Sequence[float] = 100.0,
+    displacement: float | Sequence[float] = 1.0,
+    seed: int = 0,
+    finite: bool = True,
+    model: str = "resnet18-w8",
+    strategy: str = "none",
+    num_classes: int = 10,
+    **protocol: Any,
+) -> RunHistory:
+    """A run with these clean test accuracies, one per epoch; what is not finite ends in its last epoch."""
+    trains = [train] * len(tests) if isinstance(train, int | float) else list(train)
+    moved = [displacement] * len(tests) if isinstance(displacement, int | float) else list(displacement)
+    records = []
+    for epoch, (test, fitted, far) in enumerate(zip(tests, trains, moved, strict=True), start=1):
+        good = finite or epoch < len(tests)
+        window = Window(step=STEPS * epoch, train_accuracy=fitted, displacement=far)
+        records.append(
+            EpochRecord(
+                epoch=epoch, train_loss=0.1 if good else None, train_accuracy=fitted, test_accuracy=test,
+                displacement=far if good else None, windows=(window,) if good else (), seconds=1.0,
+            )
+        )  # fmt: skip
+    return RunHistory(
+        protocol=TrainingProtocol(
+            **{"model": model, "epochs": len(tests), "strategy": parse_strategy(strategy), **protocol}
+        ),
+        seed=seed, device="x", threads=1, ranks=1, num_parameters=num_parameters(model, num_classes),
+        epochs=tuple(records), seconds=1.0,
+    )  # fmt: skip
+
+
+def make_subject(name: str = "mine", **changes: Any) -> Subject:
+    """Noise in two classes, 8 x 8 pixels; in poisoned images the first pixel tells the class."""
+    count, classes = changes.pop("count", 40), changes.get("num_classes", 2)
+    generator = np.random.default_rng(changes.pop("draw", 0))
+    labels = (np.arange(count) % classes).astype(np.int64)
+    clean = generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    keys = tuple(f"{index:04d}" for index in range(count))
+    corner = np.zeros((classes, 1), dtype=np.int32)
+    colours = np.linspace(0, 255, classes).astype(np.uint8)[:, None, None].repeat(3, axis=2)
+    pixel = Overwrite(rows=corner, columns=corner, colours=colours, support=Support.CLASS)
+    perturbation = Perturbation(layers=(pixel,), source_digest="s")
+    defaults: dict[str, Any] = {
+        "title": name.upper(),
+        "version": "1.0.0",
+        "reduced": None,
+        "source": "cifar10",
+        "limit_per_class": None,
+        "recipe_digest": "r",
+        "perturbation_digest": perturbation.digest,
+        "manifest_digest": None,
+        "poisoned_images": perturbation.apply(clean, labels, keys),
+        "clean_images": clean,
+        "labels": labels,
+        "keys": keys,
+        "perturbation": perturbation,
+        "test_images": clean[:12],
+        "test_labels": labels[:12],
+        "num_classes": classes,
+        "flippable": True,
+        "collapse_expected": True,
+    }
+    return Subject(name=name, **{**defaults, **changes})
+
+
+def make_result(
+    outcomes: Mapping[Cell, Sequence[RunHistory]],
+    *,
+    profile: Profile | None = None,
+    num_classes: int = 10,
+    lost: tuple[LostRun, ...] = (),
+    subjects: Sequence[Subject] = (),
+) -> GridResult:
+    """What a grid gives for these runs."""
+    runs = tuple(
+        Run(cell=cell, seed=history.seed, history=history, identity="i", reused=False)
+        for cell, histories in outcomes.items()
+        for history in histories
+    )
+    comparisons = tuple(
+        compare(
+            outcomes[Cell(subject.control, cell.model, cell.strategy)], histories, dataset=cell.dataset,
+            control=subject.control, chance=100 / num_classes,
+        )
+        for cell, histories in outcomes.items()
+        for subject in subjects
+        if subject.name == cell.dataset and Cell(subject.control, cell.model, cell.strategy) in outcomes
+    )  # fmt: skip
+    return GridResult(
+        profile=profile or make_profile(), seeds=tuple(sorted({run.seed for run in runs})), num_classes=num_classes,
+        num_train={}, num_test=12, runs=runs, lost=lost, comparisons=comparisons,
+    )  # fmt: skip
+
+
+def seeds_of(values: Sequence[float], cell: Cell, **options: Any) -> list[RunHistory]:
+    """One run per seed with this last accuracy, of the cell's model and strategy."""
+    return [
+        make_history(value, seed=seed, model=cell.model, strategy=cell.strategy, **options)
+        for seed, value in enumerate(values)
+    ]
