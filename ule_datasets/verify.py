@@ -19,10 +19,11 @@ from ule_datasets.devices import pick_device
 from ule_datasets.errors import InputError
 from ule_datasets.executor import EXECUTORS, Executor, LocalExecutor, available_cpus, open_executor
 from ule_datasets.folder import VERIFICATION
-from ule_datasets.grid import Cell, Grid, Subject, check_controls, plan_lines, train_grid, with_controls
+from ule_datasets.grid import Cell, Grid, GridResult, Subject, check_controls, plan_lines, train_grid, with_controls
 from ule_datasets.judging import (
     SHUFFLED_SETS,
     StatementResult,
+    Wanted,
     judge_claims,
     judge_statements,
     shuffle_roles,
@@ -117,6 +118,11 @@ class VerifyOptions:
         return self.folders[0] / VERIFICATION if len(self.folders) == 1 else REPORTS
 
     @property
+    def asks(self) -> bool:
+        """Whether more is to be run than a model and the strategies of the profile."""
+        return self.claims is not None or self.claims_file is not None or bool(self.analyses)
+
+    @property
     def chosen(self) -> Profile:
         """The profile."""
         return PROFILES[self.profile]
@@ -142,55 +148,22 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
     reporter = reporter or Reporter()
     device = pick_device(options.device)
     claims, said = _asked(options)
-    folders: tuple[Path, ...] = options.folders
-    recipes: tuple[Recipe, ...] = ()
-    if not folders:
-        folders, recipes = _at_hand(claims, said, catalogue)
-    with LocalExecutor(_readers(options), preload=WORKER_MODULES) as readers:
-        sources = SourceReader(options.source, readers, reporter)
-        examined = [
-            examine(
-                folder, sources=sources, training=not options.integrity_only, catalogue=catalogue, executor=readers,
-                reporter=reporter,
-            )
-            for folder in folders
-        ]  # fmt: skip
-        subjects = [part.subject for part in examined if part.subject is not None]
-        if not options.integrity_only:
-            made = (make(recipe, sources=sources, reporter=reporter, workers=_readers(options)) for recipe in recipes)
-            subjects += [subject for subject in made if subject is not None]
-    check_controls(subjects)
-    asked = bool(options.claims is not None or options.claims_file is not None or options.analyses)
-    about, sentences = _about(subjects)
+    examined, subjects = _gathered(options, claims, said, catalogue, reporter)
     if options.claims is None:
-        claims, said = (*claims, *about), sentences
-    asked_for = said if options.claims is not None else ()
-    wanted = what_is_wanted(claims, asked_for, subjects, options.chosen, analyses=options.analyses)
+        claims, said = (*claims, *_about(subjects)), tuple(statements().values())
+    wanted = what_is_wanted(
+        claims, said if options.claims is not None else (), subjects, options.chosen, analyses=options.analyses
+    )
+    grid = _planned(options, subjects, wanted, device)
+    if options.dry_run:
+        _show_plan(grid, claims, wanted.open, reporter)
+        return None
     result, studies = None, Studies()
-    cells = with_controls([*_default_cells(options, subjects), *(wanted.cells if asked else ())], subjects)
-    if cells:
-        grid = Grid(
-            profile=options.chosen, subjects=tuple(subjects), cells=cells, device=device, compiled=options.compiled,
-            threads=options.threads, ranks=options.ranks,
-            seeds=tuple(range(options.num_seeds or options.chosen.num_seeds)),
-            keep_weights=frozenset(with_controls(wanted.weights, subjects)) if asked else frozenset(),
-        )  # fmt: skip
-        if options.dry_run:
-            _show_plan(grid, claims, wanted.open, reporter)
-            return None
+    if grid is not None:
         with _trainers(options, device) as executor:
             store = RunStore(cache_folder() / "runs")
             result = train_grid(grid, store=store, executor=executor, reporter=reporter)
-            names = wanted.studies if asked else frozenset()
-            roles = study_roles(subjects, options.chosen)
-            if names and not roles:
-                reporter.warn(
-                    f"no analysis is made: none of {', '.join(SHUFFLED_SETS)}, or of what stands for them, is here"
-                )
-            studies = study(grid, result, names, roles, store=store, executor=executor, reporter=reporter)
-    elif options.dry_run:
-        reporter.say("nothing would be trained")
-        return None
+            studies = _studied(options, grid, result, wanted, store, executor, reporter)
     report = Report(
         datasets=(
             *(_part(one) for one in examined),
@@ -198,7 +171,7 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
         ),
         profile=options.chosen,
         result=result,
-        claims=judge_claims(claims, wanted, result, subjects, studies, asked=asked),
+        claims=judge_claims(claims, wanted, result, subjects, studies, asked=options.asks),
         statements=_told(judge_statements(said, result, subjects, studies), everything=options.claims is not None),
         studies=studies,
         separability={s.name: linear_separability(s.clean_images, s.poisoned_images, s.labels) for s in subjects},
@@ -209,6 +182,63 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
     )
     write_report(report, options.report_folder)
     return report
+
+
+def _gathered(
+    options: VerifyOptions, claims: Sequence[Claim], said: Sequence[Statement], catalogue: Catalogue,
+    reporter: Reporter,
+) -> tuple[list[Examined], list[Subject]]:  # fmt: skip
+    """The datasets that are named, or that the claims speak of: checked, and ready to be trained on."""
+    folders: tuple[Path, ...] = options.folders
+    recipes: tuple[Recipe, ...] = ()
+    if not folders:
+        folders, recipes = _at_hand(claims, said, catalogue)
+    training = not options.integrity_only
+    workers = options.workers or available_cpus()
+    with LocalExecutor(workers, preload=WORKER_MODULES) as readers:
+        sources = SourceReader(options.source, readers, reporter)
+        examined = [
+            examine(
+                folder, sources=sources, training=training, catalogue=catalogue, executor=readers, reporter=reporter
+            )
+            for folder in folders
+        ]
+        made = [make(recipe, sources=sources, reporter=reporter, workers=workers) for recipe in recipes if training]
+    subjects = [part.subject for part in examined if part.subject is not None]
+    subjects += [subject for subject in made if subject is not None]
+    check_controls(subjects)
+    return examined, subjects
+
+
+def _planned(options: VerifyOptions, subjects: list[Subject], wanted: Wanted, device: torch.device) -> Grid | None:
+    """Everything that is to be trained; ``None``: nothing."""
+    needed = wanted.cells if options.asks else ()
+    cells = with_controls([*_default_cells(options, subjects), *needed], subjects)
+    if not cells:
+        return None
+    return Grid(
+        profile=options.chosen,
+        subjects=tuple(subjects),
+        cells=cells,
+        seeds=tuple(range(options.num_seeds or options.chosen.num_seeds)),
+        device=device,
+        compiled=options.compiled,
+        threads=options.threads,
+        ranks=options.ranks,
+        keep_weights=frozenset(with_controls(wanted.weights, subjects)) if options.asks else frozenset(),
+    )
+
+
+def _studied(
+    options: VerifyOptions, grid: Grid, result: GridResult, wanted: Wanted, store: RunStore, executor: Executor,
+    reporter: Reporter,
+) -> Studies:  # fmt: skip
+    """The analyses that were asked for, and those that come with every run."""
+    names = wanted.studies if options.asks else frozenset()
+    roles = study_roles(grid.subjects, options.chosen)
+    if names and not roles:
+        reporter.warn(f"no analysis is made: none of {', '.join(SHUFFLED_SETS)}, or of what stands for them, is here")
+    return study(grid, result, names, roles, store=store, executor=executor, reporter=reporter)
 
 
 def _asked(options: VerifyOptions) -> tuple[tuple[Claim, ...], tuple[Statement, ...]]:
@@ -222,14 +252,14 @@ def _asked(options: VerifyOptions) -> tuple[tuple[Claim, ...], tuple[Statement, 
     return tuple(own), ()
 
 
-def _about(subjects: Sequence[Subject]) -> tuple[tuple[Claim, ...], tuple[Statement, ...]]:
-    """The claims that papers make about the datasets under verification and their controls; every statement."""
+def _about(subjects: Sequence[Subject]) -> tuple[Claim, ...]:
+    """The claims that papers make about the datasets under verification and their controls."""
     found: dict[str, Claim] = {}
     for subject in subjects:
         if not subject.unjudged:
             for claim in (*for_dataset(subject.name), *for_dataset(subject.control)):
                 found[claim.id] = claim
-    return tuple(found.values()), tuple(statements().values())
+    return tuple(found.values())
 
 
 def _at_hand(
@@ -268,7 +298,10 @@ def _default_cells(options: VerifyOptions, subjects: Sequence[Subject]) -> list[
     ]
 
 
-def _show_plan(grid: Grid, claims: Sequence[Claim], open_: Mapping[str, str], reporter: Reporter) -> None:
+def _show_plan(grid: Grid | None, claims: Sequence[Claim], open_: Mapping[str, str], reporter: Reporter) -> None:
+    if grid is None:
+        reporter.say("nothing would be trained")
+        return
     tasks = grid.tasks()
     store = RunStore(cache_folder() / "runs")
     known = [store.get(task, reporter) is not None for task in tasks]
@@ -281,10 +314,6 @@ def _show_plan(grid: Grid, claims: Sequence[Claim], open_: Mapping[str, str], re
     reporter.say(f"{len(claims) - len(open_)} claims are looked at, {len(open_)} are not:")
     for reason, number in Counter(open_.values()).most_common():
         reporter.say(f"  {number}: {reason}")
-
-
-def _readers(options: VerifyOptions) -> int:
-    return options.workers or available_cpus()
 
 
 def _trainers(options: VerifyOptions, device: torch.device) -> AbstractContextManager[Executor]:
