@@ -26,7 +26,7 @@ from ule_datasets.methods.one_pixel_shortcut import Objective, OnePixelShortcut
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.perturbation import Perturbation
 from ule_datasets.progress import Reporter
-from ule_datasets.recipe import Recipe
+from ule_datasets.recipe import PublishedRecipe, Recipe
 
 DIGITS = RECIPES["ops-digits"]
 MANY_SHARDS = dataclasses.replace(DIGITS, name="my-digits", shard_mebibytes=0.25)
@@ -273,7 +273,9 @@ def test_a_trial_says_so_in_name_manifest_card_and_recipe(tmp_path: Path) -> Non
     assert manifest.splits["test"].num_examples == 360
     assert manifest.reduced == "trial on the first 5 training images of each class"
     assert "Reduced setting" in (tmp_path / "x" / "README.md").read_text()
-    assert json.loads((tmp_path / "x" / "recipe.json").read_text())["claims"] == []
+    recipe = PublishedRecipe.parse((tmp_path / "x" / "recipe.json").read_text())
+    assert recipe.reduced == manifest.reduced
+    assert recipe.digest != DIGITS.digest
 
 
 def test_another_seed_shows_in_the_name_and_changes_random_methods_only() -> None:
