@@ -28,7 +28,7 @@ LAYERS = (
         "hub",
         "claims",
     ),
-    ("recipe", "perturbation", "devices"),
+    ("recipe", "perturbation", "devices", "weights"),
     ("sources", "models", "augmentation", "countermeasures", "shards", "cache", "separability", "verdicts"),
     ("protocol", "profiles"),
     ("training",),

@@ -59,6 +59,8 @@ class BuildOptions:
     workers: int = 1
     device: str = "auto"
     """Where methods that use gradients are crafted: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``."""
+    weights: Path | None = None
+    """A file of pretrained weights, or a folder of them, for the methods that start from some."""
     cache: bool = True
     """Take crafts that were finished before from ``ule_datasets.cache``, and keep new ones there."""
     overwrite: bool = False
@@ -210,6 +212,7 @@ def _perturbation(
         reporter=reporter,
         workers=options.workers,
         device=options.device,
+        weights=options.weights,
         checkpoints=folder.staging,
         cache=CraftCache(cache_folder()) if options.cache else None,
     )

@@ -27,6 +27,8 @@ class Workshop:
     reporter: Reporter
     workers: int = 1
     device: str = "auto"
+    weights: Path | None = None
+    """See ``Context``."""
     checkpoints: Path | None = None
     """A folder for the state of interrupted crafts; ``None``: they start again."""
     cache: CraftCache | None = None
@@ -84,6 +86,7 @@ def _made(recipe: Recipe, index: int, source: Source, workshop: Workshop) -> Par
         seed=Seed(recipe.seed),
         workers=workshop.workers,
         device=workshop.device,
+        weights=workshop.weights,
         reporter=workshop.reporter,
         checkpoint=_checkpoint(recipe, index, source.train.digest, workshop),
     )

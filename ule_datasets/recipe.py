@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ule_datasets.checkpoint import Checkpoint, MemoryCheckpoint
@@ -92,6 +93,8 @@ class Context:
     """Threads or processes; never changes the result."""
     device: str = "cpu"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``; matters to methods that repeat on one device only."""
+    weights: Path | None = None
+    """A file of pretrained weights, or a folder of them, to look at before downloading."""
     reporter: Reporter = field(default_factory=Reporter)
     checkpoint: Checkpoint = field(default_factory=MemoryCheckpoint)
     """Where long work keeps its state, and finds it again."""
@@ -118,7 +121,10 @@ class Method(Protocol):
     """``exact``: the same bits anywhere; ``device``: only on the same device and library versions."""
 
     def generate(self, train: Split, context: Context) -> Crafted:
-        """Make layers for the clean training images; touches no disk, clock, network or global state."""
+        """Make layers for the clean training images.
+
+        Touches no clock and no global state; of disk and network only the pretrained weights that it names.
+        """
         ...
 
 

@@ -59,6 +59,13 @@ def build_command(
         str,
         typer.Option(metavar="auto|cpu|cuda[:I]", help="Where noise is crafted. Default: a GPU if there is one."),
     ] = "auto",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="Pretrained weights of methods that start from some, instead of a download. Default: $ULE_WEIGHTS.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes. Default: one per CPU. Never changes the result.")
     ] = None,
@@ -132,6 +139,7 @@ def build_command(
         perturbations=tuple(given.path for given in saved),
         workers=available_cpus() if workers is None else workers,
         device=device,
+        weights=weights,
         cache=not no_cache,
         overwrite=overwrite,
     )
