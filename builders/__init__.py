@@ -1,6 +1,9 @@
 """One module per published dataset: a typed ``RECIPE``, no logic."""
 
 from builders import (
+    bait_cifar10,
+    bait_cifar10_small,
+    bait_cifar10_small_imagenet,
     cifar10_s,
     cifar10_s_small,
     digits_s,
@@ -22,6 +25,11 @@ from builders import (
     ops_search10pct_noisy_cifar10,
     ops_var_cifar10,
     randpix_cifar10,
+    uc,
+    uc_cifar10,
+    uc_cifar10_small,
+    uc_clip_pets,
+    uc_pets,
 )
 from ule_datasets.recipe import Recipe
 
@@ -36,6 +44,13 @@ RECIPES: dict[str, Recipe] = {
         cifar10_s_small,
         em_cifar10_small,
         em_c_cifar10_small,
+        bait_cifar10,
+        bait_cifar10_small,
+        bait_cifar10_small_imagenet,
+        uc_cifar10,
+        uc_cifar10_small,
+        uc_pets,
+        uc_clip_pets,
         ops_cifar10,
         ops_cifar10_k2,
         ops_cifar10_k3,
@@ -49,6 +64,7 @@ RECIPES: dict[str, Recipe] = {
         ops_search1pct_noisy_cifar10,
         ops_search10pct_noisy_cifar10,
         ops,
+        uc,
     )
 }
 """The catalogue, in the order in which it is listed."""

@@ -181,6 +181,12 @@ def files_without_class_folders(folder: Path) -> Path:
     return folder
 
 
+def files_beside_class_folders(folder: Path) -> Path:
+    write_image_folder(folder, make_splits(3, 4, 8), NAMES)
+    (folder / "train" / "stray.png").write_bytes(encode(make_images(1, 1, 8).images[0]))
+    return folder
+
+
 def two_lists_of_names(folder: Path) -> Path:
     write_parquet(folder / "a", {"train": make_images(3, 2, 8)}, NAMES)
     write_parquet(folder / "b", {"train": make_images(3, 2, 8)}, ("x", "y", "z"))
@@ -248,9 +254,19 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "larger test images": (larger_test_images, r"is 8x8 pixels, .* is 10x10; resize all images to one size first"),
     "test images only": (only_test_images, r"\(an image folder\) has no training images"),
     "no rows": (labels(), r"\(Parquet shards\) has no training images"),
-    "no class folders": (files_without_class_folders, r"no images with labels found there; give hub:OWNER/NAME"),
+    "no class folders": (
+        files_without_class_folders,
+        r"\(an image folder\) has no labels, and One-Pixel Shortcut needs them: give class folders",
+    ),
+    "images beside class folders": (
+        files_beside_class_folders,
+        r"has images in class folders \(\S+class000/\w+.png\) and outside of them \(\S+/stray.png\): move all",
+    ),
     "two lists of class names": (two_lists_of_names, r"b/train-\S+ has other class names than the files before it"),
-    "no label column": (no_label_column, r"has no label column: expected one of .*'label'.*, found \['image', 'cat"),
+    "no label column": (
+        no_label_column,
+        r"has no labels, and One-Pixel Shortcut needs them: give a label column \(one of .*'label'.*; found \['image'",
+    ),
     "images on another machine": (images_elsewhere, r"row 0\) has no image bytes: the file points to images on anot"),
     "not a batch": (batch({b"data": PIXELS, b"labels": [0]}), r"data_batch_4 is not a CIFAR-10 batch: expected uint8"),
     "label beyond the names": (labels(0, 1, 2, 7, names=NAMES), r"row 3\) has label 7, allowed is 0 to 2"),
@@ -353,14 +369,12 @@ def test_a_source_that_does_not_exist_is_refused(refuse: Callable[..., Outcome])
 @pytest.mark.parametrize("name", ["images.zip", "train.csv", "notes"])
 def test_a_source_file_of_unknown_kind_is_refused(name: str, refuse: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"PK something")
-    refuse(
-        rf"--source {tmp_path / name}: no images with labels found there; give hub:", "ops", "--source", tmp_path / name
-    )
+    refuse(rf"--source {tmp_path / name}: no images found there; give hub:", "ops", "--source", tmp_path / name)
 
 
 def test_an_empty_source_folder_is_refused(refuse: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refuse("no images with labels found there", "ops", "--source", tmp_path / "empty")
+    refuse("no images found there", "ops", "--source", tmp_path / "empty")
 
 
 def test_own_images_need_a_source(refuse: Callable[..., Outcome]) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ule_datasets.errors import InputError
 from ule_datasets.models import MODELS, build_model, forward_flop, num_parameters
+from ule_datasets.models.cifar_resnet import CifarBlock, CifarResNet, shortcut
 from ule_datasets.models.compact_transformer import (
     Attention,
     CompactTransformer,
@@ -40,6 +41,8 @@ PARAMETERS = {
     "resnet18": 11_173_962,
     "resnet18-w16": 701_466,
     "resnet18-w8": 176_402,
+    "resnet20": 269_722,
+    "resnet56": 853_018,
     "convnet3": 373_834,
     "convnet3-w32": 94_762,
     "convnet3-w16": 24_346,
@@ -62,6 +65,8 @@ PARAMETERS = {
 GIGAFLOP = {
     "lenet5": 0.0013,
     "resnet18": 1.111,
+    "resnet20": 0.0811,
+    "resnet56": 0.251,
     "densenet121": 1.777,
     "cvt-7-4": 0.501,
     "cct-7-3x1": 2.363,
@@ -79,6 +84,7 @@ GIGAFLOP = {
 NARROW: dict[str, Callable[[int], nn.Module]] = {
     "convnet": partial(ConvNet3, width=8),
     "resnet": partial(ResNet18, width=8),
+    "cifar resnet": partial(CifarResNet, blocks=2),
     "lenet": LeNet5,
     "densenet": partial(DenseNet, growth=8, blocks=(2, 1, 2)),
     "cvt": partial(cvt, width=32, num_layers=2, patch=4),
@@ -166,8 +172,9 @@ def test_the_seed_alone_decides_the_initialisation(name: str) -> None:
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-def test_importing_the_models_does_not_import_torchvision() -> None:
-    code = "import sys, ule_datasets.models; assert 'torchvision' not in sys.modules"
+def test_importing_the_models_imports_neither_torchvision_nor_other_libraries_of_models() -> None:
+    late = {"torchvision", "timm", "open_clip"}
+    code = f"import sys, ule_datasets.models.pretrained; assert not {late} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -344,6 +351,40 @@ def test_densenet_agrees_with_explicit_layers() -> None:
     assert shapes == [(12, 8), (16, 8), (8, 4), (12, 4), (6, 2), (10, 2), (14, 2)]
     features = normalised(features, model.norm).clamp(min=0).mean(dim=(2, 3))
     torch.testing.assert_close(model(images), features @ model.head.weight.T + model.head.bias)
+
+
+def test_a_shortcut_of_a_cifar_resnet_takes_every_second_pixel_and_adds_zeros() -> None:
+    features = torch.rand(2, 4, 5, 6)
+    result = shortcut(features, 8, 2)
+    assert result.shape == (2, 8, 3, 3)
+    for row, column in ((0, 0), (1, 2), (2, 1)):
+        assert torch.equal(result[:, 2:6, row, column], features[:, :, 2 * row, 2 * column])
+    assert not result[:, :2].any()
+    assert not result[:, 6:].any()
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "stride"), [(4, 4, 1), (4, 8, 2)])
+def test_a_block_of_a_cifar_resnet_agrees_with_explicit_layers(inputs: int, outputs: int, stride: int) -> None:
+    block = trained_a_little(CifarBlock(inputs, outputs, stride).double())
+    assert isinstance(block, CifarBlock)
+    features = torch.randn(2, inputs, 7, 7, dtype=torch.float64)
+    hidden = functional.conv2d(features, block.conv1.weight, stride=stride, padding=1)
+    hidden = functional.conv2d(block.bn1(hidden).clamp(min=0), block.conv2.weight, padding=1)
+    around = features if stride == 1 else shortcut(features, outputs, stride)
+    torch.testing.assert_close(block(features), (block.bn2(hidden) + around).clamp(min=0))
+
+
+def test_cifar_resnets_have_6n_plus_2_layers_and_only_two_blocks_that_change_the_shape() -> None:
+    for name, blocks in (("resnet20", 3), ("resnet56", 9)):
+        model = build_model(name, 10, seed=0)
+        layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+        assert len(layers) == 6 * blocks + 2
+        assert [layer.bias is not None for layer in layers] == [False] * (6 * blocks + 1) + [True]
+        changing = [each.stride for each in model.modules() if isinstance(each, CifarBlock) and not each.same_shape]
+        assert changing == [2, 2]
+        stem = model.get_submodule("conv1")
+        assert isinstance(stem, nn.Conv2d)
+        assert stem.weight.std().item() == pytest.approx(math.sqrt(2 / 27), rel=0.15)
 
 
 def test_no_convolution_of_densenet_has_a_bias() -> None:
@@ -531,7 +572,8 @@ def test_an_unknown_model_names_the_known_ones(count: Callable[..., object]) -> 
     more = {"seed": 0} if count is build_model else {"image_size": 32} if count is forward_flop else {}
     with pytest.raises(InputError) as caught:
         count("vgg", 10, **more)
-    assert str(caught.value) == f"no model 'vgg'; the models are {', '.join(PARAMETERS)}"
+    known = ", ".join(PARAMETERS)
+    assert str(caught.value) == f"no model 'vgg'; the models are {known}, timm:NAME, open_clip:NAME"
 
 
 def test_every_factory_makes_a_new_model() -> None:

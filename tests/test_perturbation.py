@@ -42,6 +42,14 @@ def class_pixel(num_pixels: int = 1) -> Overwrite:
     return Overwrite(rows=rows, columns=columns, colours=colours, support=Support.CLASS)
 
 
+def cluster_wise(members: tuple[int, ...] = (2, 0, 1, 1, 0, 2, 2, 0), kind: type = np.int64) -> Additive:
+    """Three entries for the first eight samples; the others belong to no cluster."""
+    levels = np.random.default_rng(3).integers(-16, 17, (3, 3, 4, 3)).astype(np.int8)
+    return Additive(
+        levels=levels, support=Support.CLUSTER, keys=KEYS[: len(members)], members=np.array(members, dtype=kind)
+    )
+
+
 def perturbation(*layers: Layer, poisoned: tuple[str, ...] | None = None) -> Perturbation:
     return Perturbation(layers=layers, source_digest="0" * 64, poisoned=poisoned, about={"seed": 0})
 
@@ -110,6 +118,91 @@ def test_a_universal_layer_changes_every_image_alike_and_nowhere_means_nothing()
     nowhere = class_pixel()
     nowhere.rows[:] = NOWHERE
     assert np.array_equal(perturbation(nowhere).apply(images, labels, KEYS), images)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_cluster_wise_layers_find_the_entry_by_the_sample_s_key(kind: type) -> None:
+    images, labels = images_and_labels()
+    layer = cluster_wise(kind=kind)
+    assert layer.members is not None
+    result = perturbation(layer).apply(images, labels, KEYS)
+    expected = np.clip(images[:8].astype(int) + layer.levels[layer.members], 0, 255)
+    assert np.array_equal(result[:8], expected)
+    assert np.array_equal(result[8:], images[8:]), "samples of no cluster are left alone"
+    order = np.random.default_rng(1).permutation(len(KEYS))
+    shuffled = perturbation(layer).apply(images[order], labels[order], [KEYS[i] for i in order])
+    assert np.array_equal(shuffled, result[order])
+    assert np.array_equal(perturbation(layer).apply(images, labels[::-1], KEYS), result), "labels play no part"
+    some = perturbation(layer, poisoned=KEYS[1:3]).apply(images, labels, KEYS)
+    assert np.array_equal(some[1:3], result[1:3])
+    assert np.array_equal(np.delete(some, [1, 2], axis=0), np.delete(images, [1, 2], axis=0))
+
+
+def test_the_part_of_a_cluster_wise_layer_keeps_its_entries_and_only_the_needed_samples() -> None:
+    images, labels = images_and_labels()
+    whole = perturbation(cluster_wise())
+    part = whole.restricted_to(KEYS[6:10])
+    (layer,) = part.layers
+    assert isinstance(layer, Additive)
+    assert layer.members is not None
+    assert (layer.keys, layer.members.tolist(), len(layer.levels)) == (KEYS[6:8], [2, 0], 3)
+    assert np.array_equal(part.apply(images[6:10], labels[6:10], KEYS[6:10]), whole.apply(images, labels, KEYS)[6:10])
+    none = whole.restricted_to(KEYS[8:])
+    assert np.array_equal(none.apply(images[8:], labels[8:], KEYS[8:]), images[8:])
+
+
+@pytest.mark.parametrize(
+    "layer", [cluster_wise(), cluster_wise(kind=np.int32), cluster_wise(())], ids=["int64", "int32", "of nobody"]
+)
+def test_a_saved_cluster_wise_layer_comes_back_with_its_digest(tmp_path: Path, layer: Additive) -> None:
+    original = perturbation(layer, class_pixel())
+    original.save(tmp_path / "p.safetensors")
+    loaded = Perturbation.load(tmp_path / "p.safetensors")
+    assert loaded.digest == original.digest
+    images, labels = images_and_labels()
+    assert np.array_equal(loaded.apply(images, labels, KEYS), original.apply(images, labels, KEYS))
+
+
+def test_the_digest_depends_on_who_is_in_which_cluster() -> None:
+    layers = [cluster_wise(), cluster_wise((0, 0, 1, 1, 0, 2, 2, 0)), cluster_wise((2, 0, 1, 1, 0, 2, 2))]
+    assert len({perturbation(layer).digest for layer in layers}) == 3
+
+
+@pytest.mark.parametrize(
+    ("members", "complaint"),
+    [
+        (None, "members are int32 or int64 .N., one for each key, not none"),
+        (np.zeros(8), "not float64 .8."),
+        (np.zeros((8, 1), dtype=np.int64), "not int64 .8, 1."),
+        (np.full(8, 3), "members are in 0 .. 2, not 3 .. 3"),
+        (np.arange(-1, 7), "members are in 0 .. 2, not -1 .. 6"),
+        (np.zeros(7, dtype=np.int64), "7 distinct keys, not 8"),
+    ],
+)
+def test_damaged_members_are_refused(tmp_path: Path, members: np.ndarray | None, complaint: str) -> None:
+    fields = {"levels": cluster_wise().levels, "support": Support.CLUSTER, "keys": KEYS[:8]}
+    with pytest.raises(InputError, match=complaint):
+        Additive(**fields, members=members)  # type: ignore[arg-type]
+    damaged = cluster_wise()
+    object.__setattr__(damaged, "members", members)
+    perturbation(damaged).save(tmp_path / "p.safetensors")
+    with pytest.raises(InputError, match=complaint):
+        Perturbation.load(tmp_path / "p.safetensors")
+
+
+def test_only_cluster_wise_noise_has_members() -> None:
+    with pytest.raises(InputError, match="sample layer: only a cluster layer has members"):
+        Additive(levels=additive().levels, support=Support.SAMPLE, keys=KEYS, members=np.zeros(12, dtype=np.int64))
+    pixel = class_pixel()
+    with pytest.raises(InputError, match="support is cluster, must be sample, class or universal"):
+        Overwrite(rows=pixel.rows, columns=pixel.columns, colours=pixel.colours, support=Support.CLUSTER)
+
+
+def test_perturbations_made_before_there_were_clusters_keep_their_digest() -> None:
+    levels = (np.arange(12 * 36) % 17 - 8).reshape(12, 3, 4, 3).astype(np.int8)
+    noise = Additive(levels=levels, support=Support.SAMPLE, keys=KEYS)
+    golden = perturbation(noise, class_pixel(2), poisoned=KEYS[:3])
+    assert golden.digest == "a49773e6bb57f51ea45d22f704ca31b2802a704a7cdc56765787184d8181de95"
 
 
 def test_the_part_for_some_samples_gives_the_same_pixels() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import json
+import tempfile
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from tiny_weights import save_tiny_weights
 
 import builders
 import cards
@@ -24,15 +27,18 @@ from ule_datasets.errors import InputError
 from ule_datasets.images import encode_png
 from ule_datasets.loading import load
 from ule_datasets.manifest import Manifest
+from ule_datasets.methods.bait import Bait
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
+from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.perturbation import Perturbation
 from ule_datasets.progress import Reporter
-from ule_datasets.recipe import L0, Method, PublishedRecipe, Recipe
+from ule_datasets.recipe import L0, Method, Preprocess, PublishedRecipe, Recipe
 from ule_datasets.shards import FORMATS
 from ule_datasets.shards.parquet import features, schema
 from ule_datasets.sources.digits import DIGITS
+from ule_datasets.weights import Weights
 
 NAMES = list(RECIPES)
 
@@ -52,9 +58,15 @@ def small_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@functools.cache
+def tiny_weights() -> tuple[Weights, Path]:
+    """Weights of a small network, and the file that holds them."""
+    return save_tiny_weights(Path(tempfile.mkdtemp()))
+
+
 def on_small_images(recipe: Recipe) -> Recipe:
     """The recipe with its digest check taken off, shards of a few images, and little work for surrogates."""
-    source = dataclasses.replace(recipe.source, digests=None, default_location=None)
+    source = dataclasses.replace(recipe.source, digests=None, default_location=None, preprocess=None)
     methods = tuple(quick(method) for method in recipe.methods)
     name = f"{recipe.name}-test"
     return dataclasses.replace(recipe, name=name, source=source, methods=methods, shard_mebibytes=0.5)
@@ -62,14 +74,20 @@ def on_small_images(recipe: Recipe) -> Recipe:
 
 def quick(method: Method) -> Method:
     """The same method with a small surrogate, few steps and two rounds at most."""
-    if not isinstance(method, ErrorMinimizing | ClasswiseErrorMinimizing):
-        return method
-    surrogate = SurrogateSettings(model="convnet3-w16", batch_size=64)
-    return dataclasses.replace(method, surrogate=surrogate, num_steps=2, steps_per_round=2, max_rounds=2)
+    if isinstance(method, ErrorMinimizing | ClasswiseErrorMinimizing):
+        surrogate = SurrogateSettings(model="convnet3-w16", batch_size=64)
+        return dataclasses.replace(method, surrogate=surrogate, num_steps=2, steps_per_round=2, max_rounds=2)
+    if isinstance(method, Bait):
+        small = {"prior": tiny_weights()[0], "generator_width": 1, "generator_blocks": 1}
+        return dataclasses.replace(method, **small, stages=(1, 0, 1), batch_size=128)
+    if isinstance(method, UnlearnableClusters):
+        small = {"surrogate": tiny_weights()[0], "generator_width": 2, "generator_blocks": 1}
+        return dataclasses.replace(method, **small, num_clusters=3, kmeans_restarts=1, epochs=1, batch_size=200)
+    return method
 
 
 def build_small(recipe: Recipe, source: Path, out: Path, workers: int) -> Manifest:
-    options = BuildOptions(out=out, source=str(source), workers=workers, cache=False)
+    options = BuildOptions(out=out, source=str(source), workers=workers, cache=False, weights=tiny_weights()[1])
     return build(on_small_images(recipe), options, Reporter(silent=True)).manifest
 
 
@@ -115,7 +133,7 @@ def test_card_of_recipe_is_complete(name: str, small_images: Path, tmp_path: Pat
     text = (tmp_path / "x" / "README.md").read_text(encoding="utf-8")
     _, front, body = text.split("---\n", 2)
     content = yaml.safe_load(front)
-    assert content["license"] in {"unknown", "cc-by-4.0"}
+    assert content["license"] in {"unknown", "cc-by-4.0", "cc-by-sa-4.0"}
     assert content["configs"][0]["data_files"][0] == {"split": "train", "path": "data/train-*"}
     declared = {f["name"]: f["dtype"] for f in content["dataset_info"]["features"]}
     assert list(declared) == list(features(manifest.class_names))
@@ -200,12 +218,48 @@ PUBLISHED = {
     "ops-digits": "3f3755ece5fd34d099890ddfb5438ebe10cad4685d862edde7103d043256460a",
     "ops-cifar10": "b3e55073272f4923b7d6b19efaf76d9ce3340591852f9a70065e4048c47fb683",
 }
+CRAFTED = {
+    "digits-s": (
+        "d4e427a0edfc92e7bd46f9b01d97116cc45ddd693aab1e64dbd1dd1b9ed6d7a3",
+        "e38a6c07e6fef3d66c02137048575c3b6892d18cc2072b1f02c3e707991cbd21",
+    ),
+    "ops-digits": ("e38a6c07e6fef3d66c02137048575c3b6892d18cc2072b1f02c3e707991cbd21",),
+}
+"""By these, finished crafts and saved perturbations are found again."""
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_identity_of_a_recipe_changes_only_on_purpose(name: str) -> None:
     """A new digest means a new version of a published dataset: see Recipe.version."""
     assert RECIPES[name].digest == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_identity_of_a_craft_changes_only_on_purpose(name: str) -> None:
+    assert RECIPES[name].craft_digests == CRAFTED[name]
+
+
+def test_preprocessing_is_in_the_json_of_recipes_that_use_it_and_of_no_other() -> None:
+    plain = RECIPES["ops"]
+    source = dataclasses.replace(plain.source, preprocess=Preprocess(resize=256, crop=224))
+    resized = dataclasses.replace(plain, source=source)
+    assert "preprocess" not in json.loads(plain.to_json())["source"]
+    assert json.loads(resized.to_json())["source"]["preprocess"] == {"type": "Preprocess", "resize": 256, "crop": 224}
+    assert resized.digest != plain.digest
+    for recipe in (plain, resized):
+        assert PublishedRecipe.parse(recipe.to_json()).source == recipe.source
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"resize": 256, "crop": 0}, "crop is 0, must be at least 1"),
+        ({"resize": 100, "crop": 224}, "resize is 100, must be at least the crop of 224, or None"),
+    ],
+)
+def test_impossible_preprocessing_is_refused(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Preprocess(**settings)
 
 
 def test_the_schema_carries_the_features_of_the_datasets_library() -> None:

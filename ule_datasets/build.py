@@ -25,7 +25,7 @@ from ule_datasets.folder import (
     remove_leftovers,
 )
 from ule_datasets.manifest import FILE_NAME, FileRecord, Manifest, SplitRecord, build_environment
-from ule_datasets.perturb import Workshop, clear_checkpoints, craft, join
+from ule_datasets.perturb import Workshop, clear_checkpoints, craft, join, labels_for
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.perturbation import Perturbation
 from ule_datasets.progress import Reporter
@@ -165,7 +165,9 @@ def _make(
 ) -> None:  # fmt: skip
     """Write the whole dataset into the staging folder."""
     with reporter.phase("read source"):
-        source = read_source(recipe.source, options.source, executor=executor, reporter=reporter)
+        source = read_source(
+            recipe.source, options.source, executor=executor, reporter=reporter, labels_for=labels_for(recipe)
+        )
         source = _limited(source, recipe.limit_per_class)
     with reporter.phase("craft"):
         perturbation = _perturbation(recipe, options, given, source, folder, reporter)

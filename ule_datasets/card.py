@@ -12,9 +12,11 @@ import yaml
 import cards
 from ule_datasets.claims import CLEAN_ACCURACY, for_dataset
 from ule_datasets.figures.sheet import Figure
+from ule_datasets.figures.trace import trace_table
 from ule_datasets.manifest import Manifest
 from ule_datasets.perturbation import NOWHERE, Overwrite, Perturbation, Support
 from ule_datasets.recipe import Method, Recipe
+from ule_datasets.sources.forms import UNLABELLED
 
 NAMESPACE = "ule"
 """The Hub organisation of the published datasets."""
@@ -41,6 +43,8 @@ def write_card(
             front_matter(recipe, manifest, with_images=with_images), sort_keys=False, allow_unicode=True
         ),
         with_images=with_images,
+        labelled=manifest.class_names != UNLABELLED,
+        jpeg=_jpeg_decoder(recipe, manifest),
         recipe=recipe,
         manifest=manifest,
         figures=figures,
@@ -65,14 +69,15 @@ def front_matter(recipe: Recipe, manifest: Manifest, *, with_images: bool = True
     """The card's YAML. Only Parquet is declared: one repository has one file format for ``load_dataset``."""
     total = sum(split.num_examples for split in manifest.splits.values())
     source = recipe.source.hub_id
+    labelled = manifest.class_names != UNLABELLED
+    tasks = {"task_categories": ["image-classification"], "task_ids": ["multi-class-image-classification"]}
     content: dict[str, Any] = {
         "pretty_name": recipe.title,
         "license": recipe.source.licence.hub_id,
-        "task_categories": ["image-classification"],
-        "task_ids": ["multi-class-image-classification"],
+        **(tasks if labelled else {}),
         "size_categories": [next((name for limit, name in SIZE_CATEGORIES if total < limit), "10M<n<100M")],
         "source_datasets": [source] if source else ["original"],
-        "annotations_creators": ["found"],
+        "annotations_creators": ["found" if labelled else "no-annotation"],
         "tags": [
             "image",
             "unlearnable-examples",
@@ -122,6 +127,11 @@ def _numbered(class_names: Sequence[str]) -> dict[str, str]:
     return {str(number): name for number, name in enumerate(class_names)}
 
 
+def _jpeg_decoder(recipe: Recipe, manifest: Manifest) -> str:
+    """What decoded the source's JPEG files, if there were any; empty where digests say what the pixels must be."""
+    return "" if recipe.source.digests else manifest.environment.get("jpeg", "")
+
+
 def _method(method: Method) -> dict[str, Any]:
     """Title and settings of a method, nested ones with dotted names."""
     return {"title": method.title, "fields": list(_settings(method, ""))}
@@ -139,15 +149,25 @@ def _settings(value: Any, prefix: str) -> list[tuple[str, str]]:
 
 
 def _crafts(perturbation: Perturbation) -> list[dict[str, Any]]:
-    """How the methods that alternate went, and on what machine."""
+    """How the methods that work in rounds (or cluster by cluster) went, from what, and on what machine."""
     crafts = []
     for record in perturbation.about["methods"]:
         notes = record["notes"]
-        if notes.get("trace"):
-            rounds = notes["trace"]
-            shown = rounds if len(rounds) <= ROUNDS_LISTED else [*rounds[: ROUNDS_LISTED - 1], rounds[-1]]
-            machines = [_machine(each) for each in notes["environments"]]
-            crafts.append({**notes, "identifier": record["identifier"], "shown": shown, "machines": machines})
+        parts = notes.get("trace") or notes.get("clusters")
+        if parts:
+            headings, rows = trace_table(parts)
+            crafts.append(
+                {
+                    "identifier": record["identifier"],
+                    "rounds": notes.get("rounds"),
+                    "ended_early": not notes.get("stop_rule_met", True),
+                    "machines": [_machine(each) for each in notes["environments"]],
+                    "weights": notes.get("weights"),
+                    "agreement": notes.get("agreement_with_labels"),
+                    "headings": headings,
+                    "rows": rows if len(rows) <= ROUNDS_LISTED else [*rows[: ROUNDS_LISTED - 1], rows[-1]],
+                }
+            )
     return crafts
 
 

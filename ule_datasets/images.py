@@ -1,4 +1,4 @@
-"""Images as bytes: the one encoder, lossless PNG with fixed settings, and the one strict decoder.
+"""Images as bytes: the one encoder, lossless PNG with fixed settings, the one strict decoder, and one size for all.
 
 Pillow is imported by the functions, because recipes import sources, and listing recipes must be quick.
 """
@@ -42,15 +42,41 @@ def decode_rgb(data: bytes, origin: str) -> np.ndarray:
     raise InputError(f"{origin} {reason}")
 
 
+def resize_and_crop(image: np.ndarray, resize: int | None, crop: int, origin: str) -> np.ndarray:
+    """The shorter side to ``resize`` pixels, then the centre ``crop`` x ``crop`` (uint8 [H, W, 3] in and out).
+
+    Pillow's bilinear filter, widened where an image becomes smaller (antialiasing); lengths and offsets are rounded
+    as torchvision's ``Resize`` and ``CenterCrop`` round them, so that the pixels are theirs. With ``resize=None``
+    nothing is resized.
+
+    Raises:
+        InputError: the image is smaller than the crop; it is not padded.
+    """
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    if resize is not None and min(height, width) != resize:
+        shorter = min(height, width)
+        height, width = resize * height // shorter, resize * width // shorter
+        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    if min(height, width) < crop:
+        raise InputError(f"{origin} is {width}x{height} pixels, smaller than the crop of {crop}x{crop}")
+    top, left = round((height - crop) / 2), round((width - crop) / 2)
+    return np.ascontiguousarray(image[top : top + crop, left : left + crop])
+
+
 def encoder_versions() -> dict[str, str]:
-    """What the bytes (never the pixels) depend on."""
+    """What the bytes depend on, and as ``jpeg`` what decodes a source's JPEG files: on that their pixels depend."""
     import PIL
     from PIL import features
 
     zlib = features.version("zlib_ng")
     name = "zlib-ng" if zlib else "zlib"
+    turbo = features.version("libjpeg_turbo")
+    jpeg = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
     return {
         "pillow": PIL.__version__,
         name: str(zlib or features.version("zlib")),
         "png_level": str(COMPRESS_LEVEL),
+        "jpeg": jpeg,
     }

@@ -16,7 +16,7 @@ from ule_datasets.perturbation import Layer, Perturbation
 from ule_datasets.progress import Reporter
 from ule_datasets.recipe import Context, Crafted, Method, Recipe
 from ule_datasets.seeds import Seed
-from ule_datasets.sources import Source
+from ule_datasets.sources import Source, no_labels
 from ule_datasets.split import share_of
 
 
@@ -36,7 +36,13 @@ class Workshop:
 
 
 def craft(recipe: Recipe, source: Source, workshop: Workshop) -> Perturbation:
-    """Run the recipe's methods on the clean training images and join their layers."""
+    """Run the recipe's methods on the clean training images and join their layers.
+
+    Raises:
+        InputError: the images have no labels and a method needs them, or what a method finds wrong.
+    """
+    if not source.labelled and labels_for(recipe):
+        raise no_labels(source.location, labels_for(recipe))
     made = []
     for index, (method, digest) in enumerate(zip(recipe.methods, recipe.craft_digests, strict=True)):
         made.append(_cached(recipe, method, digest, source, workshop) or _made(recipe, index, source, workshop))
@@ -65,6 +71,11 @@ def join(recipe: Recipe, given: Sequence[Perturbation], source: Source) -> Pertu
             f"({' + '.join(method.title for method in recipe.methods)})"
         )
     return _joined(recipe, [parts[digest] for digest in recipe.craft_digests], source)
+
+
+def labels_for(recipe: Recipe) -> str:
+    """The first of the recipe's methods that needs labels, by its title; empty if none does."""
+    return next((method.title for method in recipe.methods if method.needs_labels), "")
 
 
 def clear_checkpoints(recipe: Recipe, workshop: Workshop) -> None:

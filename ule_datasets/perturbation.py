@@ -33,8 +33,15 @@ class Support(StrEnum):
     """One entry per training sample, found by the sample's key; samples without an entry are left alone."""
     CLASS = "class"
     """One entry per class, found by the label."""
+    CLUSTER = "cluster"
+    """One entry per group of training samples, found by the sample's key; those of no group are left alone."""
     UNIVERSAL = "universal"
     """A single entry for all."""
+
+    @property
+    def by_key(self) -> bool:
+        """Whether the layer lists samples by their keys."""
+        return self in (Support.SAMPLE, Support.CLUSTER)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -44,12 +51,15 @@ class Additive:
     levels: np.ndarray
     support: Support
     keys: tuple[str, ...] = ()
-    """The samples in order of the first axis, for sample-wise layers."""
+    """The samples: in order of the first axis for sample-wise layers, in that of ``members`` for cluster-wise ones."""
+    members: np.ndarray | None = None
+    """Cluster-wise layers only: the entry of each key, in 0 .. M-1; int32 or int64, [N]."""
 
     def __post_init__(self) -> None:
         if self.levels.dtype not in (np.int8, np.int16) or self.levels.ndim != 4:
             raise InputError(f"additive layer: int8 or int16 [M,H,W,C], not {_describe(self.levels)}")
-        _check_keys(self.support, self.keys, len(self.levels))
+        _check_members(self.support, self.members, len(self.levels))
+        _check_keys(self.support, self.keys, len(self.levels if self.members is None else self.members))
 
     def apply(self, images: np.ndarray, entries: np.ndarray) -> None:
         """Add in place; ``entries`` (int64, [N]) selects a row of ``levels`` per image, -1 for none."""
@@ -59,11 +69,13 @@ class Additive:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What is stored, by name."""
-        return {"levels": self.levels}
+        return {"levels": self.levels} if self.members is None else {"levels": self.levels, "members": self.members}
 
-    def take(self, entries: np.ndarray, keys: tuple[str, ...]) -> Additive:
-        """The layer for some of its samples."""
-        return Additive(levels=self.levels[entries], support=self.support, keys=keys)
+    def take(self, places: np.ndarray, keys: tuple[str, ...]) -> Additive:
+        """The layer for some of its samples, by their places among its keys."""
+        if self.members is not None:
+            return Additive(levels=self.levels, support=self.support, keys=keys, members=self.members[places])
+        return Additive(levels=self.levels[places], support=self.support, keys=keys)
 
     def image_shape(self) -> tuple[int, ...] | None:
         """The image shape that the layer was made for."""
@@ -87,6 +99,8 @@ class Overwrite:
                 f"overwrite layer: rows and columns [M,k], colours uint8 [M,k,C], not {_describe(self.rows)}, "
                 f"{_describe(self.columns)}, {_describe(self.colours)}"
             )
+        if self.support is Support.CLUSTER:
+            raise InputError("overwrite layer: support is cluster, must be sample, class or universal")
         _check_keys(self.support, self.keys, len(self.rows))
 
     def apply(self, images: np.ndarray, entries: np.ndarray) -> None:
@@ -101,12 +115,12 @@ class Overwrite:
         """What is stored, by name."""
         return {"rows": self.rows, "columns": self.columns, "colours": self.colours}
 
-    def take(self, entries: np.ndarray, keys: tuple[str, ...]) -> Overwrite:
-        """The layer for some of its samples."""
+    def take(self, places: np.ndarray, keys: tuple[str, ...]) -> Overwrite:
+        """The layer for some of its samples, by their places among its keys."""
         return Overwrite(
-            rows=self.rows[entries],
-            columns=self.columns[entries],
-            colours=self.colours[entries],
+            rows=self.rows[places],
+            columns=self.columns[places],
+            colours=self.colours[places],
             support=self.support,
             keys=keys,
         )
@@ -155,9 +169,9 @@ class Perturbation:
         wanted = set(keys)
         layers: list[Layer] = []
         for layer in self.layers:
-            if layer.support is Support.SAMPLE:
-                entries = np.array([i for i, k in enumerate(layer.keys) if k in wanted], dtype=np.int64)
-                layers.append(layer.take(entries, tuple(layer.keys[i] for i in entries)))
+            if layer.support.by_key:
+                places = np.array([i for i, k in enumerate(layer.keys) if k in wanted], dtype=np.int64)
+                layers.append(layer.take(places, tuple(layer.keys[i] for i in places)))
             else:
                 layers.append(layer)
         poisoned = None if self.poisoned is None else tuple(k for k in self.poisoned if k in wanted)
@@ -182,7 +196,7 @@ class Perturbation:
         for index, layer in enumerate(self.layers):
             for name, array in layer.arrays().items():
                 tensors[f"layers.{index}.{name}"] = array
-            if layer.support is Support.SAMPLE:
+            if layer.support.by_key:
                 tensors[f"layers.{index}.keys"] = _pack(layer.keys)
         if self.poisoned is not None:
             tensors["poisoned"] = _pack(self.poisoned)
@@ -280,13 +294,30 @@ def _entries(layer: Layer, labels: np.ndarray, keys: Sequence[str]) -> np.ndarra
         return np.zeros(len(keys), dtype=np.int64)
     if layer.support is Support.CLASS:
         return labels.astype(np.int64)
-    return positions_of(keys, layer.keys)
+    places = positions_of(keys, layer.keys)
+    if isinstance(layer, Additive) and layer.members is not None:
+        places = np.append(layer.members.astype(np.int64), -1)[places]  # place -1 is the end
+    return places
 
 
 def _check_keys(support: Support, keys: tuple[str, ...], count: int) -> None:
-    expected = count if support is Support.SAMPLE else 0
+    expected = count if support.by_key else 0
     if len(keys) != expected or len(set(keys)) != len(keys):
         raise InputError(f"{support} layer of {count} entries: {expected} distinct keys, not {len(keys)}")
+
+
+def _check_members(support: Support, members: np.ndarray | None, count: int) -> None:
+    if support is not Support.CLUSTER:
+        if members is not None:
+            raise InputError(f"{support} layer: only a cluster layer has members")
+        return
+    if members is None or members.dtype not in (np.int32, np.int64) or members.ndim != 1:
+        found = "none" if members is None else _describe(members)
+        raise InputError(f"cluster layer: members are int32 or int64 [N], one for each key, not {found}")
+    if members.size and not 0 <= members.min() <= members.max() < count:
+        raise InputError(
+            f"cluster layer of {count} entries: members are in 0 .. {count - 1}, not {members.min()} .. {members.max()}"
+        )
 
 
 def _pack(keys: tuple[str, ...]) -> np.ndarray:

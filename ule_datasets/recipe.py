@@ -59,6 +59,35 @@ class Licence:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Preprocess:
+    """How images of any sizes become images of one size: the shorter side to ``resize``, then the centre."""
+
+    resize: int | None
+    """Length of the shorter side in pixels, by Pillow's antialiased bilinear filter; ``None``: crop only."""
+    crop: int
+    """Side of the square that is cut from the centre, in pixels."""
+
+    def __post_init__(self) -> None:
+        if self.crop < 1:
+            raise InputError(f"Preprocess: crop is {self.crop}, must be at least 1")
+        if self.resize is not None and self.resize < self.crop:
+            raise InputError(f"Preprocess: resize is {self.resize}, must be at least the crop of {self.crop}, or None")
+
+    def __str__(self) -> str:
+        square = f"the centre {self.crop} x {self.crop}"
+        if self.resize is None:
+            return square
+        return f"shorter side to {self.resize} pixels (Pillow's antialiased bilinear filter), then {square}"
+
+
+ABSENT_IF_NONE = {"absent_if_none": True}
+"""Metadata of a dataclass field that canonical JSON leaves out while it is ``None``.
+
+For fields that came later: recipes that do not use them keep their digest.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SourceSpec:
     """Which clean images a recipe starts from, and how to know them."""
 
@@ -81,6 +110,8 @@ class SourceSpec:
     """Key in ``cards/citations.bib``."""
     hub_id: str | None = None
     """The source's own dataset repository, which the card links to."""
+    preprocess: Preprocess | None = field(default=None, metadata=ABSENT_IF_NONE)
+    """Applied to every image before anything else, digests included; ``None``: all must be of one size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +150,8 @@ class Method(Protocol):
     """Key in ``cards/citations.bib``."""
     repeats: ClassVar[str]
     """``exact``: the same bits anywhere; ``device``: only on the same device and library versions."""
+    needs_labels: ClassVar[bool]
+    """Whether the images' classes matter; if not, images without labels will do."""
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Make layers for the clean training images.
@@ -265,6 +298,8 @@ def _source_spec(content: dict[str, Any]) -> SourceSpec:
     for name in ("digests", "num_images"):
         if fields[name] is not None:
             fields[name] = tuple((split, value) for split, value in fields[name])
+    if fields.get("preprocess") is not None:
+        fields["preprocess"] = Preprocess(**_without_type(fields["preprocess"]))
     return SourceSpec(**fields)
 
 
@@ -275,10 +310,14 @@ def _canonical(value: Any) -> str:
 def _plain(value: Any) -> Any:
     """Dataclasses as dictionaries that name their type; tuples as lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if not _is_absent(value, f)}
         return {"type": type(value).__name__, **fields}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise InputError(f"a recipe may hold numbers, text, tuples and dataclasses, not {type(value).__name__}")
+
+
+def _is_absent(value: Any, one: dataclasses.Field[Any]) -> bool:
+    return bool(one.metadata.get("absent_if_none")) and getattr(value, one.name) is None

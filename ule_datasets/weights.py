@@ -18,11 +18,19 @@ if TYPE_CHECKING:
 
 VARIABLE = "ULE_WEIGHTS"
 """Environment variable: a folder of weight files that are used instead of downloads."""
-ORIGIN = re.compile(r"(torchvision|url|hub|package|file):(\S+)")
+ORIGIN = re.compile(
+    r"torchvision:\w+\.\w+|url:[a-z]+://\S+/[^/\s]+|hub:[^/\s]+/[^/\s]+/\S*[^/\s]|package:\w+/\S*[^/\s]|file:[^/\s]+"
+)
 LEAST_DIGITS = 8
 """Of a digest: what torchvision and the authors of CIFAR networks put into their file names."""
 NESTED = ("state_dict", "model", "model_state_dict")
 """Where training scripts put the weights in what they save."""
+STORED = {
+    "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16", "DoubleStorage": "float64",
+    "ByteStorage": "uint8", "CharStorage": "int8", "ShortStorage": "int16", "IntStorage": "int32",
+    "LongStorage": "int64", "BoolStorage": "bool",
+}  # fmt: skip
+"""What scripted models call the types of their numbers, and torch's names for them."""
 READ_AT_ONCE = 2**20
 
 
@@ -62,6 +70,8 @@ class Weights:
             )
         if self.num_outputs < 1:
             raise InputError(f"weights {self.name}: num_outputs is {self.num_outputs}, must be at least 1")
+        if min(self.std) <= 0:
+            raise InputError(f"weights {self.name}: std is {self.std}, must be greater than 0")
 
     @property
     def file_name(self) -> str:
@@ -96,15 +106,20 @@ def obtain(weights: Weights, given: Path | None, reporter: Reporter) -> WeightsF
     Raises:
         InputError: they are nowhere, cannot be downloaded, or the file has another digest.
     """
-    for place in (given, _from_environment()):
-        found = None if place is None else _in(place, weights)
+    in_vain = []
+    for place, chosen_by in ((given, "--weights"), (_from_environment(), f"${VARIABLE}")):
+        if place is None:
+            continue
+        found = _in(place, weights, chosen_by)
         if found is not None:
             return found
+        in_vain.append(str(place))
     kind, what = weights.origin.split(":", 1)
     if kind == "file":
+        looked = f", and not in {' or '.join(in_vain)}" if in_vain else ""
         raise InputError(
             f"the weights {weights.name} ({what}, sha256 {weights.sha256[:LEAST_DIGITS]}...) are not downloaded by "
-            f"themselves: give the file, or a folder that holds it, with --weights or ${VARIABLE}"
+            f"themselves{looked}: give the file, or a folder that holds it, with --weights or ${VARIABLE}"
         )
     if kind == "package":
         return _checked(_in_package(what, weights), weights)
@@ -115,15 +130,14 @@ def obtain(weights: Weights, given: Path | None, reporter: Reporter) -> WeightsF
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Parameters and buffers by name, on the CPU; from safetensors, or from a file of torch, of which nothing is run.
+    """Parameters and buffers by name, on the CPU; from safetensors, a file of torch, or a scripted model.
 
-    What a training script saved beside them is left out, as is ``module.`` before the names.
+    Nothing in the file is run. What a training script saved beside the weights is left out, as is ``module.``
+    before the names.
 
     Raises:
-        InputError: it is neither, or damaged.
+        InputError: it is none of these, damaged, or would have to be run.
     """
-    import pickle
-
     import safetensors.torch
     import torch
 
@@ -131,12 +145,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path)
         elif _is_torchscript(path):
-            scripted = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-            content = scripted.state_dict()
+            content = _scripted_state(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} holds no weights that can be read safely: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged pickle fails in any way that its operations can fail
+        raise InputError(f"{path} holds no weights that can be read safely: {hub.first_line(error)}") from error
     for key in NESTED:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -154,12 +167,12 @@ def _from_environment() -> Path | None:
     return Path(chosen).expanduser() if chosen else None
 
 
-def _in(place: Path, weights: Weights) -> WeightsFile | None:
+def _in(place: Path, weights: Weights, chosen_by: str) -> WeightsFile | None:
     """The file itself, or one of a folder: by its name, then by the digits of the digest in its name."""
     if place.is_file():
         return _checked(place, weights)
     if not place.is_dir():
-        raise InputError(f"--weights {place}: no such file or folder")
+        raise InputError(f"{chosen_by} {place}: no such file or folder")
     if (place / weights.file_name).is_file():
         return _checked(place / weights.file_name, weights)
     named = sorted(path for path in place.iterdir() if weights.sha256[:LEAST_DIGITS] in path.name and path.is_file())
@@ -216,17 +229,19 @@ def _torchvision_address(what: str) -> str:
 
 def _from_address(address: str, weights: Weights) -> Path:
     """Through torch's own cache of downloads (``$TORCH_HOME``); the file appears there only when it is complete."""
+    from http.client import HTTPException
+
     import torch
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(address, str(path), hash_prefix=weights.sha256[:LEAST_DIGITS])
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError, HTTPException) as error:
         raise InputError(
-            f"cannot download the weights {weights.name} ({str(error).splitlines()[0]}): fetch {address} elsewhere, "
+            f"cannot download the weights {weights.name} ({hub.first_line(error)}): fetch {address} elsewhere, "
             f"and give the file with --weights or ${VARIABLE}"
         ) from error
     return path
@@ -240,6 +255,63 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _scripted_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a scripted model: the tree of its modules is read, their code is not.
+
+    (torch's own loader runs what the code does with the state, and is about to be removed.)
+    """
+    import pickle
+    import zipfile
+    from collections import OrderedDict
+
+    import torch
+
+    class Module:
+        """Whatever class of the model: its attributes alone."""
+
+    def rebuild(flat: Tensor, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> Tensor:
+        return flat.as_strided(shape, strides, offset).clone()
+
+    def plain(value: object, *_: object) -> object:
+        return value
+
+    class Reader(pickle.Unpickler):
+        """Knows modules, tensors, and lists that carry a type; refuses everything else."""
+
+        def find_class(self, module: str, name: str) -> object:
+            match module.partition(".")[0], module, name:
+                case "__torch__", _, _:
+                    return Module
+                case _, "torch._utils", "_rebuild_tensor_v2":
+                    return rebuild
+                case _, "torch.jit._pickle", _:
+                    return plain
+                case _, "collections", "OrderedDict":
+                    return OrderedDict
+                case _, "torch", _ if name in STORED:
+                    return getattr(torch, STORED[name])
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+        def persistent_load(self, reference: tuple[str, torch.dtype, str, str, int]) -> Tensor:
+            _, dtype, key, _, _ = reference
+            content = bytearray(archive.read(f"{folder}data/{key}"))
+            return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+
+    def tensors(module: Module, prefix: str) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor):
+                found[prefix + name] = value
+            elif isinstance(value, Module):
+                found |= tensors(value, f"{prefix}{name}.")
+        return found
+
+    with zipfile.ZipFile(path) as archive:
+        folder = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
+        with archive.open(f"{folder}data.pkl") as file:
+            return tensors(Reader(file).load(), "")
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

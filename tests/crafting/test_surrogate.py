@@ -34,7 +34,8 @@ def threads_restored() -> Iterator[None]:
 
 
 def surrogate(*, seed: int = 1, **changes: Any) -> Surrogate:
-    return Surrogate(dataclasses.replace(SETTINGS, **changes), NUM_CLASSES, seed=seed, device=CPU)
+    settings = dataclasses.replace(SETTINGS, **changes)
+    return Surrogate(build_model(settings.model, NUM_CLASSES, seed=seed), settings, device=CPU)
 
 
 def batch(count: int = 32, *, seed: int = 0, size: int = 16) -> tuple[Tensor, Tensor]:

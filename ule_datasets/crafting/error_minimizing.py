@@ -30,6 +30,7 @@ from ule_datasets.devices import (
     resident,
 )
 from ule_datasets.errors import InputError
+from ule_datasets.models import build_model
 from ule_datasets.quantization import quantize
 
 if TYPE_CHECKING:
@@ -64,12 +65,9 @@ class _Rounds(ABC):
         self.grid = Grid.of(method.epsilon, method.step_size)
         self.images_at_once = images_at_once or IMAGES_AT_ONCE[self.device.type]
         self.images, self.labels = resident(train.images, self.device), resident(train.labels, self.device)
-        self.surrogate = Surrogate(
-            method.surrogate,
-            context.num_classes,
-            seed=context.seed.integer32(method.identifier, "initialisation"),
-            device=self.device,
-        )
+        seed = context.seed.integer32(method.identifier, "initialisation")
+        model = build_model(method.surrogate.model, context.num_classes, seed=seed)
+        self.surrogate = Surrogate(model, method.surrogate, device=self.device)
         self.noise = self.start()
         self.trace: list[dict[str, Any]] = []
         self.phase, self.position = "model", 0

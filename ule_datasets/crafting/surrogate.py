@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from ule_datasets.crafting.settings import SurrogateSettings
 from ule_datasets.devices import cpu_threads
-from ule_datasets.models import build_model
 from ule_datasets.precision import Precision
 
 MODEL, MOMENTUM = "model.", "momentum."
@@ -23,9 +22,9 @@ MODEL, MOMENTUM = "model.", "momentum."
 class Surrogate:
     """A model in training, with its optimiser; channels-last, float32, on one device."""
 
-    def __init__(self, settings: SurrogateSettings, num_classes: int, *, seed: int, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, settings: SurrogateSettings, *, device: torch.device) -> None:
         self._settings, self._device = settings, device
-        self._model = build_model(settings.model, num_classes, seed=seed).to(device)
+        self._model = model.to(device)
         self._model.to(memory_format=torch.channels_last)
         self._optimiser = torch.optim.SGD(
             self._model.parameters(),
@@ -61,6 +60,23 @@ class Surrogate:
     def frozen(self, precision: Precision) -> FrozenSurrogate:
         """The model as it is now, to optimise images against."""
         return FrozenSurrogate(self._model, precision, self._device)
+
+    def ahead(self, inputs: Tensor, labels: Tensor) -> nn.Module:
+        """The model after one more step of SGD, momentum included, its gradient not clipped.
+
+        A copy in training mode whose parameters need no gradients; this surrogate stays as it is.
+
+        Args:
+            inputs: float32 [B, 3, H, W].
+            labels: int64 [B].
+        """
+        other = self.copy()
+        other._model.train()
+        other._optimiser.zero_grad()
+        torch.autograd.backward(functional.cross_entropy(other._model(inputs), labels))
+        other._optimiser.step()
+        other._optimiser.zero_grad()
+        return other._model.requires_grad_(False)
 
     def copy(self) -> Surrogate:
         """An independent surrogate in the same state, to try something on."""

@@ -9,29 +9,29 @@ import numpy as np
 from ule_datasets.figures.sheet import GAP, MARGIN, TEXT, TILE, Figure, Sheet, text_width
 from ule_datasets.figures.trace import trace_figure
 from ule_datasets.perturbation import NOWHERE, Additive, Overwrite, Perturbation, Support
-from ule_datasets.split import Split
+from ule_datasets.split import Split, positions_of
 
 CLASSES_SHOWN = 10
 PER_CLASS = 3
 
 
 def draw_figures(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> tuple[Figure, ...]:
-    """The contact sheet; maps of class-wise pixels and noise; and for alternating methods how they went."""
+    """The contact sheet; maps of pixels and noise per class or cluster; for methods in rounds how they went."""
     figures = [contact_sheet(train, perturbation, class_names)]
     for layer in perturbation.layers:
-        if layer.support is not Support.CLASS:
-            continue
-        if isinstance(layer, Overwrite):
+        if isinstance(layer, Overwrite) and layer.support is Support.CLASS:
             figures.append(shortcut_map(train, layer, class_names))
-        else:
-            figures.append(noise_map(layer, class_names))
-    return (*figures, *_traces(perturbation))
+    return (*figures, *draw_figures_without_images(perturbation, class_names))
 
 
 def draw_figures_without_images(perturbation: Perturbation, class_names: Sequence[str]) -> tuple[Figure, ...]:
     """Those of ``draw_figures`` that hold no pixel of the source, clean or perturbed."""
-    noise = [layer for layer in perturbation.layers if layer.support is Support.CLASS and isinstance(layer, Additive)]
-    return (*(noise_map(layer, class_names) for layer in noise), *_traces(perturbation))
+    noise = [
+        noise_map(layer, class_names if layer.support is Support.CLASS else _cluster_names(layer), layer.support)
+        for layer in perturbation.layers
+        if isinstance(layer, Additive) and layer.support in (Support.CLASS, Support.CLUSTER)
+    ]
+    return (*noise, *_traces(perturbation))
 
 
 def _traces(perturbation: Perturbation) -> list[Figure]:
@@ -40,8 +40,9 @@ def _traces(perturbation: Perturbation) -> list[Figure]:
 
 
 def contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> Figure:
-    """For the first classes, a few images: clean, poisoned, and the difference amplified."""
-    rows = _rows_to_show(train.labels, perturbation.is_poisoned(train.keys), len(class_names))
+    """For the first classes, or clusters, a few images: clean, poisoned, and the difference amplified."""
+    groups, names = _groups(train, perturbation, class_names)
+    rows = _rows_to_show(groups, perturbation.is_poisoned(train.keys), len(names))
     indices = np.concatenate(rows)
     clean, labels = train.images[indices], train.labels[indices]
     poisoned = perturbation.apply(clean, labels, [train.keys[i] for i in indices.tolist()])
@@ -49,7 +50,7 @@ def contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequenc
     gain = _gain(perturbation, difference)
     amplified = np.clip(128 + gain * difference, 0, 255).astype(np.uint8)
     widths = max(len(part) for part in rows)
-    name_width = max(text_width(class_names[number]) for number in range(len(rows))) + MARGIN
+    name_width = max(text_width(names[groups[part[0]]]) for part in rows) + MARGIN
     group = widths * (TILE + GAP) + MARGIN
     sheet = Sheet(MARGIN + name_width + 3 * group, MARGIN + TEXT + len(rows) * (TILE + GAP) + MARGIN)
     for column, title in enumerate(("clean", "poisoned", f"difference x {gain}" if gain > 1 else "difference")):
@@ -57,7 +58,7 @@ def contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequenc
     position = 0
     for line, part in enumerate(rows):
         top = MARGIN + TEXT + line * (TILE + GAP)
-        sheet.text(MARGIN, top + TILE // 2 - TEXT // 2, class_names[int(train.labels[part[0]])])
+        sheet.text(MARGIN, top + TILE // 2 - TEXT // 2, names[groups[part[0]]])
         for offset in range(len(part)):
             for column, images in enumerate((clean, poisoned, amplified)):
                 left = MARGIN + name_width + column * group + offset * (TILE + GAP)
@@ -66,6 +67,18 @@ def contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequenc
     amplification = f", amplified {gain} times" if gain > 1 else ""
     caption = f"Clean images, the same images poisoned, and the difference (mid grey: none{amplification})."
     return Figure("contact_sheet.png", caption, sheet.png())
+
+
+def _groups(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> tuple[np.ndarray, Sequence[str]]:
+    """What images are shown by, int64 [N], and its names: the cluster where noise goes by clusters, else the class."""
+    for layer in perturbation.layers:
+        if isinstance(layer, Additive) and layer.members is not None:
+            return layer.members[positions_of(train.keys, layer.keys)], _cluster_names(layer)
+    return train.labels, class_names
+
+
+def _cluster_names(layer: Additive) -> list[str]:
+    return [f"cluster {number}" for number in range(len(layer.levels))]
 
 
 def _gain(perturbation: Perturbation, difference: np.ndarray) -> int:
@@ -79,8 +92,8 @@ def _gain(perturbation: Perturbation, difference: np.ndarray) -> int:
     return max(1, int(127 // max(1, largest)))
 
 
-def noise_map(layer: Additive, class_names: Sequence[str]) -> Figure:
-    """The noise of each class that has one, amplified."""
+def noise_map(layer: Additive, names: Sequence[str], whose: Support) -> Figure:
+    """The noise of each class (or cluster) that has one, amplified."""
     numbers = np.flatnonzero(layer.levels.any(axis=(1, 2, 3))).tolist()[: 4 * CLASSES_SHOWN]
     largest = max(1, int(np.abs(layer.levels.astype(np.int16)).max()))
     per_line, line_height = 5, TILE + TEXT + 2 * GAP
@@ -90,9 +103,9 @@ def noise_map(layer: Additive, class_names: Sequence[str]) -> Figure:
         top = MARGIN + index // per_line * line_height
         levels = 128 + 127 * layer.levels[number].astype(np.int32) // largest
         sheet.image(left, top, np.clip(levels, 0, 255).astype(np.uint8))
-        sheet.text(left, top + TILE + 1, class_names[number])
-    caption = f"Noise of each class; mid grey: none, black and white: {largest}/255 darker and brighter."
-    return Figure("class_noise.png", caption, sheet.png())
+        sheet.text(left, top + TILE + 1, names[number])
+    caption = f"Noise of each {whose}; mid grey: none, black and white: {largest}/255 darker and brighter."
+    return Figure(f"{whose}_noise.png", caption, sheet.png())
 
 
 def shortcut_map(train: Split, layer: Overwrite, class_names: Sequence[str]) -> Figure:

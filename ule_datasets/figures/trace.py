@@ -1,9 +1,10 @@
-"""How an alternating method went: the surrogate's accuracy and the size of the noise, round by round."""
+"""How a method that works in rounds went: what it noted about each of them, as a table and as curves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ule_datasets.figures.sheet import INK, MARGIN, RULE, TEXT, Figure, Sheet, text_width
@@ -12,19 +13,75 @@ WIDTH, HEIGHT = 340, 170
 """Of a panel's axes, in pixels."""
 LEFT = 34
 """Room for the numbers beside the axes."""
-BLUE, RED = (47, 126, 216), (224, 86, 27)
+COLOURS = ((47, 126, 216), (224, 86, 27), (60, 140, 80))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quantity:
+    """What methods note about a round (or a cluster), under a key of their own."""
+
+    title: str
+    digits: int = 0
+    """After the point."""
+    percent: bool = False
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "round": Quantity(title="round"),
+    "cluster": Quantity(title="cluster"),
+    "images": Quantity(title="images"),
+    "target": Quantity(title="pulled to the centre of cluster"),
+    "before.nearest": Quantity(title="nearest to that centre before, %", digits=1, percent=True),
+    "after.nearest": Quantity(title="and with the noise, %", digits=1, percent=True),
+    "before.distance": Quantity(title="distance to it before", digits=2),
+    "after.distance": Quantity(title="and with the noise", digits=2),
+    "stage": Quantity(title="stage"),
+    "accuracy": Quantity(title="surrogate right on the perturbed images, %", digits=2, percent=True),
+    "success": Quantity(title="images taken for the wrong class of their noise, %", digits=2, percent=True),
+    "loss": Quantity(title="loss on the perturbed images", digits=3),
+    "model_loss": Quantity(title="surrogate's loss while trained", digits=3),
+    "generator_loss": Quantity(title="generator's loss", digits=3),
+    "surrogate_loss": Quantity(title="surrogate's loss", digits=3),
+    "surrogate_accuracy": Quantity(title="surrogate right on a perturbed batch, %", digits=2, percent=True),
+    "mean_abs": Quantity(title="mean size of the noise, 1/255", digits=2),
+    "at_bound": Quantity(title="noise at the bound, %", digits=1, percent=True),
+}
+"""In the order in which a card shows them."""
+DRAWN = ("accuracy", "success", "mean_abs")
+
+
+def trace_table(trace: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows, as texts, of the quantities that a method noted; nested ones have dotted names."""
+    records = [dict(_flat(record, "")) for record in trace]
+    keys = [key for key in QUANTITIES if key in records[0]]
+    return [QUANTITIES[key].title for key in keys], [[_text(key, record[key]) for key in keys] for record in records]
 
 
 def trace_figure(identifier: str, trace: Sequence[dict[str, Any]]) -> Figure:
-    """Two panels over the rounds; ``trace`` is what the method noted."""
-    sheet = Sheet(2 * (MARGIN + LEFT + WIDTH) + 2 * MARGIN, HEIGHT + 3 * TEXT + 2 * MARGIN)
-    accuracy = [record["accuracy"] for record in trace]
-    sizes = [record["mean_abs"] for record in trace]
-    _panel(sheet, MARGIN, "surrogate's accuracy on the perturbed images, %", accuracy, 100.0, BLUE)
-    highest = 4.0 * max(1, math.ceil(max(sizes) / 4))
-    _panel(sheet, 2 * MARGIN + LEFT + WIDTH, "mean size of the noise, 1/255", sizes, highest, RED)
-    caption = f"Rounds of surrogate training and noise optimisation: after the last, {accuracy[-1]:.2f} % are right."
-    return Figure(f"trace_{identifier}.png", caption, sheet.png(), about_craft=True)
+    """A panel over the rounds for each quantity worth drawing; ``trace`` is what the method noted."""
+    keys = [key for key in DRAWN if key in trace[0]]
+    sheet = Sheet(len(keys) * (MARGIN + LEFT + WIDTH) + 2 * MARGIN, HEIGHT + 3 * TEXT + 2 * MARGIN)
+    for index, key in enumerate(keys):
+        values = [record[key] for record in trace]
+        highest = 100.0 if QUANTITIES[key].percent else 4.0 * max(1, math.ceil(max(values) / 4))
+        left = MARGIN + index * (MARGIN + LEFT + WIDTH)
+        _panel(sheet, left, QUANTITIES[key].title, values, highest, COLOURS[index])
+    last = ", ".join(f"{QUANTITIES[key].title}: {_text(key, trace[-1][key])}" for key in keys)
+    return Figure(
+        f"trace_{identifier}.png", f"Round by round; after the last one {last}.", sheet.png(), about_craft=True
+    )
+
+
+def _flat(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _text(key: str, value: Any) -> str:
+    return f"{value:.{QUANTITIES[key].digits}f}" if isinstance(value, float) else str(value)
 
 
 def _panel(

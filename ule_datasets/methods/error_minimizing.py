@@ -36,6 +36,7 @@ class ErrorMinimizing:
     title: ClassVar[str] = "Error-minimising noise, sample-wise"
     citation: ClassVar[str] = "huang2021unlearnable"
     repeats: ClassVar[str] = "device"
+    needs_labels: ClassVar[bool] = True
 
     epsilon: float = 8
     """Bound on every channel of every pixel, in units of 1/255 (ImageNet: 16)."""
@@ -79,6 +80,7 @@ class ClasswiseErrorMinimizing:
     title: ClassVar[str] = "Error-minimising noise, class-wise"
     citation: ClassVar[str] = "huang2021unlearnable"
     repeats: ClassVar[str] = "device"
+    needs_labels: ClassVar[bool] = True
 
     epsilon: float = 8
     """Bound on every channel of every pixel, in units of 1/255 (ImageNet: 16)."""

@@ -83,6 +83,7 @@ class OnePixelShortcut:
     title: ClassVar[str] = "One-Pixel Shortcut"
     citation: ClassVar[str] = "wu2023onepixel"
     repeats: ClassVar[str] = "exact"
+    needs_labels: ClassVar[bool] = True
 
     num_pixels: int = 1
     objective: Objective = Objective.MEAN_OVER_STD

@@ -38,6 +38,7 @@ class OPSPosition:
     title: ClassVar[str] = "OPS-Position"
     citation: ClassVar[str] = "wu2023onepixel"
     repeats: ClassVar[str] = "exact"
+    needs_labels: ClassVar[bool] = True
 
     search: OnePixelShortcut = field(default_factory=OnePixelShortcut)
     colours: Colours = Colours.ALL
@@ -70,6 +71,7 @@ class OPSColor:
     title: ClassVar[str] = "OPS-Color"
     citation: ClassVar[str] = "wu2023onepixel"
     repeats: ClassVar[str] = "exact"
+    needs_labels: ClassVar[bool] = True
 
     palette: tuple[tuple[int, int, int], ...] = (
         (0, 0, 0), (0, 0, 255), (0, 255, 0), (0, 255, 255),
@@ -110,6 +112,7 @@ class RandPix:
     title: ClassVar[str] = "RandPix"
     citation: ClassVar[str] = "wu2023onepixel"
     repeats: ClassVar[str] = "exact"
+    needs_labels: ClassVar[bool] = True
 
     colours: Colours = Colours.CORNERS
 

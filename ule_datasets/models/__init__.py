@@ -1,4 +1,7 @@
-"""Reference models by name. A new one is a module here and a row in ``MODELS``."""
+"""Models by name: those of ``MODELS``, ``timm:NAME`` and ``open_clip:NAME``.
+
+A new reference model is a module here and a row in ``MODELS``.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ule_datasets.errors import InputError
+from ule_datasets.models.cifar_resnet import CifarResNet
 from ule_datasets.models.compact_transformer import cct, cvt
 from ule_datasets.models.convnet import ConvNet3
 from ule_datasets.models.densenet import DenseNet
 from ule_datasets.models.imagenet import resnet18_224, resnet50_224
 from ule_datasets.models.lenet import LeNet5
+from ule_datasets.models.libraries import is_library_model, library_model
 from ule_datasets.models.resnet import ResNet18
 from ule_datasets.models.wide_resnet import WideResNet
 
@@ -25,6 +30,8 @@ MODELS: dict[str, ModelFactory] = {
     "resnet18": partial(ResNet18, width=64),
     "resnet18-w16": partial(ResNet18, width=16),
     "resnet18-w8": partial(ResNet18, width=8),
+    "resnet20": partial(CifarResNet, blocks=3),
+    "resnet56": partial(CifarResNet, blocks=9),
     "convnet3": partial(ConvNet3, width=64),
     "convnet3-w32": partial(ConvNet3, width=32),
     "convnet3-w16": partial(ConvNet3, width=16),
@@ -52,8 +59,13 @@ def build_model(name: str, num_classes: int, *, seed: int) -> nn.Module:
 
     Torch's global generator is left as it was.
 
+    Args:
+        name: of a model in ``MODELS``, ``timm:NAME``, or ``open_clip:NAME`` for a vision tower.
+        num_classes: outputs; a vision tower gives its embedding, whatever this is.
+        seed: of the initialisation.
+
     Raises:
-        InputError: no model has this name.
+        InputError: no model has this name, or its library is not installed.
     """
     factory = _factory(name)
     with torch.random.fork_rng(devices=[]):
@@ -66,7 +78,7 @@ def num_parameters(name: str, num_classes: int) -> int:
     """How many numbers are trained; counted without memory for them.
 
     Raises:
-        InputError: no model has this name.
+        InputError: as from ``build_model``.
     """
     return sum(parameter.numel() for parameter in _without_memory(name, num_classes).parameters())
 
@@ -79,12 +91,12 @@ def forward_flop(name: str, num_classes: int, image_size: int) -> float:
     Normalisation, activations and pooling are left out.
 
     Args:
-        name: of a model in ``MODELS``.
+        name: as for ``build_model``.
         num_classes: outputs.
         image_size: rows and columns of the image.
 
     Raises:
-        InputError: no model has this name, or it does not take images of this size.
+        InputError: as from ``build_model``, or the model does not take images of this size.
     """
     if image_size < SMALLEST_IMAGE:
         raise InputError(
@@ -92,8 +104,13 @@ def forward_flop(name: str, num_classes: int, image_size: int) -> float:
         )
     model = _without_memory(name, num_classes).eval()
     counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        model(torch.empty(1, 3, image_size, image_size, device="meta"))
+    try:
+        with counter, torch.no_grad():
+            model(torch.empty(1, 3, image_size, image_size, device="meta"))
+    except (AssertionError, RuntimeError) as error:
+        if not is_library_model(name):
+            raise
+        raise InputError(f"{name} does not take images of {image_size} x {image_size}: {error}") from error
     return float(counter.get_total_flops())
 
 
@@ -101,10 +118,12 @@ def _factory(name: str) -> ModelFactory:
     """Look a model up.
 
     Raises:
-        InputError: no model has this name.
+        InputError: as from ``build_model``.
     """
+    if is_library_model(name):
+        return library_model(name)
     if name not in MODELS:
-        raise InputError(f"no model {name!r}; the models are {', '.join(MODELS)}")
+        raise InputError(f"no model {name!r}; the models are {', '.join(MODELS)}, timm:NAME, open_clip:NAME")
     return MODELS[name]
 
 

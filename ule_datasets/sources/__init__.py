@@ -11,7 +11,7 @@ from ule_datasets.progress import Reporter
 from ule_datasets.recipe import SourceSpec
 from ule_datasets.sources import cifar_batches, digits, hub, image_folder, parquet, webdataset
 from ule_datasets.sources.decode import ChunkTask, Decoded, collect, decode_chunk
-from ule_datasets.sources.forms import Form
+from ule_datasets.sources.forms import UNLABELLED, Form
 from ule_datasets.split import Split
 
 LOCATIONS = "hub:OWNER/NAME, digits, or a folder or file (Parquet, WebDataset tar, image folder, cifar-10-batches-py)"
@@ -33,8 +33,15 @@ class Source:
         """The training split."""
         return self.splits["train"]
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels; if not, they all have label 0, of the one class ``unlabelled``."""
+        return self.class_names != UNLABELLED
 
-def read_source(spec: SourceSpec, location: str | None, *, executor: LocalExecutor, reporter: Reporter) -> Source:
+
+def read_source(
+    spec: SourceSpec, location: str | None, *, executor: LocalExecutor, reporter: Reporter, labels_for: str = ""
+) -> Source:
     """Read a source completely and check that it is the one that ``spec`` names.
 
     Args:
@@ -42,17 +49,23 @@ def read_source(spec: SourceSpec, location: str | None, *, executor: LocalExecut
         location: see ``LOCATIONS``; ``None`` for the spec's default.
         executor: where images are decoded.
         reporter: where progress is shown.
+        labels_for: what cannot do without labels, for the message; empty: images without labels will do.
 
     Raises:
-        InputError: nothing usable there, unreadable or unsuitable images, or other images than expected.
+        InputError: nothing usable there, no labels, unreadable or unsuitable images, or other images than expected.
     """
     where = location or spec.default_location
     if where is None:
         raise InputError(f"this recipe works on {spec.title}: say where they are with --source ({LOCATIONS})")
     form = find_form(where)
+    if not form.labelled:
+        if spec.class_names is not None:
+            raise InputError(f"{where} ({form.kind}) has no labels, but {spec.title} has them: {form.advice}")
+        if labels_for:
+            raise no_labels(f"{where} ({form.kind})", labels_for, form.advice)
     remap, known_names = _label_map(spec, form, where), spec.class_names or form.class_names
     tasks = [
-        ChunkTask(split, chunk, remap, len(known_names) if known_names else None)
+        ChunkTask(split, chunk, remap, len(known_names) if known_names else None, spec.preprocess)
         for split, chunks in form.chunks.items()
         for chunk in chunks
     ]
@@ -75,7 +88,7 @@ def find_form(where: str) -> Form:
     """Recognise how the images at a location are stored.
 
     Raises:
-        InputError: nothing there, or nothing that looks like images with labels.
+        InputError: nothing there, or nothing that looks like images.
     """
     if where == "digits":
         return digits.find()
@@ -86,7 +99,14 @@ def find_form(where: str) -> Form:
         form = find(root)
         if form is not None:
             return form
-    raise InputError(f"--source {where}: no images with labels found there; give {LOCATIONS}")
+    raise InputError(f"--source {where}: no images found there; give {LOCATIONS}")
+
+
+def no_labels(where: str, labels_for: str, advice: str = "give a source with labels") -> InputError:
+    """The error for a source without labels where something needs them."""
+    return InputError(
+        f"{where} has no labels, and {labels_for} needs them: {advice}, or use a method that needs no labels: uc"
+    )
 
 
 def _label_map(spec: SourceSpec, form: Form, where: str) -> tuple[int, ...] | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ule_datasets.errors import InputError
-from ule_datasets.images import decode_rgb
+from ule_datasets.images import decode_rgb, resize_and_crop
+from ule_datasets.recipe import Preprocess
 from ule_datasets.sources.forms import Chunk, RawSample
 from ule_datasets.split import Split, sample_digest
 
@@ -24,6 +25,8 @@ class ChunkTask:
     """From the form's class numbers to the recipe's."""
     num_classes: int | None
     """Labels must lie below it; ``None``: any label from 0 on."""
+    preprocess: Preprocess | None = None
+    """What brings the images to one size; ``None``: they must be of one size."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -49,6 +52,8 @@ def decode_chunk(task: ChunkTask) -> Decoded:
         try:
             label = _label(raw, task)
             image = raw.image if isinstance(raw.image, np.ndarray) else decode_rgb(raw.image, raw.origin)
+            if task.preprocess is not None:
+                image = resize_and_crop(image, task.preprocess.resize, task.preprocess.crop, raw.origin)
             if images and image.shape != images[0].shape:
                 raise InputError(_sizes_differ(first_origin, images[0].shape, raw.origin, image.shape))
         except InputError as error:

@@ -23,6 +23,9 @@ SPLIT_WORDS = {
 }
 """Words in file and folder names, and the split they mean (a validation split serves as the test split)."""
 
+UNLABELLED = ("unlabelled",)
+"""The class names of a source without labels: one class, number 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class RawSample:
@@ -57,6 +60,13 @@ class Form:
     """By split name."""
     class_names: tuple[str, ...] | None
     """In the form's own label order; ``None`` where it stores numbers only."""
+    advice: str = ""
+    """What would give it labels, where it has none; for messages."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels."""
+        return self.class_names != UNLABELLED
 
 
 def files_by_split(root: Path, suffix: str) -> dict[str, list[Path]]:

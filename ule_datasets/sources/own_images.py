@@ -1,4 +1,4 @@
-"""One's own images: any classes, any number of them, one image size."""
+"""One's own images: any classes, any number of them, or no labels at all; one image size."""
 
 from ule_datasets.recipe import Licence, SourceSpec
 

@@ -1,4 +1,4 @@
-"""Parquet shards with an encoded-image column and a label column, as the Hub stores image datasets."""
+"""Parquet shards with an encoded-image column and usually a label column, as the Hub stores image datasets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ule_datasets.errors import InputError
-from ule_datasets.sources.forms import Chunk, Form, RawSample, files_by_split
+from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, RawSample, files_by_split
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -22,18 +22,21 @@ class RowGroup:
     path: Path
     index: int
     image_column: str
-    label_column: str
+    label_column: str | None
+    """``None``: the images have no labels."""
 
     def samples(self) -> Iterator[RawSample]:
         """Decode nothing: hand out the image bytes as they stand in the file."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        columns = [name for name in (self.image_column, self.label_column) if name is not None]
         try:
-            table = pq.ParquetFile(self.path).read_row_group(self.index, columns=[self.image_column, self.label_column])
+            table = pq.ParquetFile(self.path).read_row_group(self.index, columns=columns)
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(self.path, error) from error
-        images, labels = table[self.image_column].to_pylist(), table[self.label_column].to_pylist()
+        images = table[self.image_column].to_pylist()
+        labels = [0] * len(images) if self.label_column is None else table[self.label_column].to_pylist()
         for row, (image, label) in enumerate(zip(images, labels, strict=True)):
             origin = f"{self.path} (row group {self.index}, row {row})"
             data = image["bytes"] if isinstance(image, dict) else image
@@ -45,20 +48,32 @@ class RowGroup:
 
 
 def find(root: Path) -> Form | None:
-    """Parquet files at or below ``root``, or ``None``."""
+    """Parquet files at or below ``root``, or ``None``.
+
+    Raises:
+        InputError: one is unreadable or has no images, or they disagree about the classes or on having labels.
+    """
     splits = files_by_split(root, ".parquet")
     chunks: dict[str, list[Chunk]] = {name: [] for name in splits}
     class_names: tuple[str, ...] | None = None
+    seen: dict[bool, Path] = {}  # the first file with labels, and the first without
+    advice = ""
     for split, path in ((split, path) for split, paths in splits.items() for path in paths):
         schema, num_row_groups = _open(path)
         image_column = _image_column(path, schema)
-        label_column = _column(path, schema, LABEL_COLUMNS, "label")
-        names = _class_names(path, schema, label_column)
+        label_column = _find_column(schema, LABEL_COLUMNS)
+        seen.setdefault(label_column is not None, path)
+        if len(seen) > 1:
+            raise InputError(f"{seen[True]} has a label column, {seen[False]} has none of {LABEL_COLUMNS}")
+        advice = f"give a label column (one of {LABEL_COLUMNS}; found {schema.names})"
+        names = UNLABELLED if label_column is None else _class_names(path, schema, label_column)
         if class_names is not None and names is not None and names != class_names:
             raise InputError(f"{path} has other class names than the files before it: {names}")
         class_names = names or class_names
         chunks[split].extend(RowGroup(path, index, image_column, label_column) for index in range(num_row_groups))
-    return Form("Parquet shards", {k: tuple(v) for k, v in chunks.items()}, class_names) if chunks else None
+    if not chunks:
+        return None
+    return Form("Parquet shards", {k: tuple(v) for k, v in chunks.items()}, class_names, advice)
 
 
 def _open(path: Path) -> tuple[Any, int]:
@@ -77,18 +92,17 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} is not a readable Parquet file (truncated download?): {reason}")
 
 
-def _column(path: Path, schema: Any, candidates: tuple[str, ...], what: str) -> str:
-    for name in candidates:
-        if name in schema.names:
-            return name
-    raise InputError(f"{path} has no {what} column: expected one of {candidates}, found {schema.names}")
+def _find_column(schema: Any, candidates: tuple[str, ...]) -> str | None:
+    return next((name for name in candidates if name in schema.names), None)
 
 
 def _image_column(path: Path, schema: Any) -> str:
     """The image column, checked to hold encoded images."""
     import pyarrow as pa
 
-    name = _column(path, schema, IMAGE_COLUMNS, "image")
+    name = _find_column(schema, IMAGE_COLUMNS)
+    if name is None:
+        raise InputError(f"{path} has no image column: expected one of {IMAGE_COLUMNS}, found {schema.names}")
     kind = schema.field(name).type
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type

@@ -1,15 +1,18 @@
-"""WebDataset tar shards: adjacent members ``<key>.png`` (or another image type) and ``<key>.cls``."""
+"""WebDataset tar shards: adjacent members ``<key>.png`` (or another image type) and ``<key>.cls``.
+
+Without any ``.cls`` member the images have no labels.
+"""
 
 from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ule_datasets.errors import InputError
-from ule_datasets.sources.forms import Form, RawSample, files_by_split
+from ule_datasets.sources.forms import UNLABELLED, Form, RawSample, files_by_split
 from ule_datasets.sources.image_folder import SUFFIXES
 
 
@@ -18,6 +21,7 @@ class Shard:
     """One tar file, read as a stream; nothing is extracted."""
 
     path: Path
+    labelled: bool = True
 
     def samples(self) -> Iterator[RawSample]:
         """Every sample of the shard."""
@@ -27,8 +31,11 @@ class Shard:
     def _sample(self, key: str, parts: dict[str, bytes]) -> RawSample:
         origin = f"{self.path} ({key})"
         images = [data for extension, data in parts.items() if f".{extension}" in SUFFIXES]
-        if len(images) != 1 or "cls" not in parts:
-            raise InputError(f"{origin}: expected one image and a .cls member, found {sorted(parts)}")
+        if len(images) != 1 or ("cls" in parts) != self.labelled:
+            wanted = "a .cls member" if self.labelled else "no .cls member, as in the samples before"
+            raise InputError(f"{origin}: expected one image and {wanted}, found {sorted(parts)}")
+        if not self.labelled:
+            return RawSample(images[0], 0, origin)
         text = parts["cls"].strip()
         if not text.isdigit():
             raise InputError(f"{origin}: the .cls member holds {text[:20]!r}, not a class number")
@@ -77,4 +84,19 @@ def find(root: Path) -> Form | None:
     splits = files_by_split(root, ".tar")
     if not splits:
         return None
-    return Form("WebDataset shards", {name: tuple(map(Shard, paths)) for name, paths in splits.items()}, None)
+    labelled = _has_labels([path for paths in splits.values() for path in paths])
+    chunks = {name: tuple(Shard(path, labelled) for path in paths) for name, paths in splits.items()}
+    return Form("WebDataset shards", chunks, None if labelled else UNLABELLED, "give every sample a .cls member")
+
+
+def _has_labels(paths: Sequence[Path]) -> bool:
+    """Whether the first shard with samples has a label; without samples there is nothing to say against it."""
+    for path in paths:
+        empty = True
+        for _, parts in read_shard(path):
+            if "cls" in parts:
+                return True
+            empty = False
+        if not empty:
+            return False
+    return True
