@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_up import CPU, Listener, make_history, make_profile, make_result, make_subject
+from tiny_weights import TINY, register_tiny_weights
 
 from ule_datasets import grid as grid_module
 from ule_datasets import runs
@@ -30,12 +31,13 @@ from ule_datasets.grid import (
 from ule_datasets.models import MODELS
 from ule_datasets.runs import Finished, RunStore, RunTask, run_task
 from ule_datasets.training import RunHistory
+from ule_datasets.weights import WEIGHTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 MODEL = "convnet3-w16"
 POISONED, CLEAN = Cell("mine", MODEL, "standard"), Cell("cifar10", MODEL, "standard")
-TINY = make_profile(max_train_images=32, max_test_images=10)
+BRIEF = make_profile(max_train_images=32, max_test_images=10, fine_tuning_epochs=3)
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def make_grid(
     *cells: Cell, subjects: tuple[Subject, ...] | None = None, seeds: tuple[int, ...] = (0,), **changes: Any
 ) -> Grid:
     given = (make_subject(),) if subjects is None else subjects
-    fields = {"profile": TINY, "device": CPU, **changes}
+    fields = {"profile": BRIEF, "device": CPU, **changes}
     return Grid(subjects=given, cells=cells or (CLEAN, POISONED), seeds=seeds, **fields)
 
 
@@ -157,7 +159,7 @@ def test_seeds_are_given_and_distinct(seeds: tuple[int, ...]) -> None:
 def test_an_unknown_model_names_the_known_ones() -> None:
     with pytest.raises(InputError, match="no model 'alexnet'; the models are resnet18, ") as caught:
         make_grid(Cell("mine", "alexnet", "none"))
-    assert all(name in str(caught.value) for name in MODELS)
+    assert all(name in str(caught.value) for name in (*MODELS, *WEIGHTS))
 
 
 def test_an_unknown_strategy_is_refused() -> None:
@@ -275,6 +277,38 @@ def test_lost_runs_are_told_and_their_cells_not_compared(tmp_path: Path, monkeyp
     assert [(run.cell, run.seed) for run in result.runs] == [(CLEAN, 0)]
     assert result.comparisons == ()
     assert result.accuracies(POISONED) == ()
+
+
+# Trained weights
+
+FINE_TUNED = tuple(Cell(name, TINY, "standard") for name in ("cifar10", "mine"))
+
+
+def test_models_of_trained_weights_start_from_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[str]
+) -> None:
+    file = register_tiny_weights(monkeypatch, tmp_path / "weights")
+    grid = make_grid(*FINE_TUNED, CLEAN, POISONED, weights={TINY: file})
+    assert [(task.start, task.protocol.start) for task in grid.tasks()] == [
+        *[(file.path, file.sha256)] * 2, *[(None, "")] * 2,
+    ]  # fmt: skip
+    result, _ = train(grid, tmp_path / "runs")
+    assert [len(run.history.epochs) for run in result.runs] == [3, 3, 2, 2]
+    assert [(each.dataset, each.model) for each in result.comparisons] == [("mine", TINY), ("mine", MODEL)]
+    moved = dataclasses.replace(file, path=file.path.rename(tmp_path / "elsewhere.pt"))
+    trained.clear()
+    again, _ = train(make_grid(*FINE_TUNED, weights={TINY: moved}), tmp_path / "runs")
+    assert trained == []
+    assert [run.history for run in again.runs] == [run.history for run in result.runs[:2]]
+    other = register_tiny_weights(monkeypatch, tmp_path / "weights", seed=6)
+    train(make_grid(*FINE_TUNED, weights={TINY: other}), tmp_path / "runs")
+    assert len(trained) == 2, "other weights make other runs"
+
+
+def test_a_model_of_trained_weights_needs_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register_tiny_weights(monkeypatch, tmp_path)
+    with pytest.raises(InputError, match=f"{TINY} starts from trained weights, and their file is not given"):
+        make_grid(*FINE_TUNED)
 
 
 # Results, plans, times

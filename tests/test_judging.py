@@ -65,10 +65,9 @@ def judged(
     **options: Any,
 ) -> ClaimResult:
     runs = {cell: seeds_of(values, cell, **options) for cell, values in outcomes.items()}
-    wanted = what_is_wanted([given], [], subjects, profile)
-    (found,) = judge_claims(
-        [given], wanted, make_result(runs, profile=profile), subjects, Studies(), asked=asked
-    )  # fmt: skip
+    result = make_result(runs, profile=profile)
+    to_run = [given] if asked else []
+    (found,) = judge_claims([given], result, subjects, Studies(), profile=profile, asked=to_run)
     return found
 
 
@@ -113,7 +112,7 @@ def test_why_a_claim_cannot_be_run(given: Claim, profile: Profile, reason: str) 
     wanted = what_is_wanted([given], [], [OPS], profile)
     assert wanted.open == {given.id: found}
     assert wanted.cells == ()
-    (result,) = judge_claims([given], wanted, None, [OPS], Studies(), asked=True)
+    (result,) = judge_claims([given], None, [OPS], Studies(), profile=profile, asked=[given])
     assert result.verdict is result.level.verdict is result.effect.verdict is Verdict.NOT_RUN
     assert result.level.reason == found
     assert not result.refuted
@@ -220,8 +219,7 @@ def test_the_last_epoch_is_measured_and_the_best_shown() -> None:
         ],
     }
     given = claim("ops-t2-resnet18-ops")
-    wanted = what_is_wanted([given], [], [OPS], PAPER)
-    (found,) = judge_claims([given], wanted, make_result(runs, profile=PAPER), [OPS], Studies(), asked=True)
+    (found,) = judge_claims([given], make_result(runs, profile=PAPER), [OPS], Studies(), profile=PAPER, asked=[given])
     assert (found.measured, found.best) == (AS_PRINTED, (60.0,) * 5)
 
 
@@ -323,11 +321,12 @@ def test_sizes_are_counted_without_any_run() -> None:
         sizes = [c for c in CLAIMS.values() if c.regime is Regime.SIZE]
         wanted = what_is_wanted(sizes, [], [OPS], SMOKE)
         assert wanted.cells == ()
-        found = judge_claims(sizes, wanted, result, [OPS], Studies(), asked=False)
+        found = judge_claims(sizes, result, [OPS], Studies(), profile=SMOKE, asked=[])
         assert {each.level.verdict for each in found} == {Verdict.CONFIRMED}
         assert found[0].measured == (pytest.approx(0.37, abs=0.005),)
         assert not any(each.stand_in or each.refuted for each in found)
-        (wrong,) = judge_claims([claim(sizes[0].id, value=0.5)], wanted, result, [OPS], Studies(), asked=False)
+        other = claim(sizes[0].id, value=0.5)
+        (wrong,) = judge_claims([other], result, [OPS], Studies(), profile=SMOKE, asked=[])
         assert wrong.level.verdict is Verdict.REFUTED
         assert wrong.refuted
 
@@ -336,8 +335,7 @@ def test_what_was_not_run_says_why() -> None:
     given = claim("ops-t2-resnet18-ops")
     assert judged(given, {}, asked=False).level.reason == "not asked for: --claims ops-t2-resnet18-ops"
     assert judged(given, {}, asked=True).level.reason == "no run was finished"
-    wanted = what_is_wanted([given], [], [OPS], PAPER)
-    (found,) = judge_claims([given], wanted, None, [OPS], Studies(), asked=True)
+    (found,) = judge_claims([given], None, [OPS], Studies(), profile=PAPER, asked=[given])
     assert (found.verdict, found.level.reason) == (Verdict.NOT_RUN, "no model was trained")
 
 
@@ -391,13 +389,12 @@ def test_an_analysis_speaks_of_what_it_evaluates_too(changed: str, verdict: Verd
         for seed in range(3)
     )
     studies = Studies(roles=study_roles(subjects, PAPER), shuffles=tables)
-    wanted = what_is_wanted([given], [], subjects, PAPER)
     result = make_result({CLEAN: seeds_of(GOOD[:3], CLEAN)}, profile=PAPER)
-    (found,) = judge_claims([given], wanted, result, subjects, studies, asked=True)
+    (found,) = judge_claims([given], result, subjects, studies, profile=PAPER, asked=[given])
     assert (found.measured, found.cell, found.best) == ((99.5,) * 3, CLEAN, ())
     assert found.level.verdict is verdict
     assert found.effect.verdict is Verdict.NOT_COMPARABLE
-    (unasked,) = judge_claims([given], wanted, result, subjects, Studies(), asked=True)
+    (unasked,) = judge_claims([given], result, subjects, Studies(), profile=PAPER, asked=[given])
     assert unasked.level.verdict is Verdict.NOT_RUN
 
 

@@ -12,9 +12,10 @@ import torch
 from ule_datasets.countermeasures import STRATEGIES, parse_strategy
 from ule_datasets.errors import InputError
 from ule_datasets.precision import Precision
-from ule_datasets.profiles import PROFILES
+from ule_datasets.profiles import PROFILES, normalises
 from ule_datasets.protocol import AdamW, Cosine, MultiStep, OneCycle, Sgd, TrainingProtocol
 from ule_datasets.verdicts import Power
+from ule_datasets.weights import WEIGHTS
 
 BASE = TrainingProtocol(model="resnet18-w8", epochs=2, strategy=parse_strategy("standard"))
 
@@ -71,6 +72,12 @@ def test_an_impossible_protocol_is_refused(field: str, value: int) -> None:
         dataclasses.replace(BASE, **{field: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("clip", [0.0, -1.0, math.inf, math.nan])
+def test_an_impossible_clip_is_refused(clip: float) -> None:
+    with pytest.raises(InputError, match=f"gradient_clip is {clip}, must be finite and above 0, or None"):
+        dataclasses.replace(BASE, gradient_clip=clip)
+
+
 CHANGES: tuple[dict[str, object], ...] = (
     {"model": "lenet5"},
     {"epochs": 3},
@@ -85,6 +92,8 @@ CHANGES: tuple[dict[str, object], ...] = (
     {"precision": Precision.BFLOAT16},
     {"compiled": True},
     {"start": "abc"},
+    {"gradient_clip": 5.0},
+    {"normalise": True},
     {"strategy": parse_strategy("standard", flippable=False)},
     *({"strategy": parse_strategy(name)} for name in STRATEGIES if name != "standard"),
     {"strategy": parse_strategy("randaugment-torchvision")},
@@ -121,6 +130,26 @@ def test_the_profiles_train_as_the_papers_do() -> None:
     assert not fast.strategy.augmentation.flip
 
 
+@pytest.mark.parametrize(("profile", "epochs"), [("paper", 60), ("fast", 20), ("smoke", 10)])
+@pytest.mark.parametrize("strategy", ["none", "standard", "mixup"])
+def test_trained_weights_are_fine_tuned_as_in_bait(profile: str, epochs: int, strategy: str) -> None:
+    """Everything but the strategy, the epochs and the precision is fixed; the digest comes with the file."""
+    chosen = PROFILES[profile]
+    assert chosen.protocol("resnet18@imagenet", strategy, flippable=False) == TrainingProtocol(
+        model="resnet18@imagenet", epochs=epochs, strategy=parse_strategy(strategy, flippable=False), batch_size=128,
+        optimiser=Sgd(learning_rate=0.001, momentum=0.9, weight_decay=5e-4), schedule=Cosine(end=0.0),
+        gradient_clip=5.0, normalise=False, precision=chosen.precision, start="",
+    )  # fmt: skip
+
+
+def test_only_imagenet_classifiers_get_images_as_they_are() -> None:
+    assert [name for name, weights in WEIGHTS.items() if not normalises(weights)] == [
+        "resnet18@imagenet", "resnet50@imagenet", "efficientnet-lite0@imagenet",
+    ]  # fmt: skip
+    assert PROFILES["smoke"].protocol("resnet20@cifar10", "none", flippable=True).normalise
+    assert not PROFILES["smoke"].protocol("resnet18-w8", "none", flippable=True).normalise
+
+
 def test_profiles_say_no_more_than_they_can() -> None:
     assert {name: profile.power for name, profile in PROFILES.items()} == {
         "smoke": Power.NONE, "fast": Power.CONSISTENCY, "paper": Power.FULL,
@@ -134,6 +163,7 @@ def test_a_stand_in_is_trained_for_the_resnet18_alone() -> None:
     assert smoke.trained_for("resnet18") == smoke.trained_for("resnet18-w8") == "resnet18-w8"
     assert smoke.trained_for("densenet121") is None
     assert paper.trained_for("densenet121") == "densenet121"
+    assert all(profile.trained_for(name) == name for profile in PROFILES.values() for name in WEIGHTS)
 
 
 def test_an_unknown_strategy_names_the_known_ones() -> None:

@@ -18,6 +18,8 @@ from ule_datasets.analyses.displacement import compare as compare_displacement
 from ule_datasets.analyses.displacement import compare_fitting
 from ule_datasets.analyses.finetuning import FINETUNING_RATES, finetuning_protocol, summarise
 from ule_datasets.analyses.landscape import Surface
+from ule_datasets.analyses.relabelled import RelabelledResult
+from ule_datasets.analyses.relabelled import summarise as summarise_relabelled
 from ule_datasets.analyses.shuffled import Reading, ShuffledCell
 from ule_datasets.claims import Claim, Regime, Statement, all_claims, select, statements
 from ule_datasets.countermeasures import parse_strategy
@@ -147,6 +149,14 @@ def left_open(id: str, reason: str) -> ClaimResult:
     return ClaimResult(claim=all_claims()[id], level=why, effect=why)
 
 
+def regrouped(num_groups: int, seeds: Sequence[int]) -> RelabelledResult:
+    """With classes in groups: protected 30.5 %, clean 95.5 %, and one more for each seed."""
+    clean, protected = ({seed: history((value,), seed=seed) for seed in seeds} for value in (95.5, 30.5))
+    found = summarise_relabelled(clean, protected, dataset="ops-cifar10", control="cifar10", num_groups=num_groups)
+    assert found is not None
+    return found
+
+
 def studies(seeds: Sequence[int] = (0, 1, 2)) -> Studies:
     """All analyses."""
     clean, ops = (
@@ -193,6 +203,7 @@ def studies(seeds: Sequence[int] = (0, 1, 2)) -> Studies:
         ),
         landscapes=tuple(Landscape(seed=seed, dataset="ops-cifar10", protected=flat, clean=steep) for seed in seeds),
         finetuning=summarise(tuned, start_accuracy=93.5, chance=10.0),
+        relabelled=tuple(regrouped(number, seeds) for number in (5, 2)),
     )  # fmt: skip
 
 
@@ -556,6 +567,78 @@ def test_the_analyses_are_told_number_by_number(tmp_path: Path) -> None:
             f"{rate.learning_rate:g}", "0, 1, 2", cells[2].strip("*"),
         ]  # fmt: skip
     assert "Clean test accuracy before: 93.5 %; chance 10.0 %." in page.text
+    for row, number, chance in zip(page.table("dataset", "groups"), ("5", "2"), ("20.0 %", "50.0 %"), strict=True):
+        numbers = ["0, 1, 2", "31.5 ± 1.0 %", "96.5 ± 1.0 %", chance, "70.0 ± 0.0 %"]
+        note = "not fully fitted: 70.0 ± 0.0 % training accuracy on the poisoned images, below 90 %"
+        assert row == ["ops-cifar10", number, *numbers, f"collapse shown {note}"]
+        in_markdown = [cell.strip("*") for cell in row_starting(tables, "ops-cifar10", number, "0, 1, 2")]
+        assert in_markdown == [*row[:-1], f"collapse shown; {note}"]
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_other_labels_alone_have_a_section(tmp_path: Path) -> None:
+    texts = written(tmp_path, report(studies=Studies(relabelled=(regrouped(5, (0,)),))))
+    assert "analyses" in Page(texts["report.html"]).ids
+    assert "#analyses" in Page(texts["report.html"]).references
+    assert re.findall(r"^#+ (?:Analyses|Other labels|Runs)$", texts["report.md"], re.M) == [
+        "## Analyses", "### Other labels", "## Runs",
+    ]  # fmt: skip
+    (found,) = json.loads(texts["report.json"])["analyses"]["relabelled"]
+    assert (found["num_groups"], found["chance"], found["comparison"]["clean"]["values"]) == (5, 20.0, [95.5])
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_clusters_are_told_beside_classes(tmp_path: Path) -> None:
+    clusters = {"ops-cifar10": Separability(fitted=97.25, held_out=96.5, num_samples=8_765)}
+    texts = written(tmp_path, report(cluster_separability=clusters))
+    for text in texts["report.md"], Page(texts["report.html"]).text:
+        assert "right about 98.5 % of samples it was not fitted to" in text
+        assert "asked for the cluster of its sample instead of the class, a linear classifier on the" in text
+        assert "right about 96.5 % of samples it was not fitted to (97.2 % of those it was); 8,765 samples" in text
+    assert json.loads(texts["report.json"])["cluster_separability"]["ops-cifar10"]["held_out"] == 96.5
+
+
+PRIOR = "resnet20@cifar10"
+
+
+def fine_tuned(*, clean: float = 90.0, protected: float = 85.0) -> Report:
+    """Both strategies, from trained weights."""
+    runs = [
+        run(name, strategy, model=PRIOR, accuracies=(accuracy,),
+            protocol=SMOKE.protocol(PRIOR, strategy, flippable=True))
+        for strategy in SMOKE.strategies
+        for name, accuracy in (("cifar10", clean), ("ops-cifar10", protected))
+    ]  # fmt: skip
+    provenance = {
+        "name": PRIOR, "architecture": "resnet20", "origin": "file:resnet20.th", "file": "mine.th", "sha256": "d" * 64,
+    }  # fmt: skip
+    return report(result=result(*runs), weights=(provenance,))
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_what_models_were_trained_before_is_told_with_how_they_were_fine_tuned(tmp_path: Path) -> None:
+    texts = written(tmp_path, fine_tuned())
+    for text in texts["report.md"], Page(texts["report.html"]).text:
+        assert (
+            f"{PRIOR}: resnet20 from mine.th (file:resnet20.th, sha256 {'d' * 64}) with a new last layer; all layers "
+            "fine-tuned for 10 epochs at learning rate 0.001, cosine schedule, gradients clipped at norm 5, images "
+            "normalised as for those weights."
+        ) in text
+        assert f"no augmentation ({PRIOR})" in text
+    content = json.loads(texts["report.json"])
+    assert content["weights"] == [dict(fine_tuned().weights[0])]
+    assert content["runs"][0]["protocol"]["model"] == PRIOR
+
+
+def test_a_collapse_is_not_expected_of_models_that_were_trained_before() -> None:
+    held = fine_tuned()
+    assert {one.collapse for one in held.comparisons} == {Collapse.NOT_SHOWN}
+    assert (held.unexpected, held.passed) == ((), True)
+    runs = [run(name, s, accuracies=(90.0,)) for name in ("cifar10", "ops-cifar10") for s in ("none", "standard")]
+    assert held.result is not None
+    assert report(result=result(*held.result.runs, *runs)).unexpected == ("ops-cifar10",)
+    only = [each for each in runs if each.cell.strategy == "none"]
+    assert report(result=result(*held.result.runs, *only)).unexpected == (), "a strategy was not tried from scratch"
 
 
 @pytest.mark.usefixtures("no_plots")

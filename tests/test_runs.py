@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from helpers import run_python
 from made_up import CPU, Listener, bright_or_dark, make_history
+from tiny_weights import TINY, register_tiny_weights
 
 from ule_datasets import runs
 from ule_datasets.countermeasures import parse_strategy
@@ -74,6 +75,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         {"protocol": dataclasses.replace(PROTOCOL, optimiser=Sgd(learning_rate=0.05))},
         {"protocol": dataclasses.replace(PROTOCOL, strategy=parse_strategy("cutout"))},
         {"protocol": dataclasses.replace(PROTOCOL, start="abc")},
+        {"protocol": dataclasses.replace(PROTOCOL, gradient_clip=5.0)},
+        {"protocol": dataclasses.replace(PROTOCOL, normalise=True)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -164,6 +167,7 @@ def test_comments_and_docstrings_make_no_other_code(copy: Path, place: str, old:
         ("seeds.py", '"ule"', '"ulf"'),
         ("countermeasures/cutout.py", "size: int = 16", "size: int = 8"),
         ("models/lenet.py", "nn.Conv2d(3, 6, 5)", "nn.Conv2d(3, 8, 5)"),
+        ("weights.py", "IMAGENET_MEAN, IMAGENET_STD = (0.485", "IMAGENET_MEAN, IMAGENET_STD = (0.486"),
     ],
 )
 def test_any_other_change_makes_other_code(copy: Path, place: str, old: str, new: str) -> None:
@@ -186,6 +190,13 @@ def test_arithmetic_of_a_run() -> None:
     assert make_task().flop == forward * 2 * (3 * 40 + 24)
     attacked = make_task(protocol=dataclasses.replace(PROTOCOL, strategy=parse_strategy("linf-at")))
     assert attacked.flop == forward * 2 * ((3 + 2 * 10) * 40 + 24)
+
+
+def test_fine_tuning_costs_what_the_architecture_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = register_tiny_weights(monkeypatch, tmp_path)
+    task = make_task(protocol=dataclasses.replace(PROTOCOL, model=TINY, start=file.sha256), start=file.path)
+    assert task.flop == make_task().flop
+    assert time_task(task) > 0
 
 
 def test_time_is_positive_and_threads_are_left_alone() -> None:

@@ -16,11 +16,11 @@ from ule_datasets.analyses.finetuning import FINETUNING_RATES, FinetuningResult
 from ule_datasets.analyses.landscape import Surface
 from ule_datasets.analyses.shuffled import Reading, ShuffledCell, evaluate
 from ule_datasets.claims import Claim, all_claims
-from ule_datasets.executor import LocalExecutor
+from ule_datasets.executor import LocalExecutor, Lost
 from ule_datasets.grid import Cell, Grid, GridResult, Subject, train_grid
 from ule_datasets.models import build_model
 from ule_datasets.runs import RunStore, RunTask
-from ule_datasets.studies import STUDIES, Landscape, ShuffleTable, Studies, standard_cell, study
+from ule_datasets.studies import OF_ROLES, STUDIES, Landscape, ShuffleTable, Studies, standard_cell, study
 from ule_datasets.training import RunHistory, load_weights
 from ule_datasets.verdicts import MEASURED_ELSEWHERE, Judged, Power, Verdict
 
@@ -225,7 +225,7 @@ def test_without_a_control_nothing_is_compared(tmp_path: Path) -> None:
 
 
 def test_without_models_the_analyses_are_empty(tmp_path: Path) -> None:
-    found = looked_at(make_grid(), make_result({}, profile=SMALL), STUDIES, {}, tmp_path)
+    found = looked_at(make_grid(), make_result({}, profile=SMALL), OF_ROLES, {}, tmp_path)
     assert (found.shuffles, found.landscapes, found.finetuning) == ((), (), None)
 
 
@@ -316,6 +316,85 @@ def test_fine_tuning_is_given_the_weights_it_names(tmp_path: Path, monkeypatch: 
         assert (task.threads, task.keep_weights) == (1, False)
     assert found.finetuning is not None
     assert [rate.seeds for rate in found.finetuning.rates] == [(0, 1)] * 3
+
+
+def grouped(store: RunStore) -> list[str]:
+    """The runs with other labels that the store holds, without the digests in their names."""
+    return sorted(path.name.rpartition("-")[0] for path in store.folder.glob("*-groups-*.json"))
+
+
+def test_classes_are_grouped_and_learned_again(studied: Studied) -> None:
+    grid, _, store, found, listener = studied
+    assert [(each.num_groups, each.seeds, each.chance) for each in found.relabelled] == [
+        (5, (0,), 20.0),
+        (2, (0,), 50.0),
+    ]
+    for each in found.relabelled:
+        one = each.comparison
+        assert (one.dataset, one.control, one.model, one.strategy) == ("ops-cifar10", "cifar10", MODEL, "standard")
+        assert len(one.clean.values) == len(one.poisoned.values) == 1
+    assert grouped(store) == [
+        f"{name}-in-{number}-groups-standard-seed0" for name in ("cifar10", "ops-cifar10") for number in (2, 5)
+    ]
+    (said,) = (line for line in listener.said if line.startswith("training with other labels"))
+    assert said.startswith("training with other labels: 4 runs, 0 finished before; this will take about 1 min")
+    with LocalExecutor(1) as executor:
+        again = study(grid, studied[1], ["relabelled"], {}, store=store, executor=executor, reporter=listener)
+    assert again.relabelled == found.relabelled
+    assert listener.said[-1] == "training with other labels: 4 runs, 4 finished before"
+
+
+def test_both_sides_have_the_groups_of_their_seed_and_share_the_control(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[RunTask] = []
+
+    def noted(tasks: Sequence[RunTask], *_: Any, **__: Any) -> dict[int, RunHistory | Lost]:
+        given.extend(tasks)
+        return {
+            index: Lost(reason="killed") if (task.dataset, task.seed) == ("em-cifar10-in-2-groups", 1)
+            else make_history(90.0 if task.dataset.startswith("cifar10") else 40.0 + task.seed, seed=task.seed)
+            for index, task in enumerate(tasks)
+        }  # fmt: skip
+
+    monkeypatch.setattr(studies_module, "work_off", noted)
+    em = make_subject("em-cifar10", num_classes=10)
+    grid = make_grid(OPS, em, cells=(), seeds=(0, 1))
+    found = looked_at(grid, make_result({}, profile=SMALL), ["relabelled"], {}, tmp_path)
+    assert [(task.dataset, task.seed) for task in given] == [
+        (f"{name}-in-{number}-groups", seed)
+        for number in (5, 2)
+        for seed in (0, 1)
+        for name in ("cifar10", "ops-cifar10", "em-cifar10")
+    ]
+    groups = {}
+    for task in given:
+        name, _, rest = task.dataset.partition("-in-")
+        true = grid.task(Cell(name, MODEL, "standard"), task.seed).data
+        pairs = {*zip(true.labels.tolist(), task.data.labels.tolist(), strict=True)}
+        pairs |= {*zip(true.test_labels.tolist(), task.data.test_labels.tolist(), strict=True)}
+        assert len(pairs) == 10, "a class has one group, in training and in test images"
+        assert groups.setdefault((rest, task.seed), pairs) == pairs, "the same for protected and clean images"
+        assert task.data.images is true.images
+        assert task.data.num_classes == int(rest[0])
+        assert (task.data_digest, task.keep_weights) == (task.data.digest(), False)
+    assert groups["5-groups", 0] != groups["5-groups", 1]
+    assert [(each.comparison.dataset, each.num_groups, each.seeds) for each in found.relabelled] == [
+        ("ops-cifar10", 5, (0, 1)), ("ops-cifar10", 2, (0, 1)), ("em-cifar10", 5, (0, 1)), ("em-cifar10", 2, (0,)),
+    ]  # fmt: skip
+    assert found.relabelled[0].comparison.poisoned.values == (40.0, 41.0)
+    assert found.relabelled[0].comparison.clean.values == (90.0, 90.0)
+
+
+def test_few_classes_have_no_other_labels(tmp_path: Path) -> None:
+    grid, listener = make_grid(make_subject("ops-cifar10", num_classes=3)), Listener()
+    with LocalExecutor(1) as executor:
+        found = study(
+            grid, make_result({}, profile=SMALL), ["relabelled"], {}, store=RunStore(tmp_path), executor=executor,
+            reporter=listener,
+        )  # fmt: skip
+    assert found.relabelled == ()
+    assert listener.warned == ["no other labels are given: 3 classes are too few to be grouped"]
 
 
 def test_sets_of_different_size_are_not_shuffled(tmp_path: Path) -> None:

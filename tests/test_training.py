@@ -15,6 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 from made_up import CPU, bright_or_dark, make_history
+from tiny_weights import TINY, register_tiny_weights
 from torch import Tensor, nn
 
 from ule_datasets.augmentation import Augmentation
@@ -25,7 +26,17 @@ from ule_datasets.models import MODELS, build_model, compact_transformer
 from ule_datasets.precision import Precision
 from ule_datasets.protocol import AdamW, Cosine, MultiStep, Sgd, TrainingProtocol
 from ule_datasets.seeds import Seed
-from ule_datasets.training import EpochRecord, RunHistory, TrainingData, _Run, load_weights, time_run, train
+from ule_datasets.training import (
+    EpochRecord,
+    RunHistory,
+    TrainingData,
+    _Run,
+    initial_model,
+    load_weights,
+    time_run,
+    train,
+)
+from ule_datasets.weights import WEIGHTS, WeightsFile
 
 STANDARD = Strategy(name="standard", augmentation=Augmentation(crop_padding=1, flip=True))
 PROTOCOL = TrainingProtocol(model="convnet3-w16", epochs=2, batch_size=16, strategy=STANDARD)
@@ -69,6 +80,8 @@ class ByHand:
         self.losses: list[float] = []
         """Sum over the images, per step."""
         self.correct: list[float] = []
+        self.clipped: list[bool] = []
+        """Whether a step's gradients were too long."""
 
     def train(self) -> ByHand:
         size, count = self.protocol.batch_size, len(self.data.images)
@@ -109,6 +122,10 @@ class ByHand:
         self.losses.append(loss.item() * len(labels))
         self.correct.append(share * int((answers == labels).sum()) + (1 - share) * int((answers == other).sum()))
         gradients = torch.autograd.grad(loss, list(self.model.parameters()))
+        if self.protocol.gradient_clip is not None:
+            norm = math.sqrt(sum(float((gradient.double() ** 2).sum()) for gradient in gradients))
+            self.clipped.append(norm > self.protocol.gradient_clip)
+            gradients = tuple(gradient * min(1.0, self.protocol.gradient_clip / norm) for gradient in gradients)
         rate = self.protocol.optimiser.learning_rate
         rate *= self.protocol.schedule.factor(len(self.losses) - 1, num_steps)
         with torch.no_grad():
@@ -183,6 +200,7 @@ GENTLE = Sgd(learning_rate=0.02)
         {"strategy": strategy("standard")},
         {"strategy": strategy("standard"), "schedule": MultiStep()},
         {"strategy": strategy("standard"), "optimiser": AdamW(), "schedule": Cosine()},
+        {"strategy": strategy("standard"), "gradient_clip": 2.5},
         {"strategy": strategy("cutout")},
         {"strategy": strategy("mixup")},
         {"strategy": strategy("linf-at")},
@@ -210,6 +228,15 @@ def test_a_run_is_the_one_written_down_by_hand(changes: dict[str, Any], tmp_path
     shown = torch.from_numpy(data.test_images).permute(0, 3, 1, 2).float() / 255
     right = (theirs.model(shown).argmax(dim=1).numpy() == data.test_labels).mean()
     assert history.last.test_accuracy == pytest.approx(100 * float(right))
+
+
+def test_long_gradients_are_clipped_and_short_ones_are_not() -> None:
+    data = bright_or_dark(48)
+    theirs = ByHand(data, dataclasses.replace(PROTOCOL, optimiser=GENTLE, gradient_clip=2.5), 3).train()
+    assert set(theirs.clipped) == {True, False}, "both cases are in the comparison by hand"
+    unclipped = run(data, seed=3, optimiser=GENTLE)
+    assert run(data, seed=3, optimiser=GENTLE, gradient_clip=1e6).epochs == unclipped.epochs
+    assert run(data, seed=3, optimiser=GENTLE, gradient_clip=0.01).epochs != unclipped.epochs
 
 
 def test_the_last_smaller_batch_counts_by_its_images() -> None:
@@ -495,6 +522,79 @@ def test_saved_weights_are_the_models(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
 
 
+# Trained weights
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> WeightsFile:
+    return register_tiny_weights(monkeypatch, tmp_path / "trained")
+
+
+STILL = Sgd(learning_rate=1e-12, weight_decay=0)
+
+
+def test_trained_weights_get_a_new_head_and_keep_all_else(tiny: WeightsFile, tmp_path: Path) -> None:
+    states = []
+    for seed in (0, 1):
+        history = run(seed=seed, model=TINY, epochs=1, optimiser=STILL, start=tiny.path, weights=tmp_path / "after")
+        assert history.last.displacement == pytest.approx(0.0, abs=1e-6)
+        assert history.num_parameters == sum(p.numel() for p in build_model("convnet3-w16", 2, seed=0).parameters())
+        states.append(safetensors.torch.load_file(tmp_path / "after"))
+    trained = build_model("convnet3-w16", 3, seed=5)
+    for name, parameter in trained.named_parameters():
+        if name.startswith("classifier."):
+            assert states[0][name].shape[0] == 2, "as many outputs as the data has classes"
+            assert not torch.equal(states[0][name], states[1][name]), "the head is from the seed"
+        else:
+            for state in states:
+                torch.testing.assert_close(state[name], parameter.detach(), rtol=0, atol=1e-6)
+
+
+def test_all_layers_are_fine_tuned(tiny: WeightsFile, tmp_path: Path) -> None:
+    gentle = Sgd(learning_rate=0.01)
+    run(model=TINY, epochs=2, optimiser=gentle, gradient_clip=5.0, start=tiny.path, weights=tmp_path / "after")
+    after, before = safetensors.torch.load_file(tmp_path / "after"), build_model("convnet3-w16", 3, seed=5)
+    for name, parameter in before.named_parameters():
+        assert after[name].shape != parameter.shape or not torch.equal(after[name], parameter.detach()), name
+
+
+@pytest.mark.parametrize("name", ["none", "linf-at+mixup"])
+def test_fine_tuning_repeats_and_learns_under_any_strategy(name: str, tiny: WeightsFile) -> None:
+    how: dict[str, Any] = {
+        "model": TINY,
+        "strategy": strategy(name),
+        "optimiser": Sgd(learning_rate=0.05),
+        "normalise": True,
+    }
+    first, second = (run(bright_or_dark(96), epochs=6, start=tiny.path, gradient_clip=5.0, **how) for _ in range(2))
+    assert first == second
+    assert first.last.test_accuracy > 90
+    assert RunHistory.from_json(first.to_json(), first.protocol) == first
+
+
+def test_normalised_inputs_are_those_that_the_weights_expect(tiny: WeightsFile) -> None:
+    weights, images = WEIGHTS[TINY], torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    mean, std = (torch.tensor(each)[:, None, None] for each in (weights.mean, weights.std))
+    plain, normalised = (
+        initial_model(
+            dataclasses.replace(PROTOCOL, model=TINY, normalise=normalise), 2, seed=4, start=tiny.path
+        ).eval()
+        for normalise in (False, True)
+    )  # fmt: skip
+    torch.testing.assert_close(normalised(images), plain((images - mean) / std))
+    assert not torch.allclose(normalised(images), plain(images))
+
+
+def test_a_model_and_its_weights_belong_together(tiny: WeightsFile, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{TINY} starts from trained weights, and their file is not given"):
+        run(model=TINY)
+    with pytest.raises(InputError, match="normalise is for models of trained weights, and convnet3-w16 is none"):
+        run(normalise=True)
+    run(model="resnet18-w8", epochs=1, weights=tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="does not hold convnet3-w16"):
+        run(model=TINY, start=tmp_path / "other.safetensors")
+
+
 # Histories
 
 
@@ -625,6 +725,11 @@ def test_a_run_is_timed_before_it_starts() -> None:
     long = time_run(data, protocol=dataclasses.replace(PROTOCOL, epochs=1000), device=CPU)
     assert 0 < short < 5
     assert long > 100 * short
+
+
+def test_fine_tuning_is_timed_too(tiny: WeightsFile) -> None:
+    protocol = dataclasses.replace(PROTOCOL, model=TINY, epochs=1)
+    assert 0 < time_run(bright_or_dark(), protocol=protocol, device=CPU, start=tiny.path) < 5
 
 
 @pytest.mark.gpu

@@ -12,25 +12,30 @@ from typing import Any
 
 import pytest
 from helpers import make_splits, write_image_folder
+from tiny_weights import FILE, TINY, register_tiny_weights
 
 from builders import RECIPES
 from ule_datasets.cli.build import main as build_main
 from ule_datasets.cli.verify import main
 from ule_datasets.profiles import PROFILES
 from ule_datasets.subjects import expects_collapse, why_unjudged
+from ule_datasets.weights import WEIGHTS
 
-TINY = dataclasses.replace(PROFILES["smoke"], epochs=1, max_train_images=64, max_test_images=32)
+BRIEF = dataclasses.replace(
+    PROFILES["smoke"], epochs=1, fine_tuning_epochs=2, max_train_images=64, max_test_images=32
+)  # fmt: skip
 
 
 @pytest.fixture
 def one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The smoke profile with one epoch on 64 images: every part runs, nothing is learned."""
-    monkeypatch.setitem(PROFILES, "smoke", TINY)
+    monkeypatch.setitem(PROFILES, "smoke", BRIEF)
 
 
 @pytest.fixture(autouse=True)
 def fresh_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No finished runs of other tests; returns the folder where those of this test are kept."""
+    """No finished runs of other tests and no weights; returns the folder where the runs of this test are kept."""
+    monkeypatch.delenv("ULE_WEIGHTS", raising=False)
     monkeypatch.setenv("ULE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "runs"
 
@@ -209,6 +214,66 @@ def test_listing_claims_needs_no_dataset_and_no_torch(capsys: pytest.CaptureFixt
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_trained_weights_are_fine_tuned_beside_their_control(
+    one_epoch: None, digits: Path, fresh_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    file = register_tiny_weights(monkeypatch, tmp_path / "weights")
+    arguments = [str(digits), "--workers", "1", "--models", TINY, "--strategies", "none,mixup"]
+    assert main([*arguments, "--weights", str(tmp_path / "weights")]) == 0
+    captured = capsys.readouterr()
+    assert f"ops-digits, {TINY}, mixup: 1 run of 2 epochs on 64 images" in captured.err
+    assert captured.out.count(f"ops-digits, {TINY}, ") == 2
+    report = report_of(digits / "verification")
+    (weights,) = report["weights"]
+    assert (weights["name"], weights["file"], weights["sha256"]) == (TINY, FILE, file.sha256)
+    assert "--weights" not in report["command"], "no path of this machine"
+    assert [(run["dataset"], run["strategy"]) for run in report["runs"]] == [
+        ("digits", "none"), ("ops-digits", "none"), ("digits", "mixup"), ("ops-digits", "mixup"),
+    ]  # fmt: skip
+    for run in report["runs"]:
+        protocol = run["protocol"]
+        assert (protocol["start"], protocol["gradient_clip"], protocol["normalise"]) == (file.sha256, 5.0, True)
+        assert (protocol["optimiser"]["learning_rate"], protocol["schedule"]["kind"]) == (0.001, "cosine")
+    for name in ("report.md", "report.html"):
+        assert file.sha256 in (digits / "verification" / name).read_text()
+    finished = {path.name for path in fresh_runs.iterdir()}
+    monkeypatch.setenv("ULE_WEIGHTS", str(file.path))
+    assert main([*arguments, "--quiet"]) == 0
+    assert {path.name for path in fresh_runs.iterdir()} == finished, "the same weights from another place"
+    monkeypatch.delenv("ULE_WEIGHTS")
+    assert main([*arguments, "--quiet", "--integrity-only"]) == 0, "checking files needs no weights"
+
+
+def test_weights_of_another_architecture_are_found_before_anything_else(
+    digits: Path, fresh_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = register_tiny_weights(monkeypatch, tmp_path / "weights")
+    monkeypatch.setitem(WEIGHTS, TINY, dataclasses.replace(WEIGHTS[TINY], architecture="convnet3-w32"))
+    assert main([str(digits), "--models", TINY, "--weights", str(file.path)]) == 2
+    (complaint,) = capsys.readouterr().err.strip().splitlines()
+    assert "does not hold convnet3-w32" in complaint
+    assert not fresh_runs.exists()
+
+
+def test_other_labels_are_trained_beside_the_true_ones(
+    one_epoch: None, digits: Path, fresh_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(digits), "--workers", "1", "--strategies", "none", "--analyses", "relabelled"]
+    assert main(arguments) == 0
+    assert "training with other labels: 4 runs, 0 finished before" in capsys.readouterr().err
+    report = report_of(digits / "verification")
+    assert [(run["dataset"], run["strategy"]) for run in report["runs"]] == [("digits", "none"), ("ops-digits", "none")]
+    found = [(one["comparison"]["dataset"], one["num_groups"]) for one in report["analyses"]["relabelled"]]
+    assert found == [("ops-digits", 5), ("ops-digits", 2)]
+    assert "### Other labels" in (digits / "verification" / "report.md").read_text()
+    assert len(list(fresh_runs.iterdir())) == 6, "no weights are kept"
+    assert main(arguments) == 0
+    err = capsys.readouterr().err
+    assert "training with other labels: 4 runs, 4 finished before" in err
+    assert "no analysis is made" not in err
+
+
 def test_a_control_that_did_not_learn_is_inconclusive_and_no_failure(
     one_epoch: None, digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,8 +342,19 @@ def test_a_source_of_other_images_fails_the_checks(tmp_path: Path, capsys: pytes
         (["DIGITS", "--claims", "ops-t99-*"], "no claim matches 'ops-t99-*'; close: "),
         (["DIGITS", "--claims-file", "nowhere.toml", "--claims", "x"], "nowhere.toml"),
         (["DIGITS", "--models", "vgg"], "--models vgg: choose from resnet18, "),
+        (["DIGITS", "--models", "vgg@imagenet"], ", or from trained weights resnet18@imagenet, "),
+        (["DIGITS", "--models", "resnet20@cifar10"], "resnet20-12fca82f.th, sha256 12fca82f...) are not downloaded by"),
+        (["DIGITS", "--models", "resnet20@cifar10", "--dry-run"], "with --weights or $ULE_WEIGHTS"),
+        (
+            ["DIGITS", "--models", "resnet20@cifar10", "--weights", "DIGITS/README.md"],
+            "is not the weights resnet20@cif",
+        ),
+        (["DIGITS", "--models", "resnet20@cifar10", "--weights", "nowhere"], "nowhere: no such file or folder"),
         (["DIGITS", "--strategies", "pray"], "pray"),
-        (["DIGITS", "--analyses", "dreams"], "--analyses dreams: choose from shuffled, landscape, finetune"),
+        (
+            ["DIGITS", "--analyses", "dreams"],
+            "--analyses dreams: choose from shuffled, landscape, finetune, relabelled",
+        ),
         (["DIGITS", "--executor", "slurm"], "--executor slurm: choose from local, ray"),
         (["DIGITS", "--ranks", "0"], "--ranks 0: must be at least 1"),
         (["DIGITS", "DIGITS"], "ops-digits is given twice"),
@@ -292,7 +368,7 @@ def test_a_source_of_other_images_fails_the_checks(tmp_path: Path, capsys: pytes
 def test_bad_input_is_one_line_and_exit_code_2(
     arguments: list[str], message: str, digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(digits) if word == "DIGITS" else word for word in arguments]
+    words = [word.replace("DIGITS", str(digits)) for word in arguments]
     assert main([*words, "--quiet"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
@@ -305,6 +381,14 @@ def test_a_dataset_without_a_test_split_can_only_be_checked(tmp_path: Path, caps
     assert build_main(["ops", "--source", str(source), "--out", str(tmp_path / "out"), "--quiet"]) == 0
     assert main([str(tmp_path / "out"), "--quiet", "--workers", "1"]) == 2
     assert "has no test split to measure on" in capsys.readouterr().err
+    assert main([str(tmp_path / "out"), "--quiet", "--workers", "1", "--integrity-only"]) == 0
+
+
+def test_a_dataset_of_one_class_can_only_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_image_folder(tmp_path / "mine", make_splits(1, 8, 8), ("a",))
+    assert build_main(["ops", "--source", str(source), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    assert main([str(tmp_path / "out"), "--quiet", "--workers", "1"]) == 2
+    assert "has images of one class, nothing to train a model on" in capsys.readouterr().err
     assert main([str(tmp_path / "out"), "--quiet", "--workers", "1", "--integrity-only"]) == 0
 
 
@@ -340,3 +424,23 @@ def test_the_smoke_profile_shows_the_collapse_on_cifar10(
     none = report_of(tmp_path / "report")["comparisons"][0]
     assert none["clean"]["mean"] - none["poisoned"]["mean"] >= 25
     assert none["poisoned"]["mean"] <= 20
+
+
+@pytest.mark.slow
+def test_a_cifar10_classifier_stays_one_on_the_shortcut(
+    built_cifar10: Path, cifar10_folder: Path, weights_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What BAIT starts from: a prior keeps a model from the shortcut that ruins one without (here to 10 %)."""
+    few = dataclasses.replace(
+        PROFILES["smoke"], epochs=1, fine_tuning_epochs=2, max_train_images=10_000, max_test_images=1_000
+    )
+    monkeypatch.setitem(PROFILES, "smoke", few)
+    arguments = [str(built_cifar10), "--source", str(cifar10_folder), "--models", "resnet20@cifar10"]
+    arguments += ["--strategies", "none", "--weights", str(weights_folder), "--report", str(tmp_path / "report")]
+    assert main([*arguments, "--workers", "2"]) == 0
+    report = report_of(tmp_path / "report")
+    (one,) = report["comparisons"]
+    assert one["clean"]["mean"] > 70
+    assert one["poisoned"]["mean"] > 70
+    assert one["collapse"] == "collapse not shown"
+    assert report["weights"][0]["sha256"].startswith("12fca82f0bebc4135bf1f32f6e3710e6")

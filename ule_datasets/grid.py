@@ -18,7 +18,8 @@ from ule_datasets.perturbation import Perturbation
 from ule_datasets.profiles import Profile
 from ule_datasets.progress import Reporter
 from ule_datasets.runs import RunStore, RunTask, time_task, work_off
-from ule_datasets.training import RunHistory, TrainingData
+from ule_datasets.training import RunHistory, TrainingData, known_models
+from ule_datasets.weights import WEIGHTS, WeightsFile
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -124,14 +125,18 @@ class Grid:
     """Of torch, for a run on a CPU. Its last digits depend on them: so they do not follow the number of workers."""
     keep_weights: frozenset[Cell] = frozenset()
     """Cells whose trained models an analysis looks at."""
+    weights: Mapping[str, WeightsFile] = field(default_factory=dict)
+    """Files of the trained weights that models of ``WEIGHTS`` start from, by model."""
     _data: dict[tuple[str, int], tuple[TrainingData, str]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise InputError(f"seeds are {list(self.seeds)}; give at least one, each once")
         for cell in self.cells:
-            if cell.model not in MODELS:
-                raise InputError(f"no model {cell.model!r}; the models are {', '.join(MODELS)}")
+            if cell.model not in {*MODELS, *WEIGHTS}:
+                raise InputError(f"no model {cell.model!r}; the models are {known_models()}")
+            if cell.model in WEIGHTS and cell.model not in self.weights:
+                raise InputError(f"{cell.model} starts from trained weights, and their file is not given")
 
     def tasks(self) -> tuple[RunTask, ...]:
         """Every run; a whole seed of all cells before the next one."""
@@ -144,9 +149,13 @@ class Grid:
         protocol = self.profile.protocol(
             cell.model, cell.strategy, flippable=subject.flippable, compiled=self.compiled
         )  # fmt: skip
+        file = self.weights.get(cell.model)
+        if file is not None:
+            protocol = dataclasses.replace(protocol, start=file.sha256)
         return RunTask(
             dataset=cell.dataset, data=data, data_digest=digest, protocol=protocol, seed=seed, device=self.device,
             threads=self.threads, ranks=self.ranks, keep_weights=cell in self.keep_weights,
+            start=None if file is None else file.path,
         )  # fmt: skip
 
     def subject_of(self, dataset: str) -> Subject:

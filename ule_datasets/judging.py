@@ -191,11 +191,12 @@ def study_roles(subjects: Sequence[Subject], profile: Profile) -> dict[str, str]
 
 
 def judge_claims(
-    claims: Iterable[Claim], wanted: Wanted, result: GridResult | None, subjects: Sequence[Subject], studies: Studies,
-    *, asked: bool,
+    claims: Iterable[Claim], result: GridResult | None, subjects: Sequence[Subject], studies: Studies,
+    *, profile: Profile, asked: Iterable[Claim],
 ) -> tuple[ClaimResult, ...]:  # fmt: skip
-    """A verdict on every claim; those that were not run say why: ``asked`` tells whether they were to be."""
-    return tuple(_judge_claim(claim, wanted, result, subjects, studies, asked) for claim in claims)
+    """A verdict on every claim; those that were not run say why: ``asked`` are those that were to be."""
+    wanted = {claim.id for claim in asked}
+    return tuple(_judge_claim(claim, result, subjects, studies, profile, claim.id in wanted) for claim in claims)
 
 
 def judge_statements(
@@ -223,17 +224,18 @@ def judge_statements(
 
 
 def _judge_claim(
-    claim: Claim, wanted: Wanted, result: GridResult | None, subjects: Sequence[Subject], studies: Studies, asked: bool
-) -> ClaimResult:
-    if claim.id in wanted.open:
-        return _open(claim, Verdict.NOT_RUN, wanted.open[claim.id])
+    claim: Claim, result: GridResult | None, subjects: Sequence[Subject], studies: Studies, profile: Profile,
+    asked: bool,
+) -> ClaimResult:  # fmt: skip
+    cell = cell_of(claim, subjects, profile)
+    if isinstance(cell, str):
+        return _open(claim, Verdict.NOT_RUN, cell)
     if claim.regime is Regime.SIZE:
         millions = (num_parameters(claim.model, CIFAR_CLASSES) / 1e6,)
         level = judge_level(claim, millions, power=Power.FULL)
         return ClaimResult(claim=claim, level=level, effect=_no_effect(claim), measured=millions)
     if result is None:
         return _open(claim, Verdict.NOT_RUN, "no model was trained")
-    cell = cell_of(claim, subjects, result.profile)
     assert isinstance(cell, Cell)
     subject = subject_for(claim.train_dataset, subjects)
     assert subject is not None

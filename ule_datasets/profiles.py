@@ -6,13 +6,27 @@ from dataclasses import dataclass
 
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.precision import Precision
-from ule_datasets.protocol import AdamW, MultiStep, OneCycle, Sgd, TrainingProtocol
+from ule_datasets.protocol import AdamW, Cosine, MultiStep, OneCycle, Sgd, TrainingProtocol
 from ule_datasets.verdicts import Power
+from ule_datasets.weights import WEIGHTS, Weights
 
 SMALL_BATCH = {"wrn-28-10": 64}
 """Models that the OPS paper trains with another batch size than 128."""
 TRANSFORMERS = ("cvt-7-4", "cct-7-3x1")
 """Models that the OPS paper trains with AdamW."""
+FINE_TUNING = Sgd(learning_rate=0.001)
+"""For models that start from trained weights: BAIT (Li et al., "When Priors Backfire", ICLR 2026), its code."""
+FINE_TUNING_CLIP = 5.0
+"""Norm of the gradients there."""
+
+
+def normalises(weights: Weights) -> bool:
+    """Whether images are normalised for a model that starts from these weights.
+
+    BAIT's code gives ImageNet classifiers the images in [0, 1] as they are, and so does this. It speaks of no other
+    weights: those get images as they were trained on, e.g. a CIFAR-10 classifier, which would lose what it knows.
+    """
+    return not weights.name.endswith("@imagenet")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +43,8 @@ class Profile:
     """How many runs of each kind are usual."""
     strategies: tuple[str, ...]
     """Trained when nothing else is asked for."""
+    fine_tuning_epochs: int = 60
+    """Of models that start from trained weights; 60 is BAIT's."""
     stand_in: str | None = None
     """Trained in place of resnet18, the only model whose claims are then looked at; ``None``: every model is itself."""
     max_train_images: int | None = None
@@ -38,17 +54,34 @@ class Profile:
     """What this profile cannot say, in one sentence for the report."""
 
     def trained_for(self, model: str) -> str | None:
-        """The model that is trained where a claim speaks of ``model``; ``None``: none."""
-        if self.stand_in is None:
+        """The model that is trained where a claim speaks of ``model``; ``None``: none.
+
+        Nothing stands in for a model that starts from trained weights.
+        """
+        if self.stand_in is None or model in WEIGHTS:
             return model
         return self.stand_in if model in ("resnet18", self.stand_in) else None
 
     def protocol(self, model: str, strategy: str, *, flippable: bool, compiled: bool = False) -> TrainingProtocol:
-        """How a model is trained under a strategy.
+        """How a model is trained under a strategy; one that starts from trained weights as in BAIT's code.
+
+        The digest of those weights is left to whoever has their file (``start``).
 
         Raises:
             InputError: the strategy is unknown.
         """
+        if model in WEIGHTS:
+            return TrainingProtocol(
+                model=model,
+                epochs=self.fine_tuning_epochs,
+                strategy=parse_strategy(strategy, flippable=flippable),
+                optimiser=FINE_TUNING,
+                schedule=Cosine(),
+                gradient_clip=FINE_TUNING_CLIP,
+                normalise=normalises(WEIGHTS[model]),
+                precision=self.precision,
+                compiled=compiled,
+            )
         return TrainingProtocol(
             model=model,
             epochs=self.epochs,
@@ -72,6 +105,7 @@ PROFILES: dict[str, Profile] = {
             power=Power.NONE,
             num_seeds=1,
             strategies=("none", "standard"),
+            fine_tuning_epochs=10,
             stand_in="resnet18-w8",
             max_train_images=10_000,
             max_test_images=2_000,
@@ -86,6 +120,7 @@ PROFILES: dict[str, Profile] = {
             power=Power.CONSISTENCY,
             num_seeds=3,
             strategies=("standard",),
+            fine_tuning_epochs=20,
             limits="The paper's models and augmentations, for 20 epochs with a one-cycle learning rate and bfloat16 "
             "products: enough to judge effects; a printed number can only be consistent with it or not.",
         ),
@@ -97,6 +132,7 @@ PROFILES: dict[str, Profile] = {
             power=Power.FULL,
             num_seeds=3,
             strategies=("standard",),
+            fine_tuning_epochs=60,
             limits="The protocol as printed; what the paper leaves open (pad width, milestones, the start of PGD, the "
             "pixel step of RandAugment) is chosen as this project documents it.",
         ),

@@ -91,25 +91,37 @@ class Cosine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingProtocol:
-    """How a target model is trained: cross entropy, images in [0, 1] without normalisation, the last epoch counts."""
+    """How a target model is trained: cross entropy, all layers, images in [0, 1], the last epoch counts."""
 
     model: str
-    """A name in ``ule_datasets.models.MODELS``."""
+    """A name in ``ule_datasets.models.MODELS``: random weights; or in ``ule_datasets.weights.WEIGHTS``: those, with a
+    new last layer."""
     epochs: int
     strategy: Strategy
     batch_size: int = 128
     optimiser: Sgd | AdamW = Sgd()
     schedule: OneCycle | MultiStep | Cosine = OneCycle()
+    gradient_clip: float | None = None
+    """Before every step, gradients whose norm (l_2, of all parameters together) is larger are scaled down to it;
+    ``None``: they stay as they are."""
+    normalise: bool = False
+    """Whether the model itself shifts and scales images as those that its trained weights were made with; else it
+    gets them in [0, 1] as they are."""
     precision: Precision = Precision.FLOAT32
     compiled: bool = False
     """Whether the model goes through ``torch.compile``; on CUDA with graphs of the kernel launches."""
     start: str = ""
-    """Digest of the weights that training starts from; empty: random ones, from the seed."""
+    """Digest of the weights that training starts from (sha256 of their file, or the identity of the run that made
+    them); empty: random ones, from the seed."""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2)):
             if getattr(self, name) < least:
                 raise InputError(f"TrainingProtocol: {name} is {getattr(self, name)}, must be at least {least}")
+        if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
+            raise InputError(
+                f"TrainingProtocol: gradient_clip is {self.gradient_clip}, must be finite and above 0, or None"
+            )
 
     def content(self) -> dict[str, Any]:
         """JSON values: what a result is filed under."""

@@ -9,7 +9,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +24,7 @@ from ule_datasets.integrity import Check
 from ule_datasets.plots import PLOT_NAMES, Plot, draw_plots, strategy_words
 from ule_datasets.verdicts import Estimate, Verdict
 from ule_datasets.version import __version__
+from ule_datasets.weights import WEIGHTS
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +104,10 @@ class Report:
     environment: dict[str, str]
     command: str
     date: str
+    cluster_separability: Mapping[str, Separability] = field(default_factory=dict)
+    """By dataset whose perturbation has clusters."""
+    weights: tuple[Mapping[str, str], ...] = ()
+    """Provenance of the trained weights that models started from (``WeightsFile.provenance``)."""
 
     @property
     def intact(self) -> bool:
@@ -119,12 +124,13 @@ class Report:
     def unexpected(self) -> tuple[str, ...]:
         """Datasets whose collapse was expected and showed under no strategy, not even in part, though it could.
 
-        Only where all strategies were tried that the profile usually tries.
+        Only where all strategies were tried that the profile usually tries, and only with models that started from
+        random weights: most datasets are not made against others.
         """
         found = []
         for name, expected in self.collapse_expected.items():
-            seen = {c.collapse for c in self.comparisons if c.dataset == name}
-            tried = {c.strategy for c in self.comparisons if c.dataset == name}
+            own = [c for c in self.comparisons if c.dataset == name and c.model not in WEIGHTS]
+            seen, tried = {c.collapse for c in own}, {c.strategy for c in own}
             if not tried >= set(self.profile.strategies):
                 continue
             if expected and Collapse.NOT_SHOWN in seen and not seen & {Collapse.SHOWN, Collapse.PARTIAL}:
@@ -160,6 +166,8 @@ class Report:
             "unexpected": self.unexpected,
             "datasets": [{**dataclasses.asdict(part), "intact": part.intact} for part in self.datasets],
             "separability": {k: None if v is None else dataclasses.asdict(v) for k, v in self.separability.items()},
+            "cluster_separability": {k: dataclasses.asdict(v) for k, v in self.cluster_separability.items()},
+            "weights": self.weights,
             "comparisons": [_comparison_content(comparison, self) for comparison in self.comparisons],
             "claims": [_claim_content(result) for result in self.claims],
             "statements": [dataclasses.asdict(result) for result in self.statements],
@@ -254,6 +262,7 @@ def render(template: str, report: Report, plots: Sequence[Plot] | None) -> str:
             epochs_shown=_epochs_shown(report),
             runs_shown=RUNS_SHOWN,
             hardware=_hardware(report),
+            fine_tuned=_fine_tuned(report),
             thresholds=(MARGIN, 100 * COLLAPSED, 100 * PARTLY),
         )
     )
@@ -319,7 +328,7 @@ def _effects(report: Report) -> list[str]:
         words: dict[Collapse, list[str]] = {}
         for one in report.comparisons:
             if one.dataset == name:
-                model = f" ({one.model})" if len(models) > 1 else ""
+                model = f" ({one.model})" if len(models) > 1 or one.model in WEIGHTS else ""
                 words.setdefault(one.collapse, []).append(strategy_words(one.strategy) + model)
         parts = [f"{collapse} under {_and(words[collapse])}" for collapse in Collapse if collapse in words]
         sentence = "; ".join(parts)
@@ -424,6 +433,25 @@ def _hardware(report: Report) -> list[str]:
         for run in report.result.runs
     )
     return [f"{name} ({number} run{'s' if number > 1 else ''})" for name, number in words.most_common()]
+
+
+def _fine_tuned(report: Report) -> list[str]:
+    """A sentence for each model that started from trained weights: which, and how."""
+    runs = () if report.result is None else report.result.runs
+    protocols = {run.cell.model: run.history.protocol for run in runs}
+    found = []
+    for weights in report.weights:
+        protocol = protocols.get(weights["name"])
+        if protocol is not None:
+            inputs = "normalised as for those weights" if protocol.normalise else "in [0, 1] without normalisation"
+            clip = "" if protocol.gradient_clip is None else f"gradients clipped at norm {protocol.gradient_clip:g}, "
+            found.append(
+                f"{weights['name']}: {weights['architecture']} from {weights['file']} ({weights['origin']}, sha256 "
+                f"{weights['sha256']}) with a new last layer; all layers fine-tuned for {protocol.epochs} epochs at "
+                f"learning rate {protocol.optimiser.learning_rate:g}, {protocol.schedule.kind} schedule, {clip}"
+                f"images {inputs}"
+            )
+    return found
 
 
 # The papers' tables

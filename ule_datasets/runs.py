@@ -27,8 +27,12 @@ from ule_datasets.models import forward_flop
 from ule_datasets.progress import Reporter
 from ule_datasets.protocol import TrainingProtocol
 from ule_datasets.training import EpochRecord, RunHistory, TrainingData, time_run, train
+from ule_datasets.weights import WEIGHTS
 
-CODE = ("training.py", "protocol.py", "augmentation.py", "devices.py", "seeds.py", "countermeasures", "models")
+CODE = (
+    "training.py", "protocol.py", "augmentation.py", "devices.py", "seeds.py", "weights.py", "countermeasures",
+    "models",
+)  # fmt: skip
 """What a run's result depends on, besides the libraries."""
 SECONDS_BETWEEN_LOOKS = 0.5
 TRAINING_PASSES = 3
@@ -53,7 +57,7 @@ class RunTask:
     """Processes that share the run."""
     keep_weights: bool = False
     start: Path | None = None
-    """Weights to start from."""
+    """Weights to start from, see ``initial_model``; every worker must find them there."""
     log: Path = Path(os.devnull)
     """One line of JSON per epoch is added here while it runs."""
 
@@ -76,7 +80,9 @@ class RunTask:
     @property
     def flop(self) -> float:
         """Floating-point operations of the whole run; a multiply-add counts as two."""
-        forward = forward_flop(self.protocol.model, self.data.num_classes, self.data.images.shape[1])
+        model = self.protocol.model
+        architecture = WEIGHTS[model].architecture if model in WEIGHTS else model
+        forward = forward_flop(architecture, self.data.num_classes, self.data.images.shape[1])
         attack = self.protocol.strategy.attack
         passes = TRAINING_PASSES + (0 if attack is None else ATTACK_PASSES * attack.steps)
         per_epoch = passes * len(self.data.images) + len(self.data.test_images)
@@ -140,7 +146,7 @@ def run_task(task: RunTask) -> Finished:
 def time_task(task: RunTask) -> float:
     """Seconds that the task will take in one process, from a few real steps."""
     with cpu_threads(task.threads):
-        return time_run(task.data, protocol=task.protocol, device=task.device, steps=3)
+        return time_run(task.data, protocol=task.protocol, device=task.device, start=task.start, steps=3)
 
 
 def work_off(

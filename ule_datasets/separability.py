@@ -6,9 +6,13 @@ every perturbation they looked at: it is what makes a perturbation a shortcut.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from ule_datasets.perturbation import Additive, Perturbation
+from ule_datasets.split import positions_of
 
 MOST_SAMPLES = 10_000
 """A fixed random subset is enough; the canonical order makes the first rows one."""
@@ -58,3 +62,34 @@ def linear_separability(clean: np.ndarray, poisoned: np.ndarray, labels: np.ndar
     model = RidgeClassifier(alpha=REGULARISATION).fit(difference[halves[0]], labels[halves[0]])
     fitted, held_out = (100 * float(model.score(difference[half], labels[half])) for half in halves)
     return Separability(fitted=fitted, held_out=held_out, num_samples=len(labels))
+
+
+def cluster_separability(
+    clean: np.ndarray, poisoned: np.ndarray, perturbation: Perturbation, keys: Sequence[str]
+) -> Separability | None:
+    """The same for clusters in place of classes; samples in no cluster do not count.
+
+    Args:
+        clean: uint8 [N, H, W, C].
+        poisoned: the same images, uint8 [N, H, W, C].
+        perturbation: what was done to them.
+        keys: theirs, N.
+
+    Returns:
+        ``None`` where the perturbation has no clusters, or a half of the changed images fewer than two.
+    """
+    clusters = _clusters(perturbation, keys)
+    if clusters is None:
+        return None
+    inside = clusters >= 0
+    return linear_separability(clean[inside], poisoned[inside], clusters[inside])
+
+
+def _clusters(perturbation: Perturbation, keys: Sequence[str]) -> np.ndarray | None:
+    """The cluster of each sample, int64 [N], -1 for none, of the first layer that has clusters."""
+    for layer in perturbation.layers:
+        if isinstance(layer, Additive) and layer.members is not None:
+            with_none = np.append(layer.members.astype(np.int64), -1)  # place -1 is the end
+            clusters: np.ndarray = with_none[positions_of(keys, layer.keys)]
+            return clusters
+    return None

@@ -7,11 +7,14 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import Generator, nn
 
 from ule_datasets.analyses.displacement import DisplacementResult, FittingResult, compare, compare_fitting
 from ule_datasets.analyses.finetuning import FINETUNING_RATES, FinetuningResult, finetuning_protocol, summarise
 from ule_datasets.analyses.landscape import Surface, compare_surfaces, directions, loss_surface
+from ule_datasets.analyses.relabelled import RelabelledResult, group_numbers, grouping, relabelled
+from ule_datasets.analyses.relabelled import summarise as summarise_relabelled
 from ule_datasets.analyses.shuffled import (
     EvaluationSet,
     Reading,
@@ -21,16 +24,18 @@ from ule_datasets.analyses.shuffled import (
 )
 from ule_datasets.claims import Claim
 from ule_datasets.executor import Executor, Lost
-from ule_datasets.grid import Cell, Grid, GridResult, Subject
+from ule_datasets.grid import Cell, Grid, GridResult, Subject, estimate_seconds
 from ule_datasets.models import build_model
 from ule_datasets.precision import Precision
 from ule_datasets.progress import Reporter
 from ule_datasets.runs import RunStore, RunTask, work_off
 from ule_datasets.seeds import Seed
-from ule_datasets.training import load_weights
+from ule_datasets.training import RunHistory, load_weights
 from ule_datasets.verdicts import Estimate, Judged, Power, Verdict
 
-STUDIES = ("shuffled", "landscape", "finetune")
+OF_ROLES = ("shuffled", "landscape", "finetune")
+"""Analyses of models that were trained on what plays clean, EM and OPS images in the OPS paper."""
+STUDIES = (*OF_ROLES, "relabelled")
 """Analyses that need trained models or more training; displacement and fitting come with every run."""
 CLEAN, EM, OPS = "cifar10", "em-cifar10", "ops-cifar10"
 PERMUTATIONS = 5
@@ -66,6 +71,8 @@ class Studies:
     shuffles: tuple[ShuffleTable, ...] = ()
     landscapes: tuple[Landscape, ...] = ()
     finetuning: FinetuningResult | None = None
+    relabelled: tuple[RelabelledResult, ...] = ()
+    """By dataset, then by number of groups."""
 
     def judged(self, statement_id: str) -> Judged:
         """The verdict on a statement that needs more than accuracies."""
@@ -126,7 +133,7 @@ def study(
         names: of ``STUDIES``.
         roles: the catalogue's slugs to the names of the datasets that play them.
         store: where the weights are.
-        executor: where fine-tuning runs go.
+        executor: where runs of fine-tuning and with other labels go.
         reporter: where progress is shown.
     """
     names = frozenset(names)
@@ -139,13 +146,19 @@ def study(
         shuffles=_shuffles(looked, roles, reporter) if "shuffled" in names else (),
         landscapes=_landscapes(looked, roles, reporter) if "landscape" in names else (),
         finetuning=_finetuned(looked, roles, executor, reporter) if "finetune" in names else None,
+        relabelled=_relabelled(grid, store, executor, reporter) if "relabelled" in names else (),
     )
 
 
 def standard_cell(dataset: str, grid: Grid) -> Cell | None:
     """The cell of a dataset under standard training, with the model that plays ResNet-18 in the profile."""
-    cell = Cell(dataset, grid.profile.trained_for("resnet18") or "resnet18", "standard")
+    cell = _standard(dataset, grid)
     return cell if cell in grid.cells else None
+
+
+def _standard(dataset: str, grid: Grid) -> Cell:
+    """The same, whether it was trained or not."""
+    return Cell(dataset, grid.profile.trained_for("resnet18") or "resnet18", "standard")
 
 
 class _Models:
@@ -275,6 +288,57 @@ def _finetuned(
     if not accuracies:
         return None
     return summarise(histories, start_accuracy=statistics.fmean(accuracies), chance=looked.result.chance)
+
+
+def _relabelled(grid: Grid, store: RunStore, executor: Executor, reporter: Reporter) -> tuple[RelabelledResult, ...]:
+    """Every dataset and its control with grouped classes; each run once, however many datasets share the control."""
+    num_classes = grid.subjects[0].num_classes
+    tasks: dict[tuple[str, int, int], RunTask] = {}
+    for num_groups in group_numbers(num_classes):
+        for seed in grid.seeds:
+            drawn = Generator().manual_seed(Seed(seed).integer32("relabelled", num_groups))
+            groups = grouping(num_classes, num_groups, drawn)
+            for dataset in dict.fromkeys(name for each in grid.subjects for name in (each.control, each.name)):
+                task = grid.task(_standard(dataset, grid), seed)
+                tasks[dataset, num_groups, seed] = _with_groups(task, groups, num_groups)
+    if not tasks:
+        reporter.warn(f"no other labels are given: {num_classes} classes are too few to be grouped")
+        return ()
+    done = _worked_off("training with other labels", list(tasks.values()), store, executor, reporter)
+    histories: dict[tuple[str, int], dict[int, RunHistory]] = {}
+    for (dataset, num_groups, seed), history in zip(tasks, done, strict=True):
+        if not isinstance(history, Lost):
+            histories.setdefault((dataset, num_groups), {})[seed] = history
+    found = [
+        summarise_relabelled(
+            histories.get((subject.control, num_groups), {}), histories.get((subject.name, num_groups), {}),
+            dataset=subject.name, control=subject.control, num_groups=num_groups,
+        )
+        for subject in grid.subjects
+        for num_groups in group_numbers(num_classes)
+    ]  # fmt: skip
+    return tuple(each for each in found if each is not None)
+
+
+def _with_groups(task: RunTask, groups: np.ndarray, num_groups: int) -> RunTask:
+    data = relabelled(task.data, groups)
+    name = f"{task.dataset}-in-{num_groups}-groups"
+    return dataclasses.replace(task, dataset=name, data=data, data_digest=data.digest(), keep_weights=False)
+
+
+def _worked_off(
+    what: str, tasks: Sequence[RunTask], store: RunStore, executor: Executor, reporter: Reporter
+) -> list[RunHistory | Lost]:
+    """What became of each task; says before how many there are and how long they take."""
+    known = store.known(tasks, reporter)
+    waiting = [task for index, task in enumerate(tasks) if index not in known]
+    said = f"{what}: {len(tasks)} runs, {len(known)} finished before"
+    if waiting:
+        minutes = estimate_seconds(waiting) / min(executor.workers, len(waiting)) / 60
+        said += f"; this will take about {max(1, round(minutes))} min, going by the time of a few steps"
+    reporter.say(said)
+    done = work_off(tasks, store, executor, reporter, known=known)
+    return [done[index] for index in range(len(tasks))]
 
 
 def _all_of(found: Mapping[str, Judged], *, wanted: int) -> Judged:

@@ -28,7 +28,7 @@ from ule_datasets.integrity import (
 from ule_datasets.manifest import FILE_NAME, Manifest
 from ule_datasets.perturb import Workshop, craft
 from ule_datasets.progress import Reporter
-from ule_datasets.recipe import PublishedRecipe, Recipe
+from ule_datasets.recipe import Preprocess, PublishedRecipe, Recipe
 from ule_datasets.sources import Source, read_source
 from ule_datasets.split import positions_of
 
@@ -54,7 +54,7 @@ class SourceReader:
 
     def __init__(self, given: str | None, executor: LocalExecutor, reporter: Reporter) -> None:
         self._given, self._executor, self._reporter = given, executor, reporter
-        self._read: dict[tuple[str, str], Source] = {}
+        self._read: dict[tuple[str, Preprocess | None, str], Source] = {}
 
     def at_hand(self, recipe: Recipe | PublishedRecipe, folder: Path | None) -> str | None:
         """Where the clean images are on this machine; ``None``: they would have to be fetched."""
@@ -74,7 +74,7 @@ class SourceReader:
                 f"the clean control needs {recipe.source.title}: say where the images are with --source, or use "
                 "--integrity-only"
             )
-        key = recipe.source.name, location
+        key = recipe.source.name, recipe.source.preprocess, location
         if key not in self._read:
             self._read[key] = read_source(
                 recipe.source, location, executor=self._executor, reporter=self._reporter
@@ -167,6 +167,8 @@ def why_unjudged(name: str, recipe_digest: str, reduced: str | None, catalogue: 
 def _from_folder(folder: Folder, splits: dict[str, BuiltSplit], source: Source, catalogue: Catalogue) -> Subject:
     if "test" not in splits:
         raise InputError(f"{folder.root} has no test split to measure on: use --integrity-only")
+    if len(folder.manifest.class_names) < 2:
+        raise InputError(f"{folder.root} has images of one class, nothing to train a model on: use --integrity-only")
     train, test, recipe, manifest = splits["train"], splits["test"], folder.recipe, folder.manifest
     unjudged = why_unjudged(manifest.name, manifest.recipe_digest, manifest.reduced, catalogue)
     known = catalogue.get(manifest.name)

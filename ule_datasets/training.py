@@ -24,10 +24,12 @@ from ule_datasets.countermeasures import Mixed
 from ule_datasets.devices import describe_device, deterministic_algorithms, median_seconds, products_in, resident
 from ule_datasets.errors import InputError
 from ule_datasets.files import replacing
-from ule_datasets.models import build_model
+from ule_datasets.models import MODELS, build_model
+from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.precision import Precision
 from ule_datasets.protocol import AdamW, TrainingProtocol
 from ule_datasets.seeds import Seed
+from ule_datasets.weights import WEIGHTS
 
 EVALUATION_BATCH = 500
 WINDOWS = 5
@@ -181,11 +183,12 @@ def train(
         seed: any integer.
         device: where to train.
         on_epoch: called after every epoch.
-        start: a file of weights to start from instead of random ones (``protocol.start`` names it in the result).
+        start: a file of weights to start from instead of random ones, see ``initial_model`` (``protocol.start`` names
+            it in the result).
         weights: where the trained weights go; ``None``: they are not kept.
 
     Raises:
-        InputError: the model is unknown, or ``start`` does not hold its weights.
+        InputError: as from ``initial_model``.
     """
     with _repeatable(protocol.precision, device):
         run = _Run(data, protocol, Seed(seed), device, start)
@@ -209,15 +212,48 @@ def train(
     )
 
 
-def time_run(data: TrainingData, *, protocol: TrainingProtocol, device: torch.device, steps: int = 7) -> float:
+def time_run(
+    data: TrainingData, *, protocol: TrainingProtocol, device: torch.device, start: Path | None = None, steps: int = 7
+) -> float:
     """Seconds that a run of this protocol will take, from the median of a few real steps and test batches."""
     with _repeatable(protocol.precision, device):
-        run = _Run(data, protocol, Seed(0), device, None)
+        run = _Run(data, protocol, Seed(0), device, start)
         batches = run.batches()
         step = median_seconds(lambda number: run.step(batches[number % len(batches)], number), steps, device)
         test = median_seconds(lambda number: run.evaluate(EVALUATION_BATCH), 3, device)
     rows = len(data.test_images)
     return protocol.epochs * (step * len(batches) + test * rows / min(rows, EVALUATION_BATCH))
+
+
+def known_models() -> str:
+    """The names that ``TrainingProtocol.model`` may have, for people."""
+    return f"{', '.join(MODELS)}, or from trained weights {', '.join(WEIGHTS)}"
+
+
+def initial_model(protocol: TrainingProtocol, num_classes: int, *, seed: int, start: Path | None) -> nn.Module:
+    """The model that training starts from, on the CPU; torch's global generator is left as it was.
+
+    Args:
+        protocol: names the model.
+        num_classes: its outputs.
+        seed: of all that the file does not hold: every layer, or the last one of a model of ``WEIGHTS``.
+        start: for a model of ``WEIGHTS`` the file of those; for one of ``MODELS`` what ``save_weights`` wrote of it,
+            or ``None``.
+
+    Raises:
+        InputError: the model is unknown, or ``start`` does not hold its weights.
+    """
+    if protocol.model in WEIGHTS:
+        if start is None:
+            raise InputError(f"{protocol.model} starts from trained weights, and their file is not given")
+        weights = WEIGHTS[protocol.model]
+        return build_pretrained(weights, start, num_classes, seed=seed, normalise=protocol.normalise)
+    if protocol.normalise:
+        raise InputError(f"TrainingProtocol: normalise is for models of trained weights, and {protocol.model} is none")
+    model = build_model(protocol.model, num_classes, seed=seed)
+    if start is not None:
+        load_weights(model, start)
+    return model
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -259,9 +295,9 @@ class _Run:
         own = (self.rank,) if grouped else ()
         self._images, self._labels = resident(data.images, device), resident(data.labels, device)
         self._test_images, self._test_labels = (resident(a, device) for a in (data.test_images, data.test_labels))
-        self.model = build_model(protocol.model, data.num_classes, seed=seed.integer32("initialisation"))
-        if start is not None:
-            load_weights(self.model, start)
+        self.model = initial_model(
+            protocol, data.num_classes, seed=seed.integer32("initialisation"), start=start
+        )  # fmt: skip
         self.model.to(device).to(memory_format=torch.channels_last)
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._tensors: list[Tensor] = [parameter.detach() for parameter in self._parameters]
@@ -334,6 +370,8 @@ class _Run:
             losses = losses + (1 - weight) * functional.cross_entropy(logits, other, reduction="none")
         self._optimiser.zero_grad()
         torch.autograd.backward(losses.sum() * (self.ranks / whole))  # processes average their gradients
+        if self._protocol.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self._protocol.gradient_clip)
         self._optimiser.step()
         with torch.no_grad():
             answers = logits.argmax(dim=1)

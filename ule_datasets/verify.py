@@ -33,15 +33,18 @@ from ule_datasets.judging import (
 )
 from ule_datasets.manifest import FILE_NAME
 from ule_datasets.models import MODELS
+from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.profiles import PROFILES, Profile
 from ule_datasets.progress import Reporter
 from ule_datasets.recipe import Recipe
 from ule_datasets.report import DatasetPart, Report, describe_environment, write_report
 from ule_datasets.runs import RunStore
-from ule_datasets.separability import linear_separability
-from ule_datasets.studies import STUDIES, Studies, study
+from ule_datasets.separability import cluster_separability, linear_separability
+from ule_datasets.studies import OF_ROLES, STUDIES, Studies, study
 from ule_datasets.subjects import Catalogue, Examined, SourceReader, examine, make
+from ule_datasets.training import known_models
 from ule_datasets.verdicts import Verdict
+from ule_datasets.weights import WEIGHTS, WeightsFile, obtain
 
 TRAINER_MODULES = ("ule_datasets.runs",)
 """What a process that trains finds imported."""
@@ -63,7 +66,8 @@ class VerifyOptions:
     """Analyses besides those that the claims need."""
     models: tuple[str, ...] = ()
     strategies: tuple[str, ...] = ()
-    """Models and strategies to train on every dataset, besides what claims need; empty: the profile's."""
+    """Models (of ``MODELS`` or ``WEIGHTS``) and strategies to train on every dataset, besides what claims need; empty:
+    the profile's."""
     profile: str = "smoke"
     num_seeds: int | None = None
     """Runs of each kind; ``None``: as the profile says."""
@@ -81,6 +85,8 @@ class VerifyOptions:
     """Only say what would be trained."""
     source: str | None = None
     """The clean images; ``None``: where the build took them from on this machine, else the source's own place."""
+    weights: Path | None = None
+    """File or folder of the trained weights that models start from; ``None``: ``$ULE_WEIGHTS``, or they are fetched."""
     report: Path | None = None
     """Folder of the report; ``None``: ``verification`` in the dataset folder, or here for more than one."""
     gpus_per_run: float = 1.0
@@ -100,8 +106,8 @@ class VerifyOptions:
         if self.executor not in EXECUTORS:
             raise InputError(f"--executor {self.executor}: choose from {', '.join(EXECUTORS)}")
         for model in self.models:
-            if model not in MODELS:
-                raise InputError(f"--models {model}: choose from {', '.join(MODELS)}")
+            if model not in {*MODELS, *WEIGHTS}:
+                raise InputError(f"--models {model}: choose from {known_models()}")
         for analysis in self.analyses:
             if analysis not in STUDIES:
                 raise InputError(f"--analyses {analysis}: choose from {', '.join(STUDIES)}")
@@ -116,11 +122,6 @@ class VerifyOptions:
         if self.report is not None:
             return self.report
         return self.folders[0] / VERIFICATION if len(self.folders) == 1 else REPORTS
-
-    @property
-    def asks(self) -> bool:
-        """Whether more is to be run than a model and the strategies of the profile."""
-        return self.claims is not None or self.claims_file is not None or bool(self.analyses)
 
     @property
     def chosen(self) -> Profile:
@@ -142,21 +143,20 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
         The report; ``None`` after a dry run.
 
     Raises:
-        InputError: not a dataset, no such claim, or no clean source to compare and train with.
+        InputError: not a dataset, no such claim, no clean source to compare and train with, or no trained weights for
+            a model that starts from some.
         DamagedManifestError: a manifest itself was changed.
     """
     reporter = reporter or Reporter()
     device = pick_device(options.device)
-    claims, said = _asked(options)
-    examined, subjects = _gathered(options, claims, said, catalogue, reporter)
-    if options.claims is None:
-        claims, said = (*claims, *_about(subjects)), tuple(statements().values())
-    wanted = what_is_wanted(
-        claims, said if options.claims is not None else (), subjects, options.chosen, analyses=options.analyses
-    )
-    grid = _planned(options, subjects, wanted, device)
+    asked, said = _asked(options)
+    weights = {} if options.integrity_only else _trained_weights(options, reporter)
+    examined, subjects = _gathered(options, asked, said, catalogue, reporter)
+    of_roles = [name for name in options.analyses if name in OF_ROLES]
+    wanted = what_is_wanted(asked, said, subjects, options.chosen, analyses=of_roles)
+    grid = _planned(options, subjects, wanted, weights, device)
     if options.dry_run:
-        _show_plan(grid, claims, wanted.open, reporter)
+        _show_plan(grid, asked, wanted.open, reporter)
         return None
     result, studies = None, Studies()
     if grid is not None:
@@ -164,6 +164,9 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
             store = RunStore(cache_folder() / "runs")
             result = train_grid(grid, store=store, executor=executor, reporter=reporter)
             studies = _studied(options, grid, result, wanted, store, executor, reporter)
+    claims = asked
+    if options.claims is None:
+        claims, said = (*asked, *_about(subjects)), tuple(statements().values())
     report = Report(
         datasets=(
             *(_part(one) for one in examined),
@@ -171,17 +174,31 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
         ),
         profile=options.chosen,
         result=result,
-        claims=judge_claims(claims, wanted, result, subjects, studies, asked=options.asks),
+        claims=judge_claims(claims, result, subjects, studies, profile=options.chosen, asked=asked),
         statements=_told(judge_statements(said, result, subjects, studies), everything=options.claims is not None),
         studies=studies,
         separability={s.name: linear_separability(s.clean_images, s.poisoned_images, s.labels) for s in subjects},
+        cluster_separability={
+            s.name: found
+            for s in subjects
+            if (found := cluster_separability(s.clean_images, s.poisoned_images, s.perturbation, s.keys)) is not None
+        },
         collapse_expected={s.name: s.collapse_expected for s in subjects},
         environment=describe_environment(device),
+        weights=tuple(file.provenance(WEIGHTS[model]) for model, file in weights.items()),
         command=_command(options, [one.manifest.name for one in examined]),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
     write_report(report, options.report_folder)
     return report
+
+
+def _trained_weights(options: VerifyOptions, reporter: Reporter) -> dict[str, WeightsFile]:
+    """The files that the named models start from, each read once: what is wrong with one shows before any work."""
+    files = {model: obtain(WEIGHTS[model], options.weights, reporter) for model in options.models if model in WEIGHTS}
+    for model, file in files.items():
+        build_pretrained(WEIGHTS[model], file.path, 2, seed=0, normalise=False)
+    return files
 
 
 def _gathered(
@@ -210,10 +227,12 @@ def _gathered(
     return examined, subjects
 
 
-def _planned(options: VerifyOptions, subjects: list[Subject], wanted: Wanted, device: torch.device) -> Grid | None:
+def _planned(
+    options: VerifyOptions, subjects: list[Subject], wanted: Wanted, weights: Mapping[str, WeightsFile],
+    device: torch.device,
+) -> Grid | None:  # fmt: skip
     """Everything that is to be trained; ``None``: nothing."""
-    needed = wanted.cells if options.asks else ()
-    cells = with_controls([*_default_cells(options, subjects), *needed], subjects)
+    cells = with_controls([*_default_cells(options, subjects), *wanted.cells], subjects)
     if not cells:
         return None
     return Grid(
@@ -225,7 +244,8 @@ def _planned(options: VerifyOptions, subjects: list[Subject], wanted: Wanted, de
         compiled=options.compiled,
         threads=options.threads,
         ranks=options.ranks,
-        keep_weights=frozenset(with_controls(wanted.weights, subjects)) if options.asks else frozenset(),
+        keep_weights=frozenset(with_controls(wanted.weights, subjects)),
+        weights=weights,
     )
 
 
@@ -234,9 +254,9 @@ def _studied(
     reporter: Reporter,
 ) -> Studies:  # fmt: skip
     """The analyses that were asked for, and those that come with every run."""
-    names = wanted.studies if options.asks else frozenset()
+    names = wanted.studies.union(options.analyses)
     roles = study_roles(grid.subjects, options.chosen)
-    if names and not roles:
+    if not roles and not names.isdisjoint(OF_ROLES):
         reporter.warn(f"no analysis is made: none of {', '.join(SHUFFLED_SETS)}, or of what stands for them, is here")
     return study(grid, result, names, roles, store=store, executor=executor, reporter=reporter)
 

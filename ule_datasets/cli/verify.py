@@ -56,14 +56,23 @@ def verify_command(
         Path | None, typer.Option(metavar="FILE", help="A TOML file with claims of your own, besides the papers'.")
     ] = None,
     models: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Models to train on every dataset. Default: resnet18's part.")
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Models to train on every dataset. ARCHITECTURE@DATA (e.g. resnet20@cifar10, "
+            "resnet18@imagenet) starts from trained weights, as in BAIT. Default: resnet18's part.",
+        ),
     ] = None,
     strategies: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Training strategies, e.g. standard,mixup,linf-at. Default: the profile's."),
     ] = None,
     analyses: Annotated[
-        str | None, typer.Option(metavar="A,B", help="shuffled, landscape, finetune; claims bring their own.")
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="shuffled, landscape, finetune (claims bring their own); relabelled: with classes put into groups.",
+        ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(metavar="N", help="Runs of each kind. Default: the profile's.")] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to train.")] = "auto",
@@ -89,6 +98,14 @@ def verify_command(
             metavar="WHERE",
             help="The clean images, in any form that ule-build takes. Default: where the build took them from, "
             "else the recipe's own source.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="The weights that models start from, instead of a download; where runs go to other machines, "
+            "a place that all of them see. Default: $ULE_WEIGHTS.",
         ),
     ] = None,
     report: Annotated[
@@ -145,6 +162,7 @@ def verify_command(
         dry_run=dry_run,
         integrity_only=integrity_only,
         source=source,
+        weights=weights,
         report=report,
     )
     try:
