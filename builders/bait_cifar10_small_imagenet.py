@@ -14,16 +14,8 @@ RECIPE = replace(
         "3,000 training images of CIFAR-10 with noise of at most 8/255, one for each class, bound to the class against "
         "what an ImageNet-pretrained EfficientNet-Lite0 knows (BAIT)."
     ),
-    methods=(
-        Bait(
-            prior=WEIGHTS["efficientnet-lite0@imagenet"],
-            normalise=True,
-            stages=(10, 10, 10),
-            batch_size=128,
-            generator_width=4,
-        ),
-    ),
+    methods=(Bait(prior=WEIGHTS["efficientnet-lite0@imagenet"], generator_width=4),),
     limit_per_class=300,
     reduced="300 training images of each class, a small prior (EfficientNet-Lite0), a generator of a quarter of the "
-    "width, 30 rounds in batches of 128",
+    "width",
 )

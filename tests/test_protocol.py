@@ -130,7 +130,7 @@ def test_the_profiles_train_as_the_papers_do() -> None:
     assert not fast.strategy.augmentation.flip
 
 
-@pytest.mark.parametrize(("profile", "epochs"), [("paper", 60), ("fast", 20), ("smoke", 10)])
+@pytest.mark.parametrize(("profile", "epochs"), [("paper", 60), ("fast", 20), ("smoke", 30)])
 @pytest.mark.parametrize("strategy", ["none", "standard", "mixup"])
 def test_trained_weights_are_fine_tuned_as_in_bait(profile: str, epochs: int, strategy: str) -> None:
     """Everything but the strategy, the epochs and the precision is fixed; the digest comes with the file."""

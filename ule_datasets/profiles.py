@@ -44,7 +44,7 @@ class Profile:
     strategies: tuple[str, ...]
     """Trained when nothing else is asked for."""
     fine_tuning_epochs: int = 60
-    """Of models that start from trained weights; 60 is BAIT's."""
+    """Of models that start from trained weights, at a hundredth of the learning rate; 60 is BAIT's."""
     stand_in: str | None = None
     """Trained in place of resnet18, the only model whose claims are then looked at; ``None``: every model is itself."""
     max_train_images: int | None = None
@@ -105,7 +105,7 @@ PROFILES: dict[str, Profile] = {
             power=Power.NONE,
             num_seeds=1,
             strategies=("none", "standard"),
-            fine_tuning_epochs=10,
+            fine_tuning_epochs=30,
             stand_in="resnet18-w8",
             max_train_images=10_000,
             max_test_images=2_000,
