@@ -27,8 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
+from ule_datasets.crafting.clustering import Clustering
 from ule_datasets.crafting.translation_generator import build_generator
-from ule_datasets.crafting.unlearnable_clusters import Clustering, GeneratorTraining, Work, Workbench, repeatable
+from ule_datasets.crafting.unlearnable_clusters import GeneratorTraining, Work, Workbench, repeatable
 from ule_datasets.devices import describe_device, pick_device
 from ule_datasets.methods.unlearnable_clusters import CropRule, UnlearnableClusters
 from ule_datasets.models import build_model, forward_flop

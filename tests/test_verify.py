@@ -343,8 +343,8 @@ def test_a_source_of_other_images_fails_the_checks(tmp_path: Path, capsys: pytes
         (["DIGITS", "--claims-file", "nowhere.toml", "--claims", "x"], "nowhere.toml"),
         (["DIGITS", "--models", "vgg"], "--models vgg: choose from resnet18, "),
         (["DIGITS", "--models", "vgg@imagenet"], ", or from trained weights resnet18@imagenet, "),
-        (["DIGITS", "--models", "resnet20@cifar10"], "resnet20-12fca82f.th, sha256 12fca82f...) are not downloaded by"),
-        (["DIGITS", "--models", "resnet20@cifar10", "--dry-run"], "with --weights or $ULE_WEIGHTS"),
+        (["DIGITS", "--models", "resnet20@cifar10"], "cannot download the weights resnet20@cifar10 (no network)"),
+        (["DIGITS", "--models", "resnet20@cifar10", "--dry-run", "--weights", "nowhere"], "nowhere: no such file or"),
         (
             ["DIGITS", "--models", "resnet20@cifar10", "--weights", "DIGITS/README.md"],
             "is not the weights resnet20@cif",
@@ -366,8 +366,14 @@ def test_a_source_of_other_images_fails_the_checks(tmp_path: Path, capsys: pytes
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: list[str], message: str, digits: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    arguments: list[str], message: str, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     words = [word.replace("DIGITS", str(digits)) for word in arguments]
     assert main([*words, "--quiet"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()

@@ -73,18 +73,33 @@ class Augmentation:
 
     def transform(self, images: Tensor, draws: Draws) -> Tensor:
         """Apply given draws; uint8 [B, H, W, C] to the same shape and type."""
-        count, height, width, _ = images.shape
-        device, pad = images.device, self.crop_padding
-        packed = torch.stack([draws.top, draws.left, draws.mirrored])
-        if device.type == "cuda":
-            packed = packed.pin_memory()
-        top, left, mirrored = packed.to(device, non_blocking=True)[:, :, None]
-        down = torch.arange(height, device=device)
-        across = torch.arange(width, device=device).expand(count, width)
-        across = torch.where(mirrored.bool(), width - 1 - across, across)
+        pad = self.crop_padding
         padded = torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad))
-        batch = torch.arange(count, device=device)
-        return padded[batch[:, None, None], (top + down)[:, :, None], (left + across)[:, None, :]]
+        return cut(padded, draws, images.shape[1], images.shape[2])
+
+
+def cut(canvas: Tensor, draws: Draws, height: int, width: int) -> Tensor:
+    """A window of each image, mirrored where its draw says so: one gather.
+
+    Args:
+        canvas: uint8 [B, at least H, at least W, C] on any device.
+        draws: where each window begins; on the CPU.
+        height: of the windows, H.
+        width: likewise, W.
+
+    Returns:
+        Uint8 [B, H, W, C] on the device of the canvas.
+    """
+    device = canvas.device
+    packed = torch.stack([draws.top, draws.left, draws.mirrored])
+    if device.type == "cuda":
+        packed = packed.pin_memory()
+    top, left, mirrored = packed.to(device, non_blocking=True)[:, :, None]
+    down = torch.arange(height, device=device)
+    across = torch.arange(width, device=device).expand(len(canvas), width)
+    across = torch.where(mirrored.bool(), width - 1 - across, across)
+    batch = torch.arange(len(canvas), device=device)
+    return canvas[batch[:, None, None], (top + down)[:, :, None], (left + across)[:, None, :]]
 
 
 def to_float(images: Tensor) -> Tensor:

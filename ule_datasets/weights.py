@@ -316,6 +316,7 @@ def _scripted_state(path: Path) -> dict[str, Tensor]:
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CIFAR_RESNETS = "url:https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"
 
 WEIGHTS: dict[str, Weights] = {
     weights.name: weights
@@ -363,7 +364,7 @@ WEIGHTS: dict[str, Weights] = {
             name="resnet20@cifar10",
             architecture="resnet20",
             num_outputs=10,
-            origin="file:resnet20-12fca82f.th",
+            origin=f"{CIFAR_RESNETS}/resnet20-12fca82f.th",
             sha256="12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8",
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
@@ -372,7 +373,7 @@ WEIGHTS: dict[str, Weights] = {
             name="resnet56@cifar10",
             architecture="resnet56",
             num_outputs=10,
-            origin="file:resnet56-4bfd9763.th",
+            origin=f"{CIFAR_RESNETS}/resnet56-4bfd9763.th",
             sha256="4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367",
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ule_datasets.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
-from ule_datasets.crafting.error_minimizing import ClassWise, SampleWise, duration
+from ule_datasets.crafting.error_minimizing import ClassWise, SampleWise
+from ule_datasets.crafting.records import duration
 from ule_datasets.crafting.settings import ErrorAverage, StopRule, SurrogateSettings
 from ule_datasets.errors import InputError
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from ule_datasets.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
 from ule_datasets.crafting import unlearnable_clusters as crafting
+from ule_datasets.crafting.clustering import Clustering
 from ule_datasets.crafting.translation_generator import build_generator
 from ule_datasets.errors import InputError
 from ule_datasets.executor import Lost
@@ -576,7 +577,7 @@ def test_unsuitable_images_are_refused(folder: Path, surrogate: Weights) -> None
 
 def test_features_and_losses_that_are_not_finite_are_refused(folder: Path, surrogate: Weights) -> None:
     with pytest.raises(InputError, match="not finite: other weights are needed"):
-        crafting.Clustering.of(np.full((5, 2), np.nan, dtype=np.float32), 2, restarts=1, seed=0)
+        Clustering.of(np.full((5, 2), np.nan, dtype=np.float32), 2, restarts=1, seed=0)
     with pytest.raises(InputError, match="loss of cluster 0 is not finite in epoch 1; a smaller learning_rate helps"):
         method_of(surrogate, learning_rate=1e38).generate(SPLIT, context_of(folder))
 

@@ -23,8 +23,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ule_datasets.augmentation import Augmentation, to_float
 from ule_datasets.checkpoint import State
-from ule_datasets.crafting.error_minimizing import GPU_FLOPS, SECONDS_BETWEEN_CHECKPOINTS, duration, environment
 from ule_datasets.crafting.generators import SHRINKS, SMALLEST_IMAGE, build_bait_generator
+from ule_datasets.crafting.records import (
+    GPU_FLOPS,
+    SECONDS_BETWEEN_CHECKPOINTS,
+    continued,
+    duration,
+    environment,
+)
 from ule_datasets.crafting.settings import SurrogateSettings
 from ule_datasets.crafting.surrogate import Surrogate
 from ule_datasets.devices import (
@@ -327,13 +333,7 @@ class Rounds:
         self.environments = before
         if not self._left() and not (all_images and self.position < len(self.images)):
             return
-        if before[-1] != now:
-            then, here = (", ".join(f"{name} {value}" for name, value in each.items()) for each in (before[-1], now))
-            self.context.reporter.warn(
-                f"this craft was begun elsewhere or with other versions ({then}; now {here}): "
-                "it will not repeat bit for bit"
-            )
-            self.environments = [*before, now]
+        self.environments = continued(before, now, self.context.reporter)
         where = f"in round {len(self.trace) + 1}" if self._left() else "with the noise of all images"
         self.context.reporter.say(f"continuing {where}")
 

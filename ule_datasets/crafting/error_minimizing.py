@@ -19,6 +19,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ule_datasets.checkpoint import State
+from ule_datasets.crafting.records import (
+    GPU_FLOPS,
+    SECONDS_BETWEEN_CHECKPOINTS,
+    continued,
+    duration,
+    environment,
+)
 from ule_datasets.crafting.settings import ErrorAverage, Grid
 from ule_datasets.crafting.surrogate import FrozenSurrogate, Surrogate
 from ule_datasets.devices import (
@@ -40,12 +47,8 @@ if TYPE_CHECKING:
 
 IMAGES_AT_ONCE = {"cpu": 128, "cuda": 1024}
 """Images that are optimised together: what fits a CPU's caches; what fills a GPU. Not part of the method."""
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
-"""Within a phase; one is always written at its end."""
 IMAGES_TIMED = 32
 """Of a training step, for the estimate: it should not need more memory than the work itself."""
-GPU_FLOPS = 50e12
-"""What one large GPU sustains on small convolutions, for the estimate."""
 ROWS_AT_ONCE = 4096
 """Images whose noise is converted or summed up at a time."""
 
@@ -250,15 +253,7 @@ class _Rounds(ABC):
         if self._finished():
             self.environments = state.facts["environments"]
             return
-        if state.facts["environments"][-1] != self.environments[0]:
-            self.context.reporter.warn(
-                "this craft was begun elsewhere or with other versions "
-                f"({_listed(state.facts['environments'][-1])}; now {_listed(self.environments[0])}): "
-                "it will not repeat bit for bit"
-            )
-            self.environments = [*state.facts["environments"], *self.environments]
-        else:
-            self.environments = state.facts["environments"]
+        self.environments = continued(state.facts["environments"], self.environments[0], self.context.reporter)
         self.context.reporter.say(f"continuing in round {len(self.trace) + 1}, {self.phase} phase")
 
     def _tracked(self, numbers: range, phase: str, unit: str) -> Iterator[int]:
@@ -461,26 +456,3 @@ class ClassWise(_Rounds):
 
     def _rows(self, order: np.ndarray, batch: int, size: int) -> Tensor:
         return torch.from_numpy(order[batch * size : (batch + 1) * size]).to(self.device)
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """What a result depends on besides recipe and source: the device, and the library that computed on it."""
-    versions = {"device": describe_device(device), "torch": torch.__version__}
-    if device.type == "cuda":
-        return {
-            **versions,
-            "cuda": str(torch.version.cuda),
-            "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
-        }
-    return {**versions, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
-
-
-def _listed(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in versions.items())
-
-
-def duration(seconds: float) -> str:
-    """A time for people, e.g. ``3 s``, ``12 min``, ``5.2 h``."""
-    if seconds < 120:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -7,11 +7,10 @@ several cores train several generators. So the result is the same for any number
 
 from __future__ import annotations
 
-import copy
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
-from torch.fx.proxy import TraceError
+from torch import Tensor
 from torch.nn import functional
 
+from ule_datasets.augmentation import Draws, cut
 from ule_datasets.checkpoint import State
-from ule_datasets.crafting.error_minimizing import GPU_FLOPS, duration, environment
+from ule_datasets.crafting.clustering import Clustering, FrozenFeatures, to_levels
+from ule_datasets.crafting.records import (
+    GPU_FLOPS,
+    SECONDS_BETWEEN_CHECKPOINTS,
+    continued,
+    duration,
+    environment,
+)
 from ule_datasets.crafting.translation_generator import SMALLEST_IMAGE, build_generator
 from ule_datasets.devices import (
     cpu_threads,
@@ -39,105 +44,21 @@ from ule_datasets.devices import (
 from ule_datasets.errors import InputError
 from ule_datasets.executor import LocalExecutor, Lost
 from ule_datasets.models import forward_flop
-from ule_datasets.models.pretrained import build_features
 from ule_datasets.precision import Precision
 from ule_datasets.quantization import quantize
 from ule_datasets.seeds import Seed
-from ule_datasets.weights import Weights, obtain
+from ule_datasets.weights import obtain
 
 if TYPE_CHECKING:
     from ule_datasets.methods.unlearnable_clusters import CropRule, UnlearnableClusters
     from ule_datasets.recipe import Context
     from ule_datasets.split import Split
 
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
-"""Within a generator; one is always written when it is finished."""
 MOST_JUDGED = 256
 """Images of each cluster that are looked at before and after; the canonical order makes the first ones random."""
 IMAGES_TIMED = (4, 16)
 """Of a step on a CPU, for the estimate: two sizes tell the generator's share from that of the images."""
-WHITE = 255.0
 PARAMETER, MEAN, SQUARE = "parameter.", "mean.", "square."
-
-
-class FrozenFeatures:
-    """A trained map from images to features, in evaluation mode and without gradients of its parameters.
-
-    Batch normalisation is folded into the convolutions where the architecture can be traced; channels-last in memory.
-    """
-
-    def __init__(self, weights: Weights, path: Path, *, normalise: bool, device: torch.device) -> None:
-        model = build_features(weights, path, normalise=normalise).requires_grad_(False)
-        self._model = _folded(model).to(device).to(memory_format=torch.channels_last)
-        self._device = device
-
-    def __call__(self, levels: Tensor) -> Tensor:
-        """Features, float32 [B, D], of images in units of 1/255, float32 [B, C, H, W]."""
-        features: Tensor = self._model(levels / WHITE)
-        return features.float()
-
-    @torch.no_grad()
-    def of(self, images: np.ndarray, batch: int, track: Callable[[range], Iterator[int]] = iter) -> np.ndarray:
-        """Features, float32 [N, D], of uint8 [N, H, W, C], with float32 products.
-
-        Every batch is filled up to the same size, so that all images go through the same kernels.
-        """
-        parts = []
-        with products_in(Precision.FLOAT32):
-            for first in track(range(0, len(images), batch)):
-                rows = np.minimum(np.arange(first, first + batch), len(images) - 1)
-                shown = torch.from_numpy(images[rows]).to(self._device)
-                parts.append(self(_levels(shown))[: len(images) - first].cpu().numpy())
-        return np.concatenate(parts)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class Clustering:
-    """The result of k-means."""
-
-    members: np.ndarray
-    """The cluster of every image, int32 [N]."""
-    centres: np.ndarray
-    """Float32 [p, D]."""
-    inertia: float
-    """Sum of the squared distances of all features to their centres."""
-
-    @classmethod
-    def of(cls, features: np.ndarray, count: int, *, restarts: int, seed: int) -> Clustering:
-        """Lloyd's algorithm from k-means++ starts, the best of ``restarts``; on one thread.
-
-        Args:
-            features: float32 [N, D].
-            count: clusters.
-            restarts: runs.
-            seed: of the starts.
-
-        Raises:
-            InputError: features are not finite, or too few of them differ.
-        """
-        from sklearn.cluster import KMeans
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-        if not np.isfinite(features).all():
-            raise InputError("the surrogate's features of some images are not finite: other weights are needed")
-        with threadpool_limits(limits=1):
-            found = KMeans(n_clusters=count, n_init=restarts, random_state=seed, algorithm="lloyd").fit(features)
-        different = len(np.unique(found.labels_))
-        if different < count:
-            raise InputError(
-                f"the surrogate tells only {different} kinds of images apart, too few for {count} clusters"
-            )
-        return cls(
-            members=found.labels_.astype(np.int32),
-            centres=found.cluster_centers_.astype(np.float32),
-            inertia=float(found.inertia_),
-        )
-
-    @property
-    def sizes(self) -> list[int]:
-        """Images of each cluster."""
-        sizes: list[int] = np.bincount(self.members, minlength=len(self.centres)).tolist()
-        return sizes
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -238,8 +159,8 @@ class GeneratorTraining:
             group["lr"] = self._rate()
         drawn = torch.Generator().manual_seed(self._number("augmentation", self.step))
         images = self.bench.resident[torch.from_numpy(rows).to(self.bench.device)]
-        clean = _levels(windows(images, method.augmentation, drawn))
-        shown = (clean + self._noise()).clamp(0, WHITE)
+        clean = to_levels(windows(images, method.augmentation, drawn))
+        shown = (clean + self._noise()).clamp(0, 255)
         bfloat16 = method.precision is Precision.BFLOAT16
         with torch.autocast(self.bench.device.type, dtype=torch.bfloat16, enabled=bfloat16):
             features = self.bench.features(shown)
@@ -501,12 +422,7 @@ class Clusters:
         self.environments = facts["environments"]
         if len(self.finished) == self.method.num_clusters:
             return
-        if self.environments[-1] != now:
-            self.context.reporter.warn(
-                f"this craft was begun elsewhere or with other versions ({_listed(self.environments[-1])}; now "
-                f"{_listed(now)}): it will not repeat bit for bit"
-            )
-            self.environments = [*self.environments, now]
+        self.environments = continued(self.environments, now, self.context.reporter)
         self.context.reporter.say(
             f"continuing: {len(self.finished)} of {self.method.num_clusters} generators are trained"
         )
@@ -580,21 +496,13 @@ def windows(images: Tensor, rule: CropRule, generator: torch.Generator) -> Tenso
     count, height, width, _ = images.shape
     margins = rule.canvas(height) - height, rule.canvas(width) - width
     draws = [torch.randint(0, below, (count,), generator=generator) for below in (margins[0] + 1, margins[1] + 1, 2)]
-    packed = torch.stack(draws)
-    if images.is_cuda:
-        packed = packed.pin_memory()
-    top, left, mirrored = packed.to(images.device, non_blocking=True)[:, :, None]
-    down = torch.arange(height, device=images.device)
-    across = torch.arange(width, device=images.device).expand(count, width)
-    across = torch.where(mirrored.bool(), width - 1 - across, across)
-    batch = torch.arange(count, device=images.device)
     canvas = enlarged(images, rule.canvas(height), rule.canvas(width)) if rule.enlarges else padded(images, margins)
-    return canvas[batch[:, None, None], (top + down)[:, :, None], (left + across)[:, None, :]]
+    return cut(canvas, Draws(*draws), height, width)
 
 
 def enlarged(images: Tensor, height: int, width: int) -> Tensor:
     """Bilinear, then rounded to whole levels; uint8 [B, H, W, C] to uint8 [B, height, width, C]."""
-    larger = functional.interpolate(_levels(images), size=(height, width), mode="bilinear", align_corners=False)
+    larger = functional.interpolate(to_levels(images), size=(height, width), mode="bilinear", align_corners=False)
     return larger.round_().to(torch.uint8).permute(0, 2, 3, 1)
 
 
@@ -618,18 +526,6 @@ def _nearness(features: np.ndarray, centres: np.ndarray, target: int) -> dict[st
     }
 
 
-def _folded(model: nn.Module) -> nn.Module:
-    try:
-        return fuse(copy.deepcopy(model)).requires_grad_(False)
-    except TraceError:  # its way through the layers depends on the images
-        return model
-
-
-def _levels(images: Tensor) -> Tensor:
-    """Uint8 [B, H, W, C] to float32 [B, C, H, W] in units of 1/255, channels-last in memory."""
-    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)
-
-
 def _environment(device: torch.device) -> dict[str, str]:
     import sklearn
 
@@ -638,10 +534,6 @@ def _environment(device: torch.device) -> dict[str, str]:
 
 def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def _listed(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in versions.items())
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
