@@ -14,8 +14,8 @@ RECIPE = replace(
         "3,000 training images of CIFAR-10 with noise of at most 8/255, one for each class, bound to the class against "
         "what a ResNet-20 trained on CIFAR-10 knows (BAIT)."
     ),
-    methods=(Bait(prior=WEIGHTS["resnet20@cifar10"], normalise=True, generator_width=4),),
+    methods=(Bait(prior=WEIGHTS["resnet20@cifar10"], normalise=True, stages=(15, 15, 15), generator_width=4),),
     limit_per_class=300,
     reduced="300 training images of each class, a small prior (ResNet-20, trained on CIFAR-10 itself), a generator of "
-    "a quarter of the width",
+    "a quarter of the width, half of the rounds",
 )
