@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,8 @@ from ule_datasets.cli import CHECK_FAILED, DONE, run
 if TYPE_CHECKING:
     from ule_datasets.build import BuildResult
     from ule_datasets.publish import Plan, Publication
+    from ule_datasets.recipe import Method
+    from ule_datasets.weights import Weights
 
 COMMAND = "ule-build"
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -170,9 +173,12 @@ def catalogue() -> str:
     rows = [("name", "method", "source", "images", "reported", "needs")]
     for item in RECIPES.values():
         claim = headline(item.name)
-        needs = {None: "--source", "digits": "nothing"}.get(item.source.default_location, "download or --source")
-        if item.reduced is None and any(method.repeats == "device" for method in item.methods):
-            needs += "; better a GPU"
+        where = item.source.default_location
+        needs = [{None: "--source", "digits": "nothing"}.get(where, "download or --source")]
+        needs += [f"weights {weights.name}" for method in item.methods for weights in _weights(method)]
+        crafted = any(method.repeats == "device" for method in item.methods)
+        if crafted and item.limit_per_class is None and where != "digits":
+            needs.append("better a GPU")
         rows.append(
             (
                 item.name,
@@ -180,13 +186,21 @@ def catalogue() -> str:
                 item.source.name,
                 " + ".join(f"{count:,}" for _, count in item.source.num_images or ()) or "any",
                 f"{claim.value:.2f} %" if claim else "-",
-                needs,
+                "; ".join(needs),
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     note = "reported: clean test accuracy of a ResNet-18 trained on the dataset, as printed in its paper"
     return "\n".join([*lines, "", note])
+
+
+def _weights(method: Method) -> list[Weights]:
+    """The pretrained weights that a method starts from."""
+    from ule_datasets.weights import Weights
+
+    settings = (getattr(method, field.name) for field in dataclasses.fields(method))  # type: ignore[arg-type]
+    return [setting for setting in settings if isinstance(setting, Weights)]
 
 
 def _summary(result: BuildResult) -> str:
