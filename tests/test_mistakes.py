@@ -493,7 +493,7 @@ def test_leftovers_of_a_killed_build_do_not_block_an_overwrite(tiny: Tiny, tmp_p
 
 def test_an_unknown_recipe_lists_the_known_ones_and_suggests_one(refuse: Callable[..., Outcome]) -> None:
     refuse(
-        "no recipe 'ops-cifar'; did you mean ops-cifar10.*? known: digits-s, .*, ops; or give a file NAME.py",
+        "no recipe 'ops-cifar'; did you mean ops-cifar10.*? known: digits-s, .*, ops, uc; or give a file NAME.py",
         "ops-cifar",
     )
     outcome = refuse("no recipe 'zzz'; known: digits-s, ", "zzz")

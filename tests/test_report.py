@@ -621,7 +621,7 @@ def test_what_models_were_trained_before_is_told_with_how_they_were_fine_tuned(t
     for text in texts["report.md"], Page(texts["report.html"]).text:
         assert (
             f"{PRIOR}: resnet20 from mine.th (file:resnet20.th, sha256 {'d' * 64}) with a new last layer; all layers "
-            "fine-tuned for 10 epochs at learning rate 0.001, cosine schedule, gradients clipped at norm 5, images "
+            "fine-tuned for 30 epochs at learning rate 0.001, cosine schedule, gradients clipped at norm 5, images "
             "normalised as for those weights."
         ) in text
         assert f"no augmentation ({PRIOR})" in text
