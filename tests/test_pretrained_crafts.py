@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
-from helpers import Outcome, data_files, encode, make_images, run_build, run_build_process
+from helpers import Outcome, data_files, encode, make_images, run_build
 from tiny_weights import save_tiny_weights
 
 from ule_datasets.models import build_model
@@ -121,7 +121,7 @@ def test_killed_while_crafting_and_run_again_gives_the_same_files(
     else:
         recipe, begun, continued = clusters(tmp_path, weights, epochs=5), "generator 1 of 3: loss", "continuing"
     words = [recipe, "--source", "digits", "--limit", "20", "--weights", file, "--no-cache", "--workers", "1"]
-    whole = run_build_process(*words, "--out", tmp_path / "whole")
+    whole = run_build(*words, "--out", tmp_path / "whole")
     assert whole.code == 0, whole.stderr
     program = "import sys; from ule_datasets.cli.build import main; sys.exit(main())"
     process = subprocess.Popen(
@@ -136,7 +136,7 @@ def test_killed_while_crafting_and_run_again_gives_the_same_files(
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.close()
-    outcome = run_build_process(*words, "--out", tmp_path / "x")
+    outcome = run_build(*words, "--out", tmp_path / "x")
     assert outcome.code == 0, outcome.stderr
     assert continued in outcome.stderr
     assert data_files(tmp_path / "x") == data_files(tmp_path / "whole")
