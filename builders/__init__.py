@@ -18,6 +18,8 @@ from builders import (
     ops_cifar10_k4,
     ops_color_cifar10,
     ops_digits,
+    ops_imagenet1k,
+    ops_imagenet100,
     ops_position_cifar10,
     ops_search1pct_cifar10,
     ops_search1pct_noisy_cifar10,
@@ -63,6 +65,8 @@ RECIPES: dict[str, Recipe] = {
         ops_search10pct_cifar10,
         ops_search1pct_noisy_cifar10,
         ops_search10pct_noisy_cifar10,
+        ops_imagenet100,
+        ops_imagenet1k,
         ops,
         uc,
     )

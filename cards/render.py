@@ -53,6 +53,7 @@ def _expected_manifest(recipe: Recipe) -> Manifest:
         recipe_digest=recipe.digest,
         source_name=recipe.source.name,
         source_digests=dict(recipe.source.digests or ()),
+        source_about={},
         perturbation_digest=UNKNOWN,
         craft=(),
         class_names=class_names,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,8 @@ import pytest
 from ule_datasets.cli import run
 from ule_datasets.errors import InputError
 from ule_datasets.executor import EXECUTORS, LocalExecutor, Lost, open_executor
+
+KILLED = "its process was killed (signal 9), perhaps for want of memory"
 
 
 def square(number: int) -> int:
@@ -58,6 +64,24 @@ def attempt(task: Attempted) -> int:
     if len(task.attempts) <= task.deaths:
         os.kill(os.getpid(), signal.SIGKILL)
     return task.number * task.number
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """A task that waits for the one with another number, and says that it is done."""
+
+    number: int
+    folder: Path
+    waits_for: int | None
+
+
+def wait(task: Waiting) -> int:
+    deadline = time.monotonic() + 60
+    while task.waits_for is not None and not (task.folder / str(task.waits_for)).exists():
+        assert time.monotonic() < deadline, f"{task.number} waits for {task.waits_for} in vain"
+        time.sleep(0.01)
+    (task.folder / str(task.number)).touch()
+    return task.number
 
 
 def leave(code: int) -> None:
@@ -110,21 +134,94 @@ def test_one_worker_is_this_process_and_several_are_others() -> None:
 def test_tasks_are_taken_as_they_are_needed() -> None:
     taken: list[int] = []
 
-    def tasks() -> object:
+    def tasks() -> Iterator[int]:
         for number in range(100):
             taken.append(number)
             yield number
 
+    with LocalExecutor(1) as executor:
+        assert [*islice(executor.map(square, tasks()), 3)] == [0, 1, 4]
+        assert len(taken) == 3
     with LocalExecutor(2) as executor:
-        results = executor.map(square, tasks())  # type: ignore[arg-type]
-        next(results)
-        assert len(taken) <= 6
+        taken.clear()
+        results = executor.map(square, tasks(), ahead=3)
+        assert not taken
+        for count, result in enumerate(results):
+            assert result == count * count
+            assert len(taken) <= count + 6
+
+
+def test_nobody_waits_for_a_task_that_takes_long(tmp_path: Path) -> None:
+    """The first task waits for the last of its window, and the caller for that of the next."""
+    tasks = [Waiting(folder=tmp_path, waits_for=5 if n == 0 else None, number=n) for n in range(9)]
+    with LocalExecutor(2) as executor:
+        results = executor.map(wait, tasks, ahead=3)
+        assert next(results) == 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "3", "4", "5"]
+        assert next(results) == 1
+        assert wait(Waiting(folder=tmp_path, waits_for=6, number=9)) == 9, "a worker went on by itself"
+        assert list(results) == list(range(2, 9))
+
+
+def test_processes_are_kept_from_map_to_map() -> None:
+    with LocalExecutor(2) as executor:
+        executor.start()
+        processes = {*executor.map(process_of, range(50)), *executor.map(process_of, range(50))}
+        assert len(processes) <= 2
+        assert not processes & {process for _, process in executor.unordered(process_of, range(2))}
+    assert gone([*processes])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_in_a_worker_reaches_the_caller(workers: int) -> None:
     with pytest.raises(ValueError, match="no 0"), LocalExecutor(workers) as executor:
         list(executor.map(fail, range(4)))
+
+
+def test_an_error_comes_when_its_task_has_its_turn_and_is_not_tried_again(tmp_path: Path) -> None:
+    tasks = [Attempted(number=n, folder=tmp_path, seconds=0.3 if n == 0 else 0) for n in range(3)]
+    lost: list[str] = []
+    with LocalExecutor(2) as executor:
+        results = executor.map(attempt_or_divide, [*tasks, tmp_path / "2", *tasks], on_lost=lost.append)
+        assert [*islice(results, 3)] == [0, 1, 4]
+        with pytest.raises(ZeroDivisionError) as caught:
+            next(results)
+        assert "attempt_or_divide" in "".join(caught.value.__notes__)
+        assert list(executor.map(square, [3])) == [9], "the executor goes on"
+    assert lost == []
+
+
+def test_a_lost_worker_costs_map_only_what_it_was_doing(tmp_path: Path) -> None:
+    tasks = [Attempted(number=n, folder=tmp_path, deaths=deaths) for n, deaths in enumerate([0, 1, 0, 2, 0, 0])]
+    lost: list[str] = []
+    with LocalExecutor(2) as executor:
+        assert list(executor.map(attempt, tasks, on_lost=lost.append)) == [0, 1, 4, 9, 16, 25]
+    assert [len(task.attempts) for task in tasks] == [1, 2, 1, 3, 1, 1]
+    assert sorted(lost) == [
+        f"task {index} lost its worker in attempt {number} of 3: {KILLED}" for index, number in [(1, 1), (3, 1), (3, 2)]
+    ]
+
+
+def test_a_task_that_kills_every_worker_ends_map_after_those_before_it(tmp_path: Path) -> None:
+    tasks = [Attempted(number=n, folder=tmp_path, deaths=9 * (n == 1)) for n in range(6)]
+    with LocalExecutor(2) as executor:
+        results = executor.map(attempt, tasks, attempts=2)
+        assert next(results) == 0
+        with pytest.raises(BrokenExecutor, match=f"^task 1 lost its worker in attempt 2 of 2: {re.escape(KILLED)}$"):
+            list(results)
+    assert len(tasks[1].attempts) == 2
+    assert all(len(task.attempts) == 1 for task in tasks if (tmp_path / str(task.number)).exists() and task.number != 1)
+
+
+def test_a_worker_that_dies_between_two_tasks_costs_nothing() -> None:
+    lost: list[str] = []
+    with LocalExecutor(2) as executor:
+        before = set(executor.map(process_of, range(20)))
+        for process in before:
+            os.kill(process, signal.SIGKILL)
+        assert gone([*before])
+        assert not before & set(executor.map(process_of, range(20), on_lost=lost.append))
+    assert lost == []
 
 
 def test_a_killed_worker_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +293,7 @@ def test_a_lost_worker_is_tried_again_or_given_up_and_the_rest_is_unharmed(worke
         results = dict(executor.unordered(attempt, tasks, attempts=3, on_lost=lambda task: lost.append(task.number)))
     assert results == {
         0: 0, 1: 1, 3: 9, 4: 16,
-        2: Lost(reason="its process was killed (signal 9), perhaps for want of memory"),
+        2: Lost(reason=KILLED),
     }  # fmt: skip
     assert sorted(lost) == [1, 2, 2, 2, 4, 4]
     assert [len(task.attempts) for task in tasks] == [1, 2, 3, 1, 3]
@@ -245,10 +342,25 @@ def test_leaving_early_ends_the_processes(tmp_path: Path) -> None:
     with LocalExecutor(2) as executor:
         results = executor.unordered(attempt, tasks)
         assert next(results) == (0, 0)
-        while not all((tmp_path / str(number)).exists() and tasks[number].attempts for number in (1, 2)):
-            time.sleep(0.05)
+        wait_for_attempts(tasks[1:])
     assert gone(tasks[1].attempts + tasks[2].attempts)
     assert list(results) == []
+
+
+def test_leaving_a_map_early_ends_its_tasks(tmp_path: Path) -> None:
+    tasks = [Attempted(number=n, folder=tmp_path, seconds=600 if n else 0) for n in range(6)]
+    with LocalExecutor(2) as executor:
+        results = executor.map(attempt, tasks)
+        assert next(results) == 0
+        wait_for_attempts(tasks[1:3])
+    assert gone(tasks[1].attempts + tasks[2].attempts)
+    assert list(results) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2"], "nothing was begun or tried again"
+
+
+def wait_for_attempts(tasks: list[Attempted]) -> None:
+    while not all((task.folder / str(task.number)).exists() and task.attempts for task in tasks):
+        time.sleep(0.05)
 
 
 def test_an_executor_is_opened_by_name() -> None:
@@ -262,3 +374,8 @@ def test_an_executor_is_opened_by_name() -> None:
         open_executor("local", 0)
     with pytest.raises(InputError, match="attempts is 0, must be at least 1"):
         LocalExecutor(2).unordered(square, [1], attempts=0)
+    for workers in (1, 2):
+        with pytest.raises(InputError, match="attempts is 0, must be at least 1"):
+            LocalExecutor(workers).map(square, [1], attempts=0)
+        with pytest.raises(InputError, match="ahead is 0, must be at least 1"):
+            LocalExecutor(workers).map(square, [1], ahead=0)

@@ -60,7 +60,7 @@ def failures(folder: Path, source: Source | None = None) -> list[Check]:
             splits, more = check_content(dataset, executor, SILENT)
             checks += more
             if source is not None:
-                checks += check_against_source(dataset, splits, source)
+                checks += check_against_source(dataset, splits, source, executor)
     return [check for check in checks if not check.passed]
 
 

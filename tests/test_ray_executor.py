@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
@@ -93,6 +94,10 @@ def threads(_: int) -> tuple[str | None, bool, int, int]:
     return os.environ.get("OMP_NUM_THREADS"), before, torch.get_num_threads(), os.getpid()
 
 
+def variable_and_process(_: int) -> tuple[str | None, int]:
+    return os.environ.get("OMP_NUM_THREADS"), os.getpid()
+
+
 def overwrite(job: Job) -> tuple[int, bool, bool]:
     """Write into what was sent: sum before, and whether arrays and tensors are one's own."""
     total = int(job.images.sum())
@@ -101,7 +106,9 @@ def overwrite(job: Job) -> tuple[int, bool, bool]:
     return total, job.images.flags.writeable, bool(job.labels.sum() == 0)
 
 
-def stay(folder: Path) -> None:
+def stay(folder: Path | None) -> None:
+    if folder is None:
+        return
     (folder / str(os.getpid())).touch()
     time.sleep(600)
 
@@ -189,12 +196,32 @@ def test_workers_are_fresh_and_take_the_threads_of_this_process(
     executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    first = next(executor.map(threads, [0]))
+    [(_, first)] = executor.unordered(threads, [0])
+    assert not isinstance(first, Lost)
     assert first[:3] == ("2", False, min(2, available_cpus()))
     monkeypatch.delenv("OMP_NUM_THREADS")
-    variable, process = next(executor.map(lambda name: (os.environ.get(name), os.getpid()), ["OMP_NUM_THREADS"]))
-    assert variable is None
-    assert process != first[3]
+    [(_, second)] = executor.unordered(variable_and_process, [0])
+    assert not isinstance(second, Lost)
+    assert second[0] is None
+    assert second[1] != first[3]
+
+
+def test_map_keeps_its_processes_for_as_long_as_they_take_the_threads_of_this_one(
+    executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    executor.start()
+    two = next(executor.map(threads, [0]))
+    assert two[:3] == ("2", False, min(2, available_cpus()))
+    kept = set(executor.map(variable_and_process, range(30)))
+    assert {variable for variable, _ in kept} == {"2"}
+    assert len({process for _, process in kept}) <= 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert next(executor.map(threads, [0]))[:3] == ("1", False, 1)
+    [(_, fresh)] = executor.unordered(variable_and_process, [0])
+    assert fresh not in {("1", process) for _, process in kept}
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert next(executor.map(variable_and_process, [0]))[0] is None
 
 
 def test_a_lost_worker_is_tried_again_or_given_up_and_the_rest_is_unharmed(
@@ -212,9 +239,91 @@ def test_a_lost_worker_is_tried_again_or_given_up_and_the_rest_is_unharmed(
     assert [(tmp_path / str(number)).stat().st_size for number in range(4)] == [1, 2, 2, 1]
 
 
-def test_a_lost_worker_breaks_map(executor: RayExecutor, tmp_path: Path) -> None:
-    with pytest.raises(BrokenExecutor, match="WorkerCrashedError"):
-        list(executor.map(call, [Mortal(number=1, folder=tmp_path, deaths=9)]))
+def test_a_lost_worker_costs_map_only_what_it_was_doing(executor: RayExecutor, tmp_path: Path) -> None:
+    deaths = [0, 1, 0, 9, 0]
+    tasks = [Mortal(number=number, folder=tmp_path, deaths=count) for number, count in enumerate(deaths)]
+    lost: list[str] = []
+    results = executor.map(call, tasks, on_lost=lost.append)
+    assert [next(results) for _ in range(3)] == [0, 1, 4]
+    with pytest.raises(BrokenExecutor, match=r"^task 3 lost its worker in attempt 3 of 3: WorkerCrashedError: "):
+        next(results)
+    begun = [words.rpartition(": WorkerCrashedError")[0] for words in lost]
+    assert sorted(begun) == [
+        "task 1 lost its worker in attempt 1 of 3", *(f"task 3 lost its worker in attempt {n} of 3" for n in (1, 2, 3))
+    ]  # fmt: skip
+    assert [(tmp_path / str(number)).stat().st_size for number in range(4)] == [1, 2, 1, 3]
+
+
+def test_a_lost_node_costs_map_only_what_it_was_doing(tmp_path: Path) -> None:
+    """In a process of its own, because Ray connects a process to one cluster only."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "RAY_AUTH_TOKEN": ray_executor._token(),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    script = f"import pathlib, tests.test_ray_executor as t; t.lose_node(pathlib.Path({str(tmp_path)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def lose_node(folder: Path) -> None:
+    """Map on a cluster of two nodes on this machine; one of them is taken away while it has something to do."""
+    from ray.cluster_utils import Cluster
+
+    node: dict[str, object] = {"num_cpus": 1, "object_store_memory": SMALL}
+    with tempfile.TemporaryDirectory(dir=ray_executor._short_root(), ignore_cleanup_errors=True) as home:
+        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, "temp_dir": home})
+        try:
+            second = cluster.add_node(**node)
+
+            def visits() -> Iterator[Visit]:
+                for number in range(12):
+                    if number == 6:
+                        assert appears(folder / "there")
+                        cluster.remove_node(second, allow_graceful=False)
+                    yield Visit(number=number, folder=folder, unsafe=second.node_id)
+
+            lost: list[str] = []
+            with RayExecutor(address=cluster.address) as executor:
+                assert executor.workers == 2
+                before = list(executor.map(visit, [Visit(number=n, folder=folder) for n in range(6)]))
+                after = list(executor.map(visit, visits(), on_lost=lost.append))
+            assert [number for number, _ in before] == list(range(6))
+            assert len({place for _, place in before}) == 2
+            assert [number for number, _ in after] == list(range(12))
+            assert {place for _, place in after[6:]} == {cluster.head_node.node_id}
+            assert lost
+            assert all(words.startswith("task ") for words in lost)
+        finally:
+            cluster.shutdown()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Visit:
+    """A task that tells where it ran, and does not come back from the unsafe node."""
+
+    number: int
+    folder: Path
+    unsafe: str = ""
+
+
+def visit(task: Visit) -> tuple[int, str]:
+    place = ray.get_runtime_context().get_node_id()
+    if place == task.unsafe:
+        (task.folder / "there").touch()
+        time.sleep(600)
+    time.sleep(0.2)
+    return task.number, place
+
+
+def appears(path: Path) -> bool:
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return path.exists()
 
 
 def test_an_error_reaches_the_caller_as_it_was(executor: RayExecutor) -> None:
@@ -232,8 +341,10 @@ def test_tasks_end_when_nobody_waits_for_them(executor: RayExecutor, tmp_path: P
         folder.mkdir()
     with RayExecutor(address="local") as second:
         assert second.workers == 2
-        results = second.unordered(lambda folder: None if folder is None else stay(folder), [None, *folders])
-        assert next(results) == (0, None)
+        unordered = second.unordered(stay, [None, folders[0]])
+        assert next(unordered) == (0, None)
+        mapped = second.map(stay, [None, folders[1]])
+        assert next(mapped) is None
         deadline = time.monotonic() + 30
         while not all(list(folder.iterdir()) for folder in folders) and time.monotonic() < deadline:
             time.sleep(0.05)

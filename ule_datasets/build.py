@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from ule_datasets.cache import CraftCache, cache_folder
 from ule_datasets.card import write_card
 from ule_datasets.croissant import croissant_json
 from ule_datasets.errors import InputError
-from ule_datasets.executor import LocalExecutor
+from ule_datasets.executor import EXECUTORS, Executor, open_executor
 from ule_datasets.figures import draw_figures
 from ule_datasets.files import PARTIAL, replacing, write_atomically
 from ule_datasets.folder import (
@@ -24,7 +25,7 @@ from ule_datasets.folder import (
     open_folder,
     remove_leftovers,
 )
-from ule_datasets.manifest import FILE_NAME, FileRecord, Manifest, SplitRecord, build_environment
+from ule_datasets.manifest import FILE_NAME, LEFT_OUT, FileRecord, Manifest, SplitRecord, build_environment
 from ule_datasets.perturb import Workshop, clear_checkpoints, craft, join, labels_for
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.perturbation import Perturbation
@@ -57,6 +58,12 @@ class BuildOptions:
     perturbations: tuple[Path, ...] = ()
     """Assemble from these saved perturbations instead of crafting: one, or one for each method."""
     workers: int = 1
+    executor: str = "local"
+    """Where pieces of the work run: ``local`` processes or a ``ray`` cluster, whose machines all see ``out``."""
+    skip_unusable: bool = False
+    """Leave images out that cannot be used, and list them, instead of building nothing."""
+    scratch: Path | None = None
+    """A folder for the decoded images while the build lasts, as large as they are; ``None``: within ``out``."""
     device: str = "auto"
     """Where methods that use gradients are crafted: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``."""
     weights: Path | None = None
@@ -71,6 +78,8 @@ class BuildOptions:
             raise InputError(f"--format {', '.join(unknown)}: choose from {', '.join(FORMATS)}")
         if self.workers < 1:
             raise InputError(f"--workers {self.workers}: must be at least 1")
+        if self.executor not in EXECUTORS:
+            raise InputError(f"--executor {self.executor}: choose from {', '.join(EXECUTORS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,7 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
         return BuildResult(options.out, finished, already_complete=True)
     reporter.say(_announcement(recipe, options))
     with (
-        LocalExecutor(options.workers, preload=WORKER_MODULES) as executor,
+        open_executor(options.executor, options.workers, preload=WORKER_MODULES) as executor,
         open_folder(options.out, identity, overwrite=options.overwrite) as folder,
     ):
         if folder.read_note("complete") is None:
@@ -116,10 +125,17 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
             _make(recipe, options, given, folder, executor, reporter)
             folder.write_note("complete", True)
         folder.publish()
+    if options.scratch is not None:
+        shutil.rmtree(_scratch(recipe, options.scratch), ignore_errors=True)
     note = json.dumps({"source": _absolute(options.source)}) if options.source else None
     if note:
         write_atomically(options.out / LOCAL_NOTE, note)
     return BuildResult(options.out, Manifest.read(options.out), already_complete=False)
+
+
+def _scratch(recipe: Recipe, folder: Path) -> Path:
+    """Where this recipe's decoded images go in a folder for such things."""
+    return folder / f"ule-{recipe.name}-{recipe.digest[:12]}"
 
 
 def _check_device(name: str) -> None:
@@ -161,16 +177,18 @@ def _has_size(path: Path, size: int) -> bool:
 
 def _make(
     recipe: Recipe, options: BuildOptions, given: Sequence[Perturbation], folder: BuildFolder,
-    executor: LocalExecutor, reporter: Reporter,
+    executor: Executor, reporter: Reporter,
 ) -> None:  # fmt: skip
     """Write the whole dataset into the staging folder."""
     with reporter.phase("read source"):
+        spool = folder.spool if options.scratch is None else _scratch(recipe, options.scratch)
         source = read_source(
-            recipe.source, options.source, executor=executor, reporter=reporter, labels_for=labels_for(recipe)
-        )
+            recipe.source, options.source, executor=executor, reporter=reporter, labels_for=labels_for(recipe),
+            spool=spool, skip_unusable=options.skip_unusable,
+        )  # fmt: skip
         source = _limited(source, recipe.limit_per_class)
     with reporter.phase("craft"):
-        perturbation = _perturbation(recipe, options, given, source, folder, reporter)
+        perturbation = _perturbation(recipe, options, given, source, folder, executor, reporter)
     with reporter.phase("assemble"):
         results = _assemble(recipe, options.formats, source, perturbation, folder, executor, reporter)
     with reporter.phase("figures"):
@@ -179,6 +197,9 @@ def _make(
             write_atomically(folder.files / "figures" / figure.name, figure.png)
     with reporter.phase("card"):
         write_atomically(folder.files / "recipe.json", recipe.to_json() + "\n")
+        if source.findings.left_out:
+            left_out = "".join(f"{split}\t{problem}\n" for split, problem in source.findings.left_out)
+            write_atomically(folder.files / LEFT_OUT, left_out)
         write_atomically(folder.files / "craft.json", json.dumps(perturbation.about, indent=1) + "\n")
         manifest = _manifest(recipe, options.formats, source, perturbation, results)
         write_atomically(folder.files / "croissant.json", croissant_json(recipe, manifest))
@@ -204,7 +225,7 @@ def _limited(source: Source, limit_per_class: int | None) -> Source:
 
 def _perturbation(
     recipe: Recipe, options: BuildOptions, given: Sequence[Perturbation], source: Source, folder: BuildFolder,
-    reporter: Reporter,
+    executor: Executor, reporter: Reporter,
 ) -> Perturbation:  # fmt: skip
     """The perturbation: given, left by an interrupted build, or crafted now; in any case saved."""
     path = folder.files / PERTURBATION_FILE
@@ -212,6 +233,7 @@ def _perturbation(
         return Perturbation.load(path)
     workshop = Workshop(
         reporter=reporter,
+        executor=executor,
         workers=options.workers,
         device=options.device,
         weights=options.weights,
@@ -228,7 +250,7 @@ def _perturbation(
 
 def _assemble(
     recipe: Recipe, formats: tuple[str, ...], source: Source, perturbation: Perturbation, folder: BuildFolder,
-    executor: LocalExecutor, reporter: Reporter,
+    executor: Executor, reporter: Reporter,
 ) -> dict[str, list[ShardResult]]:  # fmt: skip
     """Write every shard that an interrupted build has not left intact."""
     inputs = _fingerprint(recipe, formats, source, perturbation)
@@ -246,7 +268,9 @@ def _assemble(
     made = executor.map(write_shard, _shard_tasks(tasks, recipe, source, perturbation))
     if results:
         reporter.say(f"continuing: {len(results)} of {len(results) + len(tasks)} shards are already written")
-    progress = reporter.track(made, total=len(tasks), label="assembling", unit="shard")
+    progress = reporter.track(
+        made, total=len(tasks), label="assembling", unit="shard", images=lambda result: len(result.sample_digests)
+    )
     for name, result in zip(names, progress, strict=True):
         folder.write_note(f"shard-{name}", {"inputs": inputs, "result": dataclasses.asdict(result)})
         results[name] = result
@@ -259,7 +283,7 @@ def _assemble(
 def _plan(recipe: Recipe, source: Source) -> Iterator[tuple[str, int, int, range]]:
     """Split, index, number of shards and rows of every shard."""
     for name, split in source.splits.items():
-        ranges = shard_rows(len(split), split.images[0].nbytes, recipe.shard_mebibytes)
+        ranges = shard_rows(len(split), split.images.nbytes // len(split), recipe.shard_mebibytes)
         for index, rows in enumerate(ranges):
             yield name, index, len(ranges), rows
 
@@ -315,6 +339,7 @@ def _manifest(
         recipe_digest=recipe.digest,
         source_name=recipe.source.name,
         source_digests={name: split.digest for name, split in source.splits.items()},
+        source_about=source.findings.about(),
         perturbation_digest=perturbation.digest,
         craft=_craft_record(perturbation),
         class_names=source.class_names,

@@ -17,6 +17,7 @@ from ule_datasets.manifest import Manifest
 from ule_datasets.perturbation import NOWHERE, Overwrite, Perturbation, Support
 from ule_datasets.recipe import Method, Recipe
 from ule_datasets.sources.forms import UNLABELLED
+from ule_datasets.sources.imagenet import ENGLISH
 
 NAMESPACE = "ule"
 """The Hub organisation of the published datasets."""
@@ -47,6 +48,7 @@ def write_card(
         jpeg=_jpeg_decoder(recipe, manifest),
         recipe=recipe,
         manifest=manifest,
+        class_names=[_readable(name) for name in manifest.class_names],
         figures=figures,
         about=cards.about(known_as),
         repository=f"{NAMESPACE}/{recipe.name}",
@@ -127,6 +129,11 @@ def _numbered(class_names: Sequence[str]) -> dict[str, str]:
     return {str(number): name for number, name in enumerate(class_names)}
 
 
+def _readable(class_name: str) -> str:
+    """With what a WordNet identifier means."""
+    return f"{class_name} ({ENGLISH[class_name]})" if class_name in ENGLISH else class_name
+
+
 def _jpeg_decoder(recipe: Recipe, manifest: Manifest) -> str:
     """What decoded the source's JPEG files, if there were any; empty where digests say what the pixels must be."""
     return "" if recipe.source.digests else manifest.environment.get("jpeg", "")
@@ -182,7 +189,7 @@ def _pixels(perturbation: Perturbation, class_names: Sequence[str]) -> list[dict
         if isinstance(layer, Overwrite) and layer.support is Support.CLASS:
             count = layer.rows.shape[1]
             return [
-                {"name": name, "places": [_place(layer, number, pixel) for pixel in range(count)]}
+                {"name": _readable(name), "places": [_place(layer, number, pixel) for pixel in range(count)]}
                 for number, name in enumerate(class_names[:CLASSES_LISTED])
             ]
     return []
@@ -203,6 +210,9 @@ def _rebuild_command(recipe: Recipe) -> str:
         words.append("--source FOLDER")
     if recipe.derived_from and "-seed" in recipe.name:
         words.append(f"--seed {recipe.seed}")
+    if recipe.derived_from and recipe.source.preprocess is not None and not recipe.source.url:
+        step = recipe.source.preprocess
+        words += [f"--crop {step.crop}", *([] if step.resize is None else [f"--resize {step.resize}"])]
     if recipe.limit_per_class:
         words.append(f"--limit {recipe.limit_per_class}")
     return " ".join(words)

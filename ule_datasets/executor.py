@@ -14,11 +14,13 @@ import traceback
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -30,6 +32,8 @@ Handle = TypeVar("Handle", bound=Hashable)
 
 EXECUTORS = ("local", "ray")
 """What ``open_executor`` knows."""
+AHEAD = 16
+"""Tasks per worker that ``map`` takes ahead of the result it gives next."""
 
 
 def available_cpus() -> int:
@@ -58,11 +62,42 @@ class Executor(Protocol):
     def workers(self) -> int:
         """How many tasks run at a time."""
 
-    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    def start(self) -> None:
+        """Prepare for tasks ahead of the first one, where that takes long; does not wait for it."""
+
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterable[Task],
+        *,
+        ahead: int = AHEAD,
+        attempts: int = 3,
+        on_lost: Callable[[str], None] = _say_nothing,
+    ) -> Iterator[Result]:
         """Apply ``function`` to every task; lazily, in order.
 
+        Worker processes are kept from task to task. They go on while the caller is busy with a result, or while
+        one task takes long: up to ``ahead`` tasks per worker are taken from ``tasks`` and worked on before the
+        first of them has given its result. All of these, tasks or results, are held here meanwhile.
+
+        A worker that dies (killed, out of memory, its node gone) costs only what it was doing: that task is tried
+        again at once, and no attempt of any other is counted. A task that loses its worker in every attempt ends
+        the map when its turn has come, after the results of all tasks before it. Stopping early, by an exception
+        or by leaving the executor, ends the tasks that run.
+
+        Args:
+            function: must be importable where it runs, or picklable by the executor.
+            tasks: picklable; taken one by one, as there is room for them.
+            ahead: at least 1.
+            attempts: how often a task is tried in all, at least 1.
+            on_lost: told in words, in the caller's thread while it waits for a result, of every worker that died.
+
         Raises:
-            BrokenExecutor: (of ``concurrent.futures``) a worker died.
+            InputError: ``ahead`` or ``attempts`` is below 1.
+            BrokenExecutor: (of ``concurrent.futures``) a task lost its worker in every attempt; says which, counted
+                from 0, and how the last one died.
+            BaseException: whatever ``function`` raises, when its task's turn has come; that is no lost worker, and
+                is not tried again.
         """
 
     def unordered(
@@ -117,10 +152,9 @@ def open_executor(
 
 
 class LocalExecutor:
-    """Maps a function over tasks with ``workers`` processes; with one worker, in this process.
+    """Runs tasks in ``workers`` processes of this machine; with one worker, in this process.
 
-    Functions and tasks must be picklable. Results of ``map`` come in the order of the tasks, whatever the number
-    of workers, and at most two tasks per worker are held at a time.
+    Functions and tasks must be picklable. To be used in a ``with`` statement, which ends the processes.
     """
 
     def __init__(self, workers: int = 1, *, preload: tuple[str, ...] = (), isolated: bool = False) -> None:
@@ -135,7 +169,7 @@ class LocalExecutor:
         self.workers = workers
         self._preload = preload
         self._in_this_process = workers == 1 and not isolated
-        self._pool: ProcessPoolExecutor | None = None
+        self._kept: _Processes | None = None
         self._unfinished: list[Generator[Any, None, None]] = []
 
     def __enter__(self) -> LocalExecutor:
@@ -145,31 +179,35 @@ class LocalExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         close_all(self._unfinished)
-        if self._pool is None:
-            return
-        if error is not None:
-            for process in list((self._pool._processes or {}).values()):
-                process.terminate()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._pool = None
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def start(self) -> None:
-        """Start the workers ahead of the first task, so that their imports overlap with other work."""
-        if self.workers > 1:
-            self._started().submit(_nothing)
+        """Let the process that workers are forked from import the modules, while this one does other work."""
+        if self.workers > 1 and self._context().get_start_method() == "forkserver":
+            forkserver.ensure_running()
 
-    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Apply ``function`` to every task; lazily, in order."""
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterable[Task],
+        *,
+        ahead: int = AHEAD,
+        attempts: int = 3,
+        on_lost: Callable[[str], None] = _say_nothing,
+    ) -> Iterator[Result]:
+        """As ``Executor.map`` says; with one worker in this process: nothing is taken ahead, or can be lost."""
+        check_attempts(attempts)
+        check_ahead(ahead)
         if self.workers == 1:
-            yield from map(function, tasks)
-            return
-        pool, pending = self._started(), deque[Future[Result]]()
-        for task in tasks:
-            pending.append(pool.submit(function, task))
-            if len(pending) >= 2 * self.workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+            return map(function, tasks)
+        if self._kept is None:
+            self._kept = _Processes(self._context(), reused=True)
+        launcher = _ProcessLauncher[Task, Result](function, self._kept)
+        results = run_in_order(launcher, tasks, workers=self.workers, ahead=ahead, attempts=attempts, on_lost=on_lost)
+        self._unfinished.append(results)
+        return results
 
     def unordered(
         self,
@@ -186,15 +224,10 @@ class LocalExecutor:
         check_attempts(attempts)
         if self._in_this_process:
             return ((index, function(task)) for index, task in enumerate(tasks))
-        launcher = _ProcessLauncher[Task, Result](function, self._context())
+        launcher = _ProcessLauncher[Task, Result](function, _Processes(self._context(), reused=False))
         results = run_unordered(launcher, tasks, workers=self.workers, attempts=attempts, on_lost=on_lost)
         self._unfinished.append(results)
         return results
-
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=self._context(), initializer=_prepare_worker)
-        return self._pool
 
     def _context(self) -> BaseContext:
         # forkserver: one process imports the libraries once and never runs a thread, so forking it is safe.
@@ -210,7 +243,7 @@ class Launcher(ABC, Generic[Task, Result, Handle]):
 
     @abstractmethod
     def start(self, task: Task) -> Handle:
-        """Begin an attempt."""
+        """Begin an attempt. This method, ``outcome`` and ``stop`` may be called from several threads."""
 
     @abstractmethod
     def first_ended(self, handles: Sequence[Handle]) -> Handle:
@@ -218,17 +251,104 @@ class Launcher(ABC, Generic[Task, Result, Handle]):
 
     @abstractmethod
     def outcome(self, handle: Handle) -> Result | Lost:
-        """What an attempt that has ended gave; raises what the function raised."""
+        """Wait until an attempt has ended, and say what it gave; raises what the function raised."""
 
     @abstractmethod
-    def stop(self, handle: Handle) -> None:
-        """End an attempt that has not been asked for its outcome."""
+    def stop(self, handles: Sequence[Handle]) -> None:
+        """End attempts whose outcomes nobody will use."""
 
 
 def check_attempts(attempts: int) -> None:
     """Raise ``InputError`` for fewer than one attempt."""
     if attempts < 1:
         raise InputError(f"attempts is {attempts}, must be at least 1")
+
+
+def check_ahead(ahead: int) -> None:
+    """Raise ``InputError`` for a window without room for a task."""
+    if ahead < 1:
+        raise InputError(f"ahead is {ahead}, must be at least 1")
+
+
+def run_in_order(
+    launcher: Launcher[Task, Result, Handle],
+    tasks: Iterable[Task],
+    *,
+    workers: int,
+    ahead: int,
+    attempts: int,
+    on_lost: Callable[[str], None],
+) -> Generator[Result, None, None]:
+    """Give the results in the order of the tasks, holding at most ``ahead`` tasks or results per worker.
+
+    One thread for each worker sees attempts through, so that workers do not wait for the caller. Closing the
+    generator stops what runs.
+    """
+    window: deque[Future[Result]] = deque()
+    news: SimpleQueue[str] = SimpleQueue()  # what on_lost is to be told, and "" for every task that has ended
+    attempting = _Attempting(launcher, attempts, news.put)
+    threads = ThreadPoolExecutor(workers)
+
+    def next_result() -> Result:
+        while not window[0].done() or not news.empty():
+            if words := news.get():
+                on_lost(words)
+        return window.popleft().result()
+
+    try:
+        for index, task in enumerate(tasks):
+            window.append(threads.submit(attempting.result, index, task))
+            window[-1].add_done_callback(lambda _: news.put(""))
+            if window[0].done() or len(window) == ahead * workers:
+                yield next_result()
+        while window:
+            yield next_result()
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        attempting.stop()
+        threads.shutdown()
+
+
+class _Attempting(Generic[Task, Result, Handle]):
+    """Tries tasks until they give a result, from several threads, until it is stopped."""
+
+    def __init__(self, launcher: Launcher[Task, Result, Handle], attempts: int, say: Callable[[str], None]) -> None:
+        self._launcher = launcher
+        self._attempts = attempts
+        self._say = say
+        self._running: dict[int, Handle] = {}  # by thread
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def result(self, index: int, task: Task) -> Result:
+        for attempt in range(1, self._attempts + 1):
+            outcome = self._outcome(task)
+            if not isinstance(outcome, Lost):
+                return outcome
+            words = f"task {index} lost its worker in attempt {attempt} of {self._attempts}: {outcome.reason}"
+            self._say(words)
+            if self._stopped:
+                break
+        raise BrokenExecutor(words)
+
+    def stop(self) -> None:
+        self._stopped = True
+        with self._lock:
+            running = list(self._running.values())
+            self._running.clear()
+        self._launcher.stop(running)
+
+    def _outcome(self, task: Task) -> Result | Lost:
+        handle = self._launcher.start(task)
+        with self._lock:
+            self._running[threading.get_ident()] = handle
+        if self._stopped:  # too late for whoever said so to know this one
+            self.stop()
+        try:
+            return self._launcher.outcome(handle)
+        finally:
+            with self._lock:
+                self._running.pop(threading.get_ident(), None)
 
 
 def run_unordered(
@@ -266,8 +386,7 @@ def run_unordered(
             fill()
             yield index, outcome
     finally:
-        for handle in running:
-            launcher.stop(handle)
+        launcher.stop(list(running))
 
 
 def close_all(generators: list[Generator[Any, None, None]]) -> None:
@@ -276,66 +395,112 @@ def close_all(generators: list[Generator[Any, None, None]]) -> None:
         generators.pop().close()
 
 
-class _Child:
-    """A process for one task, which comes and goes through a pipe.
+class _Worker:
+    """A process for one task after another; tasks and results go through a pipe.
 
     Both are pickled plainly: the reductions of ``multiprocessing`` would leave tensors in memory that goes
     away with the process.
     """
 
-    def __init__(self, context: BaseContext, content: bytes) -> None:
+    def __init__(self, context: BaseContext) -> None:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,))  # type: ignore[attr-defined]
         self.process.start()
         theirs.close()
+
+    def ask(self, content: bytes) -> None:
         # A process that is gone already is found by its end, like one that dies later.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send_bytes(content)
 
     def answer(self) -> bytes | None:
-        """What it sent before it ended; ``None``: nothing, or not all of it."""
+        """What it sends; ``None``: it ended before it had sent all of it."""
+        multiprocessing.connection.wait([self.pipe, self.process.sentinel])
         try:
             # Where it started processes of its own, these may hold the pipe open: ask before reading.
-            message = self.pipe.recv_bytes() if self.pipe.poll() else None
+            return self.pipe.recv_bytes() if self.pipe.poll() else None
         except (EOFError, OSError):
-            message = None
-        self.process.join()
-        self.pipe.close()
-        return message
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.join()
-        self.pipe.close()
+            return None
 
 
-class _ProcessLauncher(Launcher[Task, Result, _Child]):
-    """A local process for every attempt."""
+class _Processes:
+    """Starts and ends workers; with ``reused``, one that has done its task is kept for another."""
 
-    def __init__(self, function: Callable[[Task], Result], context: BaseContext) -> None:
-        self._function = function
+    def __init__(self, context: BaseContext, *, reused: bool) -> None:
         self._context = context
+        self._reused = reused
+        self._idle: list[_Worker] = []
+        # Wherever a process is started or joined, multiprocessing looks for the end of all others, and two threads
+        # that see the same end would disagree about its exit code.
+        self._lock = threading.Lock()
 
-    def start(self, task: Task) -> _Child:
-        return _Child(self._context, pickle.dumps((self._function, task), pickle.HIGHEST_PROTOCOL))
+    def take(self) -> _Worker:
+        with self._lock:
+            while self._idle:
+                worker = self._idle.pop()
+                if worker.process.is_alive():
+                    return worker
+            return _Worker(self._context)
 
-    def first_ended(self, handles: Sequence[_Child]) -> _Child:
-        signs = [sign for child in handles for sign in (child.pipe, child.process.sentinel)]
+    def give_back(self, worker: _Worker) -> None:
+        if self._reused:
+            self._idle.append(worker)
+        else:
+            self.end([worker])
+
+    def end(self, workers: Sequence[_Worker]) -> None:
+        """Let them go, and wait until they are gone."""
+        for worker in workers:
+            worker.pipe.close()
+        with self._lock:
+            for worker in workers:
+                worker.process.join()
+
+    def kill(self, workers: Sequence[_Worker]) -> None:
+        """End them in the middle of a task; their pipes may be in use by another thread."""
+        for worker in workers:
+            worker.process.terminate()
+        with self._lock:
+            for worker in workers:
+                worker.process.join()
+
+    def close(self) -> None:
+        self.end(self._idle)
+        self._idle = []
+
+
+class _ProcessLauncher(Launcher[Task, Result, _Worker]):
+    """A local process for every attempt, new or not."""
+
+    def __init__(self, function: Callable[[Task], Result], processes: _Processes) -> None:
+        self._function = function
+        self._processes = processes
+
+    def start(self, task: Task) -> _Worker:
+        content = pickle.dumps((self._function, task), pickle.HIGHEST_PROTOCOL)
+        worker = self._processes.take()
+        worker.ask(content)
+        return worker
+
+    def first_ended(self, handles: Sequence[_Worker]) -> _Worker:
+        signs = [sign for worker in handles for sign in (worker.pipe, worker.process.sentinel)]
         ready = multiprocessing.connection.wait(signs)
-        return next(child for child in handles if child.pipe in ready or child.process.sentinel in ready)
+        return next(worker for worker in handles if worker.pipe in ready or worker.process.sentinel in ready)
 
-    def outcome(self, handle: _Child) -> Result | Lost:
+    def outcome(self, handle: _Worker) -> Result | Lost:
         answer = handle.answer()
         if answer is None:
+            self._processes.end([handle])
             return Lost(reason=_how_it_ended(handle.process.exitcode))
+        self._processes.give_back(handle)
         done, content = pickle.loads(answer)  # noqa: S301 (from our own process)
         if not done:
             raise content
         result: Result = content
         return result
 
-    def stop(self, handle: _Child) -> None:
-        handle.stop()
+    def stop(self, handles: Sequence[_Worker]) -> None:
+        self._processes.kill(handles)
 
 
 def _how_it_ended(code: int | None) -> str:
@@ -345,14 +510,21 @@ def _how_it_ended(code: int | None) -> str:
 
 
 def _serve(pipe: Connection) -> None:
-    """Main function of a ``_Child``."""
+    """Main function of a ``_Worker``: until nobody holds the other end of the pipe."""
     _prepare_worker()
+    while True:
+        try:
+            pipe.send_bytes(_answer(pipe.recv_bytes()))
+        except EOFError:
+            return
+
+
+def _answer(content: bytes) -> bytes:
     try:
-        function, task = pickle.loads(pipe.recv_bytes())  # noqa: S301 (from our own parent)
-        answer = pickle.dumps((True, function(task)), pickle.HIGHEST_PROTOCOL)
+        function, task = pickle.loads(content)  # noqa: S301 (from our own parent)
+        return pickle.dumps((True, function(task)), pickle.HIGHEST_PROTOCOL)
     except BaseException as error:
-        answer = pickle.dumps((False, _portable(error)))
-    pipe.send_bytes(answer)
+        return pickle.dumps((False, _portable(error)))
 
 
 def _portable(error: BaseException) -> BaseException:
@@ -363,10 +535,6 @@ def _portable(error: BaseException) -> BaseException:
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
-
-
-def _nothing() -> None:
-    return None
 
 
 def _prepare_worker() -> None:

@@ -42,6 +42,11 @@ class BuildFolder:
         """The dataset-to-be; same layout as the finished folder."""
         return self.staging / "files"
 
+    @property
+    def spool(self) -> Path:
+        """Where decoded images stand until the build is complete."""
+        return self.staging / "spool"
+
     def read_note(self, name: str) -> Any:
         """A note of an interrupted build, or ``None``; torn notes count as absent."""
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
@@ -115,7 +120,7 @@ def open_folder(root: Path, identity: dict[str, Any], *, overwrite: bool) -> Ite
             yield folder
         except BaseException as error:
             started_here = previous != identity
-            begun = folder.files.exists() or any(folder.staging.glob("craft-*"))
+            begun = folder.files.exists() or any(folder.staging.glob("craft-*")) or any(folder.spool.glob("*.json"))
             if not begun or (started_here and isinstance(error, InputError)):
                 shutil.rmtree(folder.staging)  # nothing here is worth continuing: leave no trace
                 if root_is_new:

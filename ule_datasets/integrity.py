@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ule_datasets.errors import InputError
-from ule_datasets.executor import LocalExecutor
+from ule_datasets.executor import Executor
+from ule_datasets.files import replacing
 from ule_datasets.manifest import FileRecord, Manifest
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.perturbation import Perturbation, check_budget
 from ule_datasets.progress import Reporter
-from ule_datasets.recipe import PublishedRecipe
+from ule_datasets.recipe import Budget, PublishedRecipe
 from ule_datasets.shards import file_record
 from ule_datasets.shards.parquet import schema
 from ule_datasets.shards.reading import decode_images, read_parquet_shard, read_tar_shard
 from ule_datasets.sources import Source
-from ule_datasets.split import canonical_order, order_free_digest, positions_of, sample_digest
+from ule_datasets.split import Split, canonical_order, order_free_digest, positions_of, sample_digest
+from ule_datasets.spool import Images, SpooledImages, view
 
+COMPARED_BYTES = 32 * 2**20
+"""Of raw pixels that a worker compares at a time."""
 SHOWN = 3
 """How many offenders a message names."""
 
@@ -40,11 +44,13 @@ class BuiltSplit:
     """A split of the dataset under test, decoded."""
 
     name: str
-    images: np.ndarray
+    images: Images
     """uint8 [N, H, W, 3]."""
     labels: np.ndarray
     keys: tuple[str, ...]
     poisoned: np.ndarray
+    digests: tuple[bytes, ...]
+    """Of pixels and label of each sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +71,49 @@ class ShardPair:
     parquet: Path | None
     tar: Path | None
     class_names: tuple[str, ...]
+    spool: Path | None
+    """Where the decoded pixels go; ``None``: they stay in memory."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ShardState:
     """What reading a shard showed."""
 
-    images: np.ndarray
-    labels: list[int]
-    keys: list[str]
-    poisoned: list[bool]
     problems: list[str]
+    images: np.ndarray | None = None
+    """uint8 [N, H, W, 3]; ``None``: they are in the spool file."""
+    image_shape: tuple[int, ...] = ()
+    labels: tuple[int, ...] = ()
+    keys: tuple[str, ...] = ()
+    poisoned: tuple[bool, ...] = ()
+    digests: tuple[bytes, ...] = ()
 
 
-def check_files(root: Path, manifest: Manifest, executor: LocalExecutor) -> list[Check]:
+@dataclass(frozen=True, eq=False, slots=True)
+class Compared:
+    """Some samples of a split beside their clean originals, for one worker."""
+
+    split: str
+    images: Images
+    clean: Images
+    labels: np.ndarray
+    keys: tuple[str, ...]
+    poisoned: np.ndarray
+    perturbation: Perturbation
+    """The part that concerns these samples."""
+    budget: Budget
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Differences:
+    """Keys of the samples that are not as they should be."""
+
+    images: list[str]
+    flags: list[str]
+    exceeding: list[str]
+
+
+def check_files(root: Path, manifest: Manifest, executor: Executor) -> list[Check]:
     """Every listed file is there with its size and sha256, and no shard is there that is not listed."""
     tasks = [(root, record) for record in manifest.files]
     wrong = [problem for problem in executor.map(_file_problem, tasks) if problem]
@@ -113,33 +148,57 @@ def open_dataset(root: Path, manifest: Manifest) -> tuple[Folder | None, list[Ch
 
 
 def check_content(
-    folder: Folder, executor: LocalExecutor, reporter: Reporter
+    folder: Folder, executor: Executor, reporter: Reporter, spool: Path | None = None
 ) -> tuple[dict[str, BuiltSplit], list[Check]]:
-    """Schema, counts, keys, order, agreement of the formats, and the digest of pixels and labels."""
-    pairs = list(_pairs(folder.root, folder.manifest))
-    states = reporter.track(executor.map(_read_pair, pairs), total=len(pairs), label="reading shards", unit="shard")
-    by_split: dict[str, list[ShardState]] = {name: [] for name in folder.manifest.splits}
-    for pair, state in zip(pairs, states, strict=True):
-        by_split[pair.split].append(state)
+    """Schema, counts, keys, order, agreement of the formats, and the digest of pixels and labels.
+
+    With ``spool``, a folder that all workers see, the decoded pixels stand there instead of in memory.
+    """
+    pairs = list(_pairs(folder.root, folder.manifest, spool))
+    states = executor.map(_read_pair, pairs)
+    by_split: dict[str, list[tuple[ShardPair, ShardState]]] = {name: [] for name in folder.manifest.splits}
+    for pair, state in zip(
+        pairs,
+        reporter.track(states, total=len(pairs), label="reading shards", unit="shard", images=lambda s: len(s.keys)),
+        strict=True,
+    ):
+        by_split[pair.split].append((pair, state))
     splits, checks = {}, []
     for name, parts in by_split.items():
-        problems = [problem for part in parts for problem in part.problems]
+        problems = [problem for _, state in parts for problem in state.problems]
+        shapes = {state.image_shape for _, state in parts}
+        if not problems and len(shapes) > 1:
+            problems = [f"shards have images of different sizes: {sorted(shapes)}"]
         if problems or not parts:
             checks.append(_check(f"{name}: shards", problems or ["no shards"], ""))
             continue
-        split = BuiltSplit(
-            name,
-            np.concatenate([part.images for part in parts]),
-            np.array([label for part in parts for label in part.labels], dtype=np.int64),
-            tuple(key for part in parts for key in part.keys),
-            np.array([flag for part in parts for flag in part.poisoned], dtype=bool),
-        )
-        splits[name] = split
-        checks += _content_checks(split, folder.manifest)
+        splits[name] = _joined(name, parts)
+        checks += _content_checks(splits[name], folder.manifest)
     return splits, checks
 
 
-def check_against_source(folder: Folder, splits: dict[str, BuiltSplit], source: Source) -> list[Check]:
+def _joined(name: str, parts: Sequence[tuple[ShardPair, ShardState]]) -> BuiltSplit:
+    states = [state for _, state in parts]
+    images: Images
+    if parts[0][0].spool is None:
+        images = np.concatenate([state.images for state in states if state.images is not None])
+    else:
+        height, width, channels = states[0].image_shape
+        files = [(pair.spool, len(state.keys)) for pair, state in parts if pair.spool is not None]
+        images = SpooledImages.in_files(files, (height, width, channels))
+    return BuiltSplit(
+        name,
+        images,
+        np.array([label for state in states for label in state.labels], dtype=np.int64),
+        tuple(key for state in states for key in state.keys),
+        np.array([flag for state in states for flag in state.poisoned], dtype=bool),
+        tuple(digest for state in states for digest in state.digests),
+    )
+
+
+def check_against_source(
+    folder: Folder, splits: dict[str, BuiltSplit], source: Source, executor: Executor
+) -> list[Check]:
     """Labels untouched, only what the perturbation says changed, budget kept, test split clean."""
     checks = []
     for name, split in splits.items():
@@ -156,39 +215,60 @@ def check_against_source(folder: Folder, splits: dict[str, BuiltSplit], source: 
             problems = _about(unknown, "is not in the source") + _about(missing, "of the source is missing")
             checks.append(_check(f"{name}: samples of the source", problems, ""))
             continue
-        images, labels = clean.images[rows], clean.labels[rows]
-        relabelled = np.flatnonzero(labels != split.labels)
+        relabelled = np.flatnonzero(clean.labels[rows] != split.labels)
         checks.append(
             _check(
                 f"{name}: labels", _named(split, relabelled, "has another label than in the source"), "as in the source"
             )
         )
-        if name == "train":
-            checks += _perturbation_checks(folder, split, images, labels)
-        else:
-            differ = np.flatnonzero((images != split.images).any(axis=(1, 2, 3)))
-            checks.append(_check(f"{name}: images", _named(split, differ, "differs from the source"), "untouched"))
+        found = list(executor.map(_compare, _comparisons(folder, split, clean, rows)))
+        differ = [key for part in found for key in part.images]
+        if name != "train":
+            checks.append(_check(f"{name}: images", _about(differ, "differs from the source"), "untouched"))
+            continue
+        flags, exceeding = ([key for part in found for key in getattr(part, what)] for what in ("flags", "exceeding"))
+        bounds = ", then ".join(map(str, folder.recipe.budget))
+        checks += [
+            _check(
+                "train: images",
+                _about(differ, "is not its clean original plus the perturbation"),
+                "each is its clean original plus exactly the perturbation",
+            ),
+            _check("train: poisoned flags", _about(flags, "is wrongly flagged"), "as the perturbation says"),
+            _check("train: budget", _about(exceeding, f"exceeds {bounds}"), f"kept by every image: {bounds}"),
+        ]
     return checks
 
 
-def _perturbation_checks(folder: Folder, split: BuiltSplit, clean: np.ndarray, labels: np.ndarray) -> list[Check]:
-    perturbation = folder.perturbation
-    expected = perturbation.apply(clean, labels, split.keys)
-    differ = np.flatnonzero((expected != split.images).any(axis=(1, 2, 3)))
-    flags = np.flatnonzero(perturbation.is_poisoned(split.keys) != split.poisoned)
-    exceeding = np.array(
-        check_budget(clean, split.images, perturbation, labels, split.keys, folder.recipe.budget), dtype=np.int64
+def _comparisons(folder: Folder, split: BuiltSplit, clean: Split, rows: np.ndarray) -> Iterator[Compared]:
+    """The split in pieces beside the rows of the source that they come from."""
+    at_once = max(1, COMPARED_BYTES * len(split.keys) // max(1, split.images.nbytes))
+    for start in range(0, len(split.keys), at_once):
+        part = slice(start, start + at_once)
+        keys = split.keys[part]
+        yield Compared(
+            split=split.name, images=view(split.images, part), clean=view(clean.images, rows[part]),
+            labels=clean.labels[rows[part]], keys=keys, poisoned=split.poisoned[part],
+            perturbation=folder.perturbation.restricted_to(keys), budget=folder.recipe.budget,
+        )  # fmt: skip
+
+
+def _compare(task: Compared) -> Differences:
+    """What the perturbation, and nothing else, should have made of the clean images, against what there is."""
+    images, clean = np.asarray(task.images), np.asarray(task.clean)
+    if task.split != "train":
+        return Differences(_keys(task, (clean != images).any(axis=(1, 2, 3))), [], [])
+    expected = task.perturbation.apply(clean, task.labels, task.keys)
+    exceeding = check_budget(clean, images, task.perturbation, task.labels, task.keys, task.budget)
+    return Differences(
+        images=_keys(task, (expected != images).any(axis=(1, 2, 3))),
+        flags=_keys(task, task.perturbation.is_poisoned(task.keys) != task.poisoned),
+        exceeding=[task.keys[index] for index in exceeding],
     )
-    bounds = ", then ".join(map(str, folder.recipe.budget))
-    return [
-        _check(
-            "train: images",
-            _named(split, differ, "is not its clean original plus the perturbation"),
-            "each is its clean original plus exactly the perturbation",
-        ),
-        _check("train: poisoned flags", _named(split, flags, "is wrongly flagged"), "as the perturbation says"),
-        _check("train: budget", _named(split, exceeding, f"exceeds {bounds}"), f"kept by every image: {bounds}"),
-    ]
+
+
+def _keys(task: Compared, wrong: np.ndarray) -> list[str]:
+    return [task.keys[index] for index in np.flatnonzero(wrong).tolist()]
 
 
 def _content_checks(split: BuiltSplit, manifest: Manifest) -> list[Check]:
@@ -197,7 +277,7 @@ def _content_checks(split: BuiltSplit, manifest: Manifest) -> list[Check]:
     wrong_count = [] if count == record.num_examples else [f"{count} images, the manifest says {record.num_examples}"]
     repeated = [] if len(set(split.keys)) == count else [f"{count - len(set(split.keys))} keys appear twice"]
     ordered = bool((canonical_order(split.keys) == np.arange(count)).all())
-    digest = order_free_digest(map(sample_digest, split.images, split.labels.tolist()))
+    digest = order_free_digest(split.digests)
     wrong = [] if digest == record.digest else [f"digest {digest}, the manifest says {record.digest}"]
     return [
         _check(f"{split.name}: samples", wrong_count + repeated, f"{count:,}, each key once"),
@@ -206,7 +286,7 @@ def _content_checks(split: BuiltSplit, manifest: Manifest) -> list[Check]:
     ]
 
 
-def _pairs(root: Path, manifest: Manifest) -> Iterator[ShardPair]:
+def _pairs(root: Path, manifest: Manifest, spool: Path | None) -> Iterator[ShardPair]:
     """The shards of every split; both formats hold the same samples in the same shards."""
     for name in manifest.splits:
         by_format = [
@@ -215,7 +295,8 @@ def _pairs(root: Path, manifest: Manifest) -> Iterator[ShardPair]:
         ]
         for index in range(max(map(len, by_format))):
             parquet, tar = (root / paths[index] if index < len(paths) else None for paths in by_format)
-            yield ShardPair(name, parquet, tar, manifest.class_names)
+            decoded = None if spool is None else spool / f"{name}-{index:06d}.rgb"
+            yield ShardPair(name, parquet, tar, manifest.class_names, decoded)
 
 
 def _read_pair(pair: ShardPair) -> ShardState:
@@ -230,7 +311,7 @@ def _read_pair(pair: ShardPair) -> ShardState:
         first = contents[0]
         images = decode_images(first.encoded, str(pair.parquet or pair.tar))
     except InputError as error:
-        return ShardState(np.empty(0), [], [], [], [str(error)])
+        return ShardState([str(error)])
     problems = []
     for other in contents[1:]:
         for what in ("keys", "labels", "poisoned", "encoded"):
@@ -238,7 +319,19 @@ def _read_pair(pair: ShardPair) -> ShardState:
                 problems.append(f"{pair.parquet} and {pair.tar} differ in their {what}")
     if first.labels and not 0 <= min(first.labels) <= max(first.labels) < len(pair.class_names):
         problems.append(f"{pair.parquet or pair.tar} has labels outside 0 .. {len(pair.class_names) - 1}")
-    return ShardState(images, first.labels, first.keys, first.poisoned, problems)
+        return ShardState(problems)
+    if pair.spool is not None:
+        with replacing(pair.spool) as partial:
+            images.tofile(partial)
+    return ShardState(
+        problems=problems,
+        images=images if pair.spool is None else None,
+        image_shape=images.shape[1:],
+        labels=tuple(first.labels),
+        keys=tuple(first.keys),
+        poisoned=tuple(first.poisoned),
+        digests=tuple(map(sample_digest, images, first.labels)),
+    )
 
 
 def _check_schema(path: Path, class_names: tuple[str, ...]) -> None:

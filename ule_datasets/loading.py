@@ -138,5 +138,5 @@ def _lower_rate(content: ShardContent, folder: Path, rate: float, location: str 
     order = Seed(perturbation.about["seed"]).order(content.keys, "poison rate")
     for index in order[wanted:].tolist():
         if content.poisoned[index]:
-            content.encoded[index] = encode_png(clean.images[rows[index]])
+            content.encoded[index] = encode_png(np.asarray(clean.images[rows[index]]))
             content.poisoned[index] = False

@@ -16,6 +16,8 @@ from ule_datasets.images import encoder_versions
 from ule_datasets.version import __version__
 
 FILE_NAME = "manifest.json"
+LEFT_OUT = "left-out.txt"
+"""In a dataset folder: split and problem of every image of the source that could not be used."""
 SCHEMA = "ule-datasets manifest 1"
 UNSIGNED = "0" * 64
 """Stands in the manifest's own digest while that digest is computed."""
@@ -56,6 +58,8 @@ class Manifest:
     recipe_digest: str
     source_name: str
     source_digests: dict[str, str]
+    source_about: dict[str, Any]
+    """Counts of exact copies, converted and left-out images; what there is none of is not in it."""
     perturbation_digest: str
     craft: tuple[dict[str, Any], ...]
     """Per method what its layers depend on: identifier, craft digest, whether it repeats anywhere, environments."""
@@ -85,7 +89,7 @@ class Manifest:
             "version": self.version,
             "reduced": self.reduced,
             "recipe_digest": self.recipe_digest,
-            "source": {"name": self.source_name, "digests": self.source_digests},
+            "source": {"name": self.source_name, "digests": self.source_digests, **self.source_about},
             "perturbation_digest": self.perturbation_digest,
             "craft": list(self.craft),
             "class_names": list(self.class_names),
@@ -125,6 +129,7 @@ class Manifest:
                 recipe_digest=content["recipe_digest"],
                 source_name=content["source"]["name"],
                 source_digests=content["source"]["digests"],
+                source_about={n: v for n, v in content["source"].items() if n not in ("name", "digests")},
                 perturbation_digest=content["perturbation_digest"],
                 craft=tuple(content["craft"]),
                 class_names=tuple(content["class_names"]),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ule_datasets.cache import CraftCache
 from ule_datasets.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint
 from ule_datasets.errors import InputError
+from ule_datasets.executor import Executor, LocalExecutor
 from ule_datasets.manifest import build_environment
 from ule_datasets.perturbation import Layer, Perturbation
 from ule_datasets.progress import Reporter
@@ -25,6 +26,7 @@ class Workshop:
     """Where and how to craft; nothing here is part of the method."""
 
     reporter: Reporter
+    executor: Executor = field(default_factory=LocalExecutor)
     workers: int = 1
     device: str = "auto"
     weights: Path | None = None
@@ -95,6 +97,7 @@ def _made(recipe: Recipe, index: int, source: Source, workshop: Workshop) -> Par
     context = Context(
         num_classes=len(source.class_names),
         seed=Seed(recipe.seed),
+        executor=workshop.executor,
         workers=workshop.workers,
         device=workshop.device,
         weights=workshop.weights,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -39,21 +39,63 @@ class Reporter:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
-    def track(self, items: Iterable[Item], *, total: int, label: str, unit: str) -> Iterator[Item]:
-        """Pass items through, showing how many of ``total`` are done and the time left."""
+    def track(
+        self,
+        items: Iterable[Item],
+        *,
+        total: int,
+        label: str,
+        unit: str,
+        images: Callable[[Item], int] | None = None,
+    ) -> Iterator[Item]:
+        """Pass items through, showing how many of ``total`` are done and the time left.
+
+        With ``images``, which says how many of them an item stands for, also how many are done in a second.
+        """
         if self.silent:
             yield from items
         elif sys.stderr.isatty():
-            yield from tqdm(items, total=total, desc=label, unit=unit, leave=False, delay=1.0)
+            yield from self._bar(items, total, label, unit, images)
         else:
-            yield from self._lines(items, total, label, unit)
+            yield from self._lines(items, total, label, unit, images)
 
-    def _lines(self, items: Iterable[Item], total: int, label: str, unit: str) -> Iterator[Item]:
-        started = said = time.monotonic()
+    def _bar(
+        self, items: Iterable[Item], total: int, label: str, unit: str, images: Callable[[Item], int] | None
+    ) -> Iterator[Item]:
+        rate = _Rate()
+        with tqdm(total=total, desc=label, unit=unit, leave=False, delay=1.0) as bar:
+            for item in items:
+                if images is not None:
+                    rate.count += images(item)
+                    bar.set_postfix_str(f"{rate.per_second:,.0f} images/s", refresh=False)
+                bar.update()
+                yield item
+
+    def _lines(
+        self, items: Iterable[Item], total: int, label: str, unit: str, images: Callable[[Item], int] | None
+    ) -> Iterator[Item]:
+        rate, said = _Rate(), time.monotonic()
         for done, item in enumerate(items, start=1):
             yield item
-            now = time.monotonic()
-            if now - said >= SECONDS_BETWEEN_LINES:
-                left = (now - started) / done * (total - done)
-                self.say(f"{label}: {done} of {total} {unit}s, about {left:.0f} s left")
-                said = now
+            rate.count += 0 if images is None else images(item)
+            if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+                speed = "" if images is None else f", {rate.per_second:,.0f} images/s"
+                left = rate.seconds / done * (total - done)
+                self.say(f"{label}: {done} of {total} {unit}s{speed}, about {left:.0f} s left")
+                said = time.monotonic()
+
+
+class _Rate:
+    """Counts images against the clock."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self.count = 0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    @property
+    def per_second(self) -> float:
+        return self.count / max(self.seconds, 1e-9)

@@ -22,7 +22,7 @@ from ule_datasets.executor import available_cpus
 from ule_datasets.figures import draw_figures_without_images
 from ule_datasets.hub import first_line, http_error, patiently, readable_errors, status_of
 from ule_datasets.manifest import FILE_NAME as MANIFEST
-from ule_datasets.manifest import FileRecord, Manifest
+from ule_datasets.manifest import LEFT_OUT, FileRecord, Manifest
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION
 from ule_datasets.perturbation import Perturbation
 from ule_datasets.progress import Reporter
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 NAMING = (CARD, "croissant.json")
 """Files that name the repository which they stand in."""
-WITHOUT_IMAGES = (PERTURBATION, "recipe.json", "craft.json")
+WITHOUT_IMAGES = (PERTURBATION, "recipe.json", "craft.json", LEFT_OUT)
 """What is published as it is when images are not; card and figures are made anew without them."""
 KEPT = (".gitattributes",)
 """Files of a repository that are the Hub's own."""
@@ -324,7 +324,7 @@ def _without_images(recipe: Recipe, folder: Path, manifest: Manifest) -> list[Pl
     figures = draw_figures_without_images(perturbation, manifest.class_names)
     card = write_card(recipe, manifest, perturbation, figures, with_images=False)
     return [
-        *(PlannedFile.of(name, folder / name) for name in WITHOUT_IMAGES),
+        *(PlannedFile.of(name, folder / name) for name in WITHOUT_IMAGES if (folder / name).exists()),
         *(PlannedFile.of(f"figures/{figure.name}", figure.png) for figure in figures),
         PlannedFile.of(CARD, card.encode()),
     ]

@@ -12,9 +12,7 @@ import secrets
 import socket
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -22,24 +20,32 @@ from typing import Any
 
 from ule_datasets.errors import InputError
 from ule_datasets.executor import (
+    AHEAD,
     Launcher,
     Lost,
     Result,
     Task,
     available_cpus,
+    check_ahead,
     check_attempts,
     close_all,
+    run_in_order,
     run_unordered,
 )
 
 SHARED_FROM = 2**20
 """NumPy arrays and tensors of at least so many bytes go to the object store once, not to every task."""
+SECONDS_TO_END = 1.0
+"""How long attempts whose outcomes nobody will use may go on, before Ray is asked to kill them."""
 LONGEST_ROOT = 20
 """Characters that a folder for temporary files may have: Ray adds 80 to it for its sockets, which may have 103."""
 
 
 class RayExecutor:
-    """Runs tasks on a Ray cluster, at most ``workers`` at a time, each in a process of its own.
+    """Runs tasks on a Ray cluster, at most ``workers`` at a time.
+
+    Those of ``unordered``, and all that use GPUs, have a process of their own; those of ``map`` that do not are
+    given to the same processes again and again, in which nothing of ``unordered`` ever runs.
 
     Entering it connects to ``address``; without one, to the cluster that this process is connected to already,
     that ``RAY_ADDRESS`` names, or that ``ray start`` started on this machine. Where there is none, or the address
@@ -124,15 +130,23 @@ class RayExecutor:
         assert self._workers is not None, "enter the executor first"
         return self._workers
 
-    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Apply ``function`` to every task; lazily, in order, at most two tasks per worker held at a time.
+    def start(self) -> None:
+        """Nothing: the cluster runs already."""
 
-        Nothing is shared between the tasks, and nothing tried again.
-
-        Raises:
-            BrokenExecutor: a worker died.
-        """
-        results = self._map(function, tasks)
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterable[Task],
+        *,
+        ahead: int = AHEAD,
+        attempts: int = 3,
+        on_lost: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[Result]:
+        """As ``Executor.map`` says; every task is sent whole, nothing is shared between them."""
+        check_attempts(attempts)
+        check_ahead(ahead)
+        launcher = _RayLauncher[Task, Result](self._remote(reused=self._gpus == 0), function, None)
+        results = run_in_order(launcher, tasks, workers=self.workers, ahead=ahead, attempts=attempts, on_lost=on_lost)
         self._unfinished.append(results)
         return results
 
@@ -146,40 +160,24 @@ class RayExecutor:
     ) -> Iterator[tuple[int, Result | Lost]]:
         """As ``Executor.unordered`` says; lost tasks are submitted again from here, not by Ray, to count them alike."""
         check_attempts(attempts)
-        launcher = _RayLauncher[Task, Result](self._remote(), function, _Store())
+        launcher = _RayLauncher[Task, Result](self._remote(reused=False), function, _Store())
         results = run_unordered(launcher, tasks, workers=self.workers, attempts=attempts, on_lost=on_lost)
         self._unfinished.append(results)
         return results
 
-    def _map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Generator[Result, None, None]:
-        launcher = _RayLauncher[Task, Result](self._remote(), function, None)
-        pending = deque[Any]()
-
-        def next_result() -> Result:
-            launcher.first_ended([pending[0]])
-            outcome = launcher.outcome(pending.popleft())
-            if isinstance(outcome, Lost):
-                raise BrokenExecutor(outcome.reason)
-            return outcome
-
-        try:
-            for task in tasks:
-                pending.append(launcher.start(task))
-                if len(pending) >= 2 * self.workers:
-                    yield next_result()
-            while pending:
-                yield next_result()
-        finally:
-            for handle in pending:
-                launcher.stop(handle)
-
-    def _remote(self) -> Any:
+    def _remote(self, *, reused: bool) -> Any:
         ray = _import_ray()
         if not ray.is_initialized():
             # Ray would start a cluster of its own by itself.
             raise InputError("a RayExecutor is to be used in a 'with' statement")
-        # max_calls: a fresh process for every task, which also gives its GPU memory back.
-        options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_retries": 0, "max_calls": 1}
+        options: dict[str, Any] = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_retries": 0}
+        if reused:
+            # Ray shares no process between environments. A library that is loaded has read this variable for good,
+            # and a fresh process must not be one that has served here.
+            options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "")}}
+        else:
+            # A fresh process for every task, which also gives its GPU memory back, and sees its own GPUs only.
+            options["max_calls"] = 1
         return ray.remote(**options)(_work)
 
     def _connect(self, ray: ModuleType, stack: ExitStack) -> None:
@@ -234,6 +232,7 @@ class _RayLauncher(Launcher[Task, Result, Any]):
         self._remote = remote
         self._function = function
         self._store = store
+        self._omp_num_threads = os.environ.get("OMP_NUM_THREADS")
         errors = self._ray.exceptions
         self._worker_died = (
             errors.WorkerCrashedError,
@@ -245,7 +244,7 @@ class _RayLauncher(Launcher[Task, Result, Any]):
 
     def start(self, task: Task) -> Any:
         content, references = _packed((self._function, task), self._store)
-        return self._remote.remote(content, references, os.environ.get("OMP_NUM_THREADS"))
+        return self._remote.remote(content, references, self._omp_num_threads)
 
     def first_ended(self, handles: Sequence[Any]) -> Any:
         ended, _ = self._ray.wait(list(handles), num_returns=1)
@@ -262,12 +261,13 @@ class _RayLauncher(Launcher[Task, Result, Any]):
             return _lost(error)
         return result
 
-    def stop(self, handle: Any) -> None:
+    def stop(self, handles: Sequence[Any]) -> None:
         # Cancelling a task that has just ended may abort this process, with "Tried to complete task that was not
-        # pending" (seen in Ray 2.60).
-        _, running = self._ray.wait([handle], timeout=0)
-        if running:
-            self._ray.cancel(handle, force=True)
+        # pending" (seen in Ray 2.60): short ones are left to end by themselves.
+        if handles:
+            _, running = self._ray.wait(list(handles), num_returns=len(handles), timeout=SECONDS_TO_END)
+            for handle in running:
+                self._ray.cancel(handle, force=True)
 
 
 def _lost(error: Exception) -> Lost:

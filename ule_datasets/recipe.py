@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ule_datasets.checkpoint import Checkpoint, MemoryCheckpoint
 from ule_datasets.errors import InputError
+from ule_datasets.executor import Executor, LocalExecutor
 from ule_datasets.progress import Reporter
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,94}[a-z0-9])?")
 """Lower-case words joined by hyphens: what the Hub accepts as a repository name."""
+
+
+ABSENT_IF_NONE = {"absent_if_none": True}
+"""Metadata of a dataclass field that canonical JSON leaves out while it is ``None``.
+
+For fields that came later: recipes that do not use them keep their digest.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +74,12 @@ class Preprocess:
     """Length of the shorter side in pixels, by Pillow's antialiased bilinear filter; ``None``: crop only."""
     crop: int
     """Side of the square that is cut from the centre, in pixels."""
+    convert: str | None = field(default=None, metadata=ABSENT_IF_NONE)
+    """``RGB``: grey, palette and CMYK images become RGB as Pillow converts them; ``None``: they are refused."""
 
     def __post_init__(self) -> None:
+        if self.convert not in (None, "RGB"):
+            raise InputError(f"Preprocess: convert is {self.convert!r}, must be 'RGB' or None")
         if self.crop < 1:
             raise InputError(f"Preprocess: crop is {self.crop}, must be at least 1")
         if self.resize is not None and self.resize < self.crop:
@@ -75,16 +87,12 @@ class Preprocess:
 
     def __str__(self) -> str:
         square = f"the centre {self.crop} x {self.crop}"
-        if self.resize is None:
-            return square
-        return f"shorter side to {self.resize} pixels (Pillow's antialiased bilinear filter), then {square}"
-
-
-ABSENT_IF_NONE = {"absent_if_none": True}
-"""Metadata of a dataclass field that canonical JSON leaves out while it is ``None``.
-
-For fields that came later: recipes that do not use them keep their digest.
-"""
+        resized = (
+            ""
+            if self.resize is None
+            else (f"shorter side to {self.resize} pixels (Pillow's antialiased bilinear filter), then ")
+        )
+        return f"{'to ' + self.convert + ', ' if self.convert else ''}{resized}{square}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +120,10 @@ class SourceSpec:
     """The source's own dataset repository, which the card links to."""
     preprocess: Preprocess | None = field(default=None, metadata=ABSENT_IF_NONE)
     """Applied to every image before anything else, digests included; ``None``: all must be of one size."""
+    keyed_by: str | None = field(default=None, metadata=ABSENT_IF_NONE)
+    """``name``: the official names of the images are their keys; ``None``: digests of pixels and label are."""
+    subset: bool | None = field(default=None, metadata=ABSENT_IF_NONE)
+    """Whether images of classes that are not in ``class_names`` are left out; ``None``: they are refused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,8 +132,10 @@ class Context:
 
     num_classes: int
     seed: Seed
+    executor: Executor = field(default_factory=LocalExecutor)
+    """Where independent pieces of work run."""
     workers: int = 1
-    """Threads or processes; never changes the result."""
+    """Processes for what needs this machine's device; never changes the result."""
     device: str = "cpu"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``; matters to methods that repeat on one device only."""
     weights: Path | None = None
@@ -223,6 +237,26 @@ class Recipe:
             title=f"{self.title} (trial)",
             limit_per_class=limit_per_class,
             reduced=f"trial on the first {limit_per_class} training images of each class",
+            derived_from=self.derived_from or self.name,
+        )
+
+    def with_preprocess(self, step: Preprocess) -> Recipe:
+        """The same recipe on images of any sizes; shows in the name.
+
+        Raises:
+            InputError: its source is a published one, which says how its images are brought to one size.
+        """
+        if self.source.url:
+            raise InputError(
+                f"{self.name} says itself what its images are cut to: {self.source.preprocess or 'nothing'}; "
+                "--crop is for recipes on one's own images, such as ops and uc"
+            )
+        size = f"{step.crop}px" if step.resize is None else f"{step.resize}-{step.crop}px"
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}-{size}",
+            title=f"{self.title} ({step.crop} x {step.crop} pixels)",
+            source=dataclasses.replace(self.source, preprocess=step),
             derived_from=self.derived_from or self.name,
         )
 

@@ -1,7 +1,8 @@
-"""Clean images in memory: one split, in canonical order, with stable keys and an order-free digest."""
+"""Clean images: one split, in canonical order, with stable keys and an order-free digest."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,11 @@ from fractions import Fraction
 import numpy as np
 
 from ule_datasets.seeds import Seed
+from ule_datasets.spool import Images, view
 
 KEY_DIGITS = 16
+DIGEST_BLOCK = 256
+"""Images that are read at a time only to take their digests."""
 
 
 def sample_digest(image: np.ndarray, label: int) -> bytes:
@@ -65,8 +69,8 @@ class Split:
     """The samples of one split in canonical order."""
 
     name: str
-    images: np.ndarray
-    """uint8, [N, H, W, 3]."""
+    images: Images
+    """uint8, [N, H, W, 3]; on disk where there may be more than memory holds (``np.asarray`` reads them)."""
     labels: np.ndarray
     """int64, [N]."""
     keys: tuple[str, ...]
@@ -74,13 +78,15 @@ class Split:
     """Order-free digest of pixels and labels (hex)."""
 
     @classmethod
-    def from_samples(cls, name: str, images: np.ndarray, labels: np.ndarray, digests: list[bytes]) -> Split:
-        """Key the samples by their digests and bring them into canonical order."""
-        keys = keys_from_digests(digests)
+    def from_samples(
+        cls, name: str, images: Images, labels: np.ndarray, digests: list[bytes], keys: Sequence[str] | None = None
+    ) -> Split:
+        """Bring the samples into canonical order, by the keys given or those that their digests make."""
+        keys = keys_from_digests(digests) if keys is None else keys
         order = canonical_order(keys)
         return cls(
             name=name,
-            images=images[order],
+            images=view(images, order),
             labels=labels[order],
             keys=tuple(keys[i] for i in order),
             digest=order_free_digest(digests),
@@ -96,11 +102,16 @@ class Split:
         """
         return Split(
             name=self.name,
-            images=self.images[start:stop],
+            images=view(self.images, slice(start, stop)),
             labels=self.labels[start:stop],
             keys=self.keys[start:stop],
             digest=self.digest,
         )
+
+    def pixels(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Images in memory, all or those of some rows: uint8 [M, H, W, 3]."""
+        pixels: np.ndarray = np.asarray(self.images) if rows is None else self.images[rows]
+        return pixels
 
     def batches(self, size: int) -> Iterator[Split]:
         """The split in canonical order, ``size`` samples at a time."""
@@ -127,11 +138,13 @@ class Split:
             taken[label] = taken.get(label, 0) + 1
             if taken[label] <= count:
                 chosen.append(index)
-        images, labels = self.images[chosen], self.labels[chosen]
-        return Split(
+        part = Split(
             name=self.name,
-            images=images,
-            labels=labels,
+            images=view(self.images, np.array(chosen, dtype=np.int64)),
+            labels=self.labels[chosen],
             keys=tuple(self.keys[i] for i in chosen),
-            digest=order_free_digest(map(sample_digest, images, labels.tolist())),
+            digest="",
         )
+        batches = part.batches(DIGEST_BLOCK)
+        digests = (d for batch in batches for d in map(sample_digest, batch.pixels(), batch.labels.tolist()))
+        return dataclasses.replace(part, digest=order_free_digest(digests))

@@ -13,7 +13,7 @@ import numpy as np
 from ule_datasets import claims
 from ule_datasets.cache import CraftCache, cache_folder
 from ule_datasets.errors import InputError
-from ule_datasets.executor import LocalExecutor
+from ule_datasets.executor import Executor
 from ule_datasets.folder import LOCAL_NOTE
 from ule_datasets.grid import Subject
 from ule_datasets.integrity import (
@@ -52,8 +52,10 @@ class Examined:
 class SourceReader:
     """Reads each clean source once, however many datasets come from it."""
 
-    def __init__(self, given: str | None, executor: LocalExecutor, reporter: Reporter) -> None:
+    def __init__(self, given: str | None, executor: Executor, reporter: Reporter, scratch: Path | None = None) -> None:
+        """Read nothing yet; ``scratch``: a folder for pixels, ``None``: they stay in memory."""
         self._given, self._executor, self._reporter = given, executor, reporter
+        self._scratch = scratch
         self._read: dict[tuple[str, Preprocess | None, str], Source] = {}
 
     def at_hand(self, recipe: Recipe | PublishedRecipe, folder: Path | None) -> str | None:
@@ -77,14 +79,19 @@ class SourceReader:
         key = recipe.source.name, recipe.source.preprocess, location
         if key not in self._read:
             self._read[key] = read_source(
-                recipe.source, location, executor=self._executor, reporter=self._reporter
-            )  # fmt: skip
+                recipe.source,
+                location,
+                executor=self._executor,
+                reporter=self._reporter,
+                spool=None if self._scratch is None else self._scratch / f"source-{len(self._read)}",
+                skip_unusable=True,
+            )
         return self._read[key]
 
 
 def examine(
-    root: Path, *, sources: SourceReader, training: bool, catalogue: Catalogue, executor: LocalExecutor,
-    reporter: Reporter,
+    root: Path, *, sources: SourceReader, training: bool, catalogue: Catalogue, executor: Executor,
+    reporter: Reporter, scratch: Path | None = None,
 ) -> Examined:  # fmt: skip
     """Prove a dataset folder's integrity; where it holds and something is to be trained, give its content.
 
@@ -98,13 +105,14 @@ def examine(
     checks += _said(more, reporter)
     subject = None
     if folder is not None:
-        splits, more = check_content(folder, executor, reporter)
+        spool = None if scratch is None else scratch / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+        splits, more = check_content(folder, executor, reporter, spool)
         checks += _said(more, reporter)
         trainable = training and all(check.passed for check in checks)
         source = None
         if trainable or sources.at_hand(folder.recipe, root) is not None:
             source = sources.read(folder.recipe, root)
-            checks += _said(check_against_source(folder, splits, source), reporter)
+            checks += _said(check_against_source(folder, splits, source, executor), reporter)
         else:
             reporter.say("not compared with the clean source: give it with --source")
         if trainable and source is not None and all(check.passed for check in checks):
@@ -135,13 +143,14 @@ def make(recipe: Recipe, *, sources: SourceReader, reporter: Reporter, workers: 
     train, test = source.train, source.splits.get("test")
     if test is None:
         return None
-    images = perturbation.apply(train.images, train.labels, train.keys)
+    clean = train.pixels()
     return Subject(
         name=recipe.name, title=recipe.title, version=recipe.version, reduced=recipe.reduced,
         source=recipe.source.name, limit_per_class=recipe.limit_per_class, recipe_digest=recipe.digest,
-        perturbation_digest=perturbation.digest, manifest_digest=None, poisoned_images=images,
-        clean_images=train.images, labels=train.labels, keys=train.keys, perturbation=perturbation,
-        test_images=test.images, test_labels=test.labels, num_classes=len(source.class_names),
+        perturbation_digest=perturbation.digest, manifest_digest=None,
+        poisoned_images=perturbation.apply(clean, train.labels, train.keys), clean_images=clean,
+        labels=train.labels, keys=train.keys, perturbation=perturbation,
+        test_images=test.pixels(), test_labels=test.labels, num_classes=len(source.class_names),
         flippable=recipe.source.flippable, collapse_expected=expects_collapse(recipe.name),
         redraw=_redraw(recipe, source, reporter),
     )  # fmt: skip
@@ -177,9 +186,9 @@ def _from_folder(folder: Folder, splits: dict[str, BuiltSplit], source: Source, 
         source=recipe.source.name, limit_per_class=recipe.limit_per_class, recipe_digest=manifest.recipe_digest,
         perturbation_digest=manifest.perturbation_digest,
         manifest_digest=hashlib.sha256((folder.root / FILE_NAME).read_bytes()).hexdigest(),
-        poisoned_images=train.images,
-        clean_images=source.train.images[positions_of(train.keys, source.train.keys)], labels=train.labels,
-        keys=train.keys, perturbation=folder.perturbation, test_images=test.images, test_labels=test.labels,
+        poisoned_images=np.asarray(train.images),
+        clean_images=source.train.pixels(positions_of(train.keys, source.train.keys)), labels=train.labels,
+        keys=train.keys, perturbation=folder.perturbation, test_images=np.asarray(test.images), test_labels=test.labels,
         num_classes=len(manifest.class_names), flippable=recipe.source.flippable,
         collapse_expected=expects_collapse(manifest.name), unjudged=unjudged,
         stands_for=_stands_for(manifest, catalogue) if manifest.reduced else "",
@@ -215,7 +224,7 @@ def _redraw(recipe: Recipe, source: Source, reporter: Reporter) -> Callable[[int
     def drawn(seed: int) -> np.ndarray:
         train = source.train
         other = craft(recipe.with_seed(seed), source, Workshop(reporter=reporter, device="cpu"))
-        return other.apply(train.images, train.labels, train.keys)
+        return other.apply(train.pixels(), train.labels, train.keys)
 
     return drawn
 

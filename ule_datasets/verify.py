@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import math
+import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from ule_datasets.claims import Claim, Regime, Statement, all_claims, for_datase
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.devices import pick_device
 from ule_datasets.errors import InputError
-from ule_datasets.executor import EXECUTORS, Executor, LocalExecutor, available_cpus, open_executor
+from ule_datasets.executor import EXECUTORS, Executor, available_cpus, open_executor
 from ule_datasets.folder import VERIFICATION
 from ule_datasets.grid import Cell, Grid, GridResult, Subject, check_controls, plan_lines, train_grid, with_controls
 from ule_datasets.judging import (
@@ -31,7 +33,7 @@ from ule_datasets.judging import (
     study_roles,
     what_is_wanted,
 )
-from ule_datasets.manifest import FILE_NAME
+from ule_datasets.manifest import FILE_NAME, Manifest
 from ule_datasets.models import MODELS
 from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.profiles import PROFILES, Profile
@@ -48,6 +50,8 @@ from ule_datasets.weights import WEIGHTS, WeightsFile, obtain
 
 TRAINER_MODULES = ("ule_datasets.runs",)
 """What a process that trains finds imported."""
+IN_MEMORY = 4 * 2**30
+"""Bytes of pixels up to which datasets are checked in memory."""
 REPORTS = Path(VERIFICATION)
 """Where the report on more than one dataset goes."""
 
@@ -87,6 +91,8 @@ class VerifyOptions:
     """The clean images; ``None``: where the build took them from on this machine, else the source's own place."""
     weights: Path | None = None
     """File or folder of the trained weights that models start from; ``None``: ``$ULE_WEIGHTS``, or they are fetched."""
+    scratch: Path | None = None
+    """Folder for decoded images that are too many for memory, while they are checked; ``None``: the cache folder."""
     report: Path | None = None
     """Folder of the report; ``None``: ``verification`` in the dataset folder, or here for more than one."""
     gpus_per_run: float = 1.0
@@ -212,19 +218,37 @@ def _gathered(
         folders, recipes = _at_hand(claims, said, catalogue)
     training = not options.integrity_only
     workers = options.workers or available_cpus()
-    with LocalExecutor(workers, preload=WORKER_MODULES) as readers:
-        sources = SourceReader(options.source, readers, reporter)
+    with (
+        open_executor(options.executor, workers, preload=WORKER_MODULES) as readers,
+        _scratch(options, folders) as scratch,
+    ):
+        sources = SourceReader(options.source, readers, reporter, scratch)
         examined = [
             examine(
-                folder, sources=sources, training=training, catalogue=catalogue, executor=readers, reporter=reporter
+                folder, sources=sources, training=training, catalogue=catalogue, executor=readers, reporter=reporter,
+                scratch=scratch,
             )
             for folder in folders
-        ]
+        ]  # fmt: skip
         made = [make(recipe, sources=sources, reporter=reporter, workers=workers) for recipe in recipes if training]
     subjects = [part.subject for part in examined if part.subject is not None]
     subjects += [subject for subject in made if subject is not None]
     check_controls(subjects)
     return examined, subjects
+
+
+@contextmanager
+def _scratch(options: VerifyOptions, folders: Sequence[Path]) -> Iterator[Path | None]:
+    """A folder for pixels while it lasts; ``None`` where they fit into memory."""
+    manifests = [Manifest.read(folder) for folder in folders]
+    pixels = [math.prod(m.image_shape) * sum(split.num_examples for split in m.splits.values()) for m in manifests]
+    if sum(pixels) <= IN_MEMORY:
+        yield None
+        return
+    parent = options.scratch or cache_folder()
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=parent) as folder:
+        yield Path(folder)
 
 
 def _planned(

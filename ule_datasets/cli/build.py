@@ -72,6 +72,34 @@ def build_command(
     workers: Annotated[
         int | None, typer.Option(help="Processes. Default: one per CPU. Never changes the result.")
     ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray",
+            help="Where they run: on this machine, or on a Ray cluster whose machines all see --out and --source. "
+            "Never changes the result.",
+        ),
+    ] = "local",
+    scratch: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where decoded images stand during the build. Default: within --out."),
+    ] = None,
+    crop: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", help="Cut this square from the centre of one's own images, of any sizes."),
+    ] = None,
+    resize: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", help="With --crop: bring the shorter side to this length first."),
+    ] = None,
+    skip_unusable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unusable",
+            help="Leave out images that cannot be decoded, list them in left-out.txt, and go on. "
+            "Default: name them and build nothing.",
+        ),
+    ] = False,
     perturbation: Annotated[
         list[str] | None,
         typer.Option(
@@ -129,9 +157,14 @@ def build_command(
     from ule_datasets.fetch import find_perturbation
     from ule_datasets.progress import Reporter
     from ule_datasets.publish import PublishOptions, plan_publication, publish
+    from ule_datasets.recipe import Preprocess
     from ule_datasets.shards import FORMATS
 
     chosen = find_recipe(recipe)
+    if crop is not None:
+        chosen = chosen.with_preprocess(Preprocess(resize=resize, crop=crop, convert="RGB"))
+    elif resize is not None:
+        raise typer.BadParameter("--resize goes with --crop: give the side of the square to cut from the centre")
     chosen = chosen if seed is None else chosen.with_seed(seed)
     chosen = chosen if limit is None else chosen.as_trial(limit)
     saved = [find_perturbation(where) for where in perturbation or ()]
@@ -141,6 +174,9 @@ def build_command(
         formats=tuple(f.value for f in format) if format else FORMATS,
         perturbations=tuple(given.path for given in saved),
         workers=available_cpus() if workers is None else workers,
+        executor=executor,
+        scratch=scratch,
+        skip_unusable=skip_unusable,
         device=device,
         weights=weights,
         cache=not no_cache,

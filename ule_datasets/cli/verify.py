@@ -100,6 +100,13 @@ def verify_command(
             "else the recipe's own source.",
         ),
     ] = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where images are decoded to that are too many for memory. Default: in the cache folder.",
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -163,6 +170,7 @@ def verify_command(
         integrity_only=integrity_only,
         source=source,
         weights=weights,
+        scratch=scratch,
         report=report,
     )
     try:

@@ -77,7 +77,7 @@ class Rounds:
         _check(train, context.num_classes)
         self.method, self.context = method, context
         self.device = pick_device(context.device)
-        self.images, self.labels = resident(train.images, self.device), resident(train.labels, self.device)
+        self.images, self.labels = resident(train.pixels(), self.device), resident(train.labels, self.device)
         self.members = torch.bincount(self.labels, minlength=context.num_classes)
         self._keys = train.keys
         self._order: tuple[tuple[str, int], Tensor] = (("", 0), torch.empty(0))

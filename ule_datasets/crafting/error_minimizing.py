@@ -67,7 +67,7 @@ class _Rounds(ABC):
         self.device = pick_device(context.device)
         self.grid = Grid.of(method.epsilon, method.step_size)
         self.images_at_once = images_at_once or IMAGES_AT_ONCE[self.device.type]
-        self.images, self.labels = resident(train.images, self.device), resident(train.labels, self.device)
+        self.images, self.labels = resident(train.pixels(), self.device), resident(train.labels, self.device)
         seed = context.seed.integer32(method.identifier, "initialisation")
         model = build_model(method.surrogate.model, context.num_classes, seed=seed)
         self.surrogate = Surrogate(model, method.surrogate, device=self.device)

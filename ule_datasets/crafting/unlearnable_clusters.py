@@ -299,7 +299,7 @@ class Clusters:
         features = FrozenFeatures(
             method.surrogate, self.weights.path, normalise=method.normalise, device=self.device
         ).of(
-            self.train.images,
+            self.train.pixels(),
             method.feature_batch,
             lambda parts: reporter.track(parts, total=len(parts), label="features", unit="batch"),
         )  # fmt: skip
@@ -314,7 +314,7 @@ class Clusters:
     def _train(self, left: Sequence[int]) -> None:
         work = Work(
             method=self.method, weights=self.weights.path, seed=self.context.seed, device=str(self.device),
-            images=self.train.images, clustering=self.clustering,
+            images=self.train.pixels(), clustering=self.clustering,
         )  # fmt: skip
         workers = min(self.context.workers, len(left)) if self.device.type == "cpu" else 1
         bench = Workbench(work)
@@ -326,7 +326,7 @@ class Clusters:
         del bench
         with tempfile.TemporaryDirectory(prefix="ule-") as folder:
             images = Path(folder) / "images.npy"
-            np.save(images, self.train.images)
+            np.save(images, self.train.pixels())
             shared = Work(
                 method=work.method, weights=work.weights, seed=work.seed, device=work.device, images=images,
                 clustering=work.clustering,

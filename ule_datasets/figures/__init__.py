@@ -13,6 +13,7 @@ from ule_datasets.split import Split, positions_of
 
 CLASSES_SHOWN = 10
 PER_CLASS = 3
+ROWS_PER_BLOCK = 256
 
 
 def draw_figures(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> tuple[Figure, ...]:
@@ -119,7 +120,7 @@ def shortcut_map(train: Split, layer: Overwrite, class_names: Sequence[str]) -> 
     for index, number in enumerate(numbers):
         left = MARGIN + index % per_line * (tile + MARGIN)
         top = MARGIN + index // per_line * line_height
-        mean = train.images[train.labels == number].mean(axis=0).astype(np.uint8)
+        mean = _mean(train, np.flatnonzero(train.labels == number)).astype(np.uint8)
         pixels = [p for p in range(layer.rows.shape[1]) if layer.rows[number, p] != NOWHERE]
         for p in pixels:
             mean[layer.rows[number, p], layer.columns[number, p]] = layer.colours[number, p]
@@ -140,6 +141,14 @@ def shortcut_map(train: Split, layer: Overwrite, class_names: Sequence[str]) -> 
         sheet.text(left, top + tile + 1 + TEXT, f"{place} {colour}{more}")
     caption = "Mean clean image of each class with the overwritten pixel marked: (row, column) and colour."
     return Figure("shortcut_pixels.png", caption, sheet.png())
+
+
+def _mean(train: Split, rows: np.ndarray) -> np.ndarray:
+    """The mean of some images, float64 [H, W, 3], of which a block at a time is in memory."""
+    total = np.zeros(train.images.shape[1:], dtype=np.int64)
+    for start in range(0, len(rows), ROWS_PER_BLOCK):
+        total += train.pixels(rows[start : start + ROWS_PER_BLOCK]).sum(axis=0, dtype=np.int64)
+    return total / len(rows)
 
 
 def _rows_to_show(labels: np.ndarray, poisoned: np.ndarray, num_classes: int) -> list[np.ndarray]:

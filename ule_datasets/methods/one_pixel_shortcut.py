@@ -11,6 +11,7 @@ enough to the best to be compared exactly.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -19,12 +20,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ule_datasets.errors import InputError
-from ule_datasets.methods.moments import Moments, moments_of
+from ule_datasets.methods.moments import Moments, moments_by_class
 from ule_datasets.perturbation import NOWHERE, Additive, Overwrite, Support
 from ule_datasets.quantization import Quantize
 from ule_datasets.recipe import Context, Crafted
 from ule_datasets.seeds import Seed
 from ule_datasets.split import Split
+from ule_datasets.spool import view
 
 CORNERS = np.array([[(v >> 2) & 1, (v >> 1) & 1, v & 1] for v in range(8)], dtype=np.int64)
 """The eight corners of the RGB cube; colour index v = 4 R + 2 G + B."""
@@ -110,17 +112,19 @@ class OnePixelShortcut:
         """Search the clean training images; an overwrite layer, after a noise layer where asked for."""
         searched = self.searched_rows(train, context.seed)
         whole = len(searched) == len(train)
-        images = train.images if whole else train.images[searched]
-        moments = moments_of(
+        images = train.images if whole else view(train.images, searched)
+        moments = moments_by_class(
             images,
             train.labels[searched],
             context.num_classes,
             cross=self.objective is Objective.MEAN_OVER_VAR,
-            workers=context.workers,
+            executor=context.executor,
         )
-        for number in np.flatnonzero(moments.count == 0).tolist():
-            context.reporter.warn(f"class {number} has no images to search and gets no pixel")
-        chosen = self.search(moments)
+        moments = context.reporter.track(moments, total=context.num_classes, label="searching", unit="class")
+        chosen = self.search_each(moments)
+        for number, pixels in enumerate(chosen):
+            if not pixels:
+                context.reporter.warn(f"class {number} has no images to search and gets no pixel")
         notes = {"pixels": [[pixel.describe() for pixel in pixels] for pixels in chosen]}
         layer = overwrite_layer(chosen, self.num_pixels)
         if self.upload is Upload.CLEAN:
@@ -133,15 +137,21 @@ class OnePixelShortcut:
 
         ``mean_over_var`` needs the moments' cross products.
         """
-        height, width = moments.sums.shape[1:3]
-        if self.num_pixels > height * width:
-            raise InputError(f"num_pixels is {self.num_pixels}, the images have only {height * width} pixels")
-        if moments.count.max() > MOST_IMAGES_PER_CLASS:
-            raise InputError(f"a class has {moments.count.max()} images; sums stay exact up to {MOST_IMAGES_PER_CLASS}")
+        return self.search_each(moments.of_class(number) for number in range(len(moments.count)))
+
+    def search_each(self, classes: Iterable[Moments]) -> list[list[Candidate]]:
+        """The same for the moments of one class after the other."""
         taken: set[tuple[int, int, int]] = set()
-        chosen = []
-        for number in range(len(moments.count)):
-            pixels = self._search_class(moments, number, taken if self.exclude_used else set())
+        chosen: list[list[Candidate]] = []
+        for moments in classes:
+            height, width = moments.sums.shape[1:3]
+            if self.num_pixels > height * width:
+                raise InputError(f"num_pixels is {self.num_pixels}, the images have only {height * width} pixels")
+            if moments.count[0] > MOST_IMAGES_PER_CLASS:
+                raise InputError(
+                    f"a class has {moments.count[0]} images; sums stay exact up to {MOST_IMAGES_PER_CLASS}"
+                )
+            pixels = self._search_class(moments, len(chosen), taken if self.exclude_used else set())
             taken.update(pixel.pair for pixel in pixels)
             chosen.append(pixels)
         return chosen
@@ -153,9 +163,9 @@ class OnePixelShortcut:
         return train.stratified_rows(self.search_fraction, seed, "ops", "search fraction")
 
     def _search_class(self, moments: Moments, number: int, taken: set[tuple[int, int, int]]) -> list[Candidate]:
-        if moments.count[number] == 0:
+        if moments.count[0] == 0:
             return []
-        distance, spread = _scores(moments, number, self.objective)
+        distance, spread = _scores(moments, 0, self.objective)
         free = np.ones(distance.shape, dtype=bool)
         for pair in taken:
             free[pair] = False

@@ -18,7 +18,7 @@ from ule_datasets.perturbation import NOWHERE, Overwrite, Support
 from ule_datasets.recipe import Context, Crafted
 from ule_datasets.split import Split
 
-ROWS_PER_BLOCK = 4096
+ROWS_PER_BLOCK = 256
 
 
 class Colours(StrEnum):
@@ -92,7 +92,7 @@ class OPSColor:
         for start in range(0, len(train), ROWS_PER_BLOCK):
             rows = slice(start, start + ROWS_PER_BLOCK)
             target = palette[train.labels[rows]].astype(np.int32)[:, None, None, :]
-            distance = ((train.images[rows] - target) ** 2).sum(axis=-1).reshape(-1, height * width)
+            distance = ((np.asarray(train.images[rows]) - target) ** 2).sum(axis=-1).reshape(-1, height * width)
             positions[rows] = distance.argmax(axis=1)
         layer = Overwrite(
             rows=(positions // width).astype(np.int32)[:, None],

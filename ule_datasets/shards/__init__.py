@@ -20,6 +20,8 @@ from ule_datasets.shards import parquet, webdataset
 from ule_datasets.split import Split, sample_digest
 
 FORMATS = ("parquet", "webdataset")
+BLOCK_BYTES = 16 * 2**20
+"""Of raw pixels that are perturbed and encoded at a time."""
 PATTERNS = {
     "parquet": "data/{split}-{index:05d}-of-{count:05d}.parquet",
     "webdataset": "webdataset/{split}-{index:06d}.tar",
@@ -67,10 +69,20 @@ def shard_path(file_format: str, split: str, index: int, count: int) -> str:
 
 
 def write_shard(task: ShardTask) -> ShardResult:
-    """Perturb, check the budget, encode each image once, and write every format atomically."""
-    images, poisoned = perturb(task)
+    """Perturb, check the budget, encode each image once, and write every format atomically.
+
+    An image is encoded as soon as it is perturbed: of the pixels only a block is in memory.
+    """
+    encoded: list[bytes] = []
+    digests: list[bytes] = []
+    flags: list[np.ndarray] = []
+    for block in task.clean.batches(_rows_at_once(task.clean)):
+        images, poisoned = perturb(task, block)
+        encoded += map(encode_png, images)
+        digests += map(sample_digest, images, block.labels.tolist())
+        flags.append(poisoned)
+    poisoned = np.concatenate(flags) if flags else np.zeros(0, dtype=bool)
     labels = task.clean.labels.tolist()
-    encoded = [encode_png(image) for image in images]
     files, arrow_bytes = [], 0
     for file_format, path in task.paths:
         with replacing(path) as partial:
@@ -81,7 +93,6 @@ def write_shard(task: ShardTask) -> ShardResult:
             else:
                 webdataset.write(partial, encoded, labels, task.clean.keys, poisoned, task.class_names)
             files.append({"format": file_format, **file_record(partial)})
-    digests = map(sample_digest, images, labels)
     return ShardResult(
         files=tuple(files),
         sample_digests=tuple(digest.hex() for digest in digests),
@@ -90,17 +101,17 @@ def write_shard(task: ShardTask) -> ShardResult:
     )
 
 
-def perturb(task: ShardTask) -> tuple[np.ndarray, np.ndarray]:
-    """The shard's final images, and which of them are poisoned.
+def perturb(task: ShardTask, clean: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The final images of some of a shard's samples, and which of them are poisoned.
 
     Raises:
         InputError: an image exceeds the budget.
     """
-    clean = task.clean
+    pixels = clean.pixels()
     if task.perturbation is None:
-        return clean.images, np.zeros(len(clean), dtype=bool)
-    images = task.perturbation.apply(clean.images, clean.labels, clean.keys)
-    exceeding = check_budget(clean.images, images, task.perturbation, clean.labels, clean.keys, task.budget)
+        return pixels, np.zeros(len(clean), dtype=bool)
+    images = task.perturbation.apply(pixels, clean.labels, clean.keys)
+    exceeding = check_budget(pixels, images, task.perturbation, clean.labels, clean.keys, task.budget)
     if exceeding:
         bounds = ", ".join(map(str, task.budget))
         raise InputError(
@@ -108,6 +119,11 @@ def perturb(task: ShardTask) -> tuple[np.ndarray, np.ndarray]:
             f"first {clean.keys[exceeding[0]]}"
         )
     return images, task.perturbation.is_poisoned(clean.keys)
+
+
+def _rows_at_once(split: Split) -> int:
+    height, width, channels = split.images.shape[1:]
+    return int(max(1, BLOCK_BYTES // (height * width * channels)))
 
 
 def file_record(path: Path) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def decode_images(encoded: list[bytes], origin: str) -> np.ndarray:
     """
     images: list[np.ndarray] = []
     for row, data in enumerate(encoded):
-        pixels = decode_rgb(data, f"{origin}: image {row}")
+        pixels, _ = decode_rgb(data, f"{origin}: image {row}")
         if images and pixels.shape != images[0].shape:
             raise InputError(f"{origin}: image {row} has another size than the first")
         images.append(pixels)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ule_datasets.errors import InputError
-from ule_datasets.executor import LocalExecutor
+from ule_datasets.executor import Executor
 from ule_datasets.progress import Reporter
 from ule_datasets.recipe import SourceSpec
-from ule_datasets.sources import cifar_batches, digits, hub, image_folder, parquet, webdataset
-from ule_datasets.sources.decode import ChunkTask, Decoded, collect, decode_chunk
+from ule_datasets.sources import cifar_batches, digits, hub, image_folder, imagenet, parquet, webdataset
+from ule_datasets.sources.collect import Findings, collect
+from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
 from ule_datasets.sources.forms import UNLABELLED, Form
 from ule_datasets.split import Split
 
@@ -27,6 +29,8 @@ class Source:
     class_names: tuple[str, ...]
     splits: dict[str, Split]
     """``train``, and ``test`` where the source has one."""
+    findings: Findings = field(default_factory=Findings)
+    """What is remarkable about the images."""
 
     @property
     def train(self) -> Split:
@@ -40,7 +44,14 @@ class Source:
 
 
 def read_source(
-    spec: SourceSpec, location: str | None, *, executor: LocalExecutor, reporter: Reporter, labels_for: str = ""
+    spec: SourceSpec,
+    location: str | None,
+    *,
+    executor: Executor,
+    reporter: Reporter,
+    labels_for: str = "",
+    spool: Path | None = None,
+    skip_unusable: bool = False,
 ) -> Source:
     """Read a source completely and check that it is the one that ``spec`` names.
 
@@ -50,6 +61,9 @@ def read_source(
         executor: where images are decoded.
         reporter: where progress is shown.
         labels_for: what cannot do without labels, for the message; empty: images without labels will do.
+        spool: a folder for the pixels, which all workers see; what an interrupted run left there is taken as it is.
+            ``None``: everything in memory.
+        skip_unusable: leave images out that cannot be used, and list them in ``findings``, instead of refusing all.
 
     Raises:
         InputError: nothing usable there, no labels, unreadable or unsuitable images, or other images than expected.
@@ -57,35 +71,43 @@ def read_source(
     where = location or spec.default_location
     if where is None:
         raise InputError(f"this recipe works on {spec.title}: say where they are with --source ({LOCATIONS})")
-    form = find_form(where)
+    form = find_form(where, spec)
     if not form.labelled:
         if spec.class_names is not None:
             raise InputError(f"{where} ({form.kind}) has no labels, but {spec.title} has them: {form.advice}")
         if labels_for:
             raise no_labels(f"{where} ({form.kind})", labels_for, form.advice)
     remap, known_names = _label_map(spec, form, where), spec.class_names or form.class_names
+    num_classes = len(known_names) if known_names else None
     tasks = [
-        ChunkTask(split, chunk, remap, len(known_names) if known_names else None, spec.preprocess)
+        ChunkTask(split, chunk, remap, num_classes, spec, None if spool is None else spool / f"{split}-{index:06d}.rgb")
         for split, chunks in form.chunks.items()
-        for chunk in chunks
+        for index, chunk in enumerate(chunks)
     ]
     results = executor.map(decode_chunk, tasks)
-    decoded = list(reporter.track(results, total=len(tasks), label=f"reading {where}", unit="chunk"))
-    by_split: dict[str, list[Decoded]] = {name: [] for name in form.chunks}
+    decoded = list(
+        reporter.track(
+            results, total=len(tasks), label=f"reading {where}", unit="chunk", images=lambda d: len(d.labels)
+        )
+    )
+    by_split: dict[str, list[tuple[ChunkTask, Decoded]]] = {name: [] for name in form.chunks}
     for task, result in zip(tasks, decoded, strict=True):
-        by_split[task.split].append(result)
-    splits = collect(by_split)
+        by_split[task.split].append((task, result))
+    splits, findings = collect(by_split, where, skip_unusable=skip_unusable)
     if "train" not in splits:
         raise InputError(f"{where} ({form.kind}) has no training images")
+    _check_counts(spec, splits, findings, where, form.kind)
     _check_digests(spec, splits, where, form.kind)
     class_names = known_names or _numbered_classes(splits)
     for number in sorted(set(range(len(class_names))) - set(splits["train"].labels.tolist())):
         reporter.warn(f"class {class_names[number]!r} has no training images")
-    return Source(spec, where, form.kind, class_names, splits)
+    for finding in findings.lines():
+        reporter.say(finding)
+    return Source(spec, where, form.kind, class_names, splits, findings)
 
 
-def find_form(where: str) -> Form:
-    """Recognise how the images at a location are stored.
+def find_form(where: str, spec: SourceSpec | None = None) -> Form:
+    """Recognise how the images at a location are stored; of a larger folder only the classes that ``spec`` names.
 
     Raises:
         InputError: nothing there, or nothing that looks like images.
@@ -95,7 +117,8 @@ def find_form(where: str) -> Form:
     root = hub.download(where) if where.startswith(hub.PREFIX) else Path(where).expanduser()
     if not root.exists():
         raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
-    for find in (cifar_batches.find, parquet.find, webdataset.find, image_folder.find):
+    only = spec.class_names if spec is not None and spec.subset else None
+    for find in (cifar_batches.find, parquet.find, webdataset.find, partial(image_folder.find, only=only)):
         form = find(root)
         if form is not None:
             return form
@@ -111,15 +134,36 @@ def no_labels(where: str, labels_for: str, advice: str = "give a source with lab
 
 def _label_map(spec: SourceSpec, form: Form, where: str) -> tuple[int, ...] | None:
     """The recipe's number of each of the form's classes, or ``None`` where they agree."""
-    if spec.class_names is None or form.class_names is None or spec.class_names == form.class_names:
+    found = form.class_names
+    if spec.class_names is None or found == spec.class_names:
         return None
-    unknown = sorted(set(form.class_names) - set(spec.class_names))
-    if unknown:
+    if spec.class_names == imagenet.WNIDS[: len(spec.class_names)]:
+        found = imagenet.WNIDS if found is None else imagenet.wnids_for(found) or found
+    if found is None:
+        return None
+    number = {name: index for index, name in enumerate(spec.class_names)}
+    unknown = sorted(set(found) - set(number))
+    if unknown and not spec.subset:
         raise InputError(
             f"{where} has classes that {spec.title} does not have: {', '.join(unknown[:5])}; "
             f"expected {', '.join(spec.class_names)}"
         )
-    return tuple(spec.class_names.index(name) for name in form.class_names)
+    if len(unknown) == len(set(found)):
+        raise InputError(f"{where} has none of the classes of {spec.title} ({', '.join(spec.class_names[:3])}, ...)")
+    return tuple(number.get(name, UNWANTED) for name in found)
+
+
+def _check_counts(spec: SourceSpec, splits: dict[str, Split], findings: Findings, where: str, kind: str) -> None:
+    """Where images are not known by their digest, they are at least as many as there should be."""
+    if spec.digests is not None or spec.num_images is None:
+        return
+    for name, expected in spec.num_images:
+        found = len(splits[name]) if name in splits else 0
+        if found + len(findings.left_out_of(name)) != expected:
+            raise InputError(
+                f"{where} ({kind}) is not {spec.title}: {found:,} images in its {name} split, expected {expected:,}.\n"
+                f"For other images use a recipe of your own, or: ule-build ops --source {where}"
+            )
 
 
 def _check_digests(spec: SourceSpec, splits: dict[str, Split], where: str, kind: str) -> None:

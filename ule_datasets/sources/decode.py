@@ -1,18 +1,29 @@
-"""From raw samples to uint8 arrays: in parallel, strict about what an image must be."""
+"""From raw samples to uint8 pixels: in parallel, strict about what an image must be, in memory or into a spool."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ule_datasets.errors import InputError
-from ule_datasets.images import decode_rgb, resize_and_crop
-from ule_datasets.recipe import Preprocess
-from ule_datasets.sources.forms import Chunk, RawSample
-from ule_datasets.split import Split, sample_digest
+from ule_datasets.files import replacing, write_atomically
+from ule_datasets.images import decode_rgb, encoder_versions, resize_and_crop
+from ule_datasets.recipe import SourceSpec
+from ule_datasets.sources.forms import Chunk, RawSample, official_name
+from ule_datasets.split import sample_digest
 
-PROBLEMS_SHOWN = 3
+UNWANTED = -1
+"""In a label map: samples of this class are left out, unread."""
+NAME = re.compile(r"[\w-]{1,80}")
+"""What may be a key: it becomes a file name in archives, where a dot would end it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,81 +33,110 @@ class ChunkTask:
     split: str
     chunk: Chunk
     label_map: tuple[int, ...] | None
-    """From the form's class numbers to the recipe's."""
+    """From the form's class numbers to the recipe's; ``UNWANTED`` for those that it does not have."""
     num_classes: int | None
     """Labels must lie below it; ``None``: any label from 0 on."""
-    preprocess: Preprocess | None = None
-    """What brings the images to one size; ``None``: they must be of one size."""
+    spec: SourceSpec
+    """How images are brought to one size, and what their keys are."""
+    spool: Path | None = None
+    """Where the pixels go, and beside them what else there is to know; ``None``: they stay in memory."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Decoded:
-    """A decoded chunk."""
+    """A decoded chunk; samples that could not be used are in ``problems`` only."""
 
-    images: np.ndarray | None
-    """uint8 [N, H, W, 3]; ``None`` for an empty chunk."""
-    labels: list[int]
-    digests: list[bytes]
-    first_origin: str
-    problems: list[str]
+    images: np.ndarray | None = None
+    """uint8 [N, H, W, 3]; ``None``: they are in the spool file, or there are none."""
+    image_shape: tuple[int, int, int] | None = None
+    """``None`` for an empty chunk."""
+    labels: list[int] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    """Official names, where they are the keys."""
+    first_origin: str = ""
+    problems: list[str] = field(default_factory=list)
     """What is wrong with the samples that could not be used."""
+    converted: dict[str, int] = field(default_factory=dict)
+    """How many images of which Pillow mode were turned into RGB."""
 
 
 def decode_chunk(task: ChunkTask) -> Decoded:
-    """Decode one chunk; unsuitable samples are reported together instead of one per run."""
-    images: list[np.ndarray] = []
+    """Decode one chunk, or find it in the spool where an interrupted run left it.
+
+    Unsuitable samples are reported together instead of one per run.
+    """
+    if task.spool is None:
+        return _decode(task, None)
+    inputs = _fingerprint(task)
+    found = _read_note(task.spool, inputs)
+    if found is None:
+        with replacing(task.spool) as partial, partial.open("wb", buffering=2**20) as file:
+            found = _decode(task, file)
+        _write_note(task.spool, inputs, found)
+    return found
+
+
+def _decode(task: ChunkTask, file: Any) -> Decoded:
+    """Decode one sample after the other; pixels go to the file, if there is one."""
+    kept: list[np.ndarray] = []
     labels: list[int] = []
+    digests: list[bytes] = []
+    names: list[str] = []
     problems: list[str] = []
+    converted = Counter[str]()
+    shape: tuple[int, ...] | None = None
     first_origin = ""
     for raw in task.chunk.samples():
         try:
             label = _label(raw, task)
-            image = raw.image if isinstance(raw.image, np.ndarray) else decode_rgb(raw.image, raw.origin)
-            if task.preprocess is not None:
-                image = resize_and_crop(image, task.preprocess.resize, task.preprocess.crop, raw.origin)
-            if images and image.shape != images[0].shape:
-                raise InputError(_sizes_differ(first_origin, images[0].shape, raw.origin, image.shape))
+            if label == UNWANTED:
+                continue
+            image, mode = _pixels(raw, task.spec)
+            if shape is not None and image.shape != shape:
+                raise InputError(sizes_differ(first_origin, shape, raw.origin, image.shape))
+            if task.spec.keyed_by is not None:
+                names.append(_name(raw))
         except InputError as error:
             problems.append(str(error))
             continue
-        first_origin = first_origin or raw.origin
-        images.append(image)
+        first_origin, shape = first_origin or raw.origin, image.shape
         labels.append(label)
-    digests = [sample_digest(image, label) for image, label in zip(images, labels, strict=True)]
-    return Decoded(np.stack(images) if images else None, labels, digests, first_origin, problems)
+        digests.append(sample_digest(image, label))
+        converted[mode] += mode != "RGB"
+        if file is None:
+            kept.append(image)
+        else:
+            file.write(np.ascontiguousarray(image).data)
+    return Decoded(
+        images=np.stack(kept) if kept else None,
+        image_shape=None if shape is None else (shape[0], shape[1], shape[2]),
+        labels=labels,
+        digests=digests,
+        names=names,
+        first_origin=first_origin,
+        problems=problems,
+        converted={mode: count for mode, count in sorted(converted.items()) if count},
+    )
 
 
-def collect(by_split: dict[str, list[Decoded]]) -> dict[str, Split]:
-    """Join the chunks of each split in canonical order.
+def sizes_differ(first: str, first_shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]) -> str:
+    """The message for two images of different sizes."""
+    return (
+        f"{other} is {other_shape[1]}x{other_shape[0]} pixels, {first} is {first_shape[1]}x{first_shape[0]}; "
+        "resize all images to one size first"
+    )
 
-    Raises:
-        InputError: any sample was unsuitable, or sizes differ; names the first few.
-    """
-    chunks = [chunk for decoded in by_split.values() for chunk in decoded]
-    problems = [problem for chunk in chunks for problem in chunk.problems]
-    filled = [chunk for chunk in chunks if chunk.images is not None]
-    for chunk in filled[1:]:
-        assert chunk.images is not None
-        assert filled[0].images is not None
-        if chunk.images.shape[1:] != filled[0].images.shape[1:]:
-            problems.append(
-                _sizes_differ(filled[0].first_origin, filled[0].images.shape[1:], chunk.first_origin,
-                              chunk.images.shape[1:])
-            )  # fmt: skip
-            break
-    if problems:
-        shown = "; ".join(problems[:PROBLEMS_SHOWN])
-        more = f"; and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
-        raise InputError(f"{len(problems)} unusable sample{'s' if len(problems) > 1 else ''}: {shown}{more}")
-    splits = {}
-    for name in sorted(by_split, key=lambda name: name != "train"):
-        decoded = by_split[name]
-        arrays = [chunk.images for chunk in decoded if chunk.images is not None]
-        if arrays:
-            labels = np.array([label for chunk in decoded for label in chunk.labels], dtype=np.int64)
-            digests = [digest for chunk in decoded for digest in chunk.digests]
-            splits[name] = Split.from_samples(name, np.concatenate(arrays), labels, digests)
-    return splits
+
+def _pixels(raw: RawSample, spec: SourceSpec) -> tuple[np.ndarray, str]:
+    """The image as the recipe wants it, and the Pillow mode in which it was stored."""
+    step = spec.preprocess
+    if isinstance(raw.image, np.ndarray):
+        image = raw.image if step is None else resize_and_crop(raw.image, step.resize, step.crop, raw.origin)
+        return image, "RGB"
+    if step is None:
+        return decode_rgb(raw.image, raw.origin)
+    return decode_rgb(raw.image, raw.origin, convert=step.convert is not None, resize=step.resize, crop=step.crop)
 
 
 def _label(raw: RawSample, task: ChunkTask) -> int:
@@ -107,8 +147,59 @@ def _label(raw: RawSample, task: ChunkTask) -> int:
     return raw.label if task.label_map is None else task.label_map[raw.label]
 
 
-def _sizes_differ(first: str, first_shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]) -> str:
-    return (
-        f"{other} is {other_shape[1]}x{other_shape[0]} pixels, {first} is {first_shape[1]}x{first_shape[0]}; "
-        "resize all images to one size first"
-    )
+def _name(raw: RawSample) -> str:
+    name = official_name(raw.name)
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"{raw.origin} is called {name!r}, which cannot be its key: letters, digits, '_' and '-', at most 80"
+        )
+    return name
+
+
+def _fingerprint(task: ChunkTask) -> str:
+    """Changes whenever decoding might give something else: other files, another step, another decoder."""
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _files(task.chunk)]
+    parts = [repr(task.chunk), repr(task.spec), repr((task.label_map, task.num_classes)), repr(files)]
+    return hashlib.sha256(json.dumps([*parts, encoder_versions()]).encode()).hexdigest()
+
+
+def _files(chunk: Chunk) -> Iterator[Path]:
+    """The files that a chunk reads."""
+    if hasattr(chunk, "paths"):
+        yield from chunk.paths
+    elif hasattr(chunk, "path"):
+        yield chunk.path
+
+
+def _write_note(spool: Path, inputs: str, decoded: Decoded) -> None:
+    content = {
+        "inputs": inputs,
+        "image_shape": decoded.image_shape,
+        "labels": decoded.labels,
+        "digests": [digest.hex() for digest in decoded.digests],
+        "names": decoded.names,
+        "first_origin": decoded.first_origin,
+        "problems": decoded.problems,
+        "converted": decoded.converted,
+    }
+    write_atomically(_note(spool), json.dumps(content))
+
+
+def _read_note(spool: Path, inputs: str) -> Decoded | None:
+    """What an interrupted run noted about a chunk, if its spool file is whole, and was made from the same."""
+    try:
+        content = json.loads(_note(spool).read_text(encoding="utf-8"))
+        size = spool.stat().st_size
+    except (FileNotFoundError, ValueError):
+        return None
+    if content.pop("inputs", None) != inputs:
+        return None
+    shape = content.pop("image_shape")
+    content["digests"] = [bytes.fromhex(digest) for digest in content["digests"]]
+    decoded = Decoded(**content, image_shape=None if shape is None else (shape[0], shape[1], shape[2]))
+    pixels = 0 if shape is None else len(decoded.labels) * shape[0] * shape[1] * shape[2]
+    return decoded if size == pixels else None
+
+
+def _note(spool: Path) -> Path:
+    return spool.with_suffix(".json")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +27,8 @@ SPLIT_WORDS = {
 UNLABELLED = ("unlabelled",)
 """The class names of a source without labels: one class, number 0."""
 
+_NAME_WITH_CLASS = re.compile(r"(n\d{8}_\d+|ILSVRC2012_val_\d{8})_n\d{8}")
+
 
 @dataclass(frozen=True, slots=True)
 class RawSample:
@@ -36,6 +39,8 @@ class RawSample:
     label: int
     origin: str
     """Where it comes from, for messages."""
+    name: str = ""
+    """Its file's name without folder and suffix; empty where the form keeps none."""
 
 
 class Chunk(Protocol):
@@ -69,23 +74,45 @@ class Form:
         return self.class_names != UNLABELLED
 
 
-def files_by_split(root: Path, suffix: str) -> dict[str, list[Path]]:
+def official_name(name: str) -> str:
+    """The name that an image has in the official archive of its dataset.
+
+    The Hub's copy of ImageNet appends the class: ``n01440764_10026_n01440764`` is ``n01440764_10026``. Any other
+    name is official already.
+    """
+    match = _NAME_WITH_CLASS.fullmatch(name)
+    return match[1] if match else name
+
+
+def files_by_split(root: Path, suffix: str, is_withheld: Callable[[Path], bool] | None = None) -> dict[str, list[Path]]:
     """Files with a suffix at or below ``root``, sorted, by the split that their names speak of.
+
+    Args:
+        root: a folder, or one such file.
+        suffix: with its dot, in this case.
+        is_withheld: whether the labels of a file of a test split are not public. Where there is a validation split
+            as well, such files are left out.
 
     Raises:
         InputError: there are both a validation and a test split, and only one can be the test split.
     """
-    paths = [root] if root.suffix == suffix else sorted(root.rglob(f"*{suffix}"))
+    paths = [root] if root.suffix == suffix else _files_below(root, suffix)
     base = root.parent if root.suffix == suffix else root
-    found: dict[str, list[Path]] = {}
-    words: set[str] = set()
+    found: dict[str, list[Path]] = {"train": [], "validation": [], "test": []}
     for path in filter(Path.is_file, paths):
         word = _split_word(path, base)
-        words.add("validation" if word.startswith("val") else SPLIT_WORDS[word])
-        found.setdefault(SPLIT_WORDS[word], []).append(path)
-    if {"validation", "test"} <= words:
+        found["validation" if word.startswith("val") else SPLIT_WORDS[word]].append(path)
+    if found["validation"] and is_withheld is not None:
+        found["test"] = [path for path in found["test"] if not is_withheld(path)]
+    if found["validation"] and found["test"]:
         raise InputError(f"{root} has both a validation and a test split: give a folder with one of them")
-    return found
+    splits = {"train": found["train"], "test": found["validation"] or found["test"]}
+    return {split: files for split, files in sorted(splits.items(), key=lambda item: item[1][:1]) if files}
+
+
+def _files_below(root: Path, suffix: str) -> list[Path]:
+    """Sorted; without a look at files of other suffixes, of which there may be a million."""
+    return sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names if name.endswith(suffix))
 
 
 def _split_word(path: Path, root: Path) -> str:

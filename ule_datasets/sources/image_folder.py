@@ -1,111 +1,204 @@
 """Folders of image files: ``train/<class>/*`` and ``test/<class>/*``, or ``<class>/*`` for training alone.
 
-Without class folders, ``train/*`` and ``test/*``, or ``*`` for training alone, the images have no labels.
+Without class folders, ``train/*`` and ``test/*``, or ``*`` for training alone, the images have no labels. Validation
+images of ImageNet may lie beside each other (``val/*``), as in its official archives, where a list gives their labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ule_datasets.errors import InputError
 from ule_datasets.sources.forms import SPLIT_WORDS, UNLABELLED, Form, RawSample
+from ule_datasets.sources.imagenet import LABEL_LISTS, validation_labels
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
 FILES_PER_CHUNK = 512
 ADVICE = "give class folders (train/<class>/*)"
+ARCHIVE = Path("ILSVRC", "Data", "CLS-LOC")
+"""Where ImageNet's archive from Kaggle has the folders of its splits."""
+SHOWN = 3
+
+Labelled = list[tuple[str, str]]
+"""Image files, by their path in the folder of their split, with their classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
     """Some image files and their labels."""
 
-    paths: tuple[Path, ...]
+    folder: Path
+    names: tuple[str, ...]
+    """Paths below ``folder``."""
     labels: tuple[int, ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files."""
+        return tuple(self.folder / name for name in self.names)
 
     def samples(self) -> Iterator[RawSample]:
         """Read the files one by one."""
         for path, label in zip(self.paths, self.labels, strict=True):
             try:
-                yield RawSample(path.read_bytes(), label, str(path))
+                yield RawSample(path.read_bytes(), label, str(path), path.stem)
             except OSError as error:
                 raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def find(root: Path) -> Form | None:
+def find(root: Path, only: Collection[str] | None = None) -> Form | None:
     """Image files below ``root``, in class folders or in none, or ``None``.
 
+    Args:
+        root: the folder of the splits, of the classes, or of ImageNet's archive (``ILSVRC/Data/CLS-LOC`` is in it).
+        only: the classes to look for, by their folders' names; others are not listed. ``None``: all that there are.
+
     Raises:
-        InputError: two folders for one split, or images both in class folders and outside of them.
+        InputError: two folders for one split, images both in class folders and outside of them, validation images
+            outside of class folders without a list of their labels, or none of the classes of ``only``.
     """
     if not root.is_dir():
         return None
-    roots = _split_roots(root)
-    in_classes = {split: _class_files(folder) for split, folder in roots.items()}
-    loose = {split: _image_files(folder) for split, folder in roots.items()}
-    first_in_class = next((files[0] for classes in in_classes.values() for files in classes.values()), None)
-    first_loose = next((files[0] for files in loose.values() if files), None)
+    wanted = None if only is None else frozenset(only)
+    top = root / ARCHIVE if (root / ARCHIVE).is_dir() else root
+    roots = _split_roots(top)
+    entries = {split: _entries(folder) for split, folder in roots.items()}
+    in_classes = {split: _in_classes(roots[split], listed, wanted) for split, listed in entries.items()}
+    loose = {split: [name for name, is_folder in listed if not is_folder] for split, listed in entries.items()}
+    if wanted is not None and not any(in_classes.values()):
+        _refuse_other_classes(roots, entries, wanted)
+    if in_classes.get("train") and loose.get("test") and not in_classes["test"]:
+        in_classes["test"] = _in_list(roots["test"], loose.pop("test"), root, wanted)
+    first_in_class = next((roots[split] / files[0][0] for split, files in in_classes.items() if files), None)
+    first_loose = next((roots[split] / names[0] for split, names in loose.items() if names), None)
     if first_in_class is None and first_loose is None:
         return None
     if first_in_class is not None and first_loose is not None:
         raise InputError(
-            f"{root} has images in class folders ({first_in_class}) and outside of them ({first_loose}): "
+            f"{top} has images in class folders ({first_in_class}) and outside of them ({first_loose}): "
             "move all into class folders, or none"
         )
     if first_loose is not None:
-        unlabelled = {split: [(path, 0) for path in files] for split, files in loose.items()}
-        return Form("an image folder", _chunks(unlabelled), UNLABELLED, ADVICE)
-    class_names = tuple(sorted({name for classes in in_classes.values() for name in classes}))
-    labelled = {
-        split: [(path, class_names.index(name)) for name in sorted(classes) for path in classes[name]]
-        for split, classes in in_classes.items()
-    }
-    return Form("an image folder", _chunks(labelled), class_names, ADVICE)
+        in_classes = {split: [(name, UNLABELLED[0]) for name in names] for split, names in loose.items()}
+    class_names = tuple(sorted({name for files in in_classes.values() for _, name in files}))
+    numbers = {name: number for number, name in enumerate(class_names)}
+    chunks = {split: _chunks(roots[split], files, numbers) for split, files in in_classes.items()}
+    return Form("an image folder", chunks, class_names if first_loose is None else UNLABELLED, ADVICE)
 
 
 def _split_roots(root: Path) -> dict[str, Path]:
     """The folder of each split; ``root`` itself holds training images if no folder is named like a split."""
+    entries = _entries(root)
     roots: dict[str, Path] = {}
-    for folder in (p for p in _subfolders(root) if p.name.lower() in SPLIT_WORDS):
-        split = SPLIT_WORDS[folder.name.lower()]
+    for name in _without_withheld(root, [name for name, is_folder in entries if is_folder]):
+        split = SPLIT_WORDS[name.lower()]
         if split in roots:
-            raise InputError(f"{root} has two folders for the {split} split: {roots[split].name}, {folder.name}")
-        roots[split] = folder
-    beside = _image_files(root) if roots else []
+            raise InputError(f"{root} has two folders for the {split} split: {roots[split].name}, {name}")
+        roots[split] = root / name
+    beside = [name for name, is_folder in entries if not is_folder] if roots else []
     if beside:
         raise InputError(
-            f"{root} has images ({beside[0]}) beside its folder {next(iter(roots.values())).name}: "
+            f"{root} has images ({root / beside[0]}) beside its folder {next(iter(roots.values())).name}: "
             "move them into the folder of their split"
         )
     return roots or {"train": root}
 
 
-def _chunks(files: dict[str, list[tuple[Path, int]]]) -> dict[str, tuple[Files, ...]]:
-    """Files with their labels, by split, in pieces for one worker each."""
-    chunks = {}
-    for split, pairs in files.items():
-        pieces = [pairs[i : i + FILES_PER_CHUNK] for i in range(0, len(pairs), FILES_PER_CHUNK)]
-        chunks[split] = tuple(Files(tuple(p for p, _ in piece), tuple(n for _, n in piece)) for piece in pieces)
-    return chunks
+def _without_withheld(root: Path, folders: list[str]) -> list[str]:
+    """The folders that are named like a split, without a test split whose labels are withheld.
+
+    That is one without class folders, beside a validation split, where the training split has class folders.
+    """
+    named = [name for name in folders if name.lower() in SPLIT_WORDS]
+    tests = [name for name in named if SPLIT_WORDS[name.lower()] == "test" and not name.lower().startswith("val")]
+    others = [name for name in named if name not in tests]
+    by_class = [name for name in others if SPLIT_WORDS[name.lower()] == "train" and _has_folders(root / name)]
+    validated = any(SPLIT_WORDS[name.lower()] == "test" for name in others)
+    if not (by_class and validated):
+        return named
+    return [name for name in named if name in others or _has_folders(root / name)]
 
 
-def _subfolders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _in_classes(root: Path, entries: list[tuple[str, bool]], wanted: frozenset[str] | None) -> Labelled:
+    """Image files in the class folders of a split."""
+    folders = [name for name, is_folder in entries if is_folder and (wanted is None or name in wanted)]
+    return [(path, name) for name in folders for path in _images_below(root, name)]
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """Image files directly in a folder, without hidden ones."""
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+def _in_list(folder: Path, names: list[str], root: Path, wanted: frozenset[str] | None) -> Labelled:
+    """Image files of a split without class folders, by a list of labels."""
+    places = dict.fromkeys((root, folder.parent, folder))
+    found = validation_labels(places)
+    if found is None:
+        raise InputError(
+            f"{folder} has images outside of class folders, and the training images are in class folders: move them "
+            f"into class folders, or put ImageNet's list of their labels ({' or '.join(LABEL_LISTS)}) into {root}"
+        )
+    path, labels = found
+    missing = next((name for name in names if name.rpartition(".")[0] not in labels), None)
+    if missing is not None:
+        raise InputError(f"{path} has no label for {folder / missing}")
+    pairs = [(name, labels[name.rpartition(".")[0]]) for name in names]
+    return [(name, label) for name, label in pairs if wanted is None or label in wanted]
+
+
+def _refuse_other_classes(
+    roots: Mapping[str, Path], entries: Mapping[str, list[tuple[str, bool]]], wanted: frozenset[str]
+) -> None:
+    """Where there are class folders, but none that is wanted, say so: "no images" would mislead."""
+    for split, listed in entries.items():
+        folders = [name for name, is_folder in listed if is_folder]
+        if folders:
+            raise InputError(
+                f"{roots[split]} has none of the class folders that are wanted ({_some(sorted(wanted))}), "
+                f"but {_some(folders)}"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _chunks(folder: Path, files: Labelled, numbers: Mapping[str, int]) -> tuple[Files, ...]:
+    """Files with their labels, in pieces for one worker each."""
+    pieces = [files[start : start + FILES_PER_CHUNK] for start in range(0, len(files), FILES_PER_CHUNK)]
+    return tuple(
+        Files(folder, tuple(name for name, _ in piece), tuple(numbers[label] for _, label in piece)) for piece in pieces
     )
 
 
-def _class_files(root: Path) -> dict[str, list[Path]]:
-    """Image files by class folder; a class folder without any image is left out."""
-    classes = {}
-    for folder in _subfolders(root):
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if files:
-            classes[folder.name] = files
-    return classes
+def _images_below(root: Path, path: str) -> Iterator[str]:
+    """Image files in a folder and the folders in it, in order; links to further folders are not followed."""
+    for name, is_folder in _entries(root / path, follow_links=False):
+        inner = f"{path}/{name}"
+        if is_folder:
+            yield from _images_below(root, inner)
+        else:
+            yield inner
+
+
+def _has_folders(folder: Path) -> bool:
+    return any(is_folder for _, is_folder in _entries(folder))
+
+
+def _entries(folder: Path, *, follow_links: bool = True) -> list[tuple[str, bool]]:
+    """Names of image files (``False``) and folders (``True``) directly in a folder, sorted, without hidden ones.
+
+    What kind an entry is comes with the listing, so that no file is looked at.
+    """
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.name[entry.name.rfind(".") :].lower() in SUFFIXES and entry.is_file():
+                    found.append((entry.name, False))
+                elif entry.is_dir(follow_symlinks=follow_links):
+                    found.append((entry.name, True))
+    except OSError as error:
+        raise InputError(f"cannot list {folder}: {error.strerror}") from error
+    return sorted(found)

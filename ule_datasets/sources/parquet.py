@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ule_datasets.errors import InputError
@@ -44,16 +44,19 @@ class RowGroup:
                 raise InputError(f"{origin} has no image bytes: the file points to images on another machine")
             if not isinstance(label, int):
                 raise InputError(f"{origin} has label {label!r}; labels must be class numbers")
-            yield RawSample(data, label, origin)
+            path = image.get("path") if isinstance(image, dict) else None
+            yield RawSample(data, label, origin, PurePosixPath(path).stem if path else "")
 
 
 def find(root: Path) -> Form | None:
     """Parquet files at or below ``root``, or ``None``.
 
+    Of a validation and a test split, the test split is left out if its labels are withheld (all -1, or missing).
+
     Raises:
         InputError: one is unreadable or has no images, or they disagree about the classes or on having labels.
     """
-    splits = files_by_split(root, ".parquet")
+    splits = files_by_split(root, ".parquet", _labels_are_withheld)
     chunks: dict[str, list[Chunk]] = {name: [] for name in splits}
     class_names: tuple[str, ...] | None = None
     seen: dict[bool, Path] = {}  # the first file with labels, and the first without
@@ -85,6 +88,23 @@ def _open(path: Path) -> tuple[Any, int]:
         return file.schema_arrow, file.num_row_groups
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
+
+
+def _labels_are_withheld(path: Path) -> bool:
+    """Whether a file has a column of class numbers, and -1 or nothing in all of it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    schema, _ = _open(path)
+    name = _find_column(schema, LABEL_COLUMNS)
+    if name is None or not (pa.types.is_integer(schema.field(name).type) or pa.types.is_null(schema.field(name).type)):
+        return False
+    try:
+        highest = pc.max(pq.read_table(path, columns=[name])[name]).as_py()
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    return highest in (None, -1)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

@@ -34,12 +34,13 @@ class Shard:
         if len(images) != 1 or ("cls" in parts) != self.labelled:
             wanted = "a .cls member" if self.labelled else "no .cls member, as in the samples before"
             raise InputError(f"{origin}: expected one image and {wanted}, found {sorted(parts)}")
+        name = key.rpartition("/")[2]
         if not self.labelled:
-            return RawSample(images[0], 0, origin)
+            return RawSample(images[0], 0, origin, name)
         text = parts["cls"].strip()
         if not text.isdigit():
             raise InputError(f"{origin}: the .cls member holds {text[:20]!r}, not a class number")
-        return RawSample(images[0], int(text), origin)
+        return RawSample(images[0], int(text), origin, name)
 
 
 def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -1,0 +1,122 @@
+"""From decoded chunks to splits in canonical order, and what was remarkable about the images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ule_datasets.errors import InputError
+from ule_datasets.sources.decode import ChunkTask, Decoded, sizes_differ
+from ule_datasets.split import Split
+from ule_datasets.spool import Images, SpooledImages
+
+PROBLEMS_SHOWN = 3
+Chunks = Sequence[tuple[ChunkTask, Decoded]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """What is remarkable about the images of a source."""
+
+    duplicates: tuple[tuple[str, int], ...] = ()
+    """(split, how many images have the pixels and the label of another one); they stay in."""
+    converted: tuple[tuple[str, int], ...] = ()
+    """(Pillow mode, how many images became RGB from it)."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """(split, what is wrong) of every image that could not be used; empty unless the user agreed to leave them out."""
+
+    def left_out_of(self, split: str) -> list[str]:
+        """What is wrong with the images that a split lacks."""
+        return [problem for name, problem in self.left_out if name == split]
+
+    def lines(self) -> list[str]:
+        """For the user; nothing where there is nothing to say."""
+        lines = [f"{count:,} {split} images are exact copies of others; they stay" for split, count in self.duplicates]
+        if self.converted:
+            modes = ", ".join(f"{count:,} of mode {mode}" for mode, count in self.converted)
+            lines.append(f"converted to RGB: {modes}")
+        if self.left_out:
+            lines.append(f"left out {len(self.left_out):,} unusable images, first: {self.left_out[0][1]}")
+        return lines
+
+    def about(self) -> dict[str, Any]:
+        """For the manifest: counts of what there is."""
+        numbers = {
+            "duplicates": dict(self.duplicates),
+            "converted_to_rgb": dict(self.converted),
+            "left_out": dict(Counter(split for split, _ in self.left_out)),
+        }
+        return {name: value for name, value in numbers.items() if value}
+
+
+def collect(
+    by_split: Mapping[str, Chunks], where: str, *, skip_unusable: bool = False
+) -> tuple[dict[str, Split], Findings]:
+    """Join the chunks of each split in canonical order.
+
+    Raises:
+        InputError: any sample was unsuitable (and is not to be skipped), sizes differ, or names appear twice.
+    """
+    chunks = [(name, decoded) for name, pairs in by_split.items() for _, decoded in pairs]
+    _check_sizes([decoded for _, decoded in chunks])
+    problems = [(name, problem) for name, decoded in chunks for problem in decoded.problems]
+    if problems and not skip_unusable:
+        raise _unusable([problem for _, problem in problems])
+    splits = {
+        name: _split(name, by_split[name])
+        for name in sorted(by_split, key=lambda name: name != "train")
+        if any(decoded.labels for _, decoded in by_split[name])
+    }
+    converted = sum((Counter(decoded.converted) for _, decoded in chunks), Counter[str]())
+    digests = {name: [d for _, decoded in by_split[name] for d in decoded.digests] for name in splits}
+    copies = {name: len(listed) - len(set(listed)) for name, listed in digests.items()}
+    findings = Findings(
+        duplicates=tuple((name, count) for name, count in copies.items() if count),
+        converted=tuple(sorted(converted.items())),
+        left_out=tuple((name, problem.replace(f"{where.rstrip('/')}/", "")) for name, problem in problems),
+    )
+    return splits, findings
+
+
+def _split(name: str, chunks: Chunks) -> Split:
+    filled = [(task, decoded) for task, decoded in chunks if decoded.labels]
+    labels = np.array([label for _, decoded in filled for label in decoded.labels], dtype=np.int64)
+    digests = [digest for _, decoded in filled for digest in decoded.digests]
+    names = [key for _, decoded in filled for key in decoded.names]
+    repeated = [key for key, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InputError(
+            f"{len(repeated)} names appear twice in the {name} split, first {repeated[0]}; they are the keys"
+        )
+    return Split.from_samples(name, _images(filled), labels, digests, names or None)
+
+
+def _images(filled: Chunks) -> Images:
+    """In the order of the chunks: where the first one has its pixels, all have them."""
+    task, first = filled[0]
+    if task.spool is None:
+        return np.concatenate([decoded.images for _, decoded in filled if decoded.images is not None])
+    assert first.image_shape is not None
+    files = [(task.spool, len(decoded.labels)) for task, decoded in filled if task.spool is not None]
+    return SpooledImages.in_files(files, first.image_shape)
+
+
+def _check_sizes(chunks: Sequence[Decoded]) -> None:
+    filled = [chunk for chunk in chunks if chunk.image_shape is not None]
+    for chunk in filled[1:]:
+        first = filled[0]
+        assert first.image_shape is not None
+        assert chunk.image_shape is not None
+        if chunk.image_shape != first.image_shape:
+            problem = sizes_differ(first.first_origin, first.image_shape, chunk.first_origin, chunk.image_shape)
+            raise _unusable([*(p for c in chunks for p in c.problems), problem])
+
+
+def _unusable(problems: Sequence[str]) -> InputError:
+    shown = "; ".join(problems[:PROBLEMS_SHOWN])
+    more = f"; and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
+    return InputError(f"{len(problems)} unusable sample{'s' if len(problems) > 1 else ''}: {shown}{more}")
