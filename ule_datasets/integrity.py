@@ -11,7 +11,7 @@ import numpy as np
 from ule_datasets.errors import InputError
 from ule_datasets.executor import Executor
 from ule_datasets.files import replacing
-from ule_datasets.manifest import FileRecord, Manifest
+from ule_datasets.manifest import FileRecord, Manifest, other_decoder
 from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.perturbation import Perturbation, check_budget
 from ule_datasets.progress import Reporter
@@ -201,6 +201,7 @@ def check_against_source(
 ) -> list[Check]:
     """Labels untouched, only what the perturbation says changed, budget kept, test split clean."""
     checks = []
+    reason = other_decoder(folder.manifest.environment) if source.spec.digests is None else ""
     for name, split in splits.items():
         clean = source.splits.get(name)
         if clean is None:
@@ -212,7 +213,7 @@ def check_against_source(
         unknown = [split.keys[index] for index in np.flatnonzero(rows < 0).tolist()]
         missing = sorted(set(clean.keys) - set(split.keys))
         if unknown or missing:
-            problems = _about(unknown, "is not in the source") + _about(missing, "of the source is missing")
+            problems = _about(unknown, f"is not in the source{reason}") + _about(missing, "of the source is missing")
             checks.append(_check(f"{name}: samples of the source", problems, ""))
             continue
         relabelled = np.flatnonzero(clean.labels[rows] != split.labels)
@@ -224,14 +225,14 @@ def check_against_source(
         found = list(executor.map(_compare, _comparisons(folder, split, clean, rows)))
         differ = [key for part in found for key in part.images]
         if name != "train":
-            checks.append(_check(f"{name}: images", _about(differ, "differs from the source"), "untouched"))
+            checks.append(_check(f"{name}: images", _about(differ, f"differs from the source{reason}"), "untouched"))
             continue
         flags, exceeding = ([key for part in found for key in getattr(part, what)] for what in ("flags", "exceeding"))
         bounds = ", then ".join(map(str, folder.recipe.budget))
         checks += [
             _check(
                 "train: images",
-                _about(differ, "is not its clean original plus the perturbation"),
+                _about(differ, f"is not its clean original plus the perturbation{reason}"),
                 "each is its clean original plus exactly the perturbation",
             ),
             _check("train: poisoned flags", _about(flags, "is wrongly flagged"), "as the perturbation says"),

@@ -156,6 +156,21 @@ def build_environment() -> dict[str, str]:
     }
 
 
+def other_decoder(environment: dict[str, str]) -> str:
+    """What to say where pixels are not what they were in another environment: whether JPEG was decoded by other code.
+
+    Returns:
+        The end of a message; empty where the decoder is the same, or the environment does not say.
+    """
+    here = build_environment()
+    if environment.get("jpeg") in (None, here["jpeg"]):
+        return ""
+    return (
+        f"; JPEG files were decoded by {environment['jpeg']} there (Pillow {environment.get('pillow')}) and are by "
+        f"{here['jpeg']} here (Pillow {here['pillow']}), which may give other pixels: use the same Pillow"
+    )
+
+
 def _check_self_digest(path: Path, text: bytes) -> None:
     found = re.search(rb'"self_sha256": "([0-9a-f]{64})"\n}\n\Z', text)
     if SCHEMA.encode() not in text and found is None:

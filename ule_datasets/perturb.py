@@ -12,7 +12,7 @@ from ule_datasets.cache import CraftCache
 from ule_datasets.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint
 from ule_datasets.errors import InputError
 from ule_datasets.executor import Executor, LocalExecutor
-from ule_datasets.manifest import build_environment
+from ule_datasets.manifest import build_environment, other_decoder
 from ule_datasets.perturbation import Layer, Perturbation
 from ule_datasets.progress import Reporter
 from ule_datasets.recipe import Context, Crafted, Method, Recipe
@@ -61,7 +61,7 @@ def join(recipe: Recipe, given: Sequence[Perturbation], source: Source) -> Pertu
         if perturbation.source_digest != source.train.digest:
             raise InputError(
                 f"this perturbation was made for training images with digest {perturbation.source_digest}, "
-                f"{source.location} has {source.train.digest}"
+                f"{source.location} has {source.train.digest}{_why_other(perturbation, source)}"
             )
         if perturbation.poisoned != _poisoned(recipe, source):
             raise InputError(f"this perturbation poisons other images than {recipe.name} does: another poison rate")
@@ -73,6 +73,11 @@ def join(recipe: Recipe, given: Sequence[Perturbation], source: Source) -> Pertu
             f"({' + '.join(method.title for method in recipe.methods)})"
         )
     return _joined(recipe, [parts[digest] for digest in recipe.craft_digests], source)
+
+
+def _why_other(perturbation: Perturbation, source: Source) -> str:
+    """A possible reason for other pixels, where nobody knows which ones are right."""
+    return other_decoder(perturbation.about.get("environment", {})) if source.spec.digests is None else ""
 
 
 def labels_for(recipe: Recipe) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -78,6 +79,8 @@ def read_source(
         if labels_for:
             raise no_labels(f"{where} ({form.kind})", labels_for, form.advice)
     remap, known_names = _label_map(spec, form, where), spec.class_names or form.class_names
+    if spool is not None:
+        _check_space(spec, spool)
     num_classes = len(known_names) if known_names else None
     tasks = [
         ChunkTask(split, chunk, remap, num_classes, spec, None if spool is None else spool / f"{split}-{index:06d}.rgb")
@@ -151,6 +154,21 @@ def _label_map(spec: SourceSpec, form: Form, where: str) -> tuple[int, ...] | No
     if len(unknown) == len(set(found)):
         raise InputError(f"{where} has none of the classes of {spec.title} ({', '.join(spec.class_names[:3])}, ...)")
     return tuple(number.get(name, UNWANTED) for name in found)
+
+
+def _check_space(spec: SourceSpec, spool: Path) -> None:
+    """Where it is known how much there will be to decode, refuse a disk that cannot take it."""
+    if spec.num_images is None or spec.preprocess is None:
+        return
+    needed = sum(count for _, count in spec.num_images) * 3 * spec.preprocess.crop**2
+    there = next(folder for folder in (spool, *spool.parents) if folder.exists())
+    done = sum(path.stat().st_size for path in spool.glob("*.rgb"))
+    free = shutil.disk_usage(there).free
+    if needed - done > free:
+        raise InputError(
+            f"{spec.title} takes {needed / 1e9:.1f} GB decoded, {there} has room for {(free + done) / 1e9:.1f} GB: "
+            "free some, or give a folder with more as --scratch"
+        )
 
 
 def _check_counts(spec: SourceSpec, splits: dict[str, Split], findings: Findings, where: str, kind: str) -> None:
