@@ -157,15 +157,15 @@ def measure(executor: LocalExecutor, paths: list[Path], work: Path, repeats: int
     def side(name: str) -> float:
         return statistics.mean(executor.map(seconds_per_image, [Task(name, share, work) for share in shares]))
 
-    return interleaved({name: partial(side, name) for name in (*decoders(), *PIECES)}, repeats)
+    return interleaved({name: partial(side, name) for name in (*decoders(), READING, *PIECES)}, repeats)
 
 
 def seconds_per_image(task: Task) -> float:
     """One repetition of one side in one process; files are read before the clock starts."""
     use_one_thread()
+    if task.side == READING:
+        return read_files(task.paths) / len(task.paths)
     if task.side in PIECES:
-        if task.side == READING:
-            return read_files(task.paths) / len(task.paths)
         images = prepared(task.paths[:IMAGES_FOR_PIECES])
         return PIECES[task.side](images, task.work) / len(images)
     decode = decoders()[task.side]
@@ -313,6 +313,7 @@ def read(images: Images, work: Path, *, evicted: bool = False) -> float:
 
 
 READING = "read a JPEG file, page cache"
+"""The piece that works on the files themselves."""
 PIECES: dict[str, Callable[[Images, Path], float]] = {
     "PNG, level 1": encode,
     "sha256 of the raw image": digest,
@@ -339,8 +340,9 @@ def print_timings(timings: dict[str, Timing], count: int) -> None:
         for name, timing in timings.items()
     }
     on = f"{count} process{'es' if count > 1 else ''}"
-    table(f"From JPEG to pixels, {on}", heads, [row for name, row in rows.items() if name not in PIECES])
-    table(f"Other pieces, {CROP} x {CROP}, {on}", heads, [row for name, row in rows.items() if name in PIECES])
+    pieces = (READING, *PIECES)
+    table(f"From JPEG to pixels, {on}", heads, [row for name, row in rows.items() if name not in pieces])
+    table(f"Other pieces, {CROP} x {CROP}, {on}", heads, [rows[name] for name in pieces])
 
 
 def differences(paths: list[Path]) -> dict[str, Difference]:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,40 @@ PROC = Path("/proc")
 SECONDS_BETWEEN_READINGS = 0.02
 KIB_MB = 1024 / 1e6
 AIM_MB = 2000.0
+RAY = "Ray itself"
+RAY_WORKER = "ray::"
+ROLES = {"resource_tracker": "resource tracker", "gcs_server": RAY, "raylet": RAY, "ray/": RAY}
+"""Of the children of the main process, by a part of their command lines."""
+Observer = Callable[[int, float], None]
+
+
+@dataclass(slots=True)
+class Memory:
+    """The largest values seen of a tree of processes, in MB (10**6 bytes)."""
+
+    total_pss: float = 0.0
+    """Largest sum over the processes at one moment."""
+    total_rss: float = 0.0
+    peak_at: float = 0.0
+    """Seconds after the start at which the PSS was largest."""
+    processes: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Largest PSS and RSS of each process (of Ray's own: of their sum) by its role; they need not be reached at the same moment."""
+
+    def observe(self, root: int, elapsed: float) -> None:
+        """Read the memory of every process of the tree and keep the largest values."""
+        readings: dict[str, tuple[float, float]] = {}
+        for pid, role in roles(root).items():
+            pss, rss = readings.get(role, (0.0, 0.0))
+            more = memory_of(pid)
+            if more is not None:
+                readings[role] = pss + more[0], rss + more[1]
+        for role, (pss, rss) in readings.items():
+            before = self.processes.get(role, (0.0, 0.0))
+            self.processes[role] = max(before[0], pss), max(before[1], rss)
+        pss, rss = (sum(reading[kind] for reading in readings.values()) for kind in (0, 1))
+        if pss > self.total_pss:
+            self.total_pss, self.peak_at = pss, elapsed
+        self.total_rss = max(self.total_rss, rss)
 
 
 @dataclass(slots=True)
@@ -41,15 +75,9 @@ class Run:
     workers: int
     watched: bool
     wall: float = 0.0
-    total_pss: float = 0.0
-    """Largest sum over the processes at one moment."""
-    total_rss: float = 0.0
-    peak_at: float = 0.0
-    """Seconds after the start at which the PSS was largest."""
+    memory: Memory = field(default_factory=Memory)
     max_rss: float = 0.0
     """The kernel's ``ru_maxrss`` of the largest process."""
-    processes: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Largest PSS and RSS of each process by its role; they need not be reached at the same moment."""
     phases: dict[str, float] = field(default_factory=dict)
 
 
@@ -72,48 +100,52 @@ def main() -> None:
 
 def run_build(recipe: str, source: str, workers: int, watch: bool) -> Run:
     """Build into a temporary folder, watching or only waiting."""
-    command = Path(sys.executable).with_name("ule-build")
     run = Run(workers, watch)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / recipe
-        arguments = ["--source", source, "--out", str(out), "--workers", str(workers), "--quiet"]
-        started = time.perf_counter()
-        process = subprocess.Popen([command, recipe, *arguments], stdout=subprocess.DEVNULL)
-        while (ended := os.wait4(process.pid, os.WNOHANG if watch else 0))[0] == 0:
-            observe(process.pid, time.perf_counter() - started, run)
-            time.sleep(SECONDS_BETWEEN_READINGS)
-        run.wall = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(ended[1])
-        if process.returncode != 0:
-            raise SystemExit(f"{command} ended with exit code {process.returncode}")
-        run.max_rss = ended[2].ru_maxrss * KIB_MB
+        arguments = [recipe, "--source", source, "--out", str(out), "--workers", str(workers)]
+        observers = [run.memory.observe] if watch else []
+        run.wall, run.max_rss = ule_build(arguments, observers, SECONDS_BETWEEN_READINGS)
         run.phases = Manifest.read(out).timings
     return run
 
 
-def observe(root: int, elapsed: float, run: Run) -> None:
-    """Read the memory of every process of the tree and keep the largest values."""
-    readings = {}
-    for pid, role in roles(root).items():
-        memory = memory_of(pid)
-        if memory is not None:
-            readings[role] = memory
-            before = run.processes.get(role, (0.0, 0.0))
-            run.processes[role] = (max(before[0], memory[0]), max(before[1], memory[1]))
-    pss, rss = (sum(memory[kind] for memory in readings.values()) for kind in (0, 1))
-    if pss > run.total_pss:
-        run.total_pss, run.peak_at = pss, elapsed
-    run.total_rss = max(run.total_rss, rss)
+def ule_build(arguments: Sequence[str], observers: Sequence[Observer], every: float) -> tuple[float, float]:
+    """Run ``ule-build`` quietly to its end.
+
+    Args:
+        arguments: of the command.
+        observers: called again and again with its process id and the seconds since its start; with none the command
+            runs undisturbed.
+        every: seconds between two calls.
+
+    Returns:
+        The seconds that it took, and ``ru_maxrss`` of its largest process in MB.
+    """
+    command = Path(sys.executable).with_name("ule-build")
+    started = time.perf_counter()
+    process = subprocess.Popen([command, *arguments, "--quiet"], stdout=subprocess.DEVNULL)
+    while (ended := os.wait4(process.pid, os.WNOHANG if observers else 0))[0] == 0:
+        for observer in observers:
+            observer(process.pid, time.perf_counter() - started)
+        time.sleep(every)
+    wall = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(ended[1])
+    if process.returncode != 0:
+        raise SystemExit(f"{command} ended with exit code {process.returncode}")
+    return wall, ended[2].ru_maxrss * KIB_MB
 
 
 def roles(root: int) -> dict[int, str]:
-    """The processes of a tree with what they are; workers are the children of the fork server."""
+    """The processes of a tree with what they are; workers are the children of the fork server, or of Ray's raylet."""
     children = children_by_parent()
     found = {root: "main"}
     for child in children.get(root, []):
         line = command_line(child)
-        found[child] = "resource tracker" if "resource_tracker" in line else "fork server"
-        workers = sorted(children.get(child, []))
+        found[child] = next((role for mark, role in ROLES.items() if mark in line), "fork server")
+        below = sorted(children.get(child, []))
+        workers = [pid for pid in below if found[child] != RAY or command_line(pid).startswith(RAY_WORKER)]
+        found |= dict.fromkeys(below, RAY)
         found |= {worker: f"worker {number}" for number, worker in enumerate(workers, start=1)}
     return found
 
@@ -157,16 +189,16 @@ def print_memory(recipe: str, runs: Sequence[Run], counts: Iterable[int]) -> Non
     for count in counts:
         mine = [run for run in runs if run.workers == count]
         rows = [
-            [role, spread(run.processes[role][0] for run in mine), spread(run.processes[role][1] for run in mine)]
-            for role in sorted(set.intersection(*(set(run.processes) for run in mine)), key=order)
+            [role, *(spread(run.memory.processes[role][kind] for run in mine) for kind in (0, 1))]
+            for role in sorted(set.intersection(*(set(run.memory.processes) for run in mine)), key=order)
         ]
-        total = [spread(run.total_pss for run in mine), spread(run.total_rss for run in mine)]
+        total = [spread(run.memory.total_pss for run in mine), spread(run.memory.total_rss for run in mine)]
         rows.append(["all at one moment", *total])
         title = f"{recipe}, {count} worker{'s' if count > 1 else ''}: peak memory in MB, median (largest)"
         table(title, ["", "PSS", "RSS"], rows)
-        largest = max(mine, key=lambda run: run.total_pss)
-        ratio = largest.total_pss / AIM_MB
-        print(f"  the largest total came {largest.peak_at:.1f} s after the start, of {largest.wall:.1f} s")
+        largest = max(mine, key=lambda run: run.memory.total_pss)
+        ratio = largest.memory.total_pss / AIM_MB
+        print(f"  the largest total came {largest.memory.peak_at:.1f} s after the start, of {largest.wall:.1f} s")
         print(f"  ru_maxrss of the largest process: {max(run.max_rss for run in mine):,.0f} MB")
         print(f"  aim: under {AIM_MB:,.0f} MB in all; the largest total is {ratio:.2f} of that")
 

@@ -265,7 +265,7 @@ def _assemble(
         names.append(name)
         part = source.splits[split].rows(rows.start, rows.stop)
         tasks.append((part, split == "train", paths))
-    made = executor.map(write_shard, _shard_tasks(tasks, recipe, source, perturbation))
+    made = executor.map(write_shard, _shard_tasks(tasks, recipe, source, perturbation), on_lost=reporter.warn)
     if results:
         reporter.say(f"continuing: {len(results)} of {len(results) + len(tasks)} shards are already written")
     progress = reporter.track(

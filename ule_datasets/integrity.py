@@ -155,7 +155,7 @@ def check_content(
     With ``spool``, a folder that all workers see, the decoded pixels stand there instead of in memory.
     """
     pairs = list(_pairs(folder.root, folder.manifest, spool))
-    states = executor.map(_read_pair, pairs)
+    states = executor.map(_read_pair, pairs, on_lost=reporter.warn)
     by_split: dict[str, list[tuple[ShardPair, ShardState]]] = {name: [] for name in folder.manifest.splits}
     for pair, state in zip(
         pairs,

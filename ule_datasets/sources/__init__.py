@@ -87,7 +87,7 @@ def read_source(
         for split, chunks in form.chunks.items()
         for index, chunk in enumerate(chunks)
     ]
-    results = executor.map(decode_chunk, tasks)
+    results = executor.map(decode_chunk, tasks, on_lost=reporter.warn)
     decoded = list(
         reporter.track(
             results, total=len(tasks), label=f"reading {where}", unit="chunk", images=lambda d: len(d.labels)
