@@ -230,7 +230,9 @@ def test_a_killed_worker_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixtu
             return sum(executor.map(die, range(4)))
 
     assert run("ule-build", work, []) == 2
-    assert capsys.readouterr().err.startswith("ule-build: a worker process was killed, perhaps for want of memory")
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("ule-build: task 0 lost its worker in attempt 3 of 3: its process was killed (signal")
+    assert complaint.endswith("fewer --workers need less memory; the same command continues\n")
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:

@@ -254,6 +254,7 @@ def test_a_lost_worker_costs_map_only_what_it_was_doing(executor: RayExecutor, t
     assert [(tmp_path / str(number)).stat().st_size for number in range(4)] == [1, 2, 1, 3]
 
 
+@pytest.mark.slow
 def test_a_lost_node_costs_map_only_what_it_was_doing(tmp_path: Path) -> None:
     """In a process of its own, because Ray connects a process to one cluster only."""
     environment = {
@@ -335,16 +336,15 @@ def test_an_error_reaches_the_caller_as_it_was(executor: RayExecutor) -> None:
         list(executor.unordered(fail_unpicklably, [1]))
 
 
-def test_tasks_end_when_nobody_waits_for_them(executor: RayExecutor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["map", "unordered"])
+def test_tasks_end_when_nobody_waits_for_them(how: str, executor: RayExecutor, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("a", "b")]
     for folder in folders:
         folder.mkdir()
     with RayExecutor(address="local") as second:
         assert second.workers == 2
-        unordered = second.unordered(stay, [None, folders[0]])
-        assert next(unordered) == (0, None)
-        mapped = second.map(stay, [None, folders[1]])
-        assert next(mapped) is None
+        results: Iterator[object] = getattr(second, how)(stay, [None, *folders])
+        assert next(results) == {"map": None, "unordered": (0, None)}[how]
         deadline = time.monotonic() + 30
         while not all(list(folder.iterdir()) for folder in folders) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -1,11 +1,15 @@
 """Keys, canonical order and digests do not depend on the order of the samples."""
 
 import hashlib
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from photos import spooled
 
+from ule_datasets.seeds import Seed
 from ule_datasets.split import Split, canonical_order, keys_from_digests, order_free_digest, sample_digest
 
 
@@ -68,3 +72,44 @@ def test_batches_cover_the_split_in_order() -> None:
     split = Split.from_samples("train", images, labels, digests)
     assert tuple(key for batch in split.batches(5) for key in batch.keys) == split.keys
     assert [len(batch) for batch in split.batches(5)] == [5, 5, 5, 5, 3]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    count=st.integers(1, 60),
+    per_class=st.integers(1, 20),
+    size=st.integers(1, 70),
+    limits=st.tuples(st.integers(0, 60), st.integers(0, 60)),
+)
+def test_a_split_on_disk_equals_the_one_in_memory(
+    seed: int, count: int, per_class: int, size: int, limits: tuple[int, int]
+) -> None:
+    images, labels, digests = samples(seed, count)
+    memory = Split.from_samples("train", images, labels, digests)
+    with tempfile.TemporaryDirectory() as folder:
+        disk = Split.from_samples("train", spooled(images, Path(folder)), labels, digests)
+        assert_same(disk, memory)
+        assert_same(disk.rows(*limits), memory.rows(*limits))
+        batches = list(disk.batches(size))
+        assert len(batches) == -(-count // size)
+        for batch, wanted in zip(batches, memory.batches(size), strict=True):
+            assert_same(batch, wanted)
+        assert_same(disk.first_per_class(per_class), memory.first_per_class(per_class))
+        rows = disk.stratified_rows(0.3, Seed(seed), "test")
+        assert np.array_equal(rows, memory.stratified_rows(0.3, Seed(seed), "test"))
+        assert np.array_equal(disk.pixels(rows), memory.pixels(rows))
+        assert np.array_equal(disk.pixels(rows), images[np.array([digests.index(d) for d in digests_of(memory, rows)])])
+
+
+def assert_same(disk: Split, memory: Split) -> None:
+    assert not isinstance(disk.images, np.ndarray)
+    assert isinstance(memory.images, np.ndarray)
+    assert (disk.name, disk.keys, disk.digest) == (memory.name, memory.keys, memory.digest)
+    assert disk.images.shape == memory.images.shape
+    assert np.array_equal(disk.labels, memory.labels)
+    assert np.array_equal(disk.pixels(), memory.pixels())
+
+
+def digests_of(split: Split, rows: np.ndarray) -> list[bytes]:
+    return [sample_digest(split.pixels()[row], int(split.labels[row])) for row in rows.tolist()]

@@ -14,6 +14,7 @@ from typing import Any
 from ule_datasets.cache import CraftCache, cache_folder
 from ule_datasets.card import write_card
 from ule_datasets.croissant import croissant_json
+from ule_datasets.delivery import Delivery
 from ule_datasets.errors import InputError
 from ule_datasets.executor import EXECUTORS, Executor, open_executor
 from ule_datasets.figures import draw_figures
@@ -31,6 +32,7 @@ from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.perturbation import Perturbation
 from ule_datasets.progress import Reporter
 from ule_datasets.recipe import Recipe
+from ule_datasets.remote import RemoteFolder, shown
 from ule_datasets.shards import (
     FORMATS,
     ShardResult,
@@ -52,6 +54,9 @@ class BuildOptions:
     """Where and how to build; nothing here changes the pixels."""
 
     out: Path
+    """The dataset folder; where it is delivered elsewhere, the folder that it is made in, which is deleted then."""
+    deliver_to: str | None = None
+    """A URL that the files are sent to as they are written, instead of staying in ``out``."""
     source: str | None = None
     """See ``ule_datasets.sources.LOCATIONS``; ``None``: the recipe's own."""
     formats: tuple[str, ...] = FORMATS
@@ -86,7 +91,10 @@ class BuildOptions:
 class BuildResult:
     """A complete dataset folder."""
 
-    folder: Path
+    folder: Path | None
+    """``None``: it was delivered elsewhere."""
+    place: str
+    """The folder or the URL."""
     manifest: Manifest
     already_complete: bool
     """Nothing was done: the folder held exactly this dataset."""
@@ -111,31 +119,48 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
         "given": sorted(perturbation.digest for perturbation in given),
     }
     check_ours(options.out)
-    finished = None if options.overwrite else _finished(options.out, identity)
+    delivery = None
+    if options.deliver_to is None:
+        finished = None if options.overwrite else _finished(options.out, identity)
+    else:
+        delivery = Delivery(RemoteFolder(options.deliver_to), BuildFolder(options.out).files)
+        finished = delivery.begin(identity, overwrite=options.overwrite)
+        if finished is not None:
+            _check_same(finished, identity, str(delivery.to))
     if finished is not None:
-        remove_leftovers(options.out)
-        return BuildResult(options.out, finished, already_complete=True)
+        return _finished_before(options, finished)
     reporter.say(_announcement(recipe, options))
+    # The executor within: its workers are gone before the folder is put in order after an error.
     with (
+        open_folder(options.out, identity, overwrite=options.overwrite, scratch=options.scratch) as folder,
         open_executor(options.executor, options.workers, preload=WORKER_MODULES) as executor,
-        open_folder(options.out, identity, overwrite=options.overwrite) as folder,
     ):
         if folder.read_note("complete") is None:
             executor.start()
-            _make(recipe, options, given, folder, executor, reporter)
+            _make(recipe, options, given, folder, delivery, executor, reporter)
             folder.write_note("complete", True)
+        if delivery is not None:
+            manifest = delivery.complete()
+            folder.discard()
+            return BuildResult(None, _place(options), manifest, already_complete=False)
         folder.publish()
-    if options.scratch is not None:
-        shutil.rmtree(_scratch(recipe, options.scratch), ignore_errors=True)
-    note = json.dumps({"source": _absolute(options.source)}) if options.source else None
-    if note:
-        write_atomically(options.out / LOCAL_NOTE, note)
-    return BuildResult(options.out, Manifest.read(options.out), already_complete=False)
+    if options.source and shown(options.source) == options.source:  # a URL with a password is written nowhere
+        write_atomically(options.out / LOCAL_NOTE, json.dumps({"source": _absolute(options.source)}))
+    return BuildResult(options.out, _place(options), Manifest.read(options.out), already_complete=False)
 
 
-def _scratch(recipe: Recipe, folder: Path) -> Path:
-    """Where this recipe's decoded images go in a folder for such things."""
-    return folder / f"ule-{recipe.name}-{recipe.digest[:12]}"
+def _finished_before(options: BuildOptions, manifest: Manifest) -> BuildResult:
+    """Nothing is left to do but to tidy up."""
+    remove_leftovers(options.out, options.scratch)
+    if options.deliver_to is None:
+        return BuildResult(options.out, _place(options), manifest, already_complete=True)
+    if options.out.exists():
+        shutil.rmtree(options.out)
+    return BuildResult(None, _place(options), manifest, already_complete=True)
+
+
+def _place(options: BuildOptions) -> str:
+    return str(options.out) if options.deliver_to is None else shown(options.deliver_to)
 
 
 def _check_device(name: str) -> None:
@@ -149,7 +174,7 @@ def _announcement(recipe: Recipe, options: BuildOptions) -> str:
     reduced = f" [{recipe.reduced}]" if recipe.reduced else ""
     where = options.source or recipe.source.default_location or "(no source given)"
     processes = f"{options.workers} process{'es' if options.workers > 1 else ''}"
-    return f"building {recipe.name} {recipe.version}{reduced} from {where} into {options.out}, {processes}"
+    return f"building {recipe.name} {recipe.version}{reduced} from {shown(where)} into {_place(options)}, {processes}"
 
 
 def _finished(out: Path, identity: dict[str, Any]) -> Manifest | None:
@@ -157,18 +182,23 @@ def _finished(out: Path, identity: dict[str, Any]) -> Manifest | None:
     if not (out / FILE_NAME).exists():
         return None
     manifest = Manifest.read(out)
+    _check_same(manifest, identity, str(out))
+    damaged = [f.path for f in manifest.files if not _has_size(out / f.path, f.size)]
+    if damaged:
+        raise InputError(f"{out} is damaged: {damaged[0]} is missing or has another size; add --overwrite to rebuild")
+    return manifest
+
+
+def _check_same(manifest: Manifest, identity: dict[str, Any], place: str) -> None:
+    """Refuse another dataset than the one asked for."""
     wanted = identity["recipe_digest"], identity["formats"]
     same = (manifest.recipe_digest, list(manifest.formats)) == wanted
     # Several perturbations have no common digest before they are joined: then the recipe must do.
     if not same or (len(identity["given"]) == 1 and identity["given"] != [manifest.perturbation_digest]):
         raise InputError(
-            f"{out} holds {manifest.name} {manifest.version} ({', '.join(manifest.formats)}; recipe "
+            f"{place} holds {manifest.name} {manifest.version} ({', '.join(manifest.formats)}; recipe "
             f"{manifest.recipe_digest[:12]}), which is not what was asked for; choose another --out or add --overwrite"
         )
-    damaged = [f.path for f in manifest.files if not _has_size(out / f.path, f.size)]
-    if damaged:
-        raise InputError(f"{out} is damaged: {damaged[0]} is missing or has another size; add --overwrite to rebuild")
-    return manifest
 
 
 def _has_size(path: Path, size: int) -> bool:
@@ -177,20 +207,19 @@ def _has_size(path: Path, size: int) -> bool:
 
 def _make(
     recipe: Recipe, options: BuildOptions, given: Sequence[Perturbation], folder: BuildFolder,
-    executor: Executor, reporter: Reporter,
+    delivery: Delivery | None, executor: Executor, reporter: Reporter,
 ) -> None:  # fmt: skip
     """Write the whole dataset into the staging folder."""
     with reporter.phase("read source"):
-        spool = folder.spool if options.scratch is None else _scratch(recipe, options.scratch)
         source = read_source(
             recipe.source, options.source, executor=executor, reporter=reporter, labels_for=labels_for(recipe),
-            spool=spool, skip_unusable=options.skip_unusable,
+            spool=folder.spool, skip_unusable=options.skip_unusable,
         )  # fmt: skip
         source = _limited(source, recipe.limit_per_class)
     with reporter.phase("craft"):
         perturbation = _perturbation(recipe, options, given, source, folder, executor, reporter)
     with reporter.phase("assemble"):
-        results = _assemble(recipe, options.formats, source, perturbation, folder, executor, reporter)
+        results = _assemble(recipe, options.formats, source, perturbation, folder, delivery, executor, reporter)
     with reporter.phase("figures"):
         figures = draw_figures(source.train, perturbation, source.class_names)
         for figure in figures:
@@ -250,7 +279,7 @@ def _perturbation(
 
 def _assemble(
     recipe: Recipe, formats: tuple[str, ...], source: Source, perturbation: Perturbation, folder: BuildFolder,
-    executor: Executor, reporter: Reporter,
+    delivery: Delivery | None, executor: Executor, reporter: Reporter,
 ) -> dict[str, list[ShardResult]]:  # fmt: skip
     """Write every shard that an interrupted build has not left intact."""
     inputs = _fingerprint(recipe, formats, source, perturbation)
@@ -258,14 +287,14 @@ def _assemble(
     for split, index, count, rows in _plan(recipe, source):
         name = f"{split}-{index:05d}"
         paths = tuple((f, folder.files / shard_path(f, split, index, count)) for f in FORMATS if f in formats)
-        done = _finished_shard(folder.read_note(f"shard-{name}"), inputs, paths)
+        done = _finished_shard(folder.read_note(f"shard-{name}"), inputs, paths, delivery)
         if done is not None:
             results[name] = done
             continue
         names.append(name)
         part = source.splits[split].rows(rows.start, rows.stop)
         tasks.append((part, split == "train", paths))
-    made = executor.map(write_shard, _shard_tasks(tasks, recipe, source, perturbation), on_lost=reporter.warn)
+    made = executor.map(write_shard, _shard_tasks(tasks, recipe, source, perturbation, delivery), on_lost=reporter.warn)
     if results:
         reporter.say(f"continuing: {len(results)} of {len(results) + len(tasks)} shards are already written")
     progress = reporter.track(
@@ -290,7 +319,7 @@ def _plan(recipe: Recipe, source: Source) -> Iterator[tuple[str, int, int, range
 
 def _shard_tasks(
     parts: Iterable[tuple[Split, bool, tuple[tuple[str, Path], ...]]], recipe: Recipe, source: Source,
-    perturbation: Perturbation,
+    perturbation: Perturbation, delivery: Delivery | None,
 ) -> Iterator[ShardTask]:  # fmt: skip
     """Made one at a time: a task carries its images and its part of the perturbation."""
     for part, poison, paths in parts:
@@ -300,6 +329,7 @@ def _shard_tasks(
             budget=recipe.budget,
             class_names=source.class_names,
             paths=paths,
+            delivery=delivery,
         )
 
 
@@ -310,12 +340,16 @@ def _fingerprint(recipe: Recipe, formats: tuple[str, ...], source: Source, pertu
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _finished_shard(note: Any, inputs: str, paths: tuple[tuple[str, Path], ...]) -> ShardResult | None:
+def _finished_shard(
+    note: Any, inputs: str, paths: tuple[tuple[str, Path], ...], delivery: Delivery | None
+) -> ShardResult | None:
     """What an interrupted build noted about a shard, if its files are still what the note says."""
     if note is None or note["inputs"] != inputs:
         return None
     result = ShardResult(**{**note["result"], "files": tuple(note["result"]["files"])})
     for (file_format, path), record in zip(paths, result.files, strict=True):
+        if delivery is not None and delivery.has(path, record["size"]):
+            continue
         if not path.exists() or {"format": file_format, **file_record(path)} != record:
             return None
     return result

@@ -7,6 +7,7 @@ moves the files out of ``.build`` and the manifest last; every step can be inter
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ class BuildFolder:
     """A dataset folder that this process may write to."""
 
     root: Path
+    scratch: Path | None = None
+    """A folder elsewhere, for decoded images; ``None``: they stand in the staging folder."""
 
     @property
     def staging(self) -> Path:
@@ -44,8 +47,16 @@ class BuildFolder:
 
     @property
     def spool(self) -> Path:
-        """Where decoded images stand until the build is complete."""
-        return self.staging / "spool"
+        """Where decoded images stand until the build is complete; no other ``root`` has the same place."""
+        if self.scratch is None:
+            return self.staging / "spool"
+        root = self.root.expanduser().resolve()
+        return self.scratch / f"ule-{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
+
+    def clear_spool(self) -> None:
+        """Delete the decoded images."""
+        if self.spool.exists():
+            shutil.rmtree(self.spool)
 
     def read_note(self, name: str) -> Any:
         """A note of an interrupted build, or ``None``; torn notes count as absent."""
@@ -69,7 +80,12 @@ class BuildFolder:
                     (self.files / record.path).replace(self.root / record.path)
             (self.files / FILE_NAME).replace(self.root / FILE_NAME)
         self.staging.replace(self.root / DONE)
-        remove_leftovers(self.root)
+        remove_leftovers(self.root, self.scratch)
+
+    def discard(self) -> None:
+        """Delete everything: the dataset has gone elsewhere."""
+        self.clear_spool()
+        shutil.rmtree(self.root)
 
     def _remove_previous(self) -> None:
         """Delete an older dataset: its manifest first, then exactly the files that it lists, and its reports."""
@@ -87,21 +103,27 @@ class BuildFolder:
             shutil.rmtree(self.root / VERIFICATION)
 
 
-def remove_leftovers(root: Path) -> None:
+def remove_leftovers(root: Path, scratch: Path | None = None) -> None:
     """Delete what a finished build no longer needs."""
+    if scratch is not None:
+        BuildFolder(root, scratch).clear_spool()
     if (root / DONE).exists():
         shutil.rmtree(root / DONE)
 
 
 @contextmanager
-def open_folder(root: Path, identity: dict[str, Any], *, overwrite: bool) -> Iterator[BuildFolder]:
+def open_folder(
+    root: Path, identity: dict[str, Any], *, overwrite: bool, scratch: Path | None = None
+) -> Iterator[BuildFolder]:
     """Lock a folder for building: a new one, or the interrupted build of the same thing.
+
+    Decoded images stand in ``scratch`` where it is given; they are kept and deleted with the rest.
 
     Raises:
         InputError: the folder holds something else, or another build is at work in it.
     """
     check_ours(root)
-    folder, root_is_new = BuildFolder(root), not root.exists()
+    folder, root_is_new = BuildFolder(root, scratch), not root.exists()
     folder.staging.mkdir(parents=True, exist_ok=True)
     with _locked(folder.staging / "lock", root):
         remove_leftovers(root)
@@ -115,6 +137,7 @@ def open_folder(root: Path, identity: dict[str, Any], *, overwrite: bool) -> Ite
             for entry in folder.staging.iterdir():
                 if entry.name != "lock":
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            folder.clear_spool()
         folder.write_note("identity", identity)
         try:
             yield folder
@@ -122,6 +145,7 @@ def open_folder(root: Path, identity: dict[str, Any], *, overwrite: bool) -> Ite
             started_here = previous != identity
             begun = folder.files.exists() or any(folder.staging.glob("craft-*")) or any(folder.spool.glob("*.json"))
             if not begun or (started_here and isinstance(error, InputError)):
+                folder.clear_spool()
                 shutil.rmtree(folder.staging)  # nothing here is worth continuing: leave no trace
                 if root_is_new:
                     root.rmdir()

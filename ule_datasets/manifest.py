@@ -116,7 +116,12 @@ class Manifest:
             text = path.read_bytes()
         except FileNotFoundError as error:
             raise InputError(f"{folder} is not a complete dataset: it has no {FILE_NAME}") from error
-        _check_self_digest(path, text)
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: bytes, origin: str) -> Manifest:
+        """A manifest's content; raises as ``read`` does, naming ``origin``."""
+        _check_self_digest(origin, text)
         try:
             content = json.loads(text)
             if content["schema"] != SCHEMA:
@@ -141,7 +146,7 @@ class Manifest:
                 timings=content["build"]["timings_seconds"],
             )
         except (UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is not a manifest of ours: {error!r}") from error
+            raise InputError(f"{origin} is not a manifest of ours: {error!r}") from error
 
 
 def build_environment() -> dict[str, str]:
@@ -171,15 +176,15 @@ def other_decoder(environment: dict[str, str]) -> str:
     )
 
 
-def _check_self_digest(path: Path, text: bytes) -> None:
+def _check_self_digest(origin: str, text: bytes) -> None:
     found = re.search(rb'"self_sha256": "([0-9a-f]{64})"\n}\n\Z', text)
     if SCHEMA.encode() not in text and found is None:
-        raise InputError(f"{path} is not a manifest of ours")
+        raise InputError(f"{origin} is not a manifest of ours")
     if found is not None:
         unsigned = text[: found.start(1)] + UNSIGNED.encode() + text[found.end(1) :]
         if hashlib.sha256(unsigned).hexdigest().encode() == found[1]:
             return
-    raise DamagedManifestError(f"{path} was changed after it was written: its own digest does not agree")
+    raise DamagedManifestError(f"{origin} was changed after it was written: its own digest does not agree")
 
 
 def _fields(record: SplitRecord | FileRecord) -> dict[str, Any]:

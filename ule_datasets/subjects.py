@@ -29,6 +29,7 @@ from ule_datasets.manifest import FILE_NAME, Manifest
 from ule_datasets.perturb import Workshop, craft
 from ule_datasets.progress import Reporter
 from ule_datasets.recipe import Preprocess, PublishedRecipe, Recipe
+from ule_datasets.remote import is_remote
 from ule_datasets.sources import Source, read_source
 from ule_datasets.split import positions_of
 
@@ -235,7 +236,9 @@ def _remembered(folder: Path) -> str | None:
     if not note.exists():
         return None
     location = json.loads(note.read_text(encoding="utf-8")).get("source")
-    is_place = isinstance(location, str) and (location.startswith("hub:") or Path(location).exists())
+    is_place = isinstance(location, str) and (
+        location.startswith("hub:") or is_remote(location) or Path(location).exists()
+    )
     return location if is_place else None
 
 

@@ -9,10 +9,6 @@ import traceback
 from collections.abc import Callable
 
 STOPPED = "interrupted; the same command continues where it stopped"
-LOST_WORKER = (
-    "a worker process was killed, perhaps for want of memory; the same command continues where it stopped "
-    "(fewer --workers need less memory)"
-)
 DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -53,7 +49,7 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
         if isinstance(error, OSError) and error.errno is not None:
             return _fail(command, _system_message(error), BAD_INPUT)
         if isinstance(error, BrokenExecutor):
-            return _fail(command, LOST_WORKER, BAD_INPUT)
+            return _fail(command, f"{error}; fewer --workers need less memory; the same command continues", BAD_INPUT)
         text = f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback, and report it)"
         return _fail(command, text, BAD_INPUT)
 

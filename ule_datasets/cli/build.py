@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +16,7 @@ from ule_datasets.cli import CHECK_FAILED, DONE, run
 if TYPE_CHECKING:
     from ule_datasets.build import BuildResult
     from ule_datasets.publish import Plan, Publication
-    from ule_datasets.recipe import Method
+    from ule_datasets.recipe import Method, Recipe
     from ule_datasets.weights import Weights
 
 COMMAND = "ule-build"
@@ -52,7 +53,14 @@ def build_command(
             "Default: the recipe's own source.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The dataset folder. Default: ./datasets/NAME.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|URL",
+            help="The dataset folder, or a place such as s3://bucket/folder that files are sent to as they are "
+            "written. Default: ./datasets/NAME.",
+        ),
+    ] = None,
     format: Annotated[list[Format] | None, typer.Option(help="Repeat for several. Default: both.")] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's; shows in the name.")] = None,
     limit: Annotated[
@@ -158,6 +166,7 @@ def build_command(
     from ule_datasets.progress import Reporter
     from ule_datasets.publish import PublishOptions, plan_publication, publish
     from ule_datasets.recipe import Preprocess
+    from ule_datasets.remote import is_remote, shown
     from ule_datasets.shards import FORMATS
 
     chosen = find_recipe(recipe)
@@ -168,8 +177,12 @@ def build_command(
     chosen = chosen if seed is None else chosen.with_seed(seed)
     chosen = chosen if limit is None else chosen.as_trial(limit)
     saved = [find_perturbation(where) for where in perturbation or ()]
+    away = out if out is not None and is_remote(out) else None
+    if away is not None and (push_to_hub or dry_run):
+        raise typer.BadParameter(f"publishing starts from a folder: --out {shown(away)} is a URL")
     options = BuildOptions(
-        out=out or Path("datasets") / chosen.name,
+        out=_workplace(chosen, away, scratch) if away else Path(out) if out else Path("datasets") / chosen.name,
+        deliver_to=away,
         source=source,
         formats=tuple(f.value for f in format) if format else FORMATS,
         perturbations=tuple(given.path for given in saved),
@@ -192,13 +205,21 @@ def build_command(
     for given in saved:
         if given.published is not None:
             print(given.proof(result.manifest))
-    if push_to_hub or dry_run:
+    if result.folder is not None and (push_to_hub or dry_run):
         target = PublishOptions(
             repo_id=repo_id, private=private, revision=revision, perturbation_only=perturbation_only
         )
         plan = plan_publication(chosen, result.folder, target, catalogue=tuple(RECIPES))
         print(plan.describe() if dry_run else _published(publish(plan, reporter), plan))
     return DONE
+
+
+def _workplace(recipe: Recipe, url: str, scratch: Path | None) -> Path:
+    """Where a dataset that goes to a URL is made; the same for the same one."""
+    from ule_datasets.cache import cache_folder
+
+    own = hashlib.sha256(f"{recipe.digest} {url}".encode()).hexdigest()[:12]
+    return (scratch or cache_folder()) / f"ule-{recipe.name}-to-{own}"
 
 
 def catalogue() -> str:
@@ -242,18 +263,18 @@ def _weights(method: Method) -> list[Weights]:
 def _summary(result: BuildResult) -> str:
     manifest = result.manifest
     if result.already_complete:
-        return f"{result.folder} already holds the complete {manifest.name} {manifest.version}; nothing to do"
+        return f"{result.place} already holds the complete {manifest.name} {manifest.version}; nothing to do"
     counts = ", ".join(f"{record.num_examples:,} {name}" for name, record in manifest.splits.items())
     size = sum(file.size for file in manifest.files) / 2**20
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in manifest.timings.items())
     return "\n".join(
         [
             f"{manifest.name} {manifest.version}: {counts} images, {len(manifest.files)} files, {size:.0f} MiB "
-            f"in {result.folder}",
+            f"in {result.place}",
             f"time: {times} (in all {sum(manifest.timings.values()):.1f} s)",
             f"perturbation {manifest.perturbation_digest}",
             *(f"{name} {record.digest}" for name, record in manifest.splits.items()),
-            f"next: ule-verify {result.folder}",
+            *([] if result.folder is None else [f"next: ule-verify {result.folder}"]),
         ]
     )
 

@@ -7,7 +7,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from ule_datasets.perturbation import Perturbation, check_budget
 from ule_datasets.recipe import Budget
 from ule_datasets.shards import parquet, webdataset
 from ule_datasets.split import Split, sample_digest
+
+if TYPE_CHECKING:
+    from ule_datasets.delivery import Delivery
 
 FORMATS = ("parquet", "webdataset")
 BLOCK_BYTES = 16 * 2**20
@@ -40,6 +43,8 @@ class ShardTask:
     class_names: tuple[str, ...]
     paths: tuple[tuple[str, Path], ...]
     """(format, where to write)."""
+    delivery: Delivery | None = None
+    """Where to send the files once they are written; ``None``: they stay."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +98,9 @@ def write_shard(task: ShardTask) -> ShardResult:
             else:
                 webdataset.write(partial, encoded, labels, task.clean.keys, poisoned, task.class_names)
             files.append({"format": file_format, **file_record(partial)})
+    if task.delivery is not None:
+        for _, path in task.paths:
+            task.delivery.send(path)
     return ShardResult(
         files=tuple(files),
         sample_digests=tuple(digest.hex() for digest in digests),

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from ule_datasets.errors import InputError
 from ule_datasets.executor import Executor
 from ule_datasets.progress import Reporter
 from ule_datasets.recipe import SourceSpec
+from ule_datasets.remote import is_remote
 from ule_datasets.sources import cifar_batches, digits, hub, image_folder, imagenet, parquet, webdataset
 from ule_datasets.sources.collect import Findings, collect
 from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
-from ule_datasets.sources.forms import UNLABELLED, Form
+from ule_datasets.sources.forms import UNLABELLED, Form, Place
+from ule_datasets.sources.remote_path import RemotePath
 from ule_datasets.split import Split
 
-LOCATIONS = "hub:OWNER/NAME, digits, or a folder or file (Parquet, WebDataset tar, image folder, cifar-10-batches-py)"
+LOCATIONS = (
+    "hub:OWNER/NAME, digits, or a folder or file (Parquet, WebDataset tar, image folder, cifar-10-batches-py), "
+    "here or (but for the last) at a URL such as s3://BUCKET/FOLDER"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +121,29 @@ def find_form(where: str, spec: SourceSpec | None = None) -> Form:
     """
     if where == "digits":
         return digits.find()
+    if is_remote(where):
+        return _find_remote(where, spec)
     root = hub.download(where) if where.startswith(hub.PREFIX) else Path(where).expanduser()
     if not root.exists():
         raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
+    form = cifar_batches.find(root) or _form_of(root, spec)
+    if form is None:
+        raise InputError(f"--source {where}: no images found there; give {LOCATIONS}")
+    return form
+
+
+def _find_remote(where: str, spec: SourceSpec | None) -> Form:
+    """The same at a URL, which is listed once."""
+    root = RemotePath.at(where, (".parquet", ".tar"))
+    form = _form_of(root, spec)
+    if form is None:
+        raise InputError(f"--source {root}: no images found there; give {LOCATIONS}")
+    return form
+
+
+def _form_of(root: Place, spec: SourceSpec | None) -> Form | None:
     only = spec.class_names if spec is not None and spec.subset else None
-    for find in (cifar_batches.find, parquet.find, webdataset.find, partial(image_folder.find, only=only)):
-        form = find(root)
-        if form is not None:
-            return form
-    raise InputError(f"--source {where}: no images found there; give {LOCATIONS}")
+    return parquet.find(root) or webdataset.find(root) or image_folder.find(root, only)
 
 
 def no_labels(where: str, labels_for: str, advice: str = "give a source with labels") -> InputError:

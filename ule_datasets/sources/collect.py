@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ule_datasets.errors import InputError
-from ule_datasets.sources.decode import ChunkTask, Decoded, sizes_differ
+from ule_datasets.hub import PREFIX as HUB
+from ule_datasets.remote import is_remote, shown
+from ule_datasets.sources.decode import ChunkTask, Decoded, files_of, sizes_differ
 from ule_datasets.split import Split
 from ule_datasets.spool import Images, SpooledImages
 
@@ -62,10 +66,11 @@ def collect(
         InputError: any sample was unsuitable (and is not to be skipped), sizes differ, or names appear twice.
     """
     chunks = [(name, decoded) for name, pairs in by_split.items() for _, decoded in pairs]
-    _check_sizes([decoded for _, decoded in chunks])
     problems = [(name, problem) for name, decoded in chunks for problem in decoded.problems]
-    if problems and not skip_unusable:
-        raise _unusable([problem for _, problem in problems])
+    refused = [] if skip_unusable else [problem for _, problem in problems]
+    misfits = _misfits([decoded for _, decoded in chunks])
+    if refused or misfits:
+        raise _unusable([*refused, *misfits], "" if misfits else "; --skip-unusable leaves such images out")
     splits = {
         name: _split(name, by_split[name])
         for name in sorted(by_split, key=lambda name: name != "train")
@@ -74,10 +79,11 @@ def collect(
     converted = sum((Counter(decoded.converted) for _, decoded in chunks), Counter[str]())
     digests = {name: [d for _, decoded in by_split[name] for d in decoded.digests] for name in splits}
     copies = {name: len(listed) - len(set(listed)) for name, listed in digests.items()}
+    here = _here(where, by_split)
     findings = Findings(
         duplicates=tuple((name, count) for name, count in copies.items() if count),
         converted=tuple(sorted(converted.items())),
-        left_out=tuple((name, problem.replace(f"{where.rstrip('/')}/", "")) for name, problem in problems),
+        left_out=tuple((name, problem.replace(here, "") if here else problem) for name, problem in problems),
     )
     return splits, findings
 
@@ -105,18 +111,35 @@ def _images(filled: Chunks) -> Images:
     return SpooledImages.in_files(files, first.image_shape)
 
 
-def _check_sizes(chunks: Sequence[Decoded]) -> None:
-    filled = [chunk for chunk in chunks if chunk.image_shape is not None]
-    for chunk in filled[1:]:
-        first = filled[0]
-        assert first.image_shape is not None
-        assert chunk.image_shape is not None
-        if chunk.image_shape != first.image_shape:
-            problem = sizes_differ(first.first_origin, first.image_shape, chunk.first_origin, chunk.image_shape)
-            raise _unusable([*(p for c in chunks for p in c.problems), problem])
+def _misfits(chunks: Sequence[Decoded]) -> list[str]:
+    """What says that sizes differ: within chunks, and between the first images of them."""
+    found: list[str] = []
+    first: tuple[str, tuple[int, int, int]] | None = None
+    for chunk in chunks:
+        if chunk.image_shape is None:
+            continue
+        first = first or (chunk.first_origin, chunk.image_shape)
+        if chunk.image_shape != first[1]:
+            found.append(sizes_differ(*first, chunk.first_origin, chunk.image_shape))
+        found += chunk.misfits
+    return found
 
 
-def _unusable(problems: Sequence[str]) -> InputError:
-    shown = "; ".join(problems[:PROBLEMS_SHOWN])
+def _here(where: str, by_split: Mapping[str, Chunks]) -> str:
+    """What the names of a source's files begin with on this machine only; empty: nothing."""
+    if is_remote(where):
+        place = shown(where).rstrip("/")
+        return f"{place.rpartition('/')[0] if place.endswith(('.parquet', '.tar')) else place}/"
+    if where.startswith(HUB):
+        folders = {path.parent for pairs in by_split.values() for task, _ in pairs for path in files_of(task.chunk)}
+        root = Path(os.path.commonpath(folders))
+    else:
+        root = Path(where).expanduser()
+        root = root if root.is_dir() else root.parent
+    return f"{root}{os.sep}" if root.name else ""
+
+
+def _unusable(problems: Sequence[str], advice: str) -> InputError:
+    some = "; ".join(problems[:PROBLEMS_SHOWN])
     more = f"; and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
-    return InputError(f"{len(problems)} unusable sample{'s' if len(problems) > 1 else ''}: {shown}{more}")
+    return InputError(f"{len(problems)} unusable sample{'s' if len(problems) > 1 else ''}: {some}{more}{advice}")

@@ -17,8 +17,10 @@ from ule_datasets.errors import InputError
 from ule_datasets.files import replacing, write_atomically
 from ule_datasets.images import decode_rgb, encoder_versions, resize_and_crop
 from ule_datasets.recipe import SourceSpec
-from ule_datasets.sources.forms import Chunk, RawSample, official_name
+from ule_datasets.sources.forms import Chunk, Place, RawSample, official_name
+from ule_datasets.sources.remote_path import RemotePath, each
 from ule_datasets.split import sample_digest
+from ule_datasets.version import __version__
 
 UNWANTED = -1
 """In a label map: samples of this class are left out, unread."""
@@ -57,6 +59,8 @@ class Decoded:
     first_origin: str = ""
     problems: list[str] = field(default_factory=list)
     """What is wrong with the samples that could not be used."""
+    misfits: list[str] = field(default_factory=list)
+    """Which samples have another size than the first one; never left out, since the first may be the odd one."""
     converted: dict[str, int] = field(default_factory=dict)
     """How many images of which Pillow mode were turned into RGB."""
 
@@ -84,6 +88,7 @@ def _decode(task: ChunkTask, file: Any) -> Decoded:
     digests: list[bytes] = []
     names: list[str] = []
     problems: list[str] = []
+    misfits: list[str] = []
     converted = Counter[str]()
     shape: tuple[int, ...] | None = None
     first_origin = ""
@@ -93,14 +98,15 @@ def _decode(task: ChunkTask, file: Any) -> Decoded:
             if label == UNWANTED:
                 continue
             image, mode = _pixels(raw, task.spec)
-            if shape is not None and image.shape != shape:
-                raise InputError(sizes_differ(first_origin, shape, raw.origin, image.shape))
-            if task.spec.keyed_by is not None:
-                names.append(_name(raw))
+            name = "" if task.spec.keyed_by is None else _name(raw)
         except InputError as error:
             problems.append(str(error))
             continue
+        if shape is not None and image.shape != shape:
+            misfits.append(sizes_differ(first_origin, shape, raw.origin, image.shape))
+            continue
         first_origin, shape = first_origin or raw.origin, image.shape
+        names += [name] if name else []
         labels.append(label)
         digests.append(sample_digest(image, label))
         converted[mode] += mode != "RGB"
@@ -116,6 +122,7 @@ def _decode(task: ChunkTask, file: Any) -> Decoded:
         names=names,
         first_origin=first_origin,
         problems=problems,
+        misfits=misfits,
         converted={mode: count for mode, count in sorted(converted.items()) if count},
     )
 
@@ -158,13 +165,20 @@ def _name(raw: RawSample) -> str:
 
 def _fingerprint(task: ChunkTask) -> str:
     """Changes whenever decoding might give something else: other files, another step, another decoder."""
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _files(task.chunk)]
-    parts = [repr(task.chunk), repr(task.spec), repr((task.label_map, task.num_classes)), repr(files)]
-    return hashlib.sha256(json.dumps([*parts, encoder_versions()]).encode()).hexdigest()
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files_of(task.chunk)]
+    told = getattr(task.chunk, "state", "")  # the chunk itself may say which versions of remote files it reads
+    remote = [] if told else [path for path in _paths(task.chunk) if isinstance(path, RemotePath)]
+    versions = list(each(RemotePath.identity, remote))
+    parts = [repr(task.chunk), repr(task.spec), repr((task.label_map, task.num_classes)), repr([*files, *versions])]
+    return hashlib.sha256(json.dumps([*parts, encoder_versions(), __version__]).encode()).hexdigest()
 
 
-def _files(chunk: Chunk) -> Iterator[Path]:
-    """The files that a chunk reads."""
+def files_of(chunk: Chunk) -> Iterator[Path]:
+    """The files of this machine that a chunk reads."""
+    return (path for path in _paths(chunk) if isinstance(path, Path))
+
+
+def _paths(chunk: Chunk) -> Iterator[Place]:
     if hasattr(chunk, "paths"):
         yield from chunk.paths
     elif hasattr(chunk, "path"):
@@ -180,6 +194,7 @@ def _write_note(spool: Path, inputs: str, decoded: Decoded) -> None:
         "names": decoded.names,
         "first_origin": decoded.first_origin,
         "problems": decoded.problems,
+        "misfits": decoded.misfits,
         "converted": decoded.converted,
     }
     write_atomically(_note(spool), json.dumps(content))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from pathlib import Path, PurePath
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from ule_datasets.errors import InputError
+from ule_datasets.sources.remote_path import RemotePath
+
+Place: TypeAlias = Path | RemotePath
+"""A file or folder of a source: on this machine, or at a URL."""
 
 SPLIT_WORDS = {
     "train": "train",
@@ -84,7 +88,9 @@ def official_name(name: str) -> str:
     return match[1] if match else name
 
 
-def files_by_split(root: Path, suffix: str, is_withheld: Callable[[Path], bool] | None = None) -> dict[str, list[Path]]:
+def files_by_split(
+    root: Place, suffix: str, is_withheld: Callable[[Place], bool] | None = None
+) -> dict[str, list[Place]]:
     """Files with a suffix at or below ``root``, sorted, by the split that their names speak of.
 
     Args:
@@ -97,27 +103,40 @@ def files_by_split(root: Path, suffix: str, is_withheld: Callable[[Path], bool] 
         InputError: there are both a validation and a test split, and only one can be the test split.
     """
     paths = [root] if root.suffix == suffix else _files_below(root, suffix)
-    base = root.parent if root.suffix == suffix else root
-    found: dict[str, list[Path]] = {"train": [], "validation": [], "test": []}
-    for path in filter(Path.is_file, paths):
-        word = _split_word(path, base)
+    found: dict[str, list[Place]] = {"train": [], "validation": [], "test": []}
+    for path in paths:
+        if not path.is_file():
+            continue
+        word = _split_word(PurePath(root.name) if root.suffix == suffix else _below(path, root))
         found["validation" if word.startswith("val") else SPLIT_WORDS[word]].append(path)
     if found["validation"] and is_withheld is not None:
         found["test"] = [path for path in found["test"] if not is_withheld(path)]
     if found["validation"] and found["test"]:
         raise InputError(f"{root} has both a validation and a test split: give a folder with one of them")
     splits = {"train": found["train"], "test": found["validation"] or found["test"]}
-    return {split: files for split, files in sorted(splits.items(), key=lambda item: item[1][:1]) if files}
+    filled = [(split, files) for split, files in splits.items() if files]
+    return dict(sorted(filled, key=lambda item: item[1][0].parts))
 
 
-def _files_below(root: Path, suffix: str) -> list[Path]:
+def _files_below(root: Place, suffix: str) -> Sequence[Place]:
     """Sorted; without a look at files of other suffixes, of which there may be a million."""
+    if isinstance(root, RemotePath):
+        return root.files(suffix)
     return sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names if name.endswith(suffix))
 
 
-def _split_word(path: Path, root: Path) -> str:
+def _below(path: Place, root: Place) -> PurePath:
+    """The path of a file as it is called in the folder of the source."""
+    if isinstance(path, RemotePath):
+        assert isinstance(root, RemotePath)
+        return path.relative_to(root)
+    assert isinstance(root, Path)
+    return path.relative_to(root)
+
+
+def _split_word(path: PurePath) -> str:
     """The word for a split in a file's name, else in its folders; ``train`` if there is none."""
-    for part in reversed(path.relative_to(root).with_suffix("").parts):
+    for part in reversed(path.with_suffix("").parts):
         for word in re.split(r"[^a-z]+", part.lower()):
             if word in SPLIT_WORDS:
                 return word

@@ -7,13 +7,15 @@ images of ImageNet may lie beside each other (``val/*``), as in its official arc
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from ule_datasets.errors import InputError
-from ule_datasets.sources.forms import SPLIT_WORDS, UNLABELLED, Form, RawSample
+from ule_datasets.sources.forms import SPLIT_WORDS, UNLABELLED, Form, Place, RawSample
 from ule_datasets.sources.imagenet import LABEL_LISTS, validation_labels
+from ule_datasets.sources.remote_path import RemotePath, each
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
 FILES_PER_CHUNK = 512
@@ -30,26 +32,33 @@ Labelled = list[tuple[str, str]]
 class Files:
     """Some image files and their labels."""
 
-    folder: Path
+    folder: Place
     names: tuple[str, ...]
     """Paths below ``folder``."""
     labels: tuple[int, ...]
+    state: str = ""
+    """Changes with the content of any of the files; empty where the listing did not say."""
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files."""
         return tuple(self.folder / name for name in self.names)
 
     def samples(self) -> Iterator[RawSample]:
-        """Read the files one by one."""
-        for path, label in zip(self.paths, self.labels, strict=True):
-            try:
-                yield RawSample(path.read_bytes(), label, str(path), path.stem)
-            except OSError as error:
-                raise InputError(f"cannot read {path}: {error.strerror}") from error
+        """Read the files in order: one by one, or from a URL several at a time."""
+        contents = (each if isinstance(self.folder, RemotePath) else map)(_read, self.paths)
+        for path, label, content in zip(self.paths, self.labels, contents, strict=True):
+            yield RawSample(content, label, str(path), path.stem)
 
 
-def find(root: Path, only: Collection[str] | None = None) -> Form | None:
+def _read(path: Place) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def find(root: Place, only: Collection[str] | None = None) -> Form | None:
     """Image files below ``root``, in class folders or in none, or ``None``.
 
     Args:
@@ -89,10 +98,10 @@ def find(root: Path, only: Collection[str] | None = None) -> Form | None:
     return Form("an image folder", chunks, class_names if first_loose is None else UNLABELLED, ADVICE)
 
 
-def _split_roots(root: Path) -> dict[str, Path]:
+def _split_roots(root: Place) -> dict[str, Place]:
     """The folder of each split; ``root`` itself holds training images if no folder is named like a split."""
     entries = _entries(root)
-    roots: dict[str, Path] = {}
+    roots: dict[str, Place] = {}
     for name in _without_withheld(root, [name for name, is_folder in entries if is_folder]):
         split = SPLIT_WORDS[name.lower()]
         if split in roots:
@@ -107,7 +116,7 @@ def _split_roots(root: Path) -> dict[str, Path]:
     return roots or {"train": root}
 
 
-def _without_withheld(root: Path, folders: list[str]) -> list[str]:
+def _without_withheld(root: Place, folders: list[str]) -> list[str]:
     """The folders that are named like a split, without a test split whose labels are withheld.
 
     That is one without class folders, beside a validation split, where the training split has class folders.
@@ -122,16 +131,16 @@ def _without_withheld(root: Path, folders: list[str]) -> list[str]:
     return [name for name in named if name in others or _has_folders(root / name)]
 
 
-def _in_classes(root: Path, entries: list[tuple[str, bool]], wanted: frozenset[str] | None) -> Labelled:
+def _in_classes(root: Place, entries: list[tuple[str, bool]], wanted: frozenset[str] | None) -> Labelled:
     """Image files in the class folders of a split."""
     folders = [name for name, is_folder in entries if is_folder and (wanted is None or name in wanted)]
     return [(path, name) for name in folders for path in _images_below(root, name)]
 
 
-def _in_list(folder: Path, names: list[str], root: Path, wanted: frozenset[str] | None) -> Labelled:
+def _in_list(folder: Place, names: list[str], root: Place, wanted: frozenset[str] | None) -> Labelled:
     """Image files of a split without class folders, by a list of labels."""
     places = dict.fromkeys((root, folder.parent, folder))
-    found = validation_labels(places)
+    found = validation_labels(cast("Iterable[Path]", places))  # a RemotePath has all of Path that this needs
     if found is None:
         raise InputError(
             f"{folder} has images outside of class folders, and the training images are in class folders: move them "
@@ -146,7 +155,7 @@ def _in_list(folder: Path, names: list[str], root: Path, wanted: frozenset[str] 
 
 
 def _refuse_other_classes(
-    roots: Mapping[str, Path], entries: Mapping[str, list[tuple[str, bool]]], wanted: frozenset[str]
+    roots: Mapping[str, Place], entries: Mapping[str, list[tuple[str, bool]]], wanted: frozenset[str]
 ) -> None:
     """Where there are class folders, but none that is wanted, say so: "no images" would mislead."""
     for split, listed in entries.items():
@@ -162,15 +171,18 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
-def _chunks(folder: Path, files: Labelled, numbers: Mapping[str, int]) -> tuple[Files, ...]:
+def _chunks(folder: Place, files: Labelled, numbers: Mapping[str, int]) -> tuple[Files, ...]:
     """Files with their labels, in pieces for one worker each."""
     pieces = [files[start : start + FILES_PER_CHUNK] for start in range(0, len(files), FILES_PER_CHUNK)]
-    return tuple(
-        Files(folder, tuple(name for name, _ in piece), tuple(numbers[label] for _, label in piece)) for piece in pieces
-    )
+    return tuple(_chunk(folder, tuple(name for name, _ in piece), piece, numbers) for piece in pieces)
 
 
-def _images_below(root: Path, path: str) -> Iterator[str]:
+def _chunk(folder: Place, names: tuple[str, ...], files: Labelled, numbers: Mapping[str, int]) -> Files:
+    state = folder.state_of(names) if isinstance(folder, RemotePath) else ""
+    return Files(folder, names, tuple(numbers[label] for _, label in files), state)
+
+
+def _images_below(root: Place, path: str) -> Iterator[str]:
     """Image files in a folder and the folders in it, in order; links to further folders are not followed."""
     for name, is_folder in _entries(root / path, follow_links=False):
         inner = f"{path}/{name}"
@@ -180,22 +192,29 @@ def _images_below(root: Path, path: str) -> Iterator[str]:
             yield inner
 
 
-def _has_folders(folder: Path) -> bool:
+def _is_image(name: str) -> bool:
+    return name[name.rfind(".") :].lower() in SUFFIXES
+
+
+def _has_folders(folder: Place) -> bool:
     return any(is_folder for _, is_folder in _entries(folder))
 
 
-def _entries(folder: Path, *, follow_links: bool = True) -> list[tuple[str, bool]]:
+def _entries(folder: Place, *, follow_links: bool = True) -> list[tuple[str, bool]]:
     """Names of image files (``False``) and folders (``True``) directly in a folder, sorted, without hidden ones.
 
     What kind an entry is comes with the listing, so that no file is looked at.
     """
+    if isinstance(folder, RemotePath):
+        visible = [(name, entry) for name, entry in folder.entries().items() if not name.startswith(".")]
+        return sorted((name, is_folder) for name, (is_folder, *_) in visible if is_folder or _is_image(name))
     found = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.name[entry.name.rfind(".") :].lower() in SUFFIXES and entry.is_file():
+                if _is_image(entry.name) and entry.is_file():
                     found.append((entry.name, False))
                 elif entry.is_dir(follow_symlinks=follow_links):
                     found.append((entry.name, True))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from ule_datasets.errors import InputError
-from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, RawSample, files_by_split
+from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, files_by_split
+from ule_datasets.sources.remote_path import RemotePath, each
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -19,7 +20,7 @@ LABEL_COLUMNS = ("label", "labels", "fine_label")
 class RowGroup:
     """One row group of one file."""
 
-    path: Path
+    path: Place
     index: int
     image_column: str
     label_column: str | None
@@ -28,11 +29,10 @@ class RowGroup:
     def samples(self) -> Iterator[RawSample]:
         """Decode nothing: hand out the image bytes as they stand in the file."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         columns = [name for name in (self.image_column, self.label_column) if name is not None]
         try:
-            table = pq.ParquetFile(self.path).read_row_group(self.index, columns=columns)
+            table = _file(self.path).read_row_group(self.index, columns=columns)
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(self.path, error) from error
         images = table[self.image_column].to_pylist()
@@ -48,7 +48,7 @@ class RowGroup:
             yield RawSample(data, label, origin, PurePosixPath(path).stem if path else "")
 
 
-def find(root: Path) -> Form | None:
+def find(root: Place) -> Form | None:
     """Parquet files at or below ``root``, or ``None``.
 
     Of a validation and a test split, the test split is left out if its labels are withheld (all -1, or missing).
@@ -59,10 +59,11 @@ def find(root: Path) -> Form | None:
     splits = files_by_split(root, ".parquet", _labels_are_withheld)
     chunks: dict[str, list[Chunk]] = {name: [] for name in splits}
     class_names: tuple[str, ...] | None = None
-    seen: dict[bool, Path] = {}  # the first file with labels, and the first without
+    seen: dict[bool, Place] = {}  # the first file with labels, and the first without
     advice = ""
-    for split, path in ((split, path) for split, paths in splits.items() for path in paths):
-        schema, num_row_groups = _open(path)
+    files = [(split, path) for split, paths in splits.items() for path in paths]
+    opened = (each if isinstance(root, RemotePath) else map)(_open, [path for _, path in files])
+    for (split, path), (schema, num_row_groups) in zip(files, opened, strict=True):
         image_column = _image_column(path, schema)
         label_column = _find_column(schema, LABEL_COLUMNS)
         seen.setdefault(label_column is not None, path)
@@ -79,35 +80,42 @@ def find(root: Path) -> Form | None:
     return Form("Parquet shards", {k: tuple(v) for k, v in chunks.items()}, class_names, advice)
 
 
-def _open(path: Path) -> tuple[Any, int]:
-    import pyarrow as pa
+def _file(path: Place) -> Any:
+    """The file, nothing of which is read but its end."""
     import pyarrow.parquet as pq
 
+    if isinstance(path, RemotePath):
+        return pq.ParquetFile(path.open_unbuffered(), pre_buffer=True)
+    return pq.ParquetFile(path)
+
+
+def _open(path: Place) -> tuple[Any, int]:
+    import pyarrow as pa
+
     try:
-        file = pq.ParquetFile(path)
+        file = _file(path)
         return file.schema_arrow, file.num_row_groups
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
 
 
-def _labels_are_withheld(path: Path) -> bool:
+def _labels_are_withheld(path: Place) -> bool:
     """Whether a file has a column of class numbers, and -1 or nothing in all of it."""
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     schema, _ = _open(path)
     name = _find_column(schema, LABEL_COLUMNS)
     if name is None or not (pa.types.is_integer(schema.field(name).type) or pa.types.is_null(schema.field(name).type)):
         return False
     try:
-        highest = pc.max(pq.read_table(path, columns=[name])[name]).as_py()
+        highest = pc.max(_file(path).read(columns=[name])[name]).as_py()
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
     return highest in (None, -1)
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
+def _unreadable(path: Place, error: Exception) -> InputError:
     reason = str(error).strip().splitlines()[0]
     return InputError(f"{path} is not a readable Parquet file (truncated download?): {reason}")
 
@@ -116,7 +124,7 @@ def _find_column(schema: Any, candidates: tuple[str, ...]) -> str | None:
     return next((name for name in candidates if name in schema.names), None)
 
 
-def _image_column(path: Path, schema: Any) -> str:
+def _image_column(path: Place, schema: Any) -> str:
     """The image column, checked to hold encoded images."""
     import pyarrow as pa
 
@@ -131,7 +139,7 @@ def _image_column(path: Path, schema: Any) -> str:
     return name
 
 
-def _class_names(path: Path, schema: Any, label_column: str) -> tuple[str, ...] | None:
+def _class_names(path: Place, schema: Any, label_column: str) -> tuple[str, ...] | None:
     """Class names from the Hugging Face metadata of the schema, if it has any."""
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None:

@@ -9,10 +9,10 @@ import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO
 
 from ule_datasets.errors import InputError
-from ule_datasets.sources.forms import UNLABELLED, Form, RawSample, files_by_split
+from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, files_by_split
 from ule_datasets.sources.image_folder import SUFFIXES
 
 
@@ -20,7 +20,7 @@ from ule_datasets.sources.image_folder import SUFFIXES
 class Shard:
     """One tar file, read as a stream; nothing is extracted."""
 
-    path: Path
+    path: Place
     labelled: bool = True
 
     def samples(self) -> Iterator[RawSample]:
@@ -43,16 +43,15 @@ class Shard:
         return RawSample(images[0], int(text), origin, name)
 
 
-def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+def read_shard(path: Place) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Keys and members (by extension, lower case) of a shard, in order.
 
     Raises:
         InputError: it is not a readable tar file.
     """
     try:
-        _check_end(path)
         key, parts = "", dict[str, bytes]()
-        with tarfile.open(path, mode="r|") as tar:
+        with path.open("rb") as file, _from_start(file) as tar:
             for member in tar:
                 if not member.isfile():
                     continue
@@ -71,16 +70,20 @@ def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         raise InputError(f"{path} is not a readable tar file (truncated download?): {error}") from error
 
 
-def _check_end(path: Path) -> None:
-    """A tar archive ends with two empty blocks; one that was cut between two members would go unnoticed."""
+def _from_start(file: IO[bytes]) -> tarfile.TarFile:
+    """The archive as a stream, after a look at its end.
+
+    A tar archive ends with two empty blocks; one that was cut between two members would go unnoticed.
+    """
     end = 2 * tarfile.BLOCKSIZE
-    with path.open("rb") as file:
-        file.seek(-min(end, path.stat().st_size), os.SEEK_END)
-        if file.read() != bytes(end):
-            raise tarfile.ReadError("it does not end as a tar archive does")
+    file.seek(-min(end, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    if file.read(end) != bytes(end):
+        raise tarfile.ReadError("it does not end as a tar archive does")
+    file.seek(0)
+    return tarfile.open(fileobj=file, mode="r|")
 
 
-def find(root: Path) -> Form | None:
+def find(root: Place) -> Form | None:
     """Tar shards at or below ``root``, or ``None``."""
     splits = files_by_split(root, ".tar")
     if not splits:
@@ -90,7 +93,7 @@ def find(root: Path) -> Form | None:
     return Form("WebDataset shards", chunks, None if labelled else UNLABELLED, "give every sample a .cls member")
 
 
-def _has_labels(paths: Sequence[Path]) -> bool:
+def _has_labels(paths: Sequence[Place]) -> bool:
     """Whether the first shard with samples has a label; without samples there is nothing to say against it."""
     for path in paths:
         empty = True
