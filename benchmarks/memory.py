@@ -49,7 +49,7 @@ class Memory:
     peak_at: float = 0.0
     """Seconds after the start at which the PSS was largest."""
     processes: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Largest PSS and RSS of each process (of Ray's own: of their sum) by its role; they need not be reached at the same moment."""
+    """Largest PSS and RSS by role; not always reached at the same moment. Ray's own processes count as one."""
 
     def observe(self, root: int, elapsed: float) -> None:
         """Read the memory of every process of the tree and keep the largest values."""
@@ -205,7 +205,8 @@ def print_memory(recipe: str, runs: Sequence[Run], counts: Iterable[int]) -> Non
 
 def order(role: str) -> tuple[int, str]:
     """Main process first, workers last."""
-    return ("main", "resource tracker", "fork server").index(role) if not role.startswith("worker") else 3, role
+    others = ("main", "resource tracker", "fork server", RAY)
+    return others.index(role) if role in others else len(others), role
 
 
 def spread(values: Iterable[float]) -> str:
