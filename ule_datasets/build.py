@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -318,14 +318,15 @@ def _plan(recipe: Recipe, source: Source) -> Iterator[tuple[str, int, int, range
 
 
 def _shard_tasks(
-    parts: Iterable[tuple[Split, bool, tuple[tuple[str, Path], ...]]], recipe: Recipe, source: Source,
+    parts: Sequence[tuple[Split, bool, tuple[tuple[str, Path], ...]]], recipe: Recipe, source: Source,
     perturbation: Perturbation, delivery: Delivery | None,
 ) -> Iterator[ShardTask]:  # fmt: skip
     """Made one at a time: a task carries its images and its part of the perturbation."""
+    of_shards = perturbation.parts(part.keys for part, poison, _ in parts if poison)
     for part, poison, paths in parts:
         yield ShardTask(
             clean=part,
-            perturbation=perturbation.restricted_to(part.keys) if poison else None,
+            perturbation=next(of_shards) if poison else None,
             budget=recipe.budget,
             class_names=source.class_names,
             paths=paths,

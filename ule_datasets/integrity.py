@@ -244,13 +244,13 @@ def check_against_source(
 def _comparisons(folder: Folder, split: BuiltSplit, clean: Split, rows: np.ndarray) -> Iterator[Compared]:
     """The split in pieces beside the rows of the source that they come from."""
     at_once = max(1, COMPARED_BYTES * len(split.keys) // max(1, split.images.nbytes))
-    for start in range(0, len(split.keys), at_once):
-        part = slice(start, start + at_once)
-        keys = split.keys[part]
+    parts = [slice(start, start + at_once) for start in range(0, len(split.keys), at_once)]
+    of_parts = folder.perturbation.parts(split.keys[part] for part in parts)
+    for part, perturbation in zip(parts, of_parts, strict=True):
         yield Compared(
             split=split.name, images=view(split.images, part), clean=view(clean.images, rows[part]),
-            labels=clean.labels[rows[part]], keys=keys, poisoned=split.poisoned[part],
-            perturbation=folder.perturbation.restricted_to(keys), budget=folder.recipe.budget,
+            labels=clean.labels[rows[part]], keys=split.keys[part], poisoned=split.poisoned[part],
+            perturbation=perturbation, budget=folder.recipe.budget,
         )  # fmt: skip
 
 

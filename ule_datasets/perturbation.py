@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -166,16 +166,26 @@ class Perturbation:
 
     def restricted_to(self, keys: Sequence[str]) -> Perturbation:
         """The part that concerns these samples: what a worker needs for one shard."""
-        wanted = set(keys)
-        layers: list[Layer] = []
-        for layer in self.layers:
-            if layer.support.by_key:
-                places = np.array([i for i, k in enumerate(layer.keys) if k in wanted], dtype=np.int64)
-                layers.append(layer.take(places, tuple(layer.keys[i] for i in places)))
-            else:
-                layers.append(layer)
-        poisoned = None if self.poisoned is None else tuple(k for k in self.poisoned if k in wanted)
-        return Perturbation(layers=tuple(layers), source_digest=self.source_digest, poisoned=poisoned, about=self.about)
+        return next(self.parts([keys]))
+
+    def parts(self, groups: Iterable[Sequence[str]]) -> Iterator[Perturbation]:
+        """The part that concerns each group of samples; what is looked up for all of them is looked up once."""
+        place = [_places(layer.keys) if layer.support.by_key else {} for layer in self.layers]
+        poisoned = set(self.poisoned or ())
+        for keys in groups:
+            layers: list[Layer] = []
+            for layer, known in zip(self.layers, place, strict=True):
+                if layer.support.by_key:
+                    places = np.array(sorted(known[key] for key in keys if key in known), dtype=np.int64)
+                    layers.append(layer.take(places, tuple(layer.keys[i] for i in places)))
+                else:
+                    layers.append(layer)
+            yield Perturbation(
+                layers=tuple(layers),
+                source_digest=self.source_digest,
+                poisoned=None if self.poisoned is None else tuple(sorted(poisoned.intersection(keys))),
+                about=self.about,
+            )
 
     @property
     def digest(self) -> str:
@@ -286,6 +296,10 @@ def _written(layer: Overwrite, shape: tuple[int, ...], labels: np.ndarray, keys:
     marker = Overwrite(rows=layer.rows, columns=layer.columns, colours=white, support=layer.support, keys=layer.keys)
     marker.apply(marks, _entries(layer, labels, keys))
     return marks[..., 0] > 0
+
+
+def _places(keys: Sequence[str]) -> dict[str, int]:
+    return {key: index for index, key in enumerate(keys)}
 
 
 def _entries(layer: Layer, labels: np.ndarray, keys: Sequence[str]) -> np.ndarray:
