@@ -33,6 +33,7 @@ class Delivery:
         Raises:
             InputError: it holds something else, or the unfinished build of something else.
         """
+        self.to.check()
         text = self.to.read(FILE_NAME)
         previous = None if text is None else Manifest.parse(text, f"{self.to}/{FILE_NAME}")
         if previous is not None and not overwrite:

@@ -10,7 +10,7 @@ from ule_datasets.errors import InputError
 from ule_datasets.executor import Executor
 from ule_datasets.progress import Reporter
 from ule_datasets.recipe import SourceSpec
-from ule_datasets.remote import is_remote
+from ule_datasets.remote import is_remote, shown
 from ule_datasets.sources import cifar_batches, digits, hub, image_folder, imagenet, parquet, webdataset
 from ule_datasets.sources.collect import Findings, collect
 from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
@@ -77,6 +77,7 @@ def read_source(
     if where is None:
         raise InputError(f"this recipe works on {spec.title}: say where they are with --source ({LOCATIONS})")
     form = find_form(where, spec)
+    where = shown(where)
     if not form.labelled:
         if spec.class_names is not None:
             raise InputError(f"{where} ({form.kind}) has no labels, but {spec.title} has them: {form.advice}")
