@@ -274,7 +274,7 @@ def test_corrupt_images_are_refused_with_their_number_and_names_and_nothing_is_l
         [line] = outcome.complaint
         assert line.startswith(f"ule-build: {len(BROKEN)} unusable samples: {damaged}/train/class001/cut.JPEG is not")
         assert all(str(path) in line for path in broken_files(damaged)[:3])
-        assert line.endswith("; and 1 more")
+        assert line.endswith("; and 1 more; --skip-unusable leaves such images out")
         assert not (tmp_path / "x").exists()
     assert snapshot(tmp_path / "scratch") == {}
 
