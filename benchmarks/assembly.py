@@ -36,10 +36,11 @@ from common import Timing, finish, interleaved, parser, read_cifar10, seconds_of
 from PIL import Image
 
 from builders.ops_cifar10 import RECIPE
-from ule_datasets.build import WORKER_MODULES, _assemble, craft
+from ule_datasets.build import WORKER_MODULES, _assemble
 from ule_datasets.executor import LocalExecutor, available_cpus
 from ule_datasets.folder import BuildFolder
 from ule_datasets.images import COMPRESS_LEVEL, encode_png
+from ule_datasets.perturb import Workshop, craft
 from ule_datasets.perturbation import Perturbation
 from ule_datasets.progress import Reporter
 from ule_datasets.shards import FORMATS, parquet, shard_rows, webdataset
@@ -62,16 +63,17 @@ def main() -> None:
     options.add_argument("--work", type=Path, help="where to write (default: the temporary folder)")
     args = options.parse_args()
     source = first_images(read_cifar10(args.source), args.images)
-    perturbation = craft(RECIPE, source, workers=available_cpus(), reporter=SILENT)
+    perturbation = craft(RECIPE, source, Workshop(reporter=SILENT))
     with ExitStack() as stack:
         counts = sorted({1, available_cpus()}, reverse=True)
         executors = [stack.enter_context(LocalExecutor(count, preload=WORKER_MODULES)) for count in counts]
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=args.work)))
-        timings = interleaved(assembly_sides(source, perturbation, executors, work), args.repeats)
+        spooled = first_images(read_cifar10(args.source, spool=work / "spool"), args.images)
+        timings = interleaved(assembly_sides(source, spooled, perturbation, executors, work), args.repeats)
         writing = interleaved(writing_sides(source, work), args.repeats)
     timings[OTHERWISE] = total(timings[DATASETS], timings[WEBDATASET])
     print_assembly(timings, len(source.train), counts)
-    encoders = compare_encoders(source.train.images[:IMAGES_FOR_SETTINGS], args.repeats)
+    encoders = compare_encoders(source.train.pixels()[:IMAGES_FOR_SETTINGS], args.repeats)
     print_speeds(writing, len(source.train))
     seconds = seconds_of(timings | writing)
     finish(args.json, {"images": len(source.train), "seconds": seconds, "encoders": encoders})
@@ -83,16 +85,16 @@ def first_images(source: Source, count: int) -> Source:
 
 
 def assembly_sides(
-    source: Source, perturbation: Perturbation, executors: list[LocalExecutor], work: Path
+    source: Source, spooled: Source, perturbation: Perturbation, executors: list[LocalExecutor], work: Path
 ) -> dict[str, Callable[[], float]]:
-    """The main table; every executor's workers run already."""
+    """The main table; every executor's workers run already. Ours starts from images on disk, as a build does."""
     train = source.train
     sides: dict[str, Callable[[], float]] = {}
-    images = perturbation.apply(train.images, train.labels, train.keys)
-    shards = shard_rows(len(train), train.images[0].nbytes, RECIPE.shard_mebibytes)
+    images = perturbation.apply(train.pixels(), train.labels, train.keys)
+    shards = shard_rows(len(train), images[0].nbytes, RECIPE.shard_mebibytes)
     for executor in executors:
         start_workers(executor)
-        sides[ours(executor.workers)] = partial(in_new_folder, work, partial(assemble, source, perturbation, executor))
+        sides[ours(executor.workers)] = partial(in_new_folder, work, partial(assemble, spooled, perturbation, executor))
         small = [range(first, first + IMAGES_PER_PIECE) for first in range(0, len(train), IMAGES_PER_PIECE)]
         sides[encoding(executor.workers)] = wall(partial(encode_pieces, executor, images, small))
         if executor.workers > 1:
@@ -133,7 +135,7 @@ def in_new_folder(work: Path, function: Callable[[Path], object]) -> float:
 
 def assemble(source: Source, perturbation: Perturbation, executor: LocalExecutor, folder: Path) -> None:
     """Our way."""
-    _assemble(RECIPE, FORMATS, source, perturbation, BuildFolder(folder), executor, SILENT)
+    _assemble(RECIPE, FORMATS, source, perturbation, BuildFolder(folder), None, executor, SILENT)
 
 
 def encode_pieces(executor: LocalExecutor, images: np.ndarray, pieces: Iterable[range]) -> int:
@@ -200,7 +202,7 @@ def writing_sides(source: Source, work: Path) -> dict[str, Callable[[], float]]:
     """Writers that are handed the same encoded images."""
     train, names = source.train, source.class_names
     encoded, labels, poisoned = (
-        [encode_png(image) for image in train.images],
+        [encode_png(image) for image in train.pixels()],
         train.labels.tolist(),
         [True] * len(train),
     )

@@ -71,10 +71,10 @@ def parser(description: str | None, *, repeats: int) -> argparse.ArgumentParser:
     return result
 
 
-def read_cifar10(location: str) -> Source:
-    """The images that all benchmarks work on."""
+def read_cifar10(location: str, spool: Path | None = None) -> Source:
+    """The images that all benchmarks work on: in memory, or decoded into a folder."""
     with LocalExecutor(available_cpus()) as executor:
-        return read_source(CIFAR10, location, executor=executor, reporter=Reporter(silent=True))
+        return read_source(CIFAR10, location, executor=executor, reporter=Reporter(silent=True), spool=spool)
 
 
 def environment() -> dict[str, str]:
