@@ -68,6 +68,10 @@ class SpooledImages:
             place=self.place[rows],
         )
 
+    def sequential(self) -> SpooledImages:
+        """The same images in the order in which they lie on disk, for what does not depend on their order."""
+        return self.view(np.lexsort((self.place, self.file)))
+
     def __getitem__(self, rows: Any) -> Any:
         if isinstance(rows, slice):
             return self.view(rows)

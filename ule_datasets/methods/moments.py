@@ -20,7 +20,9 @@ IMAGES_PER_BLOCK = 256
 """Products of two bytes are below 2**16, so float32 sums of 256 of them are below 2**24, and uint16 sums of 256
 bytes do not overflow: everything is exact."""
 VALUES_PER_BLOCK = 2**22
-"""Fewer images where they are large: the block of float32 values then takes 16 MiB."""
+"""Fewer images where they are large."""
+VALUES_PER_TILE = 2**19
+"""Products are taken of so many float32 values at a time, 2 MiB: they stay in a core's cache."""
 IMAGES_PER_TASK = 8192
 """Images of one class that a worker takes at a time."""
 
@@ -126,7 +128,8 @@ def moments_by_class(
 def task_moments(task: MomentsTask) -> tuple[int, Moments]:
     """The class of some images, and their moments."""
     height, width, channels = task.images.shape[1:]
-    totals = _sums(task.images, np.arange(len(task.images)), 3 if task.cross else 1)
+    images = task.images if isinstance(task.images, np.ndarray) else task.images.sequential()
+    totals = _sums(images, np.arange(len(images)), 3 if task.cross else 1)
     return task.number, _moments([len(task.images)], [totals], (height, width, channels), cross=task.cross)
 
 
@@ -156,7 +159,8 @@ def _sums(images: Images, indices: np.ndarray, num_shifts: int) -> np.ndarray:
     at_once = max(1, min(IMAGES_PER_BLOCK, VALUES_PER_BLOCK // size))
     totals = np.zeros((4, size), dtype=np.int64)
     raw = np.empty((at_once, *images.shape[1:]), dtype=np.uint8)
-    block = np.zeros((at_once, size + 2), dtype=np.float32)
+    width = min(size, VALUES_PER_TILE // at_once)
+    tile = np.empty((at_once, width + num_shifts - 1), dtype=np.float32)
     for start in range(0, len(indices), at_once):
         rows = indices[start : start + at_once]
         if isinstance(images, np.ndarray):
@@ -166,9 +170,12 @@ def _sums(images: Images, indices: np.ndarray, num_shifts: int) -> np.ndarray:
             part = images[rows]
         flat = part.reshape(len(rows), size)
         totals[0] += np.add.reduce(flat, axis=0, dtype=np.uint16)
-        values = block[: len(rows)]
-        values[:, :size] = flat
-        for shift in range(num_shifts):
-            products = np.einsum("ij,ij->j", values[:, :size], values[:, shift : size + shift])
-            totals[1 + shift] += products.astype(np.int64)
+        for first in range(0, size, width):
+            part = flat[:, first : first + tile.shape[1]]
+            values = tile[: len(rows), : part.shape[1]]
+            values[...] = part
+            for shift in range(num_shifts):
+                count = min(width, part.shape[1] - shift)
+                products = np.einsum("ij,ij->j", values[:, :count], values[:, shift : count + shift])
+                totals[1 + shift, first : first + count] += products.astype(np.int64)
     return totals
