@@ -21,8 +21,8 @@ IMAGES_PER_BLOCK = 256
 bytes do not overflow: everything is exact."""
 VALUES_PER_BLOCK = 2**22
 """Fewer images where they are large."""
-VALUES_PER_TILE = 2**19
-"""Products are taken of so many float32 values at a time, 2 MiB: they stay in a core's cache."""
+VALUES_PER_TILE = 2**20
+"""Products are taken of so many float32 values at a time, 4 MiB, which stay in the cache."""
 IMAGES_PER_TASK = 8192
 """Images of one class that a worker takes at a time."""
 
