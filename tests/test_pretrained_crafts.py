@@ -111,7 +111,7 @@ def test_clusters_of_images_without_labels(pile: Path, tiny: tuple[Weights, Path
     assert data_files(tmp_path / "x") == data_files(tmp_path / "y")
 
 
-@pytest.mark.parametrize("kind", ["bait", "clusters"])
+@pytest.mark.parametrize("kind", ["bait", pytest.param("clusters", marks=pytest.mark.slow)])
 def test_killed_while_crafting_and_run_again_gives_the_same_files(
     kind: str, tiny: tuple[Weights, Path], tmp_path: Path
 ) -> None:

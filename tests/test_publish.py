@@ -663,14 +663,15 @@ class Killer:
         assert set(complete_uploads(self.hub).values()) <= {1}, "no file arrived twice"
 
 
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_push_that_is_killed_shows_nothing_and_is_continued(
-    owner: User, hub: HubServer, versions: dict[str, Version]
+    owner: User, hub: HubServer, versions: dict[str, Version], kills: int
 ) -> None:
     killer = Killer(owner, versions["old"], seed=7)
     number = 0
-    while killer.kills < 20:
+    while killer.kills < kills:
         killer.repo = f"tester/killed-{number}"
-        while killer.kills < 20 and killer.push_and_kill(1.2):
+        while killer.kills < kills and killer.push_and_kill(1.2):
             pass
         outcome = killer.push()
         assert outcome.code == 0, outcome.stderr

@@ -206,6 +206,7 @@ def test_workers_are_fresh_and_take_the_threads_of_this_process(
     assert second[1] != first[3]
 
 
+@pytest.mark.slow
 def test_map_keeps_its_processes_for_as_long_as_they_take_the_threads_of_this_one(
     executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
