@@ -25,6 +25,8 @@ VALUES_PER_TILE = 2**20
 """Products are taken of so many float32 values at a time, 4 MiB, which stay in the cache."""
 IMAGES_PER_TASK = 8192
 """Images of one class that a worker takes at a time."""
+AHEAD = 4
+"""Results per worker that may wait: for large images each has megabytes."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -115,7 +117,8 @@ def moments_by_class(
                 yield MomentsTask(number=number, images=view(images, rows), cross=cross)
 
     image_shape, following = images.shape[1:], 0
-    for number, parts in groupby(executor.map(task_moments, tasks()), key=lambda pair: pair[0]):
+    results = executor.map(task_moments, tasks(), ahead=AHEAD)
+    for number, parts in groupby(results, key=lambda pair: pair[0]):
         yield from (Moments.of_none(image_shape, cross=cross) for _ in range(following, number))
         total = Moments.of_none(image_shape, cross=cross)
         for _, part in parts:
