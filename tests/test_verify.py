@@ -104,11 +104,12 @@ CLAIMS = """
 key = "mine"
 title = "Mine"
 venue = "a test"
-arxiv = ""
+arxiv = "none"
 
 [defaults]
 paper = "mine"
 table = "1"
+metric = "clean test accuracy, %"
 train_dataset = "ops-digits"
 test_dataset = "digits-test"
 model = "resnet18-w8"
