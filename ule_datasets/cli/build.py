@@ -181,7 +181,7 @@ def build_command(
     if away is not None and (push_to_hub or dry_run):
         raise typer.BadParameter(f"publishing starts from a folder: --out {shown(away)} is a URL")
     options = BuildOptions(
-        out=_workplace(chosen, away, scratch) if away else Path(out) if out else Path("datasets") / chosen.name,
+        out=_work_folder(chosen, away, scratch) if away else Path(out) if out else Path("datasets") / chosen.name,
         deliver_to=away,
         source=source,
         formats=tuple(f.value for f in format) if format else FORMATS,
@@ -214,7 +214,7 @@ def build_command(
     return DONE
 
 
-def _workplace(recipe: Recipe, url: str, scratch: Path | None) -> Path:
+def _work_folder(recipe: Recipe, url: str, scratch: Path | None) -> Path:
     """Where a dataset that goes to a URL is made; the same for the same one."""
     from ule_datasets.cache import cache_folder
 
