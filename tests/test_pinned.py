@@ -1,0 +1,222 @@
+"""Identities that may change only on purpose: of the catalogue's recipes, their crafts, and exact perturbations.
+
+What gradient methods craft is pinned beside: see ``test_pinned_crafts``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import make_images
+
+from builders import RECIPES
+from ule_datasets.perturbation import Perturbation
+from ule_datasets.progress import Reporter
+from ule_datasets.recipe import Context, Method
+from ule_datasets.seeds import Seed
+from ule_datasets.split import Split, sample_digest
+
+CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "digits-s": (
+        "56b6d82dd394bbcb4680df700de74e008b0f4d4a79ae4222441b2034f0c195d4",
+        (
+            "d4e427a0edfc92e7bd46f9b01d97116cc45ddd693aab1e64dbd1dd1b9ed6d7a3",
+            "e38a6c07e6fef3d66c02137048575c3b6892d18cc2072b1f02c3e707991cbd21",
+        ),
+    ),
+    "ops-digits": (
+        "3f3755ece5fd34d099890ddfb5438ebe10cad4685d862edde7103d043256460a",
+        ("e38a6c07e6fef3d66c02137048575c3b6892d18cc2072b1f02c3e707991cbd21",),
+    ),
+    "cifar10-s": (
+        "65c4bef612b960148434f8d9294a799458bacde960dddffdfbb970b152395037",
+        (
+            "1fa90e40a63d61e44bb4cfd782d0565ad3050e3de872a1f708652f42cce9b84f",
+            "f68dc0538d58dbf95853e9508de2c1f15554abb8c6bff9b68668014cea4bf506",
+        ),
+    ),
+    "em-cifar10": (
+        "9d1475cd91de49f9037cb313de1e16a3dc3314479592dc9946d5770a844968a9",
+        ("1fa90e40a63d61e44bb4cfd782d0565ad3050e3de872a1f708652f42cce9b84f",),
+    ),
+    "em-c-cifar10": (
+        "bad10bd56d5cc140f7e01e5f36ea048ba74087ff80cdae5f6fee50f6cf0945cf",
+        ("84ffe8c14bc5017c3d910d29eadef53ac4b7b14dd305949c2a1e8ab34961d92d",),
+    ),
+    "cifar10-s-small": (
+        "bcd4973cae81570458e0496a66f8faace88ef6eba5512fcd4e99bfb361c9dff6",
+        (
+            "2396e5b4a5acdd01d3253fd80581878f1f8735308453a0dfb3f682de4ee43466",
+            "3e4a69b63aec07f90380dc9b0bcc643ad695e1325183e949cf7329c58b47a680",
+        ),
+    ),
+    "em-cifar10-small": (
+        "d1651564985b3cb55b5729178d254910bef8f6230b603fbc2d1b6f1c227912b3",
+        ("2396e5b4a5acdd01d3253fd80581878f1f8735308453a0dfb3f682de4ee43466",),
+    ),
+    "em-c-cifar10-small": (
+        "f7415c53c37e0ae7031fd04594c5f71704dbcbfb974c281e850263149d4ad774",
+        ("1876b045fba3be408f418507b84aa13f7e53eee893be7184580c4093e737ef56",),
+    ),
+    "bait-cifar10": (
+        "395fc5eb7c10c87ef7b2ad627b7290991ed7216a132b39c5a521eb192e06a576",
+        ("310fe8a24e13a234e24b6add7fbda26e629bd44396db03ad6bd1efc6fe121354",),
+    ),
+    "bait-cifar10-small": (
+        "9e621f2088cb1709ec7d4d2641275beeaf957cdbe8b6b7a52916ab5cf7988cdb",
+        ("3431f6b9deee89221b0d4b16761e18da1c198d9d711a32e174024a416fcc40c0",),
+    ),
+    "bait-cifar10-small-imagenet": (
+        "3f8919bdd6437ca2002f35d430c4e47bf27a2f5bc91d35d6460e588ebcd6f8ab",
+        ("4391c6e67b79c22cf7f819136e0a276812204abe9df5839ba9fc74062c87c6f1",),
+    ),
+    "uc-cifar10": (
+        "1bde5533f353c11e3420375b656441404920e588a84c08406a24a85e11afb314",
+        ("de88804402884d09d0ec96bb3cbb938b45e1a00aa42d046c2fdf8dd2034f559f",),
+    ),
+    "uc-cifar10-small": (
+        "fb4b74a1ae29dacf9afcc0a41565c185e0d06a644124014f91492b1e747a35dd",
+        ("3b50991244906309a8d425dbf9684639266a2469d14b13a7341f409685e814a2",),
+    ),
+    "uc-pets": (
+        "ed68febd4dba8b14b8cc97a687b25c8c1737047fe564f2e7999891f944f46c1f",
+        ("36a7c7abe053d936bd4e3be68b530e358bbc0437b3417134ef826ba9d7bf9853",),
+    ),
+    "uc-clip-pets": (
+        "372b2f2a188739bc8c032a55bead4b4970c55044dcaa27064d9a9ce6a316928c",
+        ("51797789fa502673d43c5ade4ef806c63b9b6b46c65d14c46f566a170027f058",),
+    ),
+    "ops-cifar10": (
+        "b3e55073272f4923b7d6b19efaf76d9ce3340591852f9a70065e4048c47fb683",
+        ("f68dc0538d58dbf95853e9508de2c1f15554abb8c6bff9b68668014cea4bf506",),
+    ),
+    "ops-cifar10-k2": (
+        "b04733439527b21f5676205500a8b645e3a3b563f6599b3084dd0d434132c0b9",
+        ("4285ca29ba23013abe1c2f06671698454f0b4d4b7ce6d9cf2fb8289d3ef5aa74",),
+    ),
+    "ops-cifar10-k3": (
+        "d4deffebf2a242e3a54c317c1f0c4ab11b4deaf66c21fdd785470926402bb5ea",
+        ("0deed04b7740b0172b4941699bce0ba1514a6648b18b792b2faa61b2aa229073",),
+    ),
+    "ops-cifar10-k4": (
+        "c794375ed70dd85d50f412dc3c79c5318e19144578378573606f319a1d3b0395",
+        ("2ae6c5f8d3699b5d7faad90e042e81f102149bb991af835c58e5cb3089829b86",),
+    ),
+    "ops-var-cifar10": (
+        "849e66b86ac71c6bc02a224a57a547a1219e6b092bdba7158ff648e66a67506a",
+        ("9b13bfbced7bef85f278037bc6286595aaefb1667bdc7dddb4d9c3bcf7400778",),
+    ),
+    "ops-position-cifar10": (
+        "9ad66a4b37d2f8b61e677152860bab60b5b3fa7c53866e6b087fb7638e4bcdc8",
+        ("d3143341566b260a72a51a805690da64c295904603ae03ef20e0ec05dee780e8",),
+    ),
+    "ops-color-cifar10": (
+        "8e660d183df35c89d31b478aa49abe795417971d24bd20c61caf2f6a0e91f2e1",
+        ("5dfbf2211394141d3c166f297df778bb25116d9b3caf95ccb10a9953652c70ad",),
+    ),
+    "randpix-cifar10": (
+        "11b9a913f1efbe88a34186e2a9cecd7661805bae00e3b6b296b9d317f5c64644",
+        ("f1273658f53c66b0fb451b5a57b224fbdf6dfc3f8fb5028228b76bde25f4f255",),
+    ),
+    "ops-search1pct-cifar10": (
+        "ca1e7d434047c459fa313e9808835979aa0745d1167e656875c81be7ce730621",
+        ("7636ffdb2355e589e47ac6fb315f60a9bf0cdc8ea9c877ecde01560c489caf9d",),
+    ),
+    "ops-search10pct-cifar10": (
+        "0f33b526d2845715418a4efa76c9b8af958612a7c739707fe21dc438f3a28086",
+        ("c378616ec19f7a318d9328aac8c73485b05e96857c0bb37f2fe3c2e0a55018d6",),
+    ),
+    "ops-search1pct-noisy-cifar10": (
+        "5e7c4491f4e76a6a97ff62b5d38faf91d7fd23f04ba186b0f918d819e970020c",
+        ("fb0fe2201cfe7846f32ac445b3d05835fb72467b8171d265e052731fccd551c5",),
+    ),
+    "ops-search10pct-noisy-cifar10": (
+        "2536dd5047bb13edf33e74a705022136173913cd640feaaf91f7643c599c3662",
+        ("b48bf50a81b3067b39b79bb63827d71dec8b04c8383f99161cd4d7ca78616b8d",),
+    ),
+    "ops-imagenet100": (
+        "7ea247e7d013be0628c336e5593ac2e59d4f94708c6f6483212106df7056c45f",
+        ("ac044b88b793fb904d7a71d4269f5b7d0960f1dcaf42df81302ae60fb1537ce2",),
+    ),
+    "ops-imagenet1k": (
+        "9b23226dbb48e632369f0a574c38a547f7cfc4ba45b9f908ea41546cce08c782",
+        ("dc8a1e58651007db155aa51e93b4b1598f367bb14706b7dc6cf90575e2cdc1df",),
+    ),
+    "ops": (
+        "27c3039bf1b27044b7adf9c5ee9a486ba89b7c55a3b5752efb2ee1c60a5452d0",
+        ("e15f54403514bca092986e93f174df3ab5277708a5418c04d73f1273b2f55e84",),
+    ),
+    "uc": (
+        "326e2a0ab68520e8ac0fb94e3ae97c28f76eef5ba260ca6e9d9767913d08a101",
+        ("7d0e751560276f908fda6f3cdf24d405e51bf5ecd6be686698bfddab7f13b762",),
+    ),
+}
+"""The digest of every recipe, and those of its crafts."""
+
+EXACT: dict[str, str] = {
+    "ops-digits": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
+    "ops-cifar10": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
+    "ops-cifar10-k2": "4e1571d5cab64efa35f1b7b48abe5f7d76bf260e1c4f4d01f3ed52eef5f4e220",
+    "ops-cifar10-k3": "fbd50829ff4e7ea5f5b4a11c34b7988a07c55de9f4fc0c0b3c3ca2f2cca1f82c",
+    "ops-cifar10-k4": "0cf37ba14f3956feec7163f1724b69717cb44e74810c702618a1083c812cd687",
+    "ops-var-cifar10": "da593f3df73b9e9045db780c9dbf2dd3467d2d1229938efdbcb25eb79c312a9a",
+    "ops-position-cifar10": "467f350edbd1d509c3073991dc8a7df70851441e653b286e9cdd86b28fa982d2",
+    "ops-color-cifar10": "937841f6a583163e8b231ab3b818da8390eaa02fb6fe1f3e1346f401d45a0ec9",
+    "randpix-cifar10": "c49356c01137d78002ca6a66aa20fdf911ee0f0491220c0edf7fea32b90990bb",
+    "ops-search1pct-cifar10": "3ba6e8d335195331f9008b95f4b8b343a9cdef5c1b206e35f414751393c1236e",
+    "ops-search10pct-cifar10": "576aa1b4e8e05e9ce80a66b6dee5483cf63189145e726c5a20f7fcb607cc408e",
+    "ops-search1pct-noisy-cifar10": "c5de9cbbe9fe87256381eab815090facea625c5725b724daf20068a0aa7aadcc",
+    "ops-search10pct-noisy-cifar10": "a9500a9ab01e3f0c00ecc79d3e831c38aa6bfa78b37623cfd783d5601f4387e1",
+    "ops-imagenet100": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
+    "ops-imagenet1k": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
+    "ops": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
+}
+"""Perturbations of recipes that repeat anywhere, on the images of ``small_split``."""
+OPS_DIGITS = "45614f8a0ac94d60699c80575ca157f671010c4b4ce2cb30c17cec2fbdb8cba8"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_identity_of_a_recipe_and_of_its_crafts_changes_only_on_purpose(name: str) -> None:
+    """A new recipe digest means a new version of a published dataset: see Recipe.version.
+
+    By the craft digests, finished crafts and saved perturbations are found again.
+    """
+    assert (RECIPES[name].digest, RECIPES[name].craft_digests) == CATALOGUE[name]
+
+
+def test_no_recipe_of_the_catalogue_is_lost() -> None:
+    assert list(CATALOGUE) == list(RECIPES)
+
+
+def small_split(num_classes: int = 10, per_class: int = 100, size: int = 32) -> Split:
+    images, labels = make_images(num_classes, per_class, size)
+    digests = [sample_digest(image, label) for image, label in zip(images, labels.tolist(), strict=True)]
+    return Split.from_samples("train", images, labels, digests)
+
+
+def digest_of(methods: tuple[Method, ...], split: Split, **context: Any) -> str:
+    """Of the layers that methods make of the images with seed 0."""
+    usual: dict[str, Any] = {"seed": Seed(0), "reporter": Reporter(silent=True)}
+    num_classes = len(np.unique(split.labels))
+    crafted = [method.generate(split, Context(num_classes=num_classes, **usual, **context)) for method in methods]
+    layers = tuple(layer for each in crafted for layer in each.layers)
+    return Perturbation(layers=layers, source_digest=split.digest).digest
+
+
+def test_every_exact_recipe_is_pinned() -> None:
+    exact = [name for name, recipe in RECIPES.items() if all(method.repeats == "exact" for method in recipe.methods)]
+    assert list(EXACT) == exact
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_perturbation_of_an_exact_recipe_on_small_images_changes_only_on_purpose(name: str) -> None:
+    assert digest_of(RECIPES[name].methods, small_split()) == EXACT[name]
+
+
+def test_perturbation_of_ops_digits_changes_only_on_purpose(built_digits: Path) -> None:
+    manifest = json.loads((built_digits / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["perturbation_digest"] == OPS_DIGITS
