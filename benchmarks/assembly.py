@@ -36,16 +36,16 @@ from common import Timing, finish, interleaved, parser, read_cifar10, seconds_of
 from PIL import Image
 
 from builders.ops_cifar10 import RECIPE
+from ule_datasets.base.progress import Reporter
 from ule_datasets.build import WORKER_MODULES, _assemble
-from ule_datasets.executor import LocalExecutor, available_cpus
-from ule_datasets.folder import BuildFolder
-from ule_datasets.images import COMPRESS_LEVEL, encode_png
-from ule_datasets.perturb import Workshop, craft
-from ule_datasets.perturbation import Perturbation
-from ule_datasets.progress import Reporter
-from ule_datasets.shards import FORMATS, parquet, shard_rows, webdataset
+from ule_datasets.compute.executor import LocalExecutor, available_cpus
+from ule_datasets.data.codec import COMPRESS_LEVEL, encode_png
+from ule_datasets.data.perturbation import Perturbation
+from ule_datasets.data.split import Split
+from ule_datasets.dataset.shards import FORMATS, parquet, shard_rows, webdataset
+from ule_datasets.packaging.crafting import Workshop, craft
+from ule_datasets.packaging.folder import BuildFolder
 from ule_datasets.sources import Source
-from ule_datasets.split import Split
 
 SILENT = Reporter(silent=True)
 DATASETS, WEBDATASET = "datasets: from_dict(PIL), to_parquet", "webdataset: TarWriter(PIL)"

@@ -26,17 +26,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from ule_datasets.crafting.bait import Rounds
-from ule_datasets.crafting.generators import BaitGenerator, InstanceNorm, ReflectedBorder
-from ule_datasets.devices import cpu_threads, describe_device, deterministic_algorithms, pick_device, products_in
+from ule_datasets.base.progress import Reporter
+from ule_datasets.base.seeds import Seed
+from ule_datasets.compute.devices import (
+    cpu_threads,
+    describe_device,
+    deterministic_algorithms,
+    pick_device,
+    products_in,
+)
+from ule_datasets.compute.precision import Precision
+from ule_datasets.data.split import Split
 from ule_datasets.methods.bait import Bait
-from ule_datasets.models import build_model
-from ule_datasets.precision import Precision
-from ule_datasets.progress import Reporter
+from ule_datasets.methods.engine.bait import Rounds
+from ule_datasets.methods.engine.generators import BaitGenerator, InstanceNorm, ReflectedBorder
+from ule_datasets.models.architectures import build_model
+from ule_datasets.models.weights import Weights
 from ule_datasets.recipe import Context
-from ule_datasets.seeds import Seed
-from ule_datasets.split import Split
-from ule_datasets.weights import Weights
 
 SURROGATE = "resnet18-224"
 EPSILON = 8 / 255

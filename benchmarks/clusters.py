@@ -27,15 +27,15 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from ule_datasets.crafting.clustering import Clustering
-from ule_datasets.crafting.translation_generator import build_generator
-from ule_datasets.crafting.unlearnable_clusters import GeneratorTraining, Work, Workbench, repeatable
-from ule_datasets.devices import describe_device, pick_device
+from ule_datasets.base.seeds import Seed
+from ule_datasets.compute.devices import describe_device, pick_device
+from ule_datasets.methods.engine.clustering import Clustering
+from ule_datasets.methods.engine.translation_generator import build_generator
+from ule_datasets.methods.engine.unlearnable_clusters import GeneratorTraining, Work, Workbench, repeatable
 from ule_datasets.methods.unlearnable_clusters import CropRule, UnlearnableClusters
-from ule_datasets.models import build_model, forward_flop
+from ule_datasets.models.architectures import build_model, forward_flop
 from ule_datasets.models.pretrained import build_features
-from ule_datasets.seeds import Seed
-from ule_datasets.weights import IMAGENET_MEAN, IMAGENET_STD, Weights
+from ule_datasets.models.weights import IMAGENET_MEAN, IMAGENET_STD, Weights
 
 
 class Pictures(Dataset):

@@ -2,8 +2,8 @@
 
     python benchmarks/decode.py FOLDER [--images 2000] [--workers 1 2]
 
-Our way to 224 x 224 pixels is Pillow's decoder and Pillow's antialiased resize (``ule_datasets.images``). Beside it, in
-the same run, with one thread per process and on the same files already in memory: decoding alone, torchvision's
+Our way to 224 x 224 pixels is Pillow's decoder and Pillow's antialiased resize (``ule_datasets.data.codec``). Beside
+it, in the same run, with one thread per process and on the same files already in memory: decoding alone, torchvision's
 decoder and resize, simplejpeg and OpenCV where they are installed, and two short cuts that decode to a smaller size
 (Pillow's ``draft``, simplejpeg's ``min_height``). How far the pixels of each are from ours is printed too: digests are
 of pixels, so only a way whose pixels are ours can take its place.
@@ -36,9 +36,9 @@ import numpy as np
 from common import Timing, finish, interleaved, seconds_of, table
 from PIL import Image
 
-from ule_datasets.errors import InputError
-from ule_datasets.executor import LocalExecutor, available_cpus
-from ule_datasets.images import decode_rgb, encode_png, resize_and_crop
+from ule_datasets.base.errors import InputError
+from ule_datasets.compute.executor import LocalExecutor, available_cpus
+from ule_datasets.data.codec import decode_rgb, encode_png, resize_and_crop
 
 if TYPE_CHECKING:
     import torch

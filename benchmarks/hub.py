@@ -21,7 +21,7 @@ from pathlib import Path
 
 from common import finish, interleaved, seconds_of, table
 
-from ule_datasets.manifest import Manifest
+from ule_datasets.dataset.manifest import Manifest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from hub import TOKENS, WRITE_TOKEN, HubServer
@@ -34,8 +34,8 @@ started = time.perf_counter()
 print("SECONDS", time.perf_counter() - started)
 """
 PUSH_OURS = (
-    "from pathlib import Path; from builders import RECIPES; from ule_datasets.progress import Reporter\n"
-    "from ule_datasets.publish import *; import huggingface_hub.hf_api",
+    "from pathlib import Path; from builders import RECIPES; from ule_datasets.base.progress import Reporter\n"
+    "from ule_datasets.packaging.publish import *; import huggingface_hub.hf_api",
     "plan = plan_publication(RECIPES[{name!r}], Path({folder!r}), PublishOptions(repo_id={ours!r}))\n"
     "publish(plan, Reporter(silent=True))",
 )
@@ -48,7 +48,7 @@ PUSH_PLAIN = (
 LOAD_PLAIN = ("import datasets; datasets.disable_progress_bars()", "datasets.load_dataset({plain!r}, split='train')")
 LOAD_OURS = ("import datasets; datasets.disable_progress_bars()", "datasets.load_dataset({ours!r}, split='train')")
 LOAD_DIRECT = (
-    "import ule_datasets.loading, huggingface_hub.hf_api, pyarrow.parquet",
+    "import ule_datasets.dataset.loading, huggingface_hub.hf_api, pyarrow.parquet",
     "ule_datasets.load({ours!r})",
 )
 

@@ -25,8 +25,8 @@ from pathlib import Path
 
 from common import finish, parser, table
 
-from ule_datasets.executor import available_cpus
-from ule_datasets.manifest import Manifest
+from ule_datasets.compute.executor import available_cpus
+from ule_datasets.dataset.manifest import Manifest
 
 PROC = Path("/proc")
 SECONDS_BETWEEN_READINGS = 0.02

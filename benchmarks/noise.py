@@ -19,16 +19,16 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from ule_datasets.crafting.error_minimizing import SampleWise
-from ule_datasets.crafting.settings import SurrogateSettings
-from ule_datasets.devices import describe_device, deterministic_algorithms, pick_device, products_in
+from ule_datasets.base.progress import Reporter
+from ule_datasets.base.seeds import Seed
+from ule_datasets.compute.devices import describe_device, deterministic_algorithms, pick_device, products_in
+from ule_datasets.compute.precision import Precision
+from ule_datasets.data.split import Split
+from ule_datasets.methods.engine.error_minimizing import SampleWise
+from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ErrorMinimizing
-from ule_datasets.models import build_model
-from ule_datasets.precision import Precision
-from ule_datasets.progress import Reporter
+from ule_datasets.models.architectures import build_model
 from ule_datasets.recipe import Context
-from ule_datasets.seeds import Seed
-from ule_datasets.split import Split
 
 EPSILON, STEP = 8 / 255, 0.8 / 255
 

@@ -39,19 +39,19 @@ from common import finish, table
 from decode import CROP, RESIZE
 from memory import KIB_MB, PROC, Memory, read, ule_build
 
-from ule_datasets.errors import InputError
-from ule_datasets.executor import EXECUTORS, LocalExecutor, available_cpus
-from ule_datasets.images import decode_rgb, encode_png
-from ule_datasets.manifest import Manifest
-from ule_datasets.methods.moments import Moments, moments_of
+from ule_datasets.base.errors import InputError
+from ule_datasets.compute.executor import EXECUTORS, LocalExecutor, available_cpus
+from ule_datasets.data.codec import decode_rgb, encode_png
+from ule_datasets.data.split import Split, order_free_digest
+from ule_datasets.data.spool import view
+from ule_datasets.dataset.manifest import Manifest
+from ule_datasets.dataset.shards import FORMATS, ShardResult, shard_rows
+from ule_datasets.methods.engine.moments import Moments, moments_of
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.shards import FORMATS, ShardResult, shard_rows
 from ule_datasets.sources.collect import collect
 from ule_datasets.sources.decode import ChunkTask, Decoded
 from ule_datasets.sources.image_folder import FILES_PER_CHUNK, Files
 from ule_datasets.sources.imagenet import IMAGENET1K, WNIDS
-from ule_datasets.split import Split, order_free_digest
-from ule_datasets.spool import view
 
 SECONDS_BETWEEN_READINGS = 0.25
 SECONDS_BETWEEN_LISTINGS = 2.0
@@ -258,7 +258,7 @@ def evenly_spaced(paths: Sequence[Path], count: int) -> list[Path]:
 def limits(paths: Sequence[Path], workers: int) -> Limits:
     """Measure them in local processes, each with a part of the files at a time."""
     parts = [tuple(paths[start : start + IMAGES_PER_TASK]) for start in range(0, len(paths), IMAGES_PER_TASK)]
-    with LocalExecutor(workers, preload=("ule_datasets.images", "PIL.PngImagePlugin")) as executor:
+    with LocalExecutor(workers, preload=("ule_datasets.data.codec", "PIL.PngImagePlugin")) as executor:
         list(executor.map(bare_loops, [parts[0]] * workers))
         results = list(executor.map(bare_loops, parts))
     count, *seconds = (sum(result[index] for result in results) for index in range(4))

@@ -28,10 +28,10 @@ import numpy as np
 from common import Timing, finish, interleaved, parser, read_cifar10, seconds_of, table, wall
 from threadpoolctl import threadpool_limits
 
-from ule_datasets.executor import available_cpus
-from ule_datasets.methods.moments import Moments, moments_of
+from ule_datasets.compute.executor import available_cpus
+from ule_datasets.data.split import Split
+from ule_datasets.methods.engine.moments import Moments, moments_of
 from ule_datasets.methods.one_pixel_shortcut import CORNERS, Objective, OnePixelShortcut, _scores
-from ule_datasets.split import Split
 
 NUM_CLASSES = 10
 READ, PASS = "one read: np.fromfile, page cache", "one pass: np.bitwise_xor.reduce, in memory"

@@ -26,8 +26,8 @@ import numpy as np
 from common import finish, table
 from PIL import Image
 
-from ule_datasets.executor import LocalExecutor, available_cpus
-from ule_datasets.progress import Reporter
+from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.executor import LocalExecutor, available_cpus
 
 TEXTURE_SIDE = 1024
 LONGEST, SHORTEST = 640, 224

@@ -9,7 +9,7 @@ The usual loop: a DataLoader whose worker processes transform PIL images one by 
 RandomHorizontalFlip, ToTensor, and Cutout or torchvision's RandAugment where the strategy has them), float32, channels
 first, torch.optim.SGD, loss and accuracy read with .item() after every step; under linf-at every step of the attack
 computes the parameters' gradients too. Torch's settings are as it starts, which on a GPU means TF32 in convolutions,
-and cudnn.benchmark is on. Ours is ``ule_datasets.training`` as a run uses it.
+and cudnn.benchmark is on. Ours is ``ule_datasets.victims.loop`` as a run uses it.
 
 Both sides train the same model on the same images in batches of 128, in turn. Warm-up is not counted: compilation and
 first steps of ours; of the usual loop the start of its workers and the batches that these had ready, so that
@@ -38,15 +38,15 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from ule_datasets.base.seeds import Seed
+from ule_datasets.compute.devices import describe_device, pick_device
+from ule_datasets.compute.executor import available_cpus
+from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import LInfAttack
-from ule_datasets.devices import describe_device, pick_device
-from ule_datasets.executor import available_cpus
-from ule_datasets.models import build_model, forward_flop
-from ule_datasets.precision import Precision
-from ule_datasets.profiles import PROFILES
-from ule_datasets.protocol import TrainingProtocol
-from ule_datasets.seeds import Seed
-from ule_datasets.training import TrainingData, _repeatable, _Run
+from ule_datasets.experiments.profiles import PROFILES
+from ule_datasets.models.architectures import build_model, forward_flop
+from ule_datasets.victims.loop import TrainingData, _repeatable, _Run
+from ule_datasets.victims.protocol import TrainingProtocol
 
 STRATEGIES = ("standard", "cutout", "randaugment", "mixup", "linf-at")
 CLASSES, BATCH, TRAIN_IMAGES, TEST_IMAGES = 10, 128, 50_000, 10_000

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from builders.bait_cifar10 import RECIPE as BAIT_CIFAR10
 from ule_datasets.methods.bait import Bait
-from ule_datasets.weights import WEIGHTS
+from ule_datasets.models.weights import WEIGHTS
 
 RECIPE = replace(
     BAIT_CIFAR10,

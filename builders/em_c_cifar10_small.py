@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from builders.em_c_cifar10 import RECIPE as EM_C_CIFAR10
-from ule_datasets.crafting.settings import SurrogateSettings
+from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing
 
 RECIPE = replace(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from builders.em_cifar10 import RECIPE as EM_CIFAR10
-from ule_datasets.crafting.settings import SurrogateSettings
+from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ErrorMinimizing
 
 RECIPE = replace(

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
+from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.recipe import LInf, Preprocess, Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
-from ule_datasets.weights import WEIGHTS
 
 RECIPE = Recipe(
     name="uc",

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from builders.uc_cifar10 import RECIPE as UC_CIFAR10
 from ule_datasets.methods.unlearnable_clusters import CropRule, UnlearnableClusters
-from ule_datasets.weights import WEIGHTS
+from ule_datasets.models.weights import WEIGHTS
 
 RECIPE = replace(
     UC_CIFAR10,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from builders.uc_pets import RECIPE as UC_PETS
 from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
-from ule_datasets.weights import WEIGHTS
+from ule_datasets.models.weights import WEIGHTS
 
 RECIPE = replace(
     UC_PETS,

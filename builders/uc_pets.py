@@ -1,9 +1,9 @@
 """uc-pets: Unlearnable Clusters on the Oxford-IIIT pets, as the paper makes it."""
 
 from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
+from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.recipe import LInf, Recipe
 from ule_datasets.sources.pets import PETS
-from ule_datasets.weights import WEIGHTS
 
 RECIPE = Recipe(
     name="uc-pets",

@@ -9,13 +9,13 @@ import argparse
 from pathlib import Path
 
 from builders import RECIPES
-from ule_datasets.card import write_card
-from ule_datasets.errors import InputError
-from ule_datasets.manifest import Manifest, SplitRecord
-from ule_datasets.perturbation import Perturbation
+from ule_datasets.base.errors import InputError
+from ule_datasets.data.perturbation import Perturbation
+from ule_datasets.data.split import share_of
+from ule_datasets.dataset.manifest import Manifest, SplitRecord
+from ule_datasets.dataset.shards import FORMATS
+from ule_datasets.packaging.card import write_card
 from ule_datasets.recipe import Recipe
-from ule_datasets.shards import FORMATS
-from ule_datasets.split import share_of
 
 UNKNOWN = "(known once it is built)"
 

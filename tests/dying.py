@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from helpers import run_build, run_python
 
 import ule_datasets.build  # noqa: F401 (once, before the processes part)
-from ule_datasets.shards import ShardResult, ShardTask, write_shard
+from ule_datasets.dataset.shards import ShardResult, ShardTask, write_shard
 from ule_datasets.sources import image_folder
 from ule_datasets.sources.decode import ChunkTask, Decoded, decode_chunk
 
@@ -96,7 +96,7 @@ def decode_or_die(marker: Path, task: ChunkTask) -> Decoded:
 def write_or_die(marker: Path, task: ShardTask) -> ShardResult:
     """Write a shard; whoever comes first to a training shard is killed between its formats."""
     if task.perturbation is not None and _first_here(marker):
-        arm(Death("ule_datasets.shards.webdataset", "write", 1))
+        arm(Death("ule_datasets.dataset.shards.webdataset", "write", 1))
     return write_shard(task)
 
 

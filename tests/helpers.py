@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ule_datasets.executor import LocalExecutor
+from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.executor import LocalExecutor
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.progress import Reporter
 from ule_datasets.recipe import L0, Method, Recipe, SourceSpec
 from ule_datasets.sources import Source, read_source
 from ule_datasets.sources.own_images import OWN_IMAGES

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import parse_strategy
-from ule_datasets.effect import compare
-from ule_datasets.grid import Cell, GridResult, LostRun, Run, Subject
-from ule_datasets.models import num_parameters
-from ule_datasets.perturbation import Overwrite, Perturbation, Support
-from ule_datasets.precision import Precision
-from ule_datasets.profiles import Profile
-from ule_datasets.progress import Reporter
-from ule_datasets.protocol import OneCycle, TrainingProtocol
-from ule_datasets.training import EpochRecord, RunHistory, TrainingData, Window
-from ule_datasets.verdicts import Power
+from ule_datasets.data.perturbation import Overwrite, Perturbation, Support
+from ule_datasets.experiments.effect import compare
+from ule_datasets.experiments.grid import Cell, GridResult, LostRun, Run, Subject
+from ule_datasets.experiments.profiles import Profile
+from ule_datasets.models.architectures import num_parameters
+from ule_datasets.papers.verdicts import Power
+from ule_datasets.victims.loop import EpochRecord, RunHistory, TrainingData, Window
+from ule_datasets.victims.protocol import OneCycle, TrainingProtocol
 
 CPU = torch.device("cpu")
 STEPS = 10

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from helpers import RECIPE_FILE, class_names
 
-from ule_datasets.split import order_free_digest, sample_digest
-from ule_datasets.spool import SpooledImages
+from ule_datasets.data.split import order_free_digest, sample_digest
+from ule_datasets.data.spool import SpooledImages
 
 COUNTS = {"train": 48, "test": 12}
 RESIZE, CROP = 36, 32

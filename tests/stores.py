@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ule_datasets import remote
+from ule_datasets.places import urls as remote
 
 
 @contextmanager

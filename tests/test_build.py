@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 
 from builders import RECIPES
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
-from ule_datasets.errors import InputError
-from ule_datasets.folder import DONE, STAGING, BuildFolder
-from ule_datasets.manifest import Manifest
+from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
+from ule_datasets.data.perturbation import Perturbation
+from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.methods.one_pixel_shortcut import Objective, OnePixelShortcut
-from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
-from ule_datasets.perturbation import Perturbation
-from ule_datasets.progress import Reporter
+from ule_datasets.packaging.folder import DONE, STAGING, BuildFolder
 from ule_datasets.recipe import PublishedRecipe, Recipe
 
 DIGITS = RECIPES["ops-digits"]
@@ -300,7 +300,7 @@ def test_poisoned_subsets_of_growing_rates_are_nested(tmp_path: Path) -> None:
 
 def test_every_training_image_differs_from_its_original_in_exactly_the_pixel_of_its_class(reference: Path) -> None:
     from ule_datasets import load
-    from ule_datasets.executor import LocalExecutor
+    from ule_datasets.compute.executor import LocalExecutor
     from ule_datasets.sources import read_source
 
     with LocalExecutor() as executor:

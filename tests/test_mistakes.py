@@ -37,8 +37,8 @@ from helpers import (
 )
 
 from builders import RECIPES
-from ule_datasets.folder import open_folder
-from ule_datasets.perturbation import Perturbation
+from ule_datasets.data.perturbation import Perturbation
+from ule_datasets.packaging.folder import open_folder
 from ule_datasets.sources.cifar10 import CIFAR10
 
 NAMES = class_names(3)

@@ -20,25 +20,25 @@ import builders
 import cards
 from builders import RECIPES
 from cards import render
-from ule_datasets import claims
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
-from ule_datasets.crafting.settings import SurrogateSettings
-from ule_datasets.errors import InputError
-from ule_datasets.images import encode_png
-from ule_datasets.loading import load
-from ule_datasets.manifest import Manifest
+from ule_datasets.data.codec import encode_png
+from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
+from ule_datasets.data.perturbation import Perturbation
+from ule_datasets.dataset.loading import load
+from ule_datasets.dataset.manifest import Manifest
+from ule_datasets.dataset.shards import FORMATS
+from ule_datasets.dataset.shards.parquet import features, schema
 from ule_datasets.methods.bait import Bait
+from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
-from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
-from ule_datasets.perturbation import Perturbation
-from ule_datasets.progress import Reporter
+from ule_datasets.models.weights import Weights
+from ule_datasets.papers import claims
 from ule_datasets.recipe import L0, Method, Preprocess, PublishedRecipe, Recipe
-from ule_datasets.shards import FORMATS
-from ule_datasets.shards.parquet import features, schema
 from ule_datasets.sources.digits import DIGITS
-from ule_datasets.weights import Weights
 
 NAMES = list(RECIPES)
 
@@ -118,7 +118,7 @@ def test_recipe_meets_the_contract(name: str, small_images: Path, tmp_path: Path
 
 
 def original_samples(folder: Path) -> tuple[list[str], list[tuple[np.ndarray, int]]]:
-    from ule_datasets.executor import LocalExecutor
+    from ule_datasets.compute.executor import LocalExecutor
     from ule_datasets.sources import read_source
     from ule_datasets.sources.own_images import OWN_IMAGES
 

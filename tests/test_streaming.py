@@ -28,15 +28,16 @@ from photos import (
 )
 from test_integrity import rewrite
 
-from ule_datasets import build, shards, sources, verify
-from ule_datasets.executor import LocalExecutor
-from ule_datasets.folder import DONE, STAGING, BuildFolder
-from ule_datasets.integrity import Check, check_against_source, check_content, open_dataset
-from ule_datasets.manifest import LEFT_OUT, Manifest
-from ule_datasets.progress import Reporter
-from ule_datasets.shards.reading import ShardContent
+from ule_datasets import build, sources, verify
+from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.data.spool import SpooledImages
+from ule_datasets.dataset import shards
+from ule_datasets.dataset.integrity import Check, check_against_source, check_content, open_dataset
+from ule_datasets.dataset.manifest import LEFT_OUT, Manifest
+from ule_datasets.dataset.shards.reading import ShardContent
+from ule_datasets.packaging.folder import DONE, STAGING, BuildFolder
 from ule_datasets.sources import decode, image_folder
-from ule_datasets.spool import SpooledImages
 
 NUM_CHUNKS, NUM_CLASSES = 2 + 7, 3
 NUM_IMAGES = sum(COUNTS.values()) + NUM_DUPLICATES
@@ -104,7 +105,7 @@ def test_one_process_and_two_give_the_same_files_whatever_the_chunks(photos: Pho
 @pytest.mark.usefixtures("many_chunks")
 def test_a_ray_cluster_gives_the_same_files(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
-    from ule_datasets.ray_executor import RayExecutor
+    from ule_datasets.compute.ray import RayExecutor
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     with RayExecutor(2, address="local", object_store_bytes=80 * 2**20):
@@ -145,19 +146,19 @@ READING = (
     Death("ule_datasets.sources.decode", "decode_rgb", 6),
     Death("ule_datasets.sources.decode", "_write_note", 2),  # the pixels are there, their note is not
     Death("ule_datasets.sources.decode", "decode_rgb", 12),
-    Death("ule_datasets.progress", "Reporter.track", 4, workers=2),
+    Death("ule_datasets.base.progress", "Reporter.track", 4, workers=2),
     Death("ule_datasets.build", "craft", 1),
 )
 ASSEMBLING = (
-    Death("ule_datasets.shards", "encode_png", 15),
-    Death("ule_datasets.folder", "BuildFolder.write_note", 3),  # the files are there, their note is not
-    Death("ule_datasets.shards.webdataset", "write", 2),  # one format is there, the other is not
+    Death("ule_datasets.dataset.shards", "encode_png", 15),
+    Death("ule_datasets.packaging.folder", "BuildFolder.write_note", 3),  # the files are there, their note is not
+    Death("ule_datasets.dataset.shards.webdataset", "write", 2),  # one format is there, the other is not
     Death("ule_datasets.build", "write_card", 1),
 )
-ASSEMBLING_BY_TWO = (Death("ule_datasets.progress", "Reporter.track", NUM_CHUNKS + NUM_CLASSES + 3, workers=2),)
+ASSEMBLING_BY_TWO = (Death("ule_datasets.base.progress", "Reporter.track", NUM_CHUNKS + NUM_CLASSES + 3, workers=2),)
 ENDING = (
-    Death("ule_datasets.folder", "BuildFolder.publish", 1),
-    Death("ule_datasets.folder", "remove_leftovers", 2),  # complete, but for what is to be cleared away
+    Death("ule_datasets.packaging.folder", "BuildFolder.publish", 1),
+    Death("ule_datasets.packaging.folder", "remove_leftovers", 2),  # complete, but for what is to be cleared away
 )
 
 

@@ -17,9 +17,9 @@ from tiny_weights import FILE, TINY, register_tiny_weights
 from builders import RECIPES
 from ule_datasets.cli.build import main as build_main
 from ule_datasets.cli.verify import main
-from ule_datasets.profiles import PROFILES
-from ule_datasets.subjects import expects_collapse, why_unjudged
-from ule_datasets.weights import WEIGHTS
+from ule_datasets.experiments.profiles import PROFILES
+from ule_datasets.models.weights import WEIGHTS
+from ule_datasets.verification.subjects import expects_collapse, why_unjudged
 
 BRIEF = dataclasses.replace(
     PROFILES["smoke"], epochs=1, fine_tuning_epochs=2, max_train_images=64, max_test_images=32

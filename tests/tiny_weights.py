@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ule_datasets.models import build_model
-from ule_datasets.weights import WEIGHTS, Weights, WeightsFile
+from ule_datasets.models.architectures import build_model
+from ule_datasets.models.weights import WEIGHTS, Weights, WeightsFile
 
 TINY = "convnet3-w16@tiny"
 ARCHITECTURE, NUM_OUTPUTS, FILE = "convnet3-w16", 3, "tiny.pt"

@@ -11,29 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ule_datasets.cache import CraftCache, cache_folder
-from ule_datasets.card import write_card
-from ule_datasets.croissant import croissant_json
-from ule_datasets.delivery import Delivery
-from ule_datasets.errors import InputError
-from ule_datasets.executor import EXECUTORS, Executor, open_executor
-from ule_datasets.figures import draw_figures
-from ule_datasets.files import PARTIAL, replacing, write_atomically
-from ule_datasets.folder import (
-    LOCAL_NOTE,
-    BuildFolder,
-    check_ours,
-    open_folder,
-    remove_leftovers,
-)
-from ule_datasets.manifest import FILE_NAME, LEFT_OUT, FileRecord, Manifest, SplitRecord, build_environment
-from ule_datasets.perturb import Workshop, clear_checkpoints, craft, join, labels_for
-from ule_datasets.perturbation import FILE_NAME as PERTURBATION_FILE
-from ule_datasets.perturbation import Perturbation
-from ule_datasets.progress import Reporter
-from ule_datasets.recipe import Recipe
-from ule_datasets.remote import RemoteFolder, shown
-from ule_datasets.shards import (
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import PARTIAL, replacing, write_atomically
+from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.executor import EXECUTORS, Executor, open_executor
+from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
+from ule_datasets.data.perturbation import Perturbation
+from ule_datasets.data.split import Split, order_free_digest
+from ule_datasets.dataset.delivery import Delivery
+from ule_datasets.dataset.manifest import FILE_NAME, LEFT_OUT, FileRecord, Manifest, SplitRecord, build_environment
+from ule_datasets.dataset.shards import (
     FORMATS,
     ShardResult,
     ShardTask,
@@ -42,10 +29,23 @@ from ule_datasets.shards import (
     shard_rows,
     write_shard,
 )
+from ule_datasets.packaging.card import write_card
+from ule_datasets.packaging.craft_cache import CraftCache, cache_folder
+from ule_datasets.packaging.crafting import Workshop, clear_checkpoints, craft, join, labels_for
+from ule_datasets.packaging.croissant import croissant_json
+from ule_datasets.packaging.figures import draw_figures
+from ule_datasets.packaging.folder import (
+    LOCAL_NOTE,
+    BuildFolder,
+    check_ours,
+    open_folder,
+    remove_leftovers,
+)
+from ule_datasets.places.urls import RemoteFolder, shown
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources import Source, read_source
-from ule_datasets.split import Split, order_free_digest
 
-WORKER_MODULES = ("ule_datasets.shards", "ule_datasets.sources", "PIL.PngImagePlugin", "pyarrow.parquet")
+WORKER_MODULES = ("ule_datasets.dataset.shards", "ule_datasets.sources", "PIL.PngImagePlugin", "pyarrow.parquet")
 """Imported once, before the workers start."""
 
 
@@ -74,7 +74,7 @@ class BuildOptions:
     weights: Path | None = None
     """A file of pretrained weights, or a folder of them, for the methods that start from some."""
     cache: bool = True
-    """Take crafts that were finished before from ``ule_datasets.cache``, and keep new ones there."""
+    """Take crafts that were finished before from ``ule_datasets.packaging.craft_cache``, and keep new ones there."""
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -165,7 +165,7 @@ def _place(options: BuildOptions) -> str:
 
 def _check_device(name: str) -> None:
     """Refuse a device that this machine does not have, before anything is done."""
-    from ule_datasets.devices import pick_device
+    from ule_datasets.compute.devices import pick_device
 
     pick_device(name)
 

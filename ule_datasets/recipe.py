@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from ule_datasets.checkpoint import Checkpoint, MemoryCheckpoint
-from ule_datasets.errors import InputError
-from ule_datasets.executor import Executor, LocalExecutor
-from ule_datasets.progress import Reporter
+from ule_datasets.base.checkpoint import Checkpoint, MemoryCheckpoint
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.executor import Executor, LocalExecutor
 
 if TYPE_CHECKING:
-    from ule_datasets.perturbation import Layer
-    from ule_datasets.seeds import Seed
-    from ule_datasets.split import Split
+    from ule_datasets.base.seeds import Seed
+    from ule_datasets.data.perturbation import Layer
+    from ule_datasets.data.split import Split
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,94}[a-z0-9])?")
 """Lower-case words joined by hyphens: what the Hub accepts as a repository name."""

@@ -13,16 +13,35 @@ from pathlib import Path
 
 import torch
 
+from ule_datasets.analyses.studies import OF_ROLES, STUDIES, Studies, study
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
 from ule_datasets.build import WORKER_MODULES
-from ule_datasets.cache import cache_folder
-from ule_datasets.claims import Claim, Regime, Statement, all_claims, for_dataset, listed, statements
+from ule_datasets.compute.devices import pick_device
+from ule_datasets.compute.executor import EXECUTORS, Executor, available_cpus, open_executor
 from ule_datasets.countermeasures import parse_strategy
-from ule_datasets.devices import pick_device
-from ule_datasets.errors import InputError
-from ule_datasets.executor import EXECUTORS, Executor, available_cpus, open_executor
-from ule_datasets.folder import VERIFICATION
-from ule_datasets.grid import Cell, Grid, GridResult, Subject, check_controls, plan_lines, train_grid, with_controls
-from ule_datasets.judging import (
+from ule_datasets.dataset.manifest import FILE_NAME, Manifest
+from ule_datasets.experiments.grid import (
+    Cell,
+    Grid,
+    GridResult,
+    Subject,
+    check_controls,
+    plan_lines,
+    train_grid,
+    with_controls,
+)
+from ule_datasets.experiments.profiles import PROFILES, Profile
+from ule_datasets.experiments.runs import RunStore
+from ule_datasets.models.architectures import MODELS
+from ule_datasets.models.pretrained import build_pretrained
+from ule_datasets.models.weights import WEIGHTS, WeightsFile, obtain
+from ule_datasets.packaging.craft_cache import cache_folder
+from ule_datasets.packaging.folder import VERIFICATION
+from ule_datasets.papers.claims import Claim, Regime, Statement, all_claims, for_dataset, listed, statements
+from ule_datasets.papers.verdicts import Verdict
+from ule_datasets.recipe import Recipe
+from ule_datasets.verification.judging import (
     SHUFFLED_SETS,
     StatementResult,
     Wanted,
@@ -33,22 +52,12 @@ from ule_datasets.judging import (
     study_roles,
     what_is_wanted,
 )
-from ule_datasets.manifest import FILE_NAME, Manifest
-from ule_datasets.models import MODELS
-from ule_datasets.models.pretrained import build_pretrained
-from ule_datasets.profiles import PROFILES, Profile
-from ule_datasets.progress import Reporter
-from ule_datasets.recipe import Recipe
-from ule_datasets.report import DatasetPart, Report, describe_environment, write_report
-from ule_datasets.runs import RunStore
-from ule_datasets.separability import cluster_separability, linear_separability
-from ule_datasets.studies import OF_ROLES, STUDIES, Studies, study
-from ule_datasets.subjects import Catalogue, Examined, SourceReader, examine, make
-from ule_datasets.training import known_models
-from ule_datasets.verdicts import Verdict
-from ule_datasets.weights import WEIGHTS, WeightsFile, obtain
+from ule_datasets.verification.report import DatasetPart, Report, describe_environment, write_report
+from ule_datasets.verification.separability import cluster_separability, linear_separability
+from ule_datasets.verification.subjects import Catalogue, Examined, SourceReader, examine, make
+from ule_datasets.victims.loop import known_models
 
-TRAINER_MODULES = ("ule_datasets.runs",)
+TRAINER_MODULES = ("ule_datasets.experiments.runs",)
 """What a process that trains finds imported."""
 IN_MEMORY = 4 * 2**30
 """Bytes of pixels up to which datasets are checked in memory."""

@@ -8,11 +8,11 @@ import json
 import pytest
 
 from ule_datasets.analyses.displacement import compare, compare_fitting, crossing, first_window
+from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures import parse_strategy
-from ule_datasets.errors import InputError
-from ule_datasets.protocol import MultiStep, TrainingProtocol
-from ule_datasets.training import EpochRecord, RunHistory, Window
-from ule_datasets.verdicts import Verdict
+from ule_datasets.papers.verdicts import Verdict
+from ule_datasets.victims.loop import EpochRecord, RunHistory, Window
+from ule_datasets.victims.protocol import MultiStep, TrainingProtocol
 
 STEPS = 10
 """Per epoch."""

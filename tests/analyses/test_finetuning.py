@@ -8,11 +8,11 @@ import json
 import pytest
 
 from ule_datasets.analyses.finetuning import FINETUNING_RATES, finetuning_protocol, summarise
-from ule_datasets.errors import InputError
-from ule_datasets.profiles import PROFILES
-from ule_datasets.protocol import AdamW, MultiStep
-from ule_datasets.training import EpochRecord, RunHistory
-from ule_datasets.verdicts import Verdict
+from ule_datasets.base.errors import InputError
+from ule_datasets.experiments.profiles import PROFILES
+from ule_datasets.papers.verdicts import Verdict
+from ule_datasets.victims.loop import EpochRecord, RunHistory
+from ule_datasets.victims.protocol import AdamW, MultiStep
 
 BASE = PROFILES["paper"].protocol("resnet18", "standard", flippable=True)
 BAD, GOOD, BETWEEN = [60.0, 20.0, 12.0], [93.0, 92.0, 91.0], [80.0, 60.0, 42.0]

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ule_datasets.analyses.landscape import CIRCLE_POINTS, Surface, compare_surfaces, directions, loss_surface
-from ule_datasets.errors import InputError
-from ule_datasets.models import build_model
-from ule_datasets.precision import Precision
-from ule_datasets.verdicts import Verdict
+from ule_datasets.base.errors import InputError
+from ule_datasets.compute.precision import Precision
+from ule_datasets.models.architectures import build_model
+from ule_datasets.papers.verdicts import Verdict
 
 CPU = torch.device("cpu")
 

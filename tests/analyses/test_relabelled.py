@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from made_up import bright_or_dark, make_history
 
 from ule_datasets.analyses.relabelled import group_numbers, grouping, relabelled, summarise
-from ule_datasets.effect import Collapse
-from ule_datasets.errors import InputError
-from ule_datasets.training import TrainingData
+from ule_datasets.base.errors import InputError
+from ule_datasets.experiments.effect import Collapse
+from ule_datasets.victims.loop import TrainingData
 
 
 def drawn(seed: int) -> torch.Generator:

@@ -23,14 +23,14 @@ from ule_datasets.analyses.shuffled import (
     shuffled,
     table_of_shuffles,
 )
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.seeds import Seed
 from ule_datasets.countermeasures import parse_strategy
-from ule_datasets.errors import InputError
-from ule_datasets.models import build_model
-from ule_datasets.perturbation import NOWHERE, Additive, Overwrite, Perturbation, Support
-from ule_datasets.protocol import TrainingProtocol
-from ule_datasets.seeds import Seed
+from ule_datasets.data.perturbation import NOWHERE, Additive, Overwrite, Perturbation, Support
+from ule_datasets.models.architectures import build_model
 from ule_datasets.sources import digits
-from ule_datasets.training import TrainingData, load_weights, train
+from ule_datasets.victims.loop import TrainingData, load_weights, train
+from ule_datasets.victims.protocol import TrainingProtocol
 
 CPU = torch.device("cpu")
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3))

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures.adversarial import L2Attack, LInfAttack
-from ule_datasets.errors import InputError
-from ule_datasets.models import build_model
+from ule_datasets.models.architectures import build_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures.cutout import Cutout
-from ule_datasets.errors import InputError
 
 SHAPES = st.tuples(st.integers(1, 6), st.just(3), st.integers(1, 40), st.integers(1, 40))
 

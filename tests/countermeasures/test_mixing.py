@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures.mixing import CutMix, Mixup
-from ule_datasets.errors import InputError
 
 SHAPES = st.tuples(st.integers(1, 8), st.integers(1, 12), st.integers(1, 12))
 SEEDS = st.integers(0, 2**31)

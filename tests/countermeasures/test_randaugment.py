@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
+from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures.randaugment import LEVELS, OPERATIONS, Choices, RandAugment, TorchvisionRandAugment
-from ule_datasets.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ule_datasets.augmentation import Augmentation, to_float
+from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures import (
     STRATEGIES,
     CutMix,
@@ -24,8 +24,8 @@ from ule_datasets.countermeasures import (
     TorchvisionRandAugment,
     parse_strategy,
 )
-from ule_datasets.errors import InputError
-from ule_datasets.models import build_model
+from ule_datasets.models.architectures import build_model
+from ule_datasets.victims.augmentation import Augmentation, to_float
 
 CROP_AND_FLIP = Augmentation(crop_padding=4, flip=True)
 

@@ -18,24 +18,32 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ule_datasets.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
-from ule_datasets.crafting.bait import Rounds, Stage, class_means, given_to, hardest, most_dissimilar, random_wrong
-from ule_datasets.crafting.generators import BaitGenerator, InstanceNorm, ReflectedBorder, build_bait_generator
-from ule_datasets.errors import InputError
+from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.base.seeds import Seed
+from ule_datasets.data.perturbation import Additive, Perturbation, Support
+from ule_datasets.data.quantization import Apply, Quantize, quantize
+from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.methods.bait import Bait, Released
-from ule_datasets.models import build_model
+from ule_datasets.methods.engine.bait import (
+    Rounds,
+    Stage,
+    class_means,
+    given_to,
+    hardest,
+    most_dissimilar,
+    random_wrong,
+)
+from ule_datasets.methods.engine.generators import BaitGenerator, InstanceNorm, ReflectedBorder, build_bait_generator
+from ule_datasets.models.architectures import build_model
 from ule_datasets.models.pretrained import build_pretrained
-from ule_datasets.perturbation import Additive, Perturbation, Support
-from ule_datasets.progress import Reporter
-from ule_datasets.quantization import Apply, Quantize, quantize
+from ule_datasets.models.weights import WEIGHTS, Weights
 from ule_datasets.recipe import Context, Crafted
-from ule_datasets.seeds import Seed
-from ule_datasets.split import Split, sample_digest
-from ule_datasets.weights import WEIGHTS, Weights
 
 NUM_CLASSES, COUNT, BATCH, SIZE = 3, 40, 12, 16
 NUM_BATCHES = 3  # of a pass; four images are left over
-MODULE = "ule_datasets.crafting.bait"
+MODULE = "ule_datasets.methods.engine.bait"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

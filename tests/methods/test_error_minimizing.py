@@ -18,20 +18,20 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ule_datasets.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
-from ule_datasets.crafting.error_minimizing import ClassWise, SampleWise
-from ule_datasets.crafting.records import duration
-from ule_datasets.crafting.settings import ErrorAverage, StopRule, SurrogateSettings
-from ule_datasets.errors import InputError
+from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.base.seeds import Seed
+from ule_datasets.compute.precision import Precision
+from ule_datasets.data.perturbation import Additive, Perturbation, Support
+from ule_datasets.data.quantization import Apply, Quantize, quantize
+from ule_datasets.data.split import Split, sample_digest
+from ule_datasets.methods.engine.error_minimizing import ClassWise, SampleWise
+from ule_datasets.methods.engine.records import duration
+from ule_datasets.methods.engine.settings import ErrorAverage, StopRule, SurrogateSettings
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
-from ule_datasets.models import build_model
-from ule_datasets.perturbation import Additive, Perturbation, Support
-from ule_datasets.precision import Precision
-from ule_datasets.progress import Reporter
-from ule_datasets.quantization import Apply, Quantize, quantize
+from ule_datasets.models.architectures import build_model
 from ule_datasets.recipe import Context, Crafted
-from ule_datasets.seeds import Seed
-from ule_datasets.split import Split, sample_digest
 
 NUM_CLASSES, COUNT, BATCH = 3, 90, 32
 SURROGATE = SurrogateSettings(model="convnet3-w16", batch_size=BATCH)
@@ -366,7 +366,7 @@ def test_noise_is_converted_and_summed_up_alike_in_any_portions(
     monkeypatch: pytest.MonkeyPatch, rows_at_once: int
 ) -> None:
     whole = craft(sample_wise())
-    monkeypatch.setattr("ule_datasets.crafting.error_minimizing.ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr("ule_datasets.methods.engine.error_minimizing.ROWS_AT_ONCE", rows_at_once)
     assert same(craft(sample_wise()), whole)
 
 
@@ -549,7 +549,7 @@ def test_interrupted_at_any_checkpoint_and_resumed_the_result_is_the_same(
     make: Callable[..., Method], every_chunk: bool, saved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if every_chunk:
-        monkeypatch.setattr("ule_datasets.crafting.error_minimizing.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+        monkeypatch.setattr("ule_datasets.methods.engine.error_minimizing.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     saves, wrong = interrupted_everywhere(
         lambda checkpoint: small_chunks(make, checkpoint),
         lambda name: FileCheckpoint(tmp_path / f"{name}.safetensors", "this craft"),
@@ -564,7 +564,7 @@ def test_interrupted_at_any_checkpoint_and_resumed_the_result_is_the_same(
 def test_a_craft_interrupted_and_called_again_in_the_same_process_gives_the_same_result(
     make: Callable[..., Method], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ule_datasets.crafting.error_minimizing.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr("ule_datasets.methods.engine.error_minimizing.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     saves, wrong = interrupted_everywhere(
         lambda checkpoint: small_chunks(make, checkpoint), lambda name: MemoryCheckpoint(), saved=False
     )
@@ -577,7 +577,7 @@ def test_a_craft_interrupted_and_called_again_in_the_same_process_gives_the_same
 def test_a_craft_resumed_where_other_numbers_of_images_are_optimised_together_has_the_same_result(
     make: Callable[..., Method], before: int, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ule_datasets.crafting.error_minimizing.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr("ule_datasets.methods.engine.error_minimizing.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     engine: Any = SampleWise if make is sample_wise else ClassWise
     checkpoint = FileCheckpoint(tmp_path / "state.safetensors", "this craft")
     stopping = Stopping(checkpoint, at=2, saved=True)  # within the first noise phase
@@ -594,7 +594,7 @@ def test_a_craft_resumed_where_other_numbers_of_images_are_optimised_together_ha
 def test_interrupted_again_and_again_it_still_ends_with_the_same_result(
     make: Callable[..., Method], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ule_datasets.crafting.error_minimizing.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr("ule_datasets.methods.engine.error_minimizing.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     inner = FileCheckpoint(tmp_path / "state.safetensors", "this craft")
     for _ in range(10 if make is sample_wise else 8):
         with pytest.raises(KeyboardInterrupt):

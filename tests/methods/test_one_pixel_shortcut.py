@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ule_datasets.errors import InputError
-from ule_datasets.methods.moments import Moments, moments_of
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.base.seeds import Seed
+from ule_datasets.data.perturbation import Additive, Overwrite, Support
+from ule_datasets.data.quantization import Quantize
+from ule_datasets.data.split import Split, sample_digest
+from ule_datasets.methods.engine.moments import Moments, moments_of
 from ule_datasets.methods.one_pixel_shortcut import (
     CORNERS,
     Objective,
@@ -18,12 +23,7 @@ from ule_datasets.methods.one_pixel_shortcut import (
     Upload,
     uniform_levels,
 )
-from ule_datasets.perturbation import Additive, Overwrite, Support
-from ule_datasets.progress import Reporter
-from ule_datasets.quantization import Quantize
 from ule_datasets.recipe import Context
-from ule_datasets.seeds import Seed
-from ule_datasets.split import Split, sample_digest
 
 WHITE, BLACK = 7, 0
 
@@ -271,8 +271,8 @@ CIFAR10_PIXELS = {
 def test_cifar10_pixels_equal_the_direct_float64_evaluation(
     cifar10_folder: Path, objective: Objective, classes: Sequence[int]
 ) -> None:
-    from ule_datasets.executor import LocalExecutor
-    from ule_datasets.progress import Reporter
+    from ule_datasets.base.progress import Reporter
+    from ule_datasets.compute.executor import LocalExecutor
     from ule_datasets.sources import read_source
     from ule_datasets.sources.cifar10 import CIFAR10
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from tests.methods.test_one_pixel_shortcut import context, split_of
-from ule_datasets.errors import InputError
+from ule_datasets.base.errors import InputError
+from ule_datasets.data.perturbation import Overwrite, Support
+from ule_datasets.data.split import Split
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.methods.pixel_baselines import Colours, OPSColor, OPSPosition, RandPix
-from ule_datasets.perturbation import Overwrite, Support
 from ule_datasets.recipe import Crafted
-from ule_datasets.split import Split
 
 
 def random_split(count: int = 200, num_classes: int = 4) -> Split:

@@ -17,23 +17,23 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ule_datasets.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
-from ule_datasets.crafting import unlearnable_clusters as crafting
-from ule_datasets.crafting.clustering import Clustering
-from ule_datasets.crafting.translation_generator import build_generator
-from ule_datasets.errors import InputError
-from ule_datasets.executor import Lost
+from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.base.seeds import Seed
+from ule_datasets.compute.executor import Lost
+from ule_datasets.compute.precision import Precision
+from ule_datasets.data.perturbation import Additive, Perturbation, Support
+from ule_datasets.data.quantization import Apply, Quantize, quantize
+from ule_datasets.data.split import Split, sample_digest
+from ule_datasets.methods.engine import unlearnable_clusters as crafting
+from ule_datasets.methods.engine.clustering import Clustering
+from ule_datasets.methods.engine.translation_generator import build_generator
 from ule_datasets.methods.unlearnable_clusters import BoundRule, CropRule, TrainOn, UnlearnableClusters
-from ule_datasets.models import build_model
+from ule_datasets.models.architectures import build_model
 from ule_datasets.models.pretrained import build_features
-from ule_datasets.perturbation import Additive, Perturbation, Support
-from ule_datasets.precision import Precision
-from ule_datasets.progress import Reporter
-from ule_datasets.quantization import Apply, Quantize, quantize
+from ule_datasets.models.weights import WEIGHTS, Weights
 from ule_datasets.recipe import Context, Crafted
-from ule_datasets.seeds import Seed
-from ule_datasets.split import Split, sample_digest
-from ule_datasets.weights import WEIGHTS, Weights
 
 COUNT, SIZE, SPREAD = 26, 16, 20.0
 ARCHITECTURE = "convnet3-w16"

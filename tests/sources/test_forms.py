@@ -36,13 +36,13 @@ from helpers import (
     write_webdataset,
 )
 
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
-from ule_datasets.errors import InputError
-from ule_datasets.manifest import Manifest
-from ule_datasets.progress import Reporter
+from ule_datasets.data.split import Split
+from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.sources import Source
 from ule_datasets.sources.cifar10 import CIFAR10
-from ule_datasets.split import Split
 
 NAMES = class_names(10)
 

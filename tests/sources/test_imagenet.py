@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import RECIPES
-from ule_datasets.errors import InputError
+from ule_datasets.base.errors import InputError
 from ule_datasets.sources import image_folder, parquet, webdataset
 from ule_datasets.sources.forms import Form, files_by_split, official_name
 from ule_datasets.sources.image_folder import FILES_PER_CHUNK, Files

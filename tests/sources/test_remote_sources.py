@@ -31,14 +31,14 @@ from helpers import (
 )
 from stores import Web, s3_store, upload
 
-from ule_datasets import remote
-from ule_datasets.errors import InputError
-from ule_datasets.executor import LocalExecutor
-from ule_datasets.progress import Reporter
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.places import urls as remote
+from ule_datasets.places.remote_path import RemotePath
 from ule_datasets.sources import Source, find_form, read_source, remote_path
 from ule_datasets.sources.decode import ChunkTask, _fingerprint
 from ule_datasets.sources.own_images import OWN_IMAGES
-from ule_datasets.sources.remote_path import RemotePath
 
 FORMS = ("parquet", "image folder", "webdataset")
 NAMES = class_names(4)
@@ -95,8 +95,8 @@ def test_workers_open_urls_of_every_form_themselves(store: Any, web: Web, tmp_pa
     program = """
 import sys
 from pathlib import Path
-from ule_datasets.executor import LocalExecutor
-from ule_datasets.progress import Reporter
+from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.base.progress import Reporter
 from ule_datasets.sources import read_source
 from ule_datasets.sources.own_images import OWN_IMAGES
 if __name__ == "__main__":

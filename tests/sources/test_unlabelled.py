@@ -27,11 +27,11 @@ from helpers import (
 
 from builders import RECIPES
 from ule_datasets import load
-from ule_datasets.errors import InputError
-from ule_datasets.manifest import Manifest
-from ule_datasets.perturb import Workshop, craft
-from ule_datasets.progress import Reporter
-from ule_datasets.split import sample_digest
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.data.split import sample_digest
+from ule_datasets.dataset.manifest import Manifest
+from ule_datasets.packaging.crafting import Workshop, craft
 
 IMAGES = {"train": make_images(1, 9, 8), "test": make_images(1, 4, 8, seed=1)}
 """Made as one class, so that every label is 0."""
@@ -43,7 +43,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ule_datasets.perturbation import Additive, Support
+from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.recipe import Context, Crafted, LInf, Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
 

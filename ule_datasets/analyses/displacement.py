@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ule_datasets.errors import InputError
-from ule_datasets.training import RunHistory
-from ule_datasets.verdicts import FITTED, Estimate, Judged, Verdict, below
+from ule_datasets.base.errors import InputError
+from ule_datasets.papers.verdicts import FITTED, Estimate, Judged, Verdict, below
+from ule_datasets.victims.loop import RunHistory
 
 THRESHOLD = 90.0
 """Training accuracy (percent) at which the paper compares."""

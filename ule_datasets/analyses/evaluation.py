@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ule_datasets.augmentation import to_float
-from ule_datasets.devices import deterministic_algorithms, products_in, resident
-from ule_datasets.errors import InputError
-from ule_datasets.precision import Precision
-from ule_datasets.training import EVALUATION_BATCH
+from ule_datasets.base.errors import InputError
+from ule_datasets.compute.devices import deterministic_algorithms, products_in, resident
+from ule_datasets.compute.precision import Precision
+from ule_datasets.victims.augmentation import to_float
+from ule_datasets.victims.loop import EVALUATION_BATCH
 
 
 @contextmanager

@@ -11,10 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ule_datasets.errors import InputError
-from ule_datasets.protocol import MultiStep, TrainingProtocol
-from ule_datasets.training import RunHistory
-from ule_datasets.verdicts import COLLAPSED, FAILED, LEARNED, Estimate, Judged, Verdict
+from ule_datasets.base.errors import InputError
+from ule_datasets.papers.verdicts import COLLAPSED, FAILED, LEARNED, Estimate, Judged, Verdict
+from ule_datasets.victims.loop import RunHistory
+from ule_datasets.victims.protocol import MultiStep, TrainingProtocol
 
 FINETUNING_RATES = (0.1, 0.01, 0.001)
 NEEDED_RATES = (0.1, 0.01)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ule_datasets.analyses.evaluation import FixedImages, evaluating, still_copy
-from ule_datasets.errors import InputError
-from ule_datasets.precision import Precision
-from ule_datasets.verdicts import Judged, Verdict, below
+from ule_datasets.base.errors import InputError
+from ule_datasets.compute.precision import Precision
+from ule_datasets.papers.verdicts import Judged, Verdict, below
 
 Direction = dict[str, Tensor]
 """By name of the parameter, of its shape; float32 on the CPU."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ule_datasets.effect import Comparison, compare
-from ule_datasets.errors import InputError
-from ule_datasets.training import RunHistory, TrainingData
+from ule_datasets.base.errors import InputError
+from ule_datasets.experiments.effect import Comparison, compare
+from ule_datasets.victims.loop import RunHistory, TrainingData
 
 FEWEST_CLASSES = 4
 """With fewer, groups of two classes or more would be one group."""

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from ule_datasets.analyses.evaluation import FixedImages, evaluating, still_copy
-from ule_datasets.errors import InputError
-from ule_datasets.perturbation import Overwrite, Perturbation
-from ule_datasets.precision import Precision
-from ule_datasets.seeds import Seed
-from ule_datasets.verdicts import Estimate
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.seeds import Seed
+from ule_datasets.compute.precision import Precision
+from ule_datasets.data.perturbation import Overwrite, Perturbation
+from ule_datasets.papers.verdicts import Estimate
 
 ROWS_AT_ONCE = 1024
 

@@ -21,7 +21,7 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
 
     import typer
 
-    from ule_datasets.errors import InputError
+    from ule_datasets.base.errors import InputError
 
     # Typer carries Click with it from some version on; the base of its usage errors is the same class in both.
     usage_error = typer.BadParameter.__mro__[2]

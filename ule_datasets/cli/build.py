@@ -15,9 +15,9 @@ from ule_datasets.cli import CHECK_FAILED, DONE, run
 
 if TYPE_CHECKING:
     from ule_datasets.build import BuildResult
-    from ule_datasets.publish import Plan, Publication
+    from ule_datasets.models.weights import Weights
+    from ule_datasets.packaging.publish import Plan, Publication
     from ule_datasets.recipe import Method, Recipe
-    from ule_datasets.weights import Weights
 
 COMMAND = "ule-build"
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -148,7 +148,7 @@ def build_command(
     The same command again continues an interrupted build and leaves a finished one alone.
     """
     if version:
-        from ule_datasets.version import __version__
+        from ule_datasets.base.version import __version__
 
         print(__version__)
         return DONE
@@ -159,15 +159,15 @@ def build_command(
         raise typer.BadParameter("name a recipe; ule-build --list shows them")
 
     from builders import RECIPES
+    from ule_datasets.base.progress import Reporter
     from ule_datasets.build import BuildOptions, build
     from ule_datasets.cli.recipes import find_recipe
-    from ule_datasets.executor import available_cpus
-    from ule_datasets.fetch import find_perturbation
-    from ule_datasets.progress import Reporter
-    from ule_datasets.publish import PublishOptions, plan_publication, publish
+    from ule_datasets.compute.executor import available_cpus
+    from ule_datasets.dataset.fetching import find_perturbation
+    from ule_datasets.dataset.shards import FORMATS
+    from ule_datasets.packaging.publish import PublishOptions, plan_publication, publish
+    from ule_datasets.places.urls import is_remote, shown
     from ule_datasets.recipe import Preprocess
-    from ule_datasets.remote import is_remote, shown
-    from ule_datasets.shards import FORMATS
 
     chosen = find_recipe(recipe)
     if crop is not None:
@@ -216,7 +216,7 @@ def build_command(
 
 def _work_folder(recipe: Recipe, url: str, scratch: Path | None) -> Path:
     """Where a dataset that goes to a URL is made; the same for the same one."""
-    from ule_datasets.cache import cache_folder
+    from ule_datasets.packaging.craft_cache import cache_folder
 
     own = hashlib.sha256(f"{recipe.digest} {url}".encode()).hexdigest()[:12]
     return (scratch or cache_folder()) / f"ule-{recipe.name}-to-{own}"
@@ -225,7 +225,7 @@ def _work_folder(recipe: Recipe, url: str, scratch: Path | None) -> Path:
 def catalogue() -> str:
     """The table of recipes: name, source, methods, images, what is reported, what it needs."""
     from builders import RECIPES
-    from ule_datasets.claims import headline
+    from ule_datasets.papers.claims import headline
 
     rows = [("name", "method", "source", "images", "reported", "needs")]
     for item in RECIPES.values():
@@ -254,7 +254,7 @@ def catalogue() -> str:
 
 def _weights(method: Method) -> list[Weights]:
     """The pretrained weights that a method starts from."""
-    from ule_datasets.weights import Weights
+    from ule_datasets.models.weights import Weights
 
     settings = (getattr(method, field.name) for field in dataclasses.fields(method))  # type: ignore[arg-type]
     return [setting for setting in settings if isinstance(setting, Weights)]

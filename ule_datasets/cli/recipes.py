@@ -7,7 +7,7 @@ import runpy
 from pathlib import Path
 
 from builders import RECIPES
-from ule_datasets.errors import InputError
+from ule_datasets.base.errors import InputError
 from ule_datasets.recipe import Recipe
 
 

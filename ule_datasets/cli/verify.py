@@ -12,7 +12,7 @@ import typer
 from ule_datasets.cli import CHECK_FAILED, DONE, run
 
 if TYPE_CHECKING:
-    from ule_datasets.report import Report
+    from ule_datasets.verification.report import Report
 
 COMMAND = "ule-verify"
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -133,7 +133,7 @@ def verify_command(
     Exit codes: 0 done; 1 a check failed or a claim was refuted; 2 wrong usage or bad input; 130 interrupted.
     """
     if version:
-        from ule_datasets.version import __version__
+        from ule_datasets.base.version import __version__
 
         print(__version__)
         return DONE
@@ -143,8 +143,8 @@ def verify_command(
         raise typer.BadParameter("name a dataset folder, or claims with --claims")
 
     from builders import RECIPES
-    from ule_datasets.manifest import DamagedManifestError, Manifest
-    from ule_datasets.progress import Reporter
+    from ule_datasets.base.progress import Reporter
+    from ule_datasets.dataset.manifest import DamagedManifestError, Manifest
     from ule_datasets.verify import VerifyOptions, verify
 
     found = [_find(dataset) for dataset in datasets or []]
@@ -186,8 +186,8 @@ def verify_command(
 
 def _find(dataset: str) -> tuple[Path, bool]:
     """A dataset's folder, and whether it is the Hub's cache."""
-    from ule_datasets.fetch import find_dataset, is_remote, require_images
-    from ule_datasets.manifest import Manifest
+    from ule_datasets.dataset.fetching import find_dataset, is_remote, require_images
+    from ule_datasets.dataset.manifest import Manifest
 
     folder = find_dataset(dataset)
     remote = is_remote(folder)
@@ -197,7 +197,7 @@ def _find(dataset: str) -> tuple[Path, bool]:
 
 
 def _list_claims(pattern: str | None, claims_file: Path | None) -> int:
-    from ule_datasets.claims import listed
+    from ule_datasets.papers.claims import listed
 
     claims, statements = listed(pattern, claims_file)
     rows = [("claim", "trained on", "model", "strategy", "reported", "kind")]

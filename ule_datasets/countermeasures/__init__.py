@@ -15,12 +15,12 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor, nn
 
-from ule_datasets.augmentation import Augmentation
+from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures.adversarial import L2Attack, LInfAttack
 from ule_datasets.countermeasures.cutout import Cutout
 from ule_datasets.countermeasures.mixing import CutMix, Mixed, Mixup
 from ule_datasets.countermeasures.randaugment import RandAugment, TorchvisionRandAugment
-from ule_datasets.errors import InputError
+from ule_datasets.victims.augmentation import Augmentation
 
 __all__ = [
     "STRATEGIES",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ule_datasets.errors import InputError
+from ule_datasets.base.errors import InputError
 
 Start = Literal["uniform", "gaussian", "none"]
 """Where an attack begins: anywhere in the ball, at Gaussian noise projected to it, or at the image itself."""

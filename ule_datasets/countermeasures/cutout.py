@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures.transfer import to_device
-from ule_datasets.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

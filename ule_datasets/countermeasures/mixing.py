@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures.transfer import to_device
-from ule_datasets.errors import InputError
 
 LEAST_ALPHA = 0.1
 """Below, draws from the beta distribution are no longer accurate."""

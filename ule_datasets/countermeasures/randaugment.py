@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures.cutout import squares
 from ule_datasets.countermeasures.transfer import to_device
-from ule_datasets.errors import InputError
 
 LEVELS: Final = 9
 """Levels are 1 to 9."""

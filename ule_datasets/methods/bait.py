@@ -24,12 +24,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
-from ule_datasets.errors import InputError
-from ule_datasets.perturbation import Additive, Support
-from ule_datasets.quantization import Apply, Quantize, quantize
+from ule_datasets.base.errors import InputError
+from ule_datasets.data.perturbation import Additive, Support
+from ule_datasets.data.quantization import Apply, Quantize, quantize
+from ule_datasets.data.split import Split
+from ule_datasets.models.weights import WEIGHTS, Weights
 from ule_datasets.recipe import Context, Crafted
-from ule_datasets.split import Split
-from ule_datasets.weights import WEIGHTS, Weights
 
 
 class Released(StrEnum):
@@ -128,7 +128,7 @@ class Bait:
             InputError: the images do not suit the generator, there are fewer than two classes or images, the prior
                 cannot be had or is something else, or a loss is not finite.
         """
-        from ule_datasets.crafting.bait import Rounds
+        from ule_datasets.methods.engine.bait import Rounds
 
         rounds = Rounds(self, train, context)
         from_generator = self.released is Released.GENERATOR

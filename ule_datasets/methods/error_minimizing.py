@@ -19,13 +19,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ule_datasets.crafting.settings import ErrorAverage, Grid, StopRule, SurrogateSettings
-from ule_datasets.errors import InputError
-from ule_datasets.perturbation import Additive, Support
-from ule_datasets.precision import Precision
-from ule_datasets.quantization import Apply, Quantize
+from ule_datasets.base.errors import InputError
+from ule_datasets.compute.precision import Precision
+from ule_datasets.data.perturbation import Additive, Support
+from ule_datasets.data.quantization import Apply, Quantize
+from ule_datasets.data.split import Split
+from ule_datasets.methods.engine.settings import ErrorAverage, Grid, StopRule, SurrogateSettings
 from ule_datasets.recipe import Context, Crafted
-from ule_datasets.split import Split
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +65,7 @@ class ErrorMinimizing:
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Alternate on ``context.device`` until the stop rule is met; an additive layer with an entry per image."""
-        from ule_datasets.crafting.error_minimizing import SampleWise
+        from ule_datasets.methods.engine.error_minimizing import SampleWise
 
         rounds = SampleWise(self, train, context)
         notes = rounds.run()
@@ -113,7 +113,7 @@ class ClasswiseErrorMinimizing:
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Alternate on ``context.device`` until the stop rule is met; an additive layer with an entry per class."""
-        from ule_datasets.crafting.error_minimizing import ClassWise
+        from ule_datasets.methods.engine.error_minimizing import ClassWise
 
         rounds = ClassWise(self, train, context)
         notes = rounds.run()

@@ -19,14 +19,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ule_datasets.errors import InputError
-from ule_datasets.methods.moments import Moments, moments_by_class
-from ule_datasets.perturbation import NOWHERE, Additive, Overwrite, Support
-from ule_datasets.quantization import Quantize
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.seeds import Seed
+from ule_datasets.data.perturbation import NOWHERE, Additive, Overwrite, Support
+from ule_datasets.data.quantization import Quantize
+from ule_datasets.data.split import Split
+from ule_datasets.data.spool import view
+from ule_datasets.methods.engine.moments import Moments, moments_by_class
 from ule_datasets.recipe import Context, Crafted
-from ule_datasets.seeds import Seed
-from ule_datasets.split import Split
-from ule_datasets.spool import view
 
 CORNERS = np.array([[(v >> 2) & 1, (v >> 1) & 1, v & 1] for v in range(8)], dtype=np.int64)
 """The eight corners of the RGB cube; colour index v = 4 R + 2 G + B."""

@@ -12,11 +12,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ule_datasets.errors import InputError
+from ule_datasets.base.errors import InputError
+from ule_datasets.data.perturbation import NOWHERE, Overwrite, Support
+from ule_datasets.data.split import Split
 from ule_datasets.methods.one_pixel_shortcut import CORNERS, OnePixelShortcut
-from ule_datasets.perturbation import NOWHERE, Overwrite, Support
 from ule_datasets.recipe import Context, Crafted
-from ule_datasets.split import Split
 
 ROWS_PER_BLOCK = 256
 

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ule_datasets.errors import InputError
-from ule_datasets.perturbation import Additive, Support
-from ule_datasets.precision import Precision
-from ule_datasets.quantization import Apply, Quantize
+from ule_datasets.base.errors import InputError
+from ule_datasets.compute.precision import Precision
+from ule_datasets.data.perturbation import Additive, Support
+from ule_datasets.data.quantization import Apply, Quantize
+from ule_datasets.data.split import Split
+from ule_datasets.models.weights import Weights
 from ule_datasets.recipe import Context, Crafted
-from ule_datasets.split import Split
-from ule_datasets.weights import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -163,7 +163,7 @@ class UnlearnableClusters:
             InputError: fewer images than clusters, images of a size that generators cannot make, or weights that are
                 nowhere or of another architecture.
         """
-        from ule_datasets.crafting.unlearnable_clusters import Clusters
+        from ule_datasets.methods.engine.unlearnable_clusters import Clusters
 
         clusters = Clusters(self, train, context)
         notes = clusters.run()

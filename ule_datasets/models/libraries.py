@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from ule_datasets.errors import InputError
+from ule_datasets.base.errors import InputError
 
 TIMM, OPEN_CLIP = "timm:", "open_clip:"
 EXTRA = 'pip install "ule-datasets[pretrained]"'

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ule_datasets.errors import InputError
-from ule_datasets.models import build_model
+from ule_datasets.base.errors import InputError
+from ule_datasets.models.architectures import build_model
 from ule_datasets.models.libraries import embedding_length, is_tower
-from ule_datasets.weights import Weights, read_state
+from ule_datasets.models.weights import Weights, read_state
 
 COUNTER = "num_batches_tracked"
 """Batch normalisation's count of updates, without effect on any model here; old files lack it."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from torch import Tensor
 
-from ule_datasets.errors import InputError
+from ule_datasets.base.errors import InputError
 
 SMALL: Final = 32
 """Rows and columns of the images of CIFAR-10."""

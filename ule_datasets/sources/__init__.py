@@ -6,17 +6,17 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ule_datasets.errors import InputError
-from ule_datasets.executor import Executor
-from ule_datasets.progress import Reporter
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.executor import Executor
+from ule_datasets.data.split import Split
+from ule_datasets.places.remote_path import RemotePath
+from ule_datasets.places.urls import is_remote, shown
 from ule_datasets.recipe import SourceSpec
-from ule_datasets.remote import is_remote, shown
 from ule_datasets.sources import cifar_batches, digits, hub, image_folder, imagenet, parquet, webdataset
 from ule_datasets.sources.collect import Findings, collect
 from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
 from ule_datasets.sources.forms import UNLABELLED, Form, Place
-from ule_datasets.sources.remote_path import RemotePath
-from ule_datasets.split import Split
 
 LOCATIONS = (
     "hub:OWNER/NAME, digits, or a folder or file (Parquet, WebDataset tar, image folder, cifar-10-batches-py), "

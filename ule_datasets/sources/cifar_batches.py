@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ule_datasets.errors import InputError
+from ule_datasets.base.errors import InputError
 from ule_datasets.sources.forms import Form, RawSample
 
 FOLDER = "cifar-10-batches-py"

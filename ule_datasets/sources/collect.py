@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ule_datasets.errors import InputError
-from ule_datasets.hub import PREFIX as HUB
-from ule_datasets.remote import is_remote, shown
+from ule_datasets.base.errors import InputError
+from ule_datasets.data.split import Split
+from ule_datasets.data.spool import Images, SpooledImages
+from ule_datasets.places.hub import PREFIX as HUB
+from ule_datasets.places.urls import is_remote, shown
 from ule_datasets.sources.decode import ChunkTask, Decoded, files_of, sizes_differ
-from ule_datasets.split import Split
-from ule_datasets.spool import Images, SpooledImages
 
 PROBLEMS_SHOWN = 3
 Chunks = Sequence[tuple[ChunkTask, Decoded]]

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ule_datasets.errors import InputError
-from ule_datasets.files import replacing, write_atomically
-from ule_datasets.images import decode_rgb, encoder_versions, resize_and_crop
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import replacing, write_atomically
+from ule_datasets.base.version import __version__
+from ule_datasets.data.codec import decode_rgb, encoder_versions, resize_and_crop
+from ule_datasets.data.split import sample_digest
+from ule_datasets.places.remote_path import RemotePath, each
 from ule_datasets.recipe import SourceSpec
 from ule_datasets.sources.forms import Chunk, Place, RawSample, official_name
-from ule_datasets.sources.remote_path import RemotePath, each
-from ule_datasets.split import sample_digest
-from ule_datasets.version import __version__
 
 UNWANTED = -1
 """In a label map: samples of this class are left out, unread."""

@@ -11,8 +11,8 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from ule_datasets.errors import InputError
-from ule_datasets.sources.remote_path import RemotePath
+from ule_datasets.base.errors import InputError
+from ule_datasets.places.remote_path import RemotePath
 
 Place: TypeAlias = Path | RemotePath
 """A file or folder of a source: on this machine, or at a URL."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ule_datasets import hub
-from ule_datasets.errors import InputError
+from ule_datasets.base.errors import InputError
+from ule_datasets.places import hub
 
 PREFIX = hub.PREFIX
 ELSEWHERE = "or give a local copy with --source FOLDER"

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from ule_datasets.errors import InputError
+from ule_datasets.base.errors import InputError
+from ule_datasets.places.remote_path import RemotePath, each
 from ule_datasets.sources.forms import SPLIT_WORDS, UNLABELLED, Form, Place, RawSample
 from ule_datasets.sources.imagenet import LABEL_LISTS, validation_labels
-from ule_datasets.sources.remote_path import RemotePath, each
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
 FILES_PER_CHUNK = 512

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ule_datasets.errors import InputError
+from ule_datasets.base.errors import InputError
 from ule_datasets.recipe import Licence, Preprocess, SourceSpec
 
 LABEL_LISTS = ("LOC_val_solution.csv", "imagenet_2012_validation_synset_labels.txt")

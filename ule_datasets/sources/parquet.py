@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from ule_datasets.errors import InputError
+from ule_datasets.base.errors import InputError
+from ule_datasets.places.remote_path import RemotePath, each
 from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, files_by_split
-from ule_datasets.sources.remote_path import RemotePath, each
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from ule_datasets.errors import InputError
+from ule_datasets.base.errors import InputError
 from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, files_by_split
 from ule_datasets.sources.image_folder import SUFFIXES
 

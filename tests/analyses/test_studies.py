@@ -1,0 +1,413 @@
+"""Analyses of made-up histories, and all of them once on models that were really trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import CPU, Listener, make_history, make_profile, make_result, make_subject
+
+from ule_datasets.analyses import displacement
+from ule_datasets.analyses import studies as studies_module
+from ule_datasets.analyses.finetuning import FINETUNING_RATES, FinetuningResult
+from ule_datasets.analyses.landscape import Surface
+from ule_datasets.analyses.shuffled import Reading, ShuffledCell, evaluate
+from ule_datasets.analyses.studies import OF_ROLES, STUDIES, Landscape, ShuffleTable, Studies, standard_cell, study
+from ule_datasets.compute.executor import LocalExecutor, Lost
+from ule_datasets.experiments.grid import Cell, Grid, GridResult, Subject, train_grid
+from ule_datasets.experiments.runs import RunStore, RunTask
+from ule_datasets.models.architectures import build_model
+from ule_datasets.papers.claims import Claim, all_claims
+from ule_datasets.papers.verdicts import MEASURED_ELSEWHERE, Judged, Power, Verdict
+from ule_datasets.victims.loop import RunHistory, load_weights
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CLAIMS = all_claims()
+ROLES = {"cifar10": "cifar10", "ops-cifar10": "ops-cifar10", "em-cifar10": "em-cifar10"}
+SEEDS = (0, 1, 2)
+EARLY, LATE, NEVER = (95.0, 100.0, 100.0), (50.0, 80.0, 100.0), (40.0, 50.0, 60.0)
+"""Training accuracies by epoch."""
+
+
+def runs(
+    train: Sequence[float], moved: float, *, model: str = "resnet18", strategy: str = "standard"
+) -> list[RunHistory]:
+    """One run per seed, whose parameters move so far in every epoch."""
+    return [
+        make_history(
+            *[50.0] * len(train), train=train, seed=seed, model=model, strategy=strategy,
+            displacement=[(moved + seed / 10) * epoch for epoch in range(1, len(train) + 1)],
+        )
+        for seed in SEEDS
+    ]  # fmt: skip
+
+
+def compared(protected: Sequence[float], moved: float = 1.0) -> displacement.DisplacementResult:
+    return displacement.compare(runs(LATE, 2.0), runs(protected, moved))
+
+
+def fitted(protected: Sequence[float]) -> displacement.FittingResult:
+    return displacement.compare_fitting(runs(LATE, 2.0), runs(protected, 1.0), paper_length=True)
+
+
+# Statements
+
+
+@pytest.mark.parametrize("statement", MEASURED_ELSEWHERE)
+def test_what_was_not_looked_at_is_not_run(statement: str) -> None:
+    assert Studies().judged(statement).verdict is Verdict.NOT_RUN
+    assert Studies(roles=ROLES).judged(statement).verdict is Verdict.NOT_RUN
+
+
+def test_displacement_speaks_of_both_datasets() -> None:
+    near, far = compared(EARLY), compared(LATE, 9.0)
+    assert (near.judged.verdict, far.judged.verdict) == (Verdict.CONFIRMED, Verdict.REFUTED)
+
+    def verdict(**found: displacement.DisplacementResult) -> Judged:
+        named = {name.replace("_", "-"): result for name, result in found.items()}
+        return Studies(roles=ROLES, displacement=named).judged("ops-q-displacement")
+
+    assert verdict(ops_cifar10=near, em_cifar10=near).verdict is Verdict.CONFIRMED
+    assert verdict(ops_cifar10=near, em_cifar10=far).verdict is Verdict.REFUTED
+    assert verdict(ops_cifar10=near).verdict is Verdict.INCONCLUSIVE
+    assert verdict(ops_cifar10=far).verdict is Verdict.REFUTED
+    assert verdict(ops_cifar10=near, em_cifar10=compared(NEVER)).verdict is Verdict.INCONCLUSIVE
+    assert verdict(other=far).verdict is Verdict.NOT_RUN
+    assert verdict(ops_cifar10=near, em_cifar10=far).reason.startswith(f"ops-cifar10: {near.judged.reason}; em-cifar10")
+
+
+def test_fitting_speaks_of_both_datasets() -> None:
+    soon, never = fitted(EARLY), fitted(NEVER)
+    assert soon.judged.verdict is Verdict.CONFIRMED
+    assert never.judged.verdict is Verdict.REFUTED
+    both = Studies(roles=ROLES, fitting={"ops-cifar10": soon, "em-cifar10": soon})
+    assert both.judged("ops-q-train-acc").verdict is Verdict.CONFIRMED
+    one = Studies(roles=ROLES, fitting={"ops-cifar10": soon})
+    assert one.judged("ops-q-train-acc").verdict is Verdict.INCONCLUSIVE
+    bad = Studies(roles=ROLES, fitting={"ops-cifar10": soon, "em-cifar10": never})
+    assert bad.judged("ops-q-train-acc").verdict is Verdict.REFUTED
+
+
+def test_reduced_datasets_are_found_by_the_roles_they_play() -> None:
+    roles = {"ops-cifar10": "ops-small", "em-cifar10": "em-small"}
+    found = Studies(roles=roles, displacement={"ops-small": compared(EARLY), "em-small": compared(EARLY)})
+    assert found.judged("ops-q-displacement").verdict is Verdict.CONFIRMED
+
+
+def surface(increase: float) -> Surface:
+    return Surface(
+        grid=(-1.0, 1.0), losses=((1.0, 1.0), (1.0, 1.0)), centre=0.0, circle=(increase,), increase=increase,
+        num_images=5,
+    )  # fmt: skip
+
+
+def test_landscapes_are_compared_pair_by_pair() -> None:
+    def verdict(protected: float, clean: float) -> Verdict:
+        pairs = tuple(
+            Landscape(
+                seed=seed, dataset="ops-cifar10", protected=surface(protected + seed / 10),
+                clean=surface(clean + seed / 20),
+            )
+            for seed in SEEDS
+        )  # fmt: skip
+        return Studies(landscapes=pairs).judged("ops-q-landscape").verdict
+
+    assert verdict(1.0, 3.0) is Verdict.CONFIRMED
+    assert verdict(3.0, 1.0) is Verdict.REFUTED
+
+
+def test_fine_tuning_is_judged_by_its_result() -> None:
+    judged = Judged(verdict=Verdict.CONFIRMED, reason="it ends badly")
+    result = FinetuningResult(start_accuracy=94.0, chance=10.0, rates=(), judged=judged)
+    assert Studies(finetuning=result).judged("ops-q-finetune") == judged
+
+
+# Table 1
+
+
+def shuffled_cell(on: str, at: str, reading: Reading | None, mean: float) -> ShuffledCell:
+    return ShuffledCell(trained_on=on, evaluated_on=at, reading=reading, accuracies=(mean,), mean=mean, sd=None)
+
+
+def table(seed: int, *, on: str = "ops-cifar10", at: str = "ops-cifar10") -> ShuffleTable:
+    cells = (
+        shuffled_cell(on, at, None, 99.0 + seed / 10),
+        shuffled_cell(on, f"{at} shuffled", Reading.ADDITIVE, 70.0 + seed),
+        shuffled_cell(on, f"{at} shuffled", Reading.RESTAMPED, 80.0 + seed),
+        shuffled_cell("cifar10", f"{at} shuffled", Reading.ADDITIVE, 10.0 + seed),
+        shuffled_cell("cifar10", "cifar10", None, 98.0 + seed / 10),
+    )
+    return ShuffleTable(seed=seed, cells=cells)
+
+
+def test_claims_of_table_1_are_read_as_added_differences() -> None:
+    found = Studies(roles=ROLES, shuffles=(table(0), table(1)))
+
+    def values(id: str) -> tuple[float, ...]:
+        return found.shuffled_values(CLAIMS[f"ops-t1-{id}"])
+
+    assert values("train_ops-test_ops_shuffled") == (70.0, 71.0)
+    assert values("train_ops-test_ops") == (99.0, 99.1)
+    assert values("train_clean-test_ops_shuffled") == (10.0, 11.0)
+    assert values("train_clean-test_clean") == (98.0, 98.1)
+    assert values("train_em-test_ops_shuffled") == ()
+    assert values("train_ops-test_em_shuffled") == ()
+
+
+def test_values_of_stand_ins_are_found_and_others_are_not() -> None:
+    tables = (table(0, on="ops-small", at="ops-small"),)
+    claim: Claim = CLAIMS["ops-t1-train_ops-test_ops_shuffled"]
+    assert Studies(roles={"ops-cifar10": "ops-small"}, shuffles=tables).shuffled_values(claim) == (70.0,)
+    assert Studies(roles=ROLES, shuffles=tables).shuffled_values(claim) == ()
+    assert Studies(shuffles=tables).shuffled_values(claim) == ()
+
+
+def test_the_summary_is_over_seeds() -> None:
+    summary = Studies(shuffles=tuple(table(seed) for seed in SEEDS)).summary_of_shuffles()
+    assert len(summary) == 5
+    added = next(cell for cell in summary if cell.reading is Reading.ADDITIVE and cell.trained_on == "ops-cifar10")
+    assert (added.accuracies, added.mean, added.sd) == ((70.0, 71.0, 72.0), 71.0, 1.0)
+
+
+# From a grid
+
+MODEL = "convnet3-w16"
+SMALL = make_profile(stand_in=MODEL, power=Power.NONE, epochs=4, max_train_images=30, max_test_images=12)
+OPS = make_subject("ops-cifar10", num_classes=10)
+POISONED, CLEAN = Cell("ops-cifar10", MODEL, "standard"), Cell("cifar10", MODEL, "standard")
+
+
+def make_grid(
+    *subjects: Subject, cells: tuple[Cell, ...] = (CLEAN, POISONED), seeds: tuple[int, ...] = (0,), **changes: Any
+) -> Grid:
+    fields = {"profile": SMALL, "device": CPU, "keep_weights": frozenset(cells), **changes}
+    return Grid(subjects=subjects or (OPS,), cells=cells, seeds=seeds, **fields)
+
+
+def looked_at(grid: Grid, result: GridResult, names: Sequence[str], roles: dict[str, str], folder: Path) -> Studies:
+    with LocalExecutor(1) as executor:
+        return study(grid, result, names, roles, store=RunStore(folder), executor=executor, reporter=Listener())
+
+
+def test_the_standard_cell_has_the_model_of_the_profile() -> None:
+    assert standard_cell("ops-cifar10", make_grid()) == POISONED
+    assert standard_cell("em-cifar10", make_grid()) is None
+    other = Cell("ops-cifar10", MODEL, "none")
+    assert standard_cell("ops-cifar10", make_grid(cells=(other,))) is None
+
+
+@pytest.mark.parametrize(("power", "verdict"), [(Power.FULL, Verdict.REFUTED), (Power.NONE, Verdict.INCONCLUSIVE)])
+def test_displacement_and_fitting_come_with_every_grid(power: Power, verdict: Verdict, tmp_path: Path) -> None:
+    """Where runs are shorter than the paper's, what they have not fitted refutes nothing."""
+    profile = dataclasses.replace(SMALL, power=power)
+    grid = make_grid(seeds=SEEDS, profile=profile)
+    result = make_result(
+        {CLEAN: runs(LATE, 2.0, model=MODEL), POISONED: runs(EARLY, 1.0, model=MODEL)}, profile=profile
+    )
+    found = looked_at(grid, result, (), {"ops-cifar10": "ops-cifar10"}, tmp_path)
+    assert found.displacement["ops-cifar10"].judged.verdict is Verdict.CONFIRMED
+    assert found.fitting["ops-cifar10"].judged.verdict is Verdict.CONFIRMED
+    assert found.judged("ops-q-displacement").verdict is Verdict.INCONCLUSIVE, "EM is missing"
+    assert (found.shuffles, found.landscapes, found.finetuning) == ((), (), None)
+    unfitted = make_result({CLEAN: runs(LATE, 2.0, model=MODEL), POISONED: runs(NEVER, 1.0, model=MODEL)})
+    fitting = looked_at(grid, unfitted, (), {}, tmp_path).fitting["ops-cifar10"]
+    assert fitting.ends_fitted.verdict is verdict
+
+
+def test_without_a_control_nothing_is_compared(tmp_path: Path) -> None:
+    result = make_result({POISONED: runs(EARLY, 1.0, model=MODEL)})
+    found = looked_at(make_grid(), result, (), {}, tmp_path)
+    assert found.displacement == found.fitting == {}
+
+
+def test_without_models_the_analyses_are_empty(tmp_path: Path) -> None:
+    found = looked_at(make_grid(), make_result({}, profile=SMALL), OF_ROLES, {}, tmp_path)
+    assert (found.shuffles, found.landscapes, found.finetuning) == ((), (), None)
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Grid, GridResult, RunStore, Studies, Listener]:
+    """One seed, two models, all analyses."""
+    grid, store, listener = make_grid(), RunStore(tmp_path_factory.mktemp("runs")), Listener()
+    roles = {"cifar10": "cifar10", "ops-cifar10": "ops-cifar10"}
+    with LocalExecutor(1) as executor:
+        result = train_grid(grid, store=store, executor=executor, reporter=listener)
+        found = study(grid, result, STUDIES, roles, store=store, executor=executor, reporter=listener)
+    return grid, result, store, found, listener
+
+
+Studied = tuple[Grid, GridResult, RunStore, Studies, Listener]
+
+
+def test_trained_models_are_asked_about_their_training_images(studied: Studied) -> None:
+    grid, _, store, found, _ = studied
+    (tables,) = found.shuffles
+    assert tables.seed == 0
+    keys = {(cell.trained_on, cell.evaluated_on, cell.reading) for cell in tables.cells}
+    stamped = "ops-cifar10 shuffled"
+    assert keys == {
+        (on, *rest)
+        for on in ("cifar10", "ops-cifar10")
+        for rest in (
+            ("cifar10", None), ("ops-cifar10", None), (stamped, Reading.ADDITIVE), (stamped, Reading.RESTAMPED),
+        )
+    }  # fmt: skip
+    task = grid.task(POISONED, 0)
+    model = build_model(MODEL, 10, seed=0)
+    load_weights(model, store.weights(task))
+    wanted = evaluate(model, task.data.images, task.data.labels, CPU)
+    claim = CLAIMS["ops-t1-train_ops-test_ops"]
+    assert found.shuffled_values(claim) == (wanted,)
+
+
+def test_the_landscape_lies_around_both_models(studied: Studied) -> None:
+    (pair,) = studied[3].landscapes
+    assert (pair.seed, pair.dataset) == (0, "ops-cifar10")
+    assert len(pair.protected.grid) == len(pair.clean.grid) == 9
+    assert pair.protected.num_images == pair.clean.num_images == 30
+    assert pair.protected.centre is not None
+    assert pair.protected != pair.clean
+    assert studied[3].judged("ops-q-landscape").verdict is Verdict.INCONCLUSIVE, "one pair"
+
+
+def test_fine_tuning_starts_from_the_clean_model(studied: Studied) -> None:
+    _, result, store, found, listener = studied
+    assert found.finetuning is not None
+    assert tuple(rate.learning_rate for rate in found.finetuning.rates) == FINETUNING_RATES
+    assert found.finetuning.start_accuracy == result.accuracies(CLEAN)[0]
+    assert found.finetuning.chance == 10.0
+    clean = next(run for run in result.runs if run.cell == CLEAN)
+    files = sorted(store.folder.glob("ops-cifar10-after-cifar10-lr*.json"))
+    assert len(files) == len(FINETUNING_RATES)
+    assert all(f'"start": "{clean.identity}"' in path.read_text() for path in files)
+    assert any("3 runs" in line for line in listener.said if line.startswith("fine-tuning on ops-cifar10"))
+    assert len(list(store.folder.glob("*.safetensors"))) == 2, "only those that are looked at again"
+
+
+def test_fine_tuning_is_given_the_weights_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[RunTask] = []
+
+    def noted(tasks: Sequence[RunTask], *_: Any, **__: Any) -> dict[int, RunHistory]:
+        given.extend(tasks)
+        return {
+            index: make_history(20.0, model=MODEL, strategy="standard", seed=task.seed, start=task.protocol.start,
+                                optimiser=task.protocol.optimiser)
+            for index, task in enumerate(tasks)
+        }  # fmt: skip
+
+    monkeypatch.setattr(studies_module, "work_off", noted)
+    grid = make_grid(seeds=(0, 1))
+    both = {cell: [make_history(90.0, seed=seed, model=MODEL) for seed in (0, 1)] for cell in (CLEAN, POISONED)}
+    roles = {"cifar10": "cifar10", "ops-cifar10": "ops-cifar10"}
+    found = looked_at(grid, make_result(both, profile=SMALL), ["finetune"], roles, tmp_path)
+    store = RunStore(tmp_path)
+    assert [(task.seed, task.protocol.optimiser.learning_rate) for task in given] == [
+        (seed, rate) for seed in (0, 1) for rate in FINETUNING_RATES
+    ]
+    for task in given:
+        clean = grid.task(CLEAN, task.seed)
+        assert task.start == store.weights(clean)
+        assert task.protocol.start == clean.identity
+        assert task.data is grid.task(POISONED, task.seed).data
+        assert (task.threads, task.keep_weights) == (1, False)
+    assert found.finetuning is not None
+    assert [rate.seeds for rate in found.finetuning.rates] == [(0, 1)] * 3
+
+
+def grouped(store: RunStore) -> list[str]:
+    """The runs with other labels that the store holds, without the digests in their names."""
+    return sorted(path.name.rpartition("-")[0] for path in store.folder.glob("*-groups-*.json"))
+
+
+def test_classes_are_grouped_and_learned_again(studied: Studied) -> None:
+    grid, _, store, found, listener = studied
+    assert [(each.num_groups, each.seeds, each.chance) for each in found.relabelled] == [
+        (5, (0,), 20.0),
+        (2, (0,), 50.0),
+    ]
+    for each in found.relabelled:
+        one = each.comparison
+        assert (one.dataset, one.control, one.model, one.strategy) == ("ops-cifar10", "cifar10", MODEL, "standard")
+        assert len(one.clean.values) == len(one.poisoned.values) == 1
+    assert grouped(store) == [
+        f"{name}-in-{number}-groups-standard-seed0" for name in ("cifar10", "ops-cifar10") for number in (2, 5)
+    ]
+    (said,) = (line for line in listener.said if line.startswith("training with other labels"))
+    assert said.startswith("training with other labels: 4 runs, 0 finished before; this will take about 1 min")
+    with LocalExecutor(1) as executor:
+        again = study(grid, studied[1], ["relabelled"], {}, store=store, executor=executor, reporter=listener)
+    assert again.relabelled == found.relabelled
+    assert listener.said[-1] == "training with other labels: 4 runs, 4 finished before"
+
+
+def test_both_sides_have_the_groups_of_their_seed_and_share_the_control(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[RunTask] = []
+
+    def noted(tasks: Sequence[RunTask], *_: Any, **__: Any) -> dict[int, RunHistory | Lost]:
+        given.extend(tasks)
+        return {
+            index: Lost(reason="killed") if (task.dataset, task.seed) == ("em-cifar10-in-2-groups", 1)
+            else make_history(90.0 if task.dataset.startswith("cifar10") else 40.0 + task.seed, seed=task.seed)
+            for index, task in enumerate(tasks)
+        }  # fmt: skip
+
+    monkeypatch.setattr(studies_module, "work_off", noted)
+    em = make_subject("em-cifar10", num_classes=10)
+    grid = make_grid(OPS, em, cells=(), seeds=(0, 1))
+    found = looked_at(grid, make_result({}, profile=SMALL), ["relabelled"], {}, tmp_path)
+    assert [(task.dataset, task.seed) for task in given] == [
+        (f"{name}-in-{number}-groups", seed)
+        for number in (5, 2)
+        for seed in (0, 1)
+        for name in ("cifar10", "ops-cifar10", "em-cifar10")
+    ]
+    groups = {}
+    for task in given:
+        name, _, rest = task.dataset.partition("-in-")
+        true = grid.task(Cell(name, MODEL, "standard"), task.seed).data
+        pairs = {*zip(true.labels.tolist(), task.data.labels.tolist(), strict=True)}
+        pairs |= {*zip(true.test_labels.tolist(), task.data.test_labels.tolist(), strict=True)}
+        assert len(pairs) == 10, "a class has one group, in training and in test images"
+        assert groups.setdefault((rest, task.seed), pairs) == pairs, "the same for protected and clean images"
+        assert task.data.images is true.images
+        assert task.data.num_classes == int(rest[0])
+        assert (task.data_digest, task.keep_weights) == (task.data.digest(), False)
+    assert groups["5-groups", 0] != groups["5-groups", 1]
+    assert [(each.comparison.dataset, each.num_groups, each.seeds) for each in found.relabelled] == [
+        ("ops-cifar10", 5, (0, 1)), ("ops-cifar10", 2, (0, 1)), ("em-cifar10", 5, (0, 1)), ("em-cifar10", 2, (0,)),
+    ]  # fmt: skip
+    assert found.relabelled[0].comparison.poisoned.values == (40.0, 41.0)
+    assert found.relabelled[0].comparison.clean.values == (90.0, 90.0)
+
+
+def test_few_classes_have_no_other_labels(tmp_path: Path) -> None:
+    grid, listener = make_grid(make_subject("ops-cifar10", num_classes=3)), Listener()
+    with LocalExecutor(1) as executor:
+        found = study(
+            grid, make_result({}, profile=SMALL), ["relabelled"], {}, store=RunStore(tmp_path), executor=executor,
+            reporter=listener,
+        )  # fmt: skip
+    assert found.relabelled == ()
+    assert listener.warned == ["no other labels are given: 3 classes are too few to be grouped"]
+
+
+def test_sets_of_different_size_are_not_shuffled(tmp_path: Path) -> None:
+    few = make_subject("em-small", num_classes=10, count=20, limit_per_class=2, draw=1)
+    cells = (CLEAN, POISONED, Cell("em-small", MODEL, "standard"))
+    grid, listener = make_grid(OPS, few, cells=cells), Listener()
+    result = make_result({cell: [make_history(50.0, model=MODEL, strategy="standard")] for cell in cells})
+    roles = {"cifar10": "cifar10", "ops-cifar10": "ops-cifar10", "em-cifar10": "em-small"}
+    with LocalExecutor(1) as executor:
+        found = study(
+            grid, result, ["shuffled"], roles, store=RunStore(tmp_path), executor=executor, reporter=listener
+        )  # fmt: skip
+    assert found.shuffles == ()
+    assert listener.warned == [
+        "no perturbations are shuffled: cifar10 and em-small and ops-cifar10 differ in their number of images"
+    ]

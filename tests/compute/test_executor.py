@@ -1,0 +1,383 @@
+"""Work is done in order or as it comes, in this process or in others; a lost worker costs what it was doing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.cli import run
+from ule_datasets.compute.executor import EXECUTORS, LocalExecutor, Lost, open_executor
+
+KILLED = "its process was killed (signal 9), perhaps for want of memory"
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def die(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def fail(number: int) -> int:
+    raise ValueError(f"no {number}")
+
+
+def process_of(_: int) -> int:
+    return os.getpid()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempted:
+    """A task that notes its attempts in a folder, and dies in the first few of them."""
+
+    number: int
+    folder: Path
+    deaths: int = 0
+    seconds: float = 0.0
+
+    @property
+    def attempts(self) -> list[int]:
+        """The processes that tried."""
+        return [int(line) for line in (self.folder / str(self.number)).read_text().split()]
+
+
+def attempt(task: Attempted) -> int:
+    with (task.folder / str(task.number)).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(task.seconds)
+    if len(task.attempts) <= task.deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task.number * task.number
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """A task that waits for the one with another number, and says that it is done."""
+
+    number: int
+    folder: Path
+    waits_for: int | None
+
+
+def wait(task: Waiting) -> int:
+    deadline = time.monotonic() + 60
+    while task.waits_for is not None and not (task.folder / str(task.waits_for)).exists():
+        assert time.monotonic() < deadline, f"{task.number} waits for {task.waits_for} in vain"
+        time.sleep(0.01)
+    (task.folder / str(task.number)).touch()
+    return task.number
+
+
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+def tensor_of(seed: int) -> object:
+    import torch
+
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(seed)
+    left, right = torch.randn(2, 64, 64, generator=generator)
+    return left @ right
+
+
+def double(array: np.ndarray) -> np.ndarray:
+    array *= 2
+    return array
+
+
+def fail_unpicklably(_: int) -> None:
+    raise ValueError("holds a lock", threading.Lock())
+
+
+def give_a_lock(_: int) -> object:
+    return threading.Lock()
+
+
+def gone(processes: list[int]) -> bool:
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{process}").exists() for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(Path(f"/proc/{process}").exists() for process in processes)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_tasks(workers: int) -> None:
+    with LocalExecutor(workers) as executor:
+        assert list(executor.map(square, iter(range(20)))) == [n * n for n in range(20)]
+        assert list(executor.map(square, [])) == []
+
+
+def test_one_worker_is_this_process_and_several_are_others() -> None:
+    with LocalExecutor(1) as executor:
+        assert set(executor.map(process_of, range(3))) == {os.getpid()}
+    with LocalExecutor(2) as executor:
+        assert os.getpid() not in set(executor.map(process_of, range(6)))
+
+
+def test_tasks_are_taken_as_they_are_needed() -> None:
+    taken: list[int] = []
+
+    def tasks() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    with LocalExecutor(1) as executor:
+        assert [*islice(executor.map(square, tasks()), 3)] == [0, 1, 4]
+        assert len(taken) == 3
+    with LocalExecutor(2) as executor:
+        taken.clear()
+        results = executor.map(square, tasks(), ahead=3)
+        assert not taken
+        for count, result in enumerate(results):
+            assert result == count * count
+            assert len(taken) <= count + 6
+
+
+def test_nobody_waits_for_a_task_that_takes_long(tmp_path: Path) -> None:
+    """The first task waits for the last of its window, and the caller for that of the next."""
+    tasks = [Waiting(folder=tmp_path, waits_for=5 if n == 0 else None, number=n) for n in range(9)]
+    with LocalExecutor(2) as executor:
+        results = executor.map(wait, tasks, ahead=3)
+        assert next(results) == 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "3", "4", "5"]
+        assert next(results) == 1
+        assert wait(Waiting(folder=tmp_path, waits_for=6, number=9)) == 9, "a worker went on by itself"
+        assert list(results) == list(range(2, 9))
+
+
+def test_processes_are_kept_from_map_to_map() -> None:
+    with LocalExecutor(2) as executor:
+        executor.start()
+        processes = {*executor.map(process_of, range(50)), *executor.map(process_of, range(50))}
+        assert len(processes) <= 2
+        assert not processes & {process for _, process in executor.unordered(process_of, range(2))}
+    assert gone([*processes])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_in_a_worker_reaches_the_caller(workers: int) -> None:
+    with pytest.raises(ValueError, match="no 0"), LocalExecutor(workers) as executor:
+        list(executor.map(fail, range(4)))
+
+
+def test_an_error_comes_when_its_task_has_its_turn_and_is_not_tried_again(tmp_path: Path) -> None:
+    tasks = [Attempted(number=n, folder=tmp_path, seconds=0.3 if n == 0 else 0) for n in range(3)]
+    lost: list[str] = []
+    with LocalExecutor(2) as executor:
+        results = executor.map(attempt_or_divide, [*tasks, tmp_path / "2", *tasks], on_lost=lost.append)
+        assert [*islice(results, 3)] == [0, 1, 4]
+        with pytest.raises(ZeroDivisionError) as caught:
+            next(results)
+        assert "attempt_or_divide" in "".join(caught.value.__notes__)
+        assert list(executor.map(square, [3])) == [9], "the executor goes on"
+    assert lost == []
+
+
+def test_a_lost_worker_costs_map_only_what_it_was_doing(tmp_path: Path) -> None:
+    tasks = [Attempted(number=n, folder=tmp_path, deaths=deaths) for n, deaths in enumerate([0, 1, 0, 2, 0, 0])]
+    lost: list[str] = []
+    with LocalExecutor(2) as executor:
+        assert list(executor.map(attempt, tasks, on_lost=lost.append)) == [0, 1, 4, 9, 16, 25]
+    assert [len(task.attempts) for task in tasks] == [1, 2, 1, 3, 1, 1]
+    assert sorted(lost) == [
+        f"task {index} lost its worker in attempt {number} of 3: {KILLED}" for index, number in [(1, 1), (3, 1), (3, 2)]
+    ]
+
+
+def test_a_task_that_kills_every_worker_ends_map_after_those_before_it(tmp_path: Path) -> None:
+    tasks = [Attempted(number=n, folder=tmp_path, deaths=9 * (n == 1)) for n in range(6)]
+    with LocalExecutor(2) as executor:
+        results = executor.map(attempt, tasks, attempts=2)
+        assert next(results) == 0
+        with pytest.raises(BrokenExecutor, match=f"^task 1 lost its worker in attempt 2 of 2: {re.escape(KILLED)}$"):
+            list(results)
+    assert len(tasks[1].attempts) == 2
+    assert all(len(task.attempts) == 1 for task in tasks if (tmp_path / str(task.number)).exists() and task.number != 1)
+
+
+def test_a_worker_that_dies_between_two_tasks_costs_nothing() -> None:
+    lost: list[str] = []
+    with LocalExecutor(2) as executor:
+        before = set(executor.map(process_of, range(20)))
+        for process in before:
+            os.kill(process, signal.SIGKILL)
+        assert gone([*before])
+        assert not before & set(executor.map(process_of, range(20), on_lost=lost.append))
+    assert lost == []
+
+
+def test_a_killed_worker_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(_: list[str]) -> int:
+        with LocalExecutor(2) as executor:
+            return sum(executor.map(die, range(4)))
+
+    assert run("ule-build", work, []) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("ule-build: task 0 lost its worker in attempt 3 of 3: its process was killed (signal")
+    assert complaint.endswith("fewer --workers need less memory; the same command continues\n")
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import time\n"
+        "from tests.test_executor import process_of\n"
+        "from ule_datasets.compute.executor import LocalExecutor\n"
+        "if __name__ == '__main__':\n"
+        "    with LocalExecutor(2) as executor:\n"
+        "        print(*set(executor.map(process_of, range(8))), flush=True)\n"
+        "        time.sleep(600)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment)
+    assert parent.stdout is not None
+    workers = [int(word) for word in parent.stdout.readline().split()]
+    assert workers
+    parent.kill()
+    parent.wait()
+    assert gone(workers)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_unordered_gives_every_result_with_its_index(workers: int) -> None:
+    with LocalExecutor(workers) as executor:
+        assert sorted(executor.unordered(square, range(7))) == [(n, n * n) for n in range(7)]
+        assert list(executor.unordered(square, [])) == []
+
+
+def test_unordered_gives_what_is_ready_first_and_uses_a_process_for_each(tmp_path: Path) -> None:
+    tasks = [Attempted(number=n, folder=tmp_path, seconds=seconds) for n, seconds in enumerate([1.5, 0.0, 0.0])]
+    with LocalExecutor(2) as executor:
+        assert list(executor.unordered(attempt, tasks)) == [(1, 1), (2, 4), (0, 0)]
+    assert len({task.attempts[0] for task in tasks} | {os.getpid()}) == 4
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_results_of_torch_are_the_same_anywhere() -> None:
+    import torch
+
+    with LocalExecutor(1) as here, LocalExecutor(2) as elsewhere:
+        expected, results = dict(here.unordered(tensor_of, [0, 1])), dict(elsewhere.unordered(tensor_of, [0, 1]))
+    assert all(torch.equal(results[index], expected[index]) for index in range(2))  # type: ignore[arg-type]
+
+
+def test_a_task_larger_than_any_pipe_arrives_and_stays_as_it_was_here() -> None:
+    array = np.arange(2**20, dtype=np.int64)
+    with LocalExecutor(1, isolated=True) as executor:
+        [(_, result)] = executor.unordered(double, [array])
+    assert np.array_equal(result, 2 * np.arange(2**20))  # type: ignore[arg-type]
+    assert array[-1] == 2**20 - 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_lost_worker_is_tried_again_or_given_up_and_the_rest_is_unharmed(workers: int, tmp_path: Path) -> None:
+    tasks = [Attempted(number=n, folder=tmp_path, deaths=deaths) for n, deaths in enumerate([0, 1, 9, 0, 2])]
+    lost: list[int] = []
+    with LocalExecutor(workers, isolated=True) as executor:
+        results = dict(executor.unordered(attempt, tasks, attempts=3, on_lost=lambda task: lost.append(task.number)))
+    assert results == {
+        0: 0, 1: 1, 3: 9, 4: 16,
+        2: Lost(reason=KILLED),
+    }  # fmt: skip
+    assert sorted(lost) == [1, 2, 2, 2, 4, 4]
+    assert [len(task.attempts) for task in tasks] == [1, 2, 3, 1, 3]
+
+
+def test_a_process_that_leaves_by_itself_is_lost_too() -> None:
+    with LocalExecutor(2) as executor:
+        results = dict(executor.unordered(leave, [0, 3], attempts=1))
+    assert results == {code: Lost(reason=f"its process ended by itself (exit code {exit_code})")
+                       for code, exit_code in enumerate([0, 3])}  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_in_a_task_is_not_tried_again_and_ends_the_others(workers: int, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no ") as raised, LocalExecutor(workers) as executor:
+        list(executor.unordered(fail, range(4)))
+    assert str(raised.value) in ("no 0", "no 1")
+    with LocalExecutor(2) as executor:
+        long = Attempted(number=1, folder=tmp_path, seconds=600)
+        with pytest.raises(ZeroDivisionError) as caught:
+            list(executor.unordered(attempt_or_divide, [long, tmp_path / "1"]))
+        assert gone(long.attempts)
+    assert "attempt_or_divide" in "".join(caught.value.__notes__)
+
+
+def attempt_or_divide(task: Attempted | Path) -> float:
+    """Run an attempt, or divide by zero once there is one."""
+    if isinstance(task, Attempted):
+        return attempt(task)
+    while not task.exists() or not task.read_text():
+        time.sleep(0.05)
+    return 1 / 0
+
+
+def test_what_cannot_be_pickled_is_said_and_not_taken_for_a_lost_worker() -> None:
+    with LocalExecutor(2) as executor:
+        with pytest.raises(RuntimeError, match=r"ValueError: .*holds a lock"):
+            list(executor.unordered(fail_unpicklably, [1, 2]))
+        with pytest.raises(TypeError, match="cannot pickle"):
+            list(executor.unordered(give_a_lock, [1, 2]))
+
+
+def test_leaving_early_ends_the_processes(tmp_path: Path) -> None:
+    tasks = [Attempted(number=0, folder=tmp_path), Attempted(number=1, folder=tmp_path, seconds=600)]
+    tasks.append(Attempted(number=2, folder=tmp_path, seconds=600))
+    with LocalExecutor(2) as executor:
+        results = executor.unordered(attempt, tasks)
+        assert next(results) == (0, 0)
+        wait_for_attempts(tasks[1:])
+    assert gone(tasks[1].attempts + tasks[2].attempts)
+    assert list(results) == []
+
+
+def test_leaving_a_map_early_ends_its_tasks(tmp_path: Path) -> None:
+    tasks = [Attempted(number=n, folder=tmp_path, seconds=600 if n else 0) for n in range(6)]
+    with LocalExecutor(2) as executor:
+        results = executor.map(attempt, tasks)
+        assert next(results) == 0
+        wait_for_attempts(tasks[1:3])
+    assert gone(tasks[1].attempts + tasks[2].attempts)
+    assert list(results) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2"], "nothing was begun or tried again"
+
+
+def wait_for_attempts(tasks: list[Attempted]) -> None:
+    while not all((task.folder / str(task.number)).exists() and task.attempts for task in tasks):
+        time.sleep(0.05)
+
+
+def test_an_executor_is_opened_by_name() -> None:
+    with open_executor("local", 2) as executor:
+        assert executor.workers == 2
+        assert sorted(executor.unordered(square, [2, 3])) == [(0, 4), (1, 9)]
+    assert EXECUTORS == ("local", "ray")
+    with pytest.raises(InputError, match="no executor is called 'slurm'; there are: local, ray"):
+        open_executor("slurm", 2)
+    with pytest.raises(InputError, match="workers is 0, must be at least 1"):
+        open_executor("local", 0)
+    with pytest.raises(InputError, match="attempts is 0, must be at least 1"):
+        LocalExecutor(2).unordered(square, [1], attempts=0)
+    for workers in (1, 2):
+        with pytest.raises(InputError, match="attempts is 0, must be at least 1"):
+            LocalExecutor(workers).map(square, [1], attempts=0)
+        with pytest.raises(InputError, match="ahead is 0, must be at least 1"):
+            LocalExecutor(workers).map(square, [1], ahead=0)

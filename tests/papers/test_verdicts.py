@@ -1,0 +1,698 @@
+"""Verdicts against scipy, on every path, and in the directions in which they must be monotone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats  # type: ignore[import-untyped]
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.papers import claims
+from ule_datasets.papers.claims import Regime, all_claims
+from ule_datasets.papers.verdicts import (
+    MEASURED_ELSEWHERE,
+    TABLE_5_STRATEGIES,
+    TOLERANCES,
+    TRANSFER_MODELS,
+    Cell,
+    Estimate,
+    Gate,
+    Judged,
+    Power,
+    Tolerance,
+    Verdict,
+    after_gates,
+    below,
+    gates,
+    interval_of_difference,
+    judge_effect,
+    judge_level,
+    judge_statement,
+    printed_baseline,
+    tolerance_of,
+)
+
+CLAIMS = all_claims()
+OPS = CLAIMS["ops-t2-resnet18-ops"]  # collapsed, 15.56
+CLEAN = CLAIMS["ops-t2-resnet18-clean"]  # 94.01
+RANDPIX = CLAIMS["ops-tb-randpix"]  # 50.67 ± 11.29 over 10
+MIXUP = CLAIMS["ops-t5-ops-mixup"]  # partial, 33.13
+RECOVERED = CLAIMS["ops-t5-em-linf_at"]  # 83.02, clean 82.72
+ACCURACIES = st.lists(st.floats(0, 100, allow_subnormal=False), min_size=2, max_size=12)
+POWERS = st.sampled_from(list(Power))
+FAST = settings(deadline=None, max_examples=60)
+
+
+def spread(values: Sequence[float]) -> bool:
+    return statistics.stdev(values) > 1e-6
+
+
+# Estimates
+
+
+@FAST
+@given(values=ACCURACIES, confidence=st.floats(0.5, 0.999))
+def test_the_interval_is_students(values: list[float], confidence: float) -> None:
+    assume(spread(values))
+    estimate = Estimate(tuple(values))
+    expected = stats.t.interval(confidence, len(values) - 1, loc=estimate.mean, scale=stats.sem(values))
+    assert estimate.interval(confidence) == pytest.approx(tuple(expected), rel=1e-9, abs=1e-7)
+    quantile = stats.t.ppf((1 + confidence) / 2, len(values) - 1)
+    new = quantile * statistics.stdev(values) * math.sqrt(1 + 1 / len(values))
+    assert estimate.half_width_of_new(confidence) == pytest.approx(new, rel=1e-9)
+
+
+@FAST
+@given(values=ACCURACIES, floor=st.floats(0, 50))
+def test_a_floor_widens_and_never_narrows(values: list[float], floor: float) -> None:
+    estimate = Estimate(tuple(values))
+    plain, floored = estimate.half_width_of_mean(), estimate.half_width_of_mean(floor=floor)
+    assert plain is not None
+    assert floored is not None
+    assert floored >= plain
+    assert estimate.sd is not None
+    assert floored == pytest.approx(Estimate(tuple(values)).half_width_of_mean(floor=max(floor, estimate.sd)))
+
+
+def test_one_run_has_a_mean_and_nothing_else() -> None:
+    estimate = Estimate((15.0,))
+    assert (estimate.n, estimate.mean, estimate.sd, estimate.interval()) == (1, 15.0, None, None)
+    assert estimate.half_width_of_mean() is estimate.half_width_of_new() is None
+    assert str(estimate) == "15.00 (1 run)"
+    assert str(Estimate((14.0, 16.0))) == "15.00 ± 1.41 (2 runs)"
+
+
+@pytest.mark.parametrize("values", [(), (math.nan,), (1.0, math.inf)])
+def test_an_estimate_needs_finite_values(values: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="needs finite values"):
+        Estimate(values)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0])
+def test_confidence_is_a_share(confidence: float) -> None:
+    with pytest.raises(InputError, match="between 0 and 1"):
+        Estimate((1.0, 2.0)).interval(confidence)
+
+
+# Differences
+
+
+@FAST
+@given(a=ACCURACIES, b=ACCURACIES)
+def test_unpaired_differences_are_welchs(a: list[float], b: list[float]) -> None:
+    assume(spread(a) and spread(b))
+    expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert interval_of_difference(a, b, paired=False) == pytest.approx(tuple(expected), rel=1e-7, abs=1e-7)
+
+
+@FAST
+@given(pairs=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=2, max_size=12))
+def test_paired_differences_are_of_the_pairs(pairs: list[tuple[float, float]]) -> None:
+    a, b = zip(*pairs, strict=True)
+    assume(spread([x - y for x, y in pairs]))
+    expected = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert interval_of_difference(a, b, paired=True) == pytest.approx(tuple(expected), rel=1e-7, abs=1e-7)
+
+
+def test_differences_without_a_spread() -> None:
+    assert interval_of_difference([3, 3], [1, 1], paired=False) == (2, 2)
+    assert interval_of_difference([3], [1, 2], paired=False) is None
+    assert interval_of_difference([3], [1], paired=True) is None
+    with pytest.raises(InputError, match="2 and 3 runs"):
+        interval_of_difference([1, 2], [1, 2, 3], paired=True)
+
+
+@FAST
+@given(a=ACCURACIES, b=ACCURACIES)
+def test_below_is_antisymmetric(a: list[float], b: list[float]) -> None:
+    opposite = {Verdict.CONFIRMED: Verdict.REFUTED, Verdict.REFUTED: Verdict.CONFIRMED}
+    forward, backward = below(a, b, paired=False).verdict, below(b, a, paired=False).verdict
+    assert backward is opposite.get(forward, forward)
+
+
+def test_below_on_every_path() -> None:
+    low, high = [10.0, 11.0, 12.0], [20.0, 22.0, 21.0]
+    assert below(low, high, paired=True).verdict is below(low, high, paired=False).verdict is Verdict.CONFIRMED
+    assert below(high, low, paired=False).verdict is Verdict.REFUTED
+    assert below(low, [9.0, 14.0, 12.0], paired=False).verdict is Verdict.INCONCLUSIVE
+    assert below([1.0], [2.0], paired=True) == Judged(verdict=Verdict.INCONCLUSIVE, reason="one seed: difference -1.00")
+    assert below([1.0, math.nan], [2.0, 3.0], paired=True).verdict is Verdict.INCONCLUSIVE
+    assert below([], [2.0], paired=False).verdict is Verdict.NOT_RUN
+
+
+def test_pairing_sees_what_the_seeds_share() -> None:
+    a, b = [10.0, 20.0, 30.0], [11.0, 21.2, 30.9]
+    assert below(a, b, paired=True).verdict is Verdict.CONFIRMED
+    assert below(a, b, paired=False).verdict is Verdict.INCONCLUSIVE
+
+
+# Tolerances
+
+
+@pytest.mark.parametrize(
+    ("id", "kind"),
+    [
+        ("ops-t2-resnet18-clean", "baseline"),
+        ("ops-t2-cvt-7-4-clean", "baseline"),
+        ("ops-t5-clean-mixup", "baseline"),
+        ("ops-t2-lenet5-clean", "baseline, wide"),
+        ("ops-t4-resnet18-224-clean", "baseline, wide"),
+        ("ops-t5-clean-linf_at-mixup", "baseline, wide"),
+        ("ops-td-clean-l2_at_eps1", "baseline, wide"),
+        ("uc-tat-clean-rho1", "baseline, wide"),
+        ("uc-t1-clean-pets-resnet18-224", "baseline, wide"),
+        ("ops-t5-em-linf_at", "recovered"),
+        ("ops-t5-ops-mixup", "partial"),
+        ("ops-t2-resnet18-ops", "collapsed"),
+        ("ops-t6-k4-mixup", "collapsed, at chance"),
+        ("ops-t5-ops-linf_at", "collapsed, at chance"),
+        ("ops-t2-densenet121-ops", "collapsed"),
+        ("ops-t4-resnet50-224-ops", "collapsed"),  # 10.38, but of a hundred classes
+        ("ops-t1-train_clean-test_clean", "analysis, at the ends"),
+        ("ops-t1-train_clean-test_ops_shuffled", "analysis, at the ends"),
+        ("ops-t1-train_em-test_clean", "analysis, low"),
+        ("ops-t1-train_clean-test_em", "analysis"),
+        ("le-text-linprobe-le", "analysis"),
+        ("ops-tb-randpix", "printed with spread"),
+        ("ops-t3-wrn_28_1-params", "size"),
+        ("ops-text-cost-em", "cost"),
+    ],
+)
+def test_every_claim_has_the_tolerance_of_its_kind(id: str, kind: str) -> None:
+    assert tolerance_of(CLAIMS[id]) == TOLERANCES[kind]
+
+
+def test_every_tolerance_lets_the_smallest_number_of_runs_confirm() -> None:
+    used = {tolerance_of(claim) for claim in CLAIMS.values()}
+    assert used == set(TOLERANCES.values()), "no row is dead"
+    for kind, tolerance in TOLERANCES.items():
+        if kind in ("size", "cost"):
+            continue
+        half = stats.t.ppf(0.975, tolerance.seeds - 1) * tolerance.floor / math.sqrt(tolerance.seeds)
+        assert half <= tolerance.delta, kind
+
+
+def test_a_tolerance_is_not_negative() -> None:
+    with pytest.raises(InputError, match="at least 0"):
+        Tolerance(delta=1, slack=-1, floor=0, seeds=1)
+
+
+# Level
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([14, 15, 16, 17, 18], Verdict.CONFIRMED),
+        ([36, 36.5, 37, 36, 37], Verdict.REFUTED),
+        ([22, 23, 22, 23, 22.5], Verdict.INCONCLUSIVE),  # between delta and delta plus slack
+        ([0, 30, 0, 30, 18], Verdict.INCONCLUSIVE),  # mean right, but hardly known
+        ([5, 60, 5, 60, 15], Verdict.INCONCLUSIVE),  # far, but a further run may be anywhere
+        ([14, 15, 16, 17], Verdict.INCONCLUSIVE),  # too few
+        ([80, 80.5, 81, 80], Verdict.INCONCLUSIVE),  # too few, however far
+        ([15.56], Verdict.INCONCLUSIVE),
+        ([15, math.nan, 15, 15, 15], Verdict.INCONCLUSIVE),
+        ([], Verdict.NOT_RUN),
+    ],
+)
+def test_level_with_full_power(values: list[float], verdict: Verdict) -> None:
+    judged = judge_level(OPS, values, power=Power.FULL)
+    assert judged.verdict is verdict, judged.reason
+
+
+def test_level_reasons_carry_the_numbers() -> None:
+    reason = judge_level(OPS, [14, 15, 16, 17], power=Power.FULL).reason
+    assert reason.startswith("15.50 ± 1.29 (4 runs) measured, 15.56 printed: 0.06 apart (tolerance 6 + 2;")
+    assert reason.endswith("at least 5 seeds are needed")
+    assert judge_level(OPS, [15.0], power=Power.FULL).reason == "one seed: 15.00 measured, 15.56 printed"
+
+
+def test_a_shortened_profile_is_at_most_consistent() -> None:
+    assert judge_level(OPS, [14, 15, 16], power=Power.CONSISTENCY).verdict is Verdict.CONSISTENT
+    assert judge_level(OPS, [36, 36.5, 37], power=Power.CONSISTENCY).verdict is Verdict.NOT_CONSISTENT
+    assert judge_level(OPS, [22, 23, 22.5], power=Power.CONSISTENCY).verdict is Verdict.INCONCLUSIVE
+    assert judge_level(OPS, [15, 16], power=Power.CONSISTENCY).verdict is Verdict.INCONCLUSIVE
+    assert judge_level(OPS, [15.56], power=Power.CONSISTENCY).verdict is Verdict.INCONCLUSIVE
+
+
+def test_another_network_says_nothing_about_a_number() -> None:
+    assert judge_level(OPS, [15.5] * 9, power=Power.NONE).verdict is Verdict.NOT_COMPARABLE
+
+
+@FAST
+@given(
+    values=st.lists(st.floats(0, 100), min_size=1, max_size=8),
+    power=POWERS,
+    id=st.sampled_from([id for id, claim in CLAIMS.items() if claim.regime not in (Regime.SIZE, Regime.COST)]),
+)
+def test_only_full_power_confirms_or_refutes(values: list[float], power: Power, id: str) -> None:
+    verdict = judge_level(CLAIMS[id], values, power=power).verdict
+    if power is not Power.FULL or len(values) < tolerance_of(CLAIMS[id]).seeds:
+        assert verdict not in (Verdict.CONFIRMED, Verdict.REFUTED)
+    if power is not Power.CONSISTENCY:
+        assert verdict not in (Verdict.CONSISTENT, Verdict.NOT_CONSISTENT)
+
+
+@FAST
+@given(
+    values=st.lists(st.floats(0, 60), min_size=3, max_size=9),
+    delta=st.floats(0.1, 30),
+    slack=st.floats(0, 10),
+    more=st.floats(0, 10),
+    claim=st.sampled_from([OPS, RANDPIX]),
+)
+def test_more_slack_never_refutes_and_more_delta_never_unconfirms(
+    values: list[float], delta: float, slack: float, more: float, claim: claims.Claim
+) -> None:
+    tight = Tolerance(delta=delta, slack=slack, floor=0.5, seeds=3)
+    first = judge_level(claim, values, power=Power.FULL, tolerance=tight).verdict
+    slacker = dataclasses.replace(tight, slack=slack + more)
+    second = judge_level(claim, values, power=Power.FULL, tolerance=slacker).verdict
+    assert second is first or (first, second) == (Verdict.REFUTED, Verdict.INCONCLUSIVE)
+    wider = judge_level(
+        claim, values, power=Power.FULL, tolerance=dataclasses.replace(tight, delta=delta + more)
+    ).verdict
+    assert not (first is Verdict.CONFIRMED and wider is not Verdict.CONFIRMED)
+    assert not (first is not Verdict.REFUTED and wider is Verdict.REFUTED)
+
+
+def test_the_floor_keeps_equal_runs_from_refuting_too_easily() -> None:
+    tolerance = Tolerance(delta=1, slack=0, floor=5, seeds=3)
+    assert judge_level(OPS, [20, 20, 20], power=Power.FULL, tolerance=tolerance).verdict is Verdict.INCONCLUSIVE
+    bare = dataclasses.replace(tolerance, floor=0)
+    assert judge_level(OPS, [20, 20, 20], power=Power.FULL, tolerance=bare).verdict is Verdict.REFUTED
+
+
+SERIES = [40.0, 62, 55, 47, 38, 66, 51, 45, 58, 52, 49, 50, 53, 48, 54, 46]
+
+
+def test_a_number_with_its_spread_is_compared_by_welch() -> None:
+    expected = stats.ttest_ind_from_stats(
+        statistics.fmean(SERIES), statistics.stdev(SERIES), len(SERIES), 50.67, 11.29, 10, equal_var=False
+    )
+    judged = judge_level(RANDPIX, SERIES, power=Power.FULL)
+    assert judged.verdict is Verdict.CONFIRMED, judged.reason
+    assert expected.pvalue > 0.5
+    up = [value + 30 for value in SERIES]
+    assert judge_level(RANDPIX, up, power=Power.FULL).verdict is Verdict.REFUTED
+    assert judge_level(RANDPIX, [value + 9 for value in SERIES], power=Power.FULL).verdict is Verdict.INCONCLUSIVE
+    assert judge_level(RANDPIX, SERIES[:4], power=Power.FULL).verdict is Verdict.INCONCLUSIVE
+    assert judge_level(RANDPIX, SERIES[:4], power=Power.CONSISTENCY).verdict is not Verdict.CONFIRMED
+
+
+@FAST
+@given(values=st.lists(st.floats(0, 100), min_size=5, max_size=12))
+def test_refuting_a_number_with_spread_needs_a_significant_difference(values: list[float]) -> None:
+    assume(statistics.stdev(values) > 2)  # above the floor
+    sd, mean = statistics.stdev(values), statistics.fmean(values)
+    p = stats.ttest_ind_from_stats(mean, sd, len(values), 50.67, 11.29, 10, equal_var=False).pvalue
+    assume(abs(p - 0.05) > 1e-6)
+    refuted = judge_level(RANDPIX, values, power=Power.FULL).verdict is Verdict.REFUTED
+    assert refuted == (p < 0.05 and abs(mean - 50.67) > 12)
+
+
+@pytest.mark.parametrize("power", list(Power))
+def test_sizes_are_exact_for_any_power(power: Power) -> None:
+    sizes = {
+        "1": 370_506, "2": 1_469_642, "4": 5_853_098, "8": 23_362_922, "16": 93_354_218, "20": 145_835_690,
+    }  # fmt: skip
+    for factor, count in sizes.items():
+        claim = CLAIMS[f"ops-t3-wrn_28_{factor}-params"]
+        assert judge_level(claim, [count / 1e6], power=power).verdict is Verdict.CONFIRMED
+    without_biases = judge_level(CLAIMS["ops-t3-wrn_28_16-params"], [93.3435], power=power)
+    assert without_biases.verdict is Verdict.REFUTED
+    with pytest.raises(InputError, match="one size"):
+        judge_level(CLAIMS["ops-t3-wrn_28_1-params"], [0.37, 0.38], power=power)
+
+
+def test_times_agree_within_a_factor_and_are_never_refuted() -> None:
+    cost = CLAIMS["ops-text-cost-ops"]  # 30 s
+    assert judge_level(cost, [11, 12, 11], power=Power.FULL).verdict is Verdict.CONFIRMED
+    assert judge_level(cost, [80, 85, 88], power=Power.FULL).verdict is Verdict.CONFIRMED
+    for values in ([9, 9, 9], [100, 100, 100], [30, 30]):
+        assert judge_level(cost, values, power=Power.FULL).verdict is Verdict.INCONCLUSIVE
+    with pytest.raises(InputError, match="above 0"):
+        judge_level(cost, [0, 1, 1], power=Power.FULL)
+    saved = judge_level(CLAIMS["le-text-train-time-reduction"], [70, 70, 70], power=Power.FULL)
+    assert saved.verdict is Verdict.NOT_COMPARABLE
+
+
+# Effect: with a control of 94 and chance 10 the lines are 31, 52 and 81.4
+
+CONTROL = [93.9, 94.0, 94.1]
+
+
+@pytest.mark.parametrize(
+    ("claim", "values", "verdict"),
+    [
+        (OPS, [14, 15, 16, 17, 18], Verdict.CONFIRMED),
+        (OPS, [60, 61, 62], Verdict.REFUTED),
+        (OPS, [40, 41, 42], Verdict.INCONCLUSIVE),
+        (OPS, [25, 30, 33], Verdict.INCONCLUSIVE),
+        (OPS, [15.0], Verdict.INCONCLUSIVE),
+        (OPS, [15.0, math.inf], Verdict.INCONCLUSIVE),
+        (OPS, [], Verdict.NOT_RUN),
+        (RECOVERED, [90, 91, 92], Verdict.CONFIRMED),
+        (RECOVERED, [60, 61, 62], Verdict.REFUTED),
+        (RECOVERED, [80, 81, 83], Verdict.INCONCLUSIVE),
+        (MIXUP, [50, 51, 52, 53, 54], Verdict.CONFIRMED),
+        (MIXUP, [10, 11, 10, 11, 10], Verdict.REFUTED),
+        (MIXUP, [92, 93, 92, 93, 92], Verdict.REFUTED),
+        (MIXUP, [30, 31, 32, 30, 31], Verdict.INCONCLUSIVE),
+        (RANDPIX, [45, 50, 55, 60, 40], Verdict.CONFIRMED),
+    ],
+)
+def test_effects(claim: claims.Claim, values: list[float], verdict: Verdict) -> None:
+    judged = judge_effect(claim, values, CONTROL, chance=10)
+    assert judged.verdict is verdict, judged.reason
+
+
+def test_effect_reasons_carry_the_numbers() -> None:
+    judged = judge_effect(OPS, [14, 15, 16], CONTROL, chance=10)
+    assert judged.reason == "protection holds, at most 31.00: 15.00 ± 1.00 (3 runs), from 11.27 to 18.73; control 94.00"
+
+
+@FAST
+@given(values=st.lists(st.floats(0, 100), min_size=1, max_size=6), claim=st.sampled_from([OPS, MIXUP, RECOVERED]))
+def test_without_a_control_that_learned_nothing_is_said(values: list[float], claim: claims.Claim) -> None:
+    for control in ([], [32.4, 32.4], [94.0, math.nan]):
+        judged = judge_effect(claim, values, control, chance=10)
+        assert judged.verdict is Verdict.INCONCLUSIVE, judged.reason
+    assert "did not learn" in judge_effect(claim, values, [32.4], chance=10).reason
+    assert "did not learn" not in judge_effect(claim, values, [32.6], chance=10).reason
+
+
+@FAST
+@given(values=st.lists(st.floats(0, 100), min_size=2, max_size=8), shift=st.floats(0, 40))
+def test_higher_accuracy_never_helps_a_protection(values: list[float], shift: float) -> None:
+    order = [Verdict.CONFIRMED, Verdict.INCONCLUSIVE, Verdict.REFUTED]
+    before = judge_effect(OPS, values, CONTROL, chance=10).verdict
+    after = judge_effect(OPS, [value + shift for value in values], CONTROL, chance=10).verdict
+    assert order.index(after) >= order.index(before)
+
+
+def test_the_effect_of_a_baseline_is_that_it_learns() -> None:
+    assert judge_effect(CLEAN, [94, 94.1, 94.2], [], chance=10).verdict is Verdict.CONFIRMED
+    low = judge_effect(CLEAN, [30, 31, 32], [94.0], chance=10)
+    assert low.verdict is Verdict.INCONCLUSIVE
+    assert "did not learn" in low.reason
+    assert judge_effect(CLEAN, [94.0], [], chance=10).verdict is Verdict.INCONCLUSIVE
+
+
+def test_other_kinds_have_no_effect_and_chance_is_a_percentage() -> None:
+    for id in ("ops-t1-train_em-test_em", "ops-text-cost-em", "ops-t3-wrn_28_1-params"):
+        assert judge_effect(CLAIMS[id], [1.0, 2.0], [1.0], chance=10).verdict is Verdict.NOT_COMPARABLE
+    with pytest.raises(InputError, match="chance"):
+        judge_effect(OPS, [1.0], [1.0], chance=100)
+
+
+# Gates
+
+
+def gates_of(
+    claim: claims.Claim = OPS,
+    *,
+    train: Sequence[float] = (99.9, 99.8),
+    control: Sequence[float] | None = (94.0, 94.2),
+    finite: bool = True,
+    parameters: tuple[int, int | None] = (11_173_962, 11_173_962),
+    fingerprint: bool = True,
+    power: Power = Power.FULL,
+) -> dict[str, Gate]:
+    found = gates(
+        claim,
+        train_accuracies=train,
+        control_values=control,
+        finite=finite,
+        num_parameters=parameters[0],
+        expected_parameters=parameters[1],
+        fingerprint_ok=fingerprint,
+        power=power,
+    )
+    return {gate.name: gate for gate in found}
+
+
+def failed(found: dict[str, Gate]) -> list[str]:
+    return [name for name, gate in found.items() if not gate.passed]
+
+
+def test_good_runs_pass_every_gate() -> None:
+    found = gates_of()
+    assert list(found) == ["fingerprint", "parameters", "finite loss", "training accuracy", "clean baseline"]
+    assert not failed(found)
+    assert not any(gate.caps for gate in found.values())
+    assert "clean baseline" not in gates_of(CLEAN, control=None)
+    assert list(gates_of(CLAIMS["ops-t3-wrn_28_1-params"])) == ["parameters"]
+    assert list(gates_of(CLAIMS["ops-text-cost-em"])) == ["fingerprint", "parameters", "finite loss"]
+
+
+def test_each_gate_fails_alone() -> None:
+    assert failed(gates_of(fingerprint=False)) == ["fingerprint"]
+    assert failed(gates_of(parameters=(11_173_963, 11_173_962))) == ["parameters"]
+    assert failed(gates_of(parameters=(5, None))) == []
+    assert failed(gates_of(finite=False)) == ["finite loss"]
+    assert failed(gates_of(train=(99.9, 98.9))) == ["training accuracy"]
+    assert failed(gates_of(train=())) == ["training accuracy"]
+    assert failed(gates_of(control=(92.4, 92.4))) == ["clean baseline"]
+    assert failed(gates_of(control=None)) == ["clean baseline"]
+
+
+def test_training_accuracy_caps_other_strategies_and_gates_shortened_schedules() -> None:
+    mixup = gates_of(MIXUP, train=(60.0,), control=(94.75,))["training accuracy"]
+    assert (mixup.passed, mixup.caps) == (True, True)
+    assert not gates_of(MIXUP, train=(99.5,), control=(94.75,))["training accuracy"].caps
+    short = {a: gates_of(train=(a,), power=Power.CONSISTENCY)["training accuracy"] for a in (89.9, 90.0)}
+    assert (short[89.9].passed, short[90.0].passed, short[90.0].caps) == (False, True, False)
+    assert gates_of(CLEAN, train=(62.0,), power=Power.NONE)["training accuracy"].passed
+    assert gates_of(MIXUP, train=(62.0,), power=Power.NONE)["training accuracy"].passed
+
+
+def test_a_better_baseline_passes_and_is_mentioned() -> None:
+    better = gates_of(control=(95.6, 95.6))["clean baseline"]
+    assert better.passed
+    assert not better.caps
+    assert better.detail.endswith("better than the paper's")
+    assert "better" not in gates_of(control=(95.4,))["clean baseline"].detail
+
+
+def test_the_baseline_gate_by_kind_and_power() -> None:
+    at, l2 = CLAIMS["ops-t5-ops-linf_at"], CLAIMS["ops-td-ops-l2_at_eps1"]  # 82.72, 82.58
+    assert not failed(gates_of(at, control=(80.0,)))
+    assert failed(gates_of(at, control=(79.5,))) == ["clean baseline"]
+    assert not failed(gates_of(l2, control=(78.0,)))
+    assert failed(gates_of(l2, control=(77.0,))) == ["clean baseline"]
+    shortened = gates_of(control=(90.0,), power=Power.CONSISTENCY)["clean baseline"]
+    assert (shortened.passed, shortened.caps) == (True, True)
+    absent = gates_of(control=None, power=Power.CONSISTENCY)["clean baseline"]
+    assert (absent.passed, absent.caps) == (True, True)
+    smoke = gates_of(control=(60.0,), power=Power.NONE)["clean baseline"]
+    assert (smoke.passed, smoke.caps) == (True, False)
+
+
+def test_a_baseline_is_that_of_the_same_model_and_strategy() -> None:
+    assert printed_baseline(OPS) == 94.01
+    assert printed_baseline(RECOVERED) == 82.72
+    assert printed_baseline(CLAIMS["ops-t3-wrn_28_4-acc"]) is None, "the table prints none; the field is LeNet's"
+    assert printed_baseline(CLAIMS["le-t1-em-cifar10-at"]) is None, "the field is that of standard training"
+    assert printed_baseline(dataclasses.replace(OPS, paper="mine", clean_reference=80.0)) == 80.0
+    assert gates_of(CLAIMS["ops-t3-wrn_28_4-acc"], control=(95.0,))["clean baseline"].detail.startswith(
+        "the paper prints"
+    )
+
+
+def test_what_gates_do_to_a_verdict() -> None:
+    confirmed = Judged(verdict=Verdict.CONFIRMED, reason="all is well")
+    good = Gate(name="a", passed=True, detail="fine")
+    bad = Gate(name="b", passed=False, detail="5 of 6")
+    cap = Gate(name="c", passed=True, detail="low", caps=True)
+    assert after_gates(confirmed, [good], level=True) == confirmed
+    left_out = after_gates(confirmed, [good, bad, cap], level=False)
+    assert left_out.verdict is Verdict.NOT_COMPARABLE
+    assert left_out.reason == "failed: b (5 of 6); otherwise: all is well"
+    assert after_gates(confirmed, [good, cap], level=True).verdict is Verdict.INCONCLUSIVE
+    assert after_gates(confirmed, [good, cap], level=False) == confirmed
+    not_run = Judged(verdict=Verdict.NOT_RUN, reason="no run was made")
+    assert after_gates(not_run, [bad], level=True) == not_run
+
+
+# Statements
+
+
+def around(mean: float) -> list[float]:
+    return [mean - 0.1, mean, mean + 0.1]
+
+
+def printed_cells(*ids: str) -> dict[Cell, list[float]]:
+    """Three runs close to each printed number."""
+    return {(c.train_dataset, c.model, c.strategy): around(c.value) for c in claims.select(",".join(ids))}
+
+
+PRINTED = printed_cells("ops-t2-*", "ops-t5-*", "ops-t6-*", "ops-tb-*", "ops-td-*")
+JUDGED = (
+    "ops-q-em-transfer",
+    "ops-q-linf-at-em",
+    "ops-q-multipixel-monotone",
+    "ops-q-l2-crossover",
+    "ops-q-randpix-3sigma",
+    "ops-q-cifar10s-below-50",
+)
+
+
+def judged_statement(id: str, changed: dict[Cell, list[float]] | None = None, drop: Sequence[Cell] = ()) -> Judged:
+    cells = {cell: values for cell, values in (PRINTED | (changed or {})).items() if cell not in drop}
+    return judge_statement(id, cells, chance=10, roles={})
+
+
+def test_every_statement_is_judged_or_names_what_it_needs() -> None:
+    assert set(JUDGED) | set(MEASURED_ELSEWHERE) == set(claims.statements())
+    for id in MEASURED_ELSEWHERE:
+        judged = judge_statement(id, PRINTED, chance=10, roles={})
+        assert judged.verdict is Verdict.NOT_RUN
+        assert judged.reason.startswith("judged by the analysis")
+    with pytest.raises(InputError, match="ops-q-em-transfer"):
+        judge_statement("ops-q-none", PRINTED, chance=10, roles={})
+
+
+@pytest.mark.parametrize("id", JUDGED)
+def test_statements_hold_on_the_printed_numbers(id: str) -> None:
+    assert judged_statement(id).verdict is Verdict.CONFIRMED, judged_statement(id).reason
+
+
+@pytest.mark.parametrize("id", JUDGED)
+def test_a_statement_without_cells_is_not_run_and_with_one_run_each_is_open(id: str) -> None:
+    empty = judge_statement(id, {}, chance=10, roles={})
+    assert empty.verdict is Verdict.NOT_RUN
+    assert empty.reason.startswith("none of its")
+    single = {cell: values[:1] for cell, values in PRINTED.items()}
+    assert judge_statement(id, single, chance=10, roles={}).verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("id", "changed", "words"),
+    [
+        ("ops-q-em-transfer", {("ops-cifar10", "cvt-7-4", "standard"): 40.0}, "OPS below EM on cvt-7-4"),
+        ("ops-q-em-transfer", {("em-cifar10", "resnet18", "standard"): 25.0}, "EM on resnet18 below EM on densenet121"),
+        ("ops-q-linf-at-em", {("em-cifar10", "resnet18", "linf-at"): 70.0}, "EM at most 2 points below clean"),
+        ("ops-q-linf-at-em", {("ops-cifar10", "resnet18", "linf-at"): 30.0}, "OPS at most 15 points above chance"),
+        (
+            "ops-q-multipixel-monotone",
+            {("ops-cifar10-k3", "resnet18", "cutout"): 45.0},
+            "3 below 2 pixels under cutout",
+        ),
+        ("ops-q-multipixel-monotone", {("ops-cifar10-k4", "resnet18", "mixup"): 11.5}, "4 below 3 pixels under mixup"),
+        ("ops-q-l2-crossover", {("ops-cifar10", "resnet18", "l2-at-eps0.5"): 60.0}, "radius 0.5 below radius 1"),
+        ("ops-q-l2-crossover", {("ops-cifar10", "resnet18", "l2-at-eps2"): 69.0}, "within 3 points"),
+        ("ops-q-cifar10s-below-50", {("cifar10-s", "resnet18", "linf-at+mixup"): 52.0}, "under linf-at+mixup"),
+    ],
+)
+def test_one_comparison_refutes_a_statement(id: str, changed: dict[Cell, float], words: str) -> None:
+    judged = judged_statement(id, {cell: around(value) for cell, value in changed.items()})
+    assert judged.verdict is Verdict.REFUTED
+    assert words in judged.reason
+
+
+def test_a_part_of_the_cells_refutes_or_leaves_open_and_names_the_missing() -> None:
+    gone = ("em-cifar10", "lenet5", "standard")
+    open_ = judged_statement("ops-q-em-transfer", drop=[gone])
+    assert open_.verdict is Verdict.INCONCLUSIVE
+    assert open_.reason == "missing em-cifar10 / lenet5 / standard"
+    changed = {("ops-cifar10", "cvt-7-4", "standard"): around(40.0)}
+    refuted = judged_statement("ops-q-em-transfer", changed, drop=[gone])
+    assert refuted.verdict is Verdict.REFUTED
+    assert "missing em-cifar10 / lenet5 / standard" in refuted.reason
+    only_ops = {cell: values for cell, values in PRINTED.items() if cell[0] == "ops-cifar10"}
+    assert judge_statement("ops-q-em-transfer", only_ops, chance=10, roles={}).verdict is Verdict.INCONCLUSIVE
+
+
+@FAST
+@given(
+    id=st.sampled_from(JUDGED),
+    drop=st.sets(st.sampled_from(sorted(PRINTED)), min_size=1, max_size=len(PRINTED)),
+    shift=st.floats(-20, 20),
+)
+def test_missing_cells_never_confirm(id: str, drop: set[Cell], shift: float) -> None:
+    changed = {
+        cell: [value + shift for value in values] for cell, values in PRINTED.items() if cell[0] == "ops-cifar10"
+    }
+    whole, part = judged_statement(id, changed), judged_statement(id, changed, drop=list(drop))
+    if part.verdict is Verdict.CONFIRMED:
+        assert part == whole, "none of the dropped cells belongs to the statement"
+    if part.verdict is Verdict.REFUTED:
+        assert whole.verdict is Verdict.REFUTED
+
+
+def test_an_unlearned_control_leaves_a_statement_open() -> None:
+    weak = {("cifar10", "resnet18", "linf-at"): around(25.0)}
+    for id in ("ops-q-linf-at-em", "ops-q-cifar10s-below-50"):
+        judged = judged_statement(id, weak)
+        assert judged.verdict is Verdict.INCONCLUSIVE
+        assert "the control did not learn: 25.00, below 32.50" in judged.reason
+    absent = judged_statement("ops-q-cifar10s-below-50", drop=[("cifar10", "resnet18", "standard")])
+    assert absent.reason == "missing cifar10 / resnet18 / standard"
+
+
+def test_roles_put_stand_ins_in_place_and_say_so() -> None:
+    roles = {"cifar10-s": "cifar10-s-small", "cifar10": "clean-small", "resnet18": "resnet18-w8"}
+    cells: dict[Cell, list[float]] = {}
+    for strategy in TABLE_5_STRATEGIES:
+        cells["cifar10-s-small", "resnet18-w8", strategy] = around(15)
+        cells["clean-small", "resnet18-w8", strategy] = around(60)
+    judged = judge_statement("ops-q-cifar10s-below-50", cells, chance=10, roles=roles)
+    assert judged.verdict is Verdict.CONFIRMED
+    assert judged.reason == (
+        "all 9 comparisons hold [cifar10 = clean-small, cifar10-s = cifar10-s-small, resnet18 = resnet18-w8]"
+    )
+    assert judge_statement("ops-q-cifar10s-below-50", cells, chance=10, roles={}).verdict is Verdict.NOT_RUN
+
+
+def test_different_numbers_of_runs_are_compared_without_pairing() -> None:
+    more = {
+        ("em-cifar10", model, "standard"): [*PRINTED["em-cifar10", model, "standard"]] * 2 for model in TRANSFER_MODELS
+    }
+    assert judged_statement("ops-q-em-transfer", more).verdict is Verdict.CONFIRMED
+
+
+def test_three_deviations_need_many_draws() -> None:
+    ops, randpix = ("ops-cifar10", "resnet18", "standard"), ("randpix-cifar10", "resnet18", "standard")
+
+    def judged(draws: list[float]) -> Judged:
+        return judged_statement("ops-q-randpix-3sigma", {ops: around(15.56), randpix: draws})
+
+    unit = statistics.stdev(SERIES[:10])
+    printed = [50.67 + (value - statistics.fmean(SERIES[:10])) * 11.29 / unit for value in SERIES[:10]]
+    borderline = judged(printed)
+    assert borderline.verdict is Verdict.INCONCLUSIVE
+    assert "3.11 deviations; if there were 3, 49.9 %" in borderline.reason
+    assert judged([50 + (value - 50) / 5 for value in SERIES]).verdict is Verdict.CONFIRMED
+    assert judged([20 + (value - 50) for value in SERIES]).verdict is Verdict.REFUTED
+    assert judged([value - 49 for value in SERIES]).verdict is Verdict.REFUTED, "RandPix below OPS"
+    assert judged([50.0, 50.0, 50.0]).verdict is Verdict.INCONCLUSIVE
+    assert judged([50.0]).verdict is Verdict.INCONCLUSIVE
+    assert judged([50.0, math.nan]).verdict is Verdict.INCONCLUSIVE
+
+
+def test_three_deviations_are_wrongly_confirmed_and_refuted_as_rarely_as_they_should() -> None:
+    rng = np.random.default_rng(0)
+    repetitions, found = 3000, dict.fromkeys(Verdict, 0)
+    for ops, draws in zip(rng.normal(20, 3, (repetitions, 5)), rng.normal(50, 10, (repetitions, 6)), strict=True):
+        cells = {("ops-cifar10", "resnet18", "standard"): ops, ("randpix-cifar10", "resnet18", "standard"): draws}
+        lists = {cell: values.tolist() for cell, values in cells.items()}
+        found[judge_statement("ops-q-randpix-3sigma", lists, chance=10, roles={}).verdict] += 1
+    for verdict in (Verdict.CONFIRMED, Verdict.REFUTED):
+        assert found[verdict] / repetitions == pytest.approx(0.025, abs=0.01)
+
+
+def test_at_chance_more_pixels_need_not_lower_further() -> None:
+    k3, k4 = (("ops-cifar10-k3", "resnet18", "mixup"), ("ops-cifar10-k4", "resnet18", "mixup"))
+    assert (
+        judged_statement("ops-q-multipixel-monotone", {k3: around(9.9), k4: around(10.4)}).verdict is Verdict.CONFIRMED
+    )
+    above = {k3: around(12.4), k4: around(12.9), ("ops-cifar10-k2", "resnet18", "mixup"): around(14)}
+    assert judged_statement("ops-q-multipixel-monotone", above).verdict is Verdict.REFUTED

@@ -1,0 +1,171 @@
+"""Schedules at their corners, what a result is filed under, and the protocols of the profiles."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.compute.precision import Precision
+from ule_datasets.countermeasures import STRATEGIES, parse_strategy
+from ule_datasets.experiments.profiles import PROFILES, normalises
+from ule_datasets.models.weights import WEIGHTS
+from ule_datasets.papers.verdicts import Power
+from ule_datasets.victims.protocol import AdamW, Cosine, MultiStep, OneCycle, Sgd, TrainingProtocol
+
+BASE = TrainingProtocol(model="resnet18-w8", epochs=2, strategy=parse_strategy("standard"))
+
+
+def test_one_cycle_rises_to_the_peak_and_falls_to_nearly_nothing() -> None:
+    factors = [OneCycle().factor(step, 1000) for step in range(1001)]
+    assert factors[0] == pytest.approx(1 / 25)
+    assert factors[300] == 1.0
+    assert factors[1000] == pytest.approx(1 / 250_000)
+    assert factors[150] == pytest.approx((1 + 1 / 25) / 2)
+    assert factors[650] == pytest.approx((1 + 1 / 250_000) / 2)
+    assert factors[:301] == sorted(factors[:301])
+    assert factors[300:] == sorted(factors[300:], reverse=True)
+
+
+def test_one_cycle_is_the_one_of_torch() -> None:
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=101, cycle_momentum=False)
+    for step in range(101):
+        # torch counts its warm-up to step 0.3 * 101 - 1, and ends at the last step instead of after it
+        assert OneCycle().factor(step, 100) == pytest.approx(theirs.get_last_lr()[0] / 0.1, abs=0.03)
+        optimiser.step()
+        theirs.step() if step < 100 else None
+
+
+def test_a_single_step_has_a_learning_rate_under_every_schedule() -> None:
+    assert OneCycle().factor(0, 1) == pytest.approx(1 / 25)
+    assert MultiStep().factor(0, 1) == Cosine().factor(0, 1) == 1.0
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(200, 391), (200, 782), (20, 3), (4, 1)])
+def test_multi_step_drops_with_the_first_step_of_its_epochs(epochs: int, steps: int) -> None:
+    total, half, three_quarters = epochs * steps, epochs // 2 * steps, epochs * 3 // 4 * steps
+    factors = [MultiStep().factor(step, total) for step in range(total)]
+    assert set(factors[:half]) == {1.0}
+    assert set(factors[half:three_quarters]) == {0.1}
+    assert set(factors[three_quarters:]) == {0.1**2}
+
+
+def test_cosine_falls_from_the_highest_to_its_end() -> None:
+    schedule = Cosine()
+    assert schedule.factor(0, 400) == 1.0
+    assert schedule.factor(100, 400) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
+    assert schedule.factor(200, 400) == pytest.approx(0.5)
+    assert schedule.factor(400, 400) == pytest.approx(0.0)
+    assert Cosine(end=0.1).factor(400, 400) == pytest.approx(0.1)
+    factors = [schedule.factor(step, 400) for step in range(401)]
+    assert factors == sorted(factors, reverse=True)
+
+
+@pytest.mark.parametrize(("field", "value"), [("epochs", 0), ("batch_size", 1)])
+def test_an_impossible_protocol_is_refused(field: str, value: int) -> None:
+    with pytest.raises(InputError, match=f"{field} is {value}, must be at least"):
+        dataclasses.replace(BASE, **{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0, math.inf, math.nan])
+def test_an_impossible_clip_is_refused(clip: float) -> None:
+    with pytest.raises(InputError, match=f"gradient_clip is {clip}, must be finite and above 0, or None"):
+        dataclasses.replace(BASE, gradient_clip=clip)
+
+
+CHANGES: tuple[dict[str, object], ...] = (
+    {"model": "lenet5"},
+    {"epochs": 3},
+    {"batch_size": 64},
+    {"optimiser": Sgd(learning_rate=0.2)},
+    {"optimiser": Sgd(momentum=0.8)},
+    {"optimiser": Sgd(weight_decay=0.0)},
+    {"optimiser": AdamW()},
+    {"schedule": MultiStep()},
+    {"schedule": Cosine()},
+    {"schedule": OneCycle(warm_up=0.2)},
+    {"precision": Precision.BFLOAT16},
+    {"compiled": True},
+    {"start": "abc"},
+    {"gradient_clip": 5.0},
+    {"normalise": True},
+    {"strategy": parse_strategy("standard", flippable=False)},
+    *({"strategy": parse_strategy(name)} for name in STRATEGIES if name != "standard"),
+    {"strategy": parse_strategy("randaugment-torchvision")},
+)
+
+
+def test_whatever_differs_is_filed_elsewhere() -> None:
+    protocols = [BASE, *(dataclasses.replace(BASE, **change) for change in CHANGES)]  # type: ignore[arg-type]
+    contents = [json.dumps(protocol.content(), sort_keys=True) for protocol in protocols]
+    assert len(set(contents)) == len(contents)
+
+
+def test_content_is_plain_json() -> None:
+    for change in CHANGES:
+        content = dataclasses.replace(BASE, **change).content()  # type: ignore[arg-type]
+        assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert BASE.content()["strategy"]["augmentation"] == {"crop_padding": 4, "flip": True}
+    assert BASE.content()["optimiser"] == {"kind": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+
+
+def test_a_protocol_reads_as_model_and_strategy() -> None:
+    assert str(dataclasses.replace(BASE, strategy=parse_strategy("cutout+linf-at"))) == "resnet18-w8, linf-at+cutout"
+
+
+def test_the_profiles_train_as_the_papers_do() -> None:
+    paper = PROFILES["paper"].protocol("resnet18", "standard", flippable=True)
+    assert (paper.epochs, paper.batch_size, paper.optimiser, paper.schedule) == (200, 128, Sgd(), MultiStep())
+    assert (paper.optimiser.learning_rate, paper.optimiser.weight_decay) == (0.1, 5e-4)
+    assert PROFILES["paper"].protocol("wrn-28-10", "standard", flippable=True).batch_size == 64
+    for model in ("cvt-7-4", "cct-7-3x1"):
+        assert PROFILES["paper"].protocol(model, "standard", flippable=True).optimiser == AdamW()
+    fast = PROFILES["fast"].protocol("resnet18", "mixup", flippable=False, compiled=True)
+    assert (fast.epochs, fast.schedule, fast.precision, fast.compiled) == (20, OneCycle(), Precision.BFLOAT16, True)
+    assert not fast.strategy.augmentation.flip
+
+
+@pytest.mark.parametrize(("profile", "epochs"), [("paper", 60), ("fast", 20), ("smoke", 30)])
+@pytest.mark.parametrize("strategy", ["none", "standard", "mixup"])
+def test_trained_weights_are_fine_tuned_as_in_bait(profile: str, epochs: int, strategy: str) -> None:
+    """Everything but the strategy, the epochs and the precision is fixed; the digest comes with the file."""
+    chosen = PROFILES[profile]
+    assert chosen.protocol("resnet18@imagenet", strategy, flippable=False) == TrainingProtocol(
+        model="resnet18@imagenet", epochs=epochs, strategy=parse_strategy(strategy, flippable=False), batch_size=128,
+        optimiser=Sgd(learning_rate=0.001, momentum=0.9, weight_decay=5e-4), schedule=Cosine(end=0.0),
+        gradient_clip=5.0, normalise=False, precision=chosen.precision, start="",
+    )  # fmt: skip
+
+
+def test_only_imagenet_classifiers_get_images_as_they_are() -> None:
+    assert [name for name, weights in WEIGHTS.items() if not normalises(weights)] == [
+        "resnet18@imagenet", "resnet50@imagenet", "efficientnet-lite0@imagenet",
+    ]  # fmt: skip
+    assert PROFILES["smoke"].protocol("resnet20@cifar10", "none", flippable=True).normalise
+    assert not PROFILES["smoke"].protocol("resnet18-w8", "none", flippable=True).normalise
+
+
+def test_profiles_say_no_more_than_they_can() -> None:
+    assert {name: profile.power for name, profile in PROFILES.items()} == {
+        "smoke": Power.NONE, "fast": Power.CONSISTENCY, "paper": Power.FULL,
+    }  # fmt: skip
+    assert all(profile.max_train_images is None for profile in PROFILES.values() if profile.power is not Power.NONE)
+    assert PROFILES["smoke"].protocol("resnet18-w8", "none", flippable=True).strategy.augmentation.name == "none"
+
+
+def test_a_stand_in_is_trained_for_the_resnet18_alone() -> None:
+    smoke, paper = PROFILES["smoke"], PROFILES["paper"]
+    assert smoke.trained_for("resnet18") == smoke.trained_for("resnet18-w8") == "resnet18-w8"
+    assert smoke.trained_for("densenet121") is None
+    assert paper.trained_for("densenet121") == "densenet121"
+    assert all(profile.trained_for(name) == name for profile in PROFILES.values() for name in WEIGHTS)
+
+
+def test_an_unknown_strategy_names_the_known_ones() -> None:
+    with pytest.raises(InputError, match="'blur' is not known; a strategy is none, standard, or"):
+        PROFILES["smoke"].protocol("resnet18-w8", "blur", flippable=True)

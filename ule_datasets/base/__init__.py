@@ -1,0 +1,1 @@
+"""What everything rests on: errors, files, seeds, progress, checkpoints, the version."""

@@ -1,0 +1,95 @@
+"""What an interrupted craft continues from: arrays and facts in one file, replaced atomically."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ule_datasets.base.files import PARTIAL, replacing
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class State:
+    """A moment of a craft."""
+
+    arrays: Mapping[str, np.ndarray]
+    facts: dict[str, Any] = field(default_factory=dict)
+    """JSON values."""
+
+
+class Checkpoint(Protocol):
+    """Where a method keeps its latest state; only the latest one."""
+
+    def load(self) -> State | None:
+        """The state that was saved last, if there is one."""
+        ...
+
+    def save(self, state: State) -> None:
+        """Replace the state; afterwards either the old or the new one can be loaded."""
+        ...
+
+
+class MemoryCheckpoint:
+    """Forgotten when the process ends."""
+
+    def __init__(self) -> None:
+        self._state: State | None = None
+
+    def load(self) -> State | None:
+        """See ``Checkpoint``."""
+        return copy.deepcopy(self._state)
+
+    def save(self, state: State) -> None:
+        """See ``Checkpoint``; a copy, as its owner goes on working with the original."""
+        self._state = copy.deepcopy(state)
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheckpoint:
+    """One safetensors file."""
+
+    path: Path
+    identity: str
+    """What the state belongs to; a file with another identity is not loaded."""
+
+    def load(self) -> State | None:
+        """See ``Checkpoint``; a file that is not intact counts as absent, as does one of another craft."""
+        from safetensors import SafetensorError, safe_open
+
+        self._remove_partial_files()
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = json.loads(metadata["ule"])
+            if header["identity"] != self.identity:
+                return None
+            return State(arrays=arrays, facts=header["facts"])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            return None
+
+    def save(self, state: State) -> None:
+        """See ``Checkpoint``."""
+        from safetensors.numpy import save
+
+        metadata = {"ule": json.dumps({"identity": self.identity, "facts": state.facts})}
+        content = save({name: np.asarray(a, order="C") for name, a in state.arrays.items()}, metadata=metadata)
+        with replacing(self.path) as partial:
+            partial.write_bytes(content)
+
+    def clear(self) -> None:
+        """Delete the file, and what a killed process has left half written."""
+        self.path.unlink(missing_ok=True)
+        self._remove_partial_files()
+
+    def _remove_partial_files(self) -> None:
+        for leftover in self.path.parent.glob(f".{self.path.name}.*{PARTIAL}"):
+            leftover.unlink(missing_ok=True)

@@ -1,0 +1,413 @@
+"""Tasks on a Ray cluster: the one that runs already, or a private one for as long as it is needed."""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import math
+import os
+import pickle
+import secrets
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.compute.executor import (
+    AHEAD,
+    Launcher,
+    Lost,
+    Result,
+    Task,
+    available_cpus,
+    check_ahead,
+    check_attempts,
+    close_all,
+    run_in_order,
+    run_unordered,
+)
+
+SHARED_FROM = 2**20
+"""NumPy arrays and tensors of at least so many bytes go to the object store once, not to every task."""
+SECONDS_TO_END = 1.0
+"""How long attempts whose outcomes nobody will use may go on, before Ray is asked to kill them."""
+LONGEST_ROOT = 20
+"""Characters that a folder for temporary files may have: Ray adds 80 to it for its sockets, which may have 103."""
+
+
+class RayExecutor:
+    """Runs tasks on a Ray cluster, at most ``workers`` at a time.
+
+    Those of ``unordered``, and all that use GPUs, have a process of their own; those of ``map`` that do not are
+    given to the same processes again and again, in which nothing of ``unordered`` ever runs.
+
+    Entering it connects to ``address``; without one, to the cluster that this process is connected to already,
+    that ``RAY_ADDRESS`` names, or that ``ray start`` started on this machine. Where there is none, or the address
+    is ``local``, a private cluster is started and, on leaving, ended: without a dashboard, without usage
+    statistics, its files in a folder of its own.
+
+    Functions and tasks are pickled by cloudpickle; this package, and whatever module a function comes from, must
+    be importable on the nodes, in the same versions. NumPy arrays and CPU tensors of at least ``SHARED_FROM``
+    bytes anywhere in the tasks of ``unordered`` are put into the object store once, however many tasks hold the
+    same object (not merely an equal one, nor another view of it), and stay there until all tasks are done; every
+    task gets its own, writable copy, as a local process does.
+
+    Paths in tasks are paths on the node that runs them. ``OMP_NUM_THREADS``, which Ray sets to the CPUs of a task,
+    is what it is in this process before anything is unpickled, so that torch takes as many threads as it would here
+    on such a machine; a task that must give the same bits everywhere sets them itself. A task without
+    ``gpus_per_task`` sees no GPU.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        gpus_per_task: float = 0.0,
+        cpus_per_task: float = 1.0,
+        address: str | None = None,
+        object_store_bytes: int | None = None,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            workers: how many tasks at a time; ``None``: as many as the cluster has room for on entering.
+            gpus_per_task: what Ray sets aside for a task: a share of one GPU, or a whole number of them.
+            cpus_per_task: likewise, more than 0.
+            address: ``HOST:PORT`` of a running cluster, ``auto`` or ``local``.
+            object_store_bytes: memory for arrays in a private cluster; ``None``: what Ray thinks fit.
+
+        Raises:
+            InputError: a number is out of range. On entering: Ray is not installed, no cluster answers at the
+                address, or none of its nodes has room for a task.
+        """
+        if workers is not None and workers < 1:
+            raise InputError(f"workers is {workers}, must be at least 1")
+        for name, amount in (("gpus_per_task", gpus_per_task), ("cpus_per_task", cpus_per_task)):
+            if amount < 0 or (amount > 1 and amount != int(amount)):
+                raise InputError(f"{name} is {amount:g}, must be between 0 and 1, or a whole number")
+        if cpus_per_task == 0:
+            raise InputError("cpus_per_task is 0, must be above 0")
+        self._workers = workers
+        self._gpus = gpus_per_task
+        self._cpus = cpus_per_task
+        self._address = address
+        self._object_store_bytes = object_store_bytes
+        self._unfinished: list[Generator[Any, None, None]] = []
+        self._open = ExitStack()
+
+    def __enter__(self) -> RayExecutor:
+        ray = _import_ray()
+        with ExitStack() as stack:
+            if not ray.is_initialized():
+                self._connect(ray, stack)
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            room = sum(_room(node, self._cpus, self._gpus) for node in nodes)
+            if room == 0:
+                have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+                raise InputError(
+                    f"a task takes {self._cpus:g} CPUs and {self._gpus:g} GPUs, more than any node of the Ray "
+                    f"cluster has ({have})"
+                )
+            self._workers = self._workers or room
+            stack.callback(close_all, self._unfinished)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    @property
+    def workers(self) -> int:
+        """How many tasks run at a time; where that is left to the cluster, only known inside ``with``."""
+        assert self._workers is not None, "enter the executor first"
+        return self._workers
+
+    def start(self) -> None:
+        """Nothing: the cluster runs already."""
+
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterable[Task],
+        *,
+        ahead: int = AHEAD,
+        attempts: int = 3,
+        on_lost: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[Result]:
+        """As ``Executor.map`` says; every task is sent whole, nothing is shared between them."""
+        check_attempts(attempts)
+        check_ahead(ahead)
+        launcher = _RayLauncher[Task, Result](self._remote(reused=self._gpus == 0), function, None)
+        results = run_in_order(launcher, tasks, workers=self.workers, ahead=ahead, attempts=attempts, on_lost=on_lost)
+        self._unfinished.append(results)
+        return results
+
+    def unordered(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        *,
+        attempts: int = 2,
+        on_lost: Callable[[Task], None] = lambda _: None,
+    ) -> Iterator[tuple[int, Result | Lost]]:
+        """As ``Executor.unordered`` says; lost tasks are submitted again from here, not by Ray, to count them alike."""
+        check_attempts(attempts)
+        launcher = _RayLauncher[Task, Result](self._remote(reused=False), function, _Store())
+        results = run_unordered(launcher, tasks, workers=self.workers, attempts=attempts, on_lost=on_lost)
+        self._unfinished.append(results)
+        return results
+
+    def _remote(self, *, reused: bool) -> Any:
+        ray = _import_ray()
+        if not ray.is_initialized():
+            # Ray would start a cluster of its own by itself.
+            raise InputError("a RayExecutor is to be used in a 'with' statement")
+        options: dict[str, Any] = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_retries": 0}
+        if reused:
+            # Ray shares no process between environments. A library that is loaded has read this variable for good,
+            # and a fresh process must not be one that has served here.
+            options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "")}}
+        else:
+            # A fresh process for every task, which also gives its GPU memory back, and sees its own GPUs only.
+            options["max_calls"] = 1
+        return ray.remote(**options)(_work)
+
+    def _connect(self, ray: ModuleType, stack: ExitStack) -> None:
+        """Connect to a running cluster or to a private one; the stack disconnects, and ends the private one."""
+        address = self._address or os.environ.get("RAY_ADDRESS") or _address_of_ray_start() or "local"
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address != "local":
+            try:
+                if address != "auto" and not _answers(address):
+                    raise ConnectionError("nothing answers there")
+                ray.init(address=address, **quiet)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise InputError(
+                    f"no Ray cluster at {address!r}: {error}; allowed: HOST:PORT of one that runs, 'auto' for one on "
+                    "this machine, 'local' for a private one"
+                ) from error
+            stack.callback(ray.shutdown)
+            return
+        folder = tempfile.TemporaryDirectory(prefix="ule-ray-", dir=_short_root(), ignore_cleanup_errors=True)
+        stack.enter_context(folder)
+        # Also when the start fails half-way.
+        stack.callback(ray.shutdown)
+        with _environment(_for_private_cluster()):
+            ray.init(
+                address="local",
+                num_cpus=available_cpus() if self._workers is None else math.ceil(self._workers * self._cpus),
+                object_store_memory=self._object_store_bytes,
+                include_dashboard=False,
+                _temp_dir=folder.name,
+                **quiet,
+            )
+
+
+class _Store:
+    """Large arrays in Ray's object store, each once."""
+
+    def __init__(self) -> None:
+        # With the array itself, so that its id stays its own.
+        self._kept: dict[int, tuple[object, Any]] = {}
+
+    def reference(self, array: object) -> Any:
+        if id(array) not in self._kept:
+            self._kept[id(array)] = array, _import_ray().put(array)
+        return self._kept[id(array)][1]
+
+
+class _RayLauncher(Launcher[Task, Result, Any]):
+    """A remote call for every attempt."""
+
+    def __init__(self, remote: Any, function: Callable[[Task], Result], store: _Store | None) -> None:
+        self._ray = _import_ray()
+        self._remote = remote
+        self._function = function
+        self._store = store
+        self._omp_num_threads = os.environ.get("OMP_NUM_THREADS")
+        errors = self._ray.exceptions
+        self._worker_died = (
+            errors.WorkerCrashedError,
+            errors.OutOfMemoryError,
+            errors.NodeDiedError,
+            errors.LocalRayletDiedError,
+            errors.ObjectLostError,
+        )
+
+    def start(self, task: Task) -> Any:
+        content, references = _packed((self._function, task), self._store)
+        return self._remote.remote(content, references, self._omp_num_threads)
+
+    def first_ended(self, handles: Sequence[Any]) -> Any:
+        ended, _ = self._ray.wait(list(handles), num_returns=1)
+        return ended[0]
+
+    def outcome(self, handle: Any) -> Result | Lost:
+        try:
+            result: Result = pickle.loads(self._ray.get(handle))  # noqa: S301 (from our own task)
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, self._worker_died):
+                return _lost(error.cause)
+            raise error.cause from error
+        except self._worker_died as error:
+            return _lost(error)
+        return result
+
+    def stop(self, handles: Sequence[Any]) -> None:
+        # Cancelling a task that has just ended may abort this process, with "Tried to complete task that was not
+        # pending" (seen in Ray 2.60): short ones are left to end by themselves.
+        if handles:
+            _, running = self._ray.wait(list(handles), num_returns=len(handles), timeout=SECONDS_TO_END)
+            for handle in running:
+                self._ray.cancel(handle, force=True)
+
+
+def _lost(error: Exception) -> Lost:
+    return Lost(reason=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+
+
+def _packed(content: object, store: _Store | None) -> tuple[bytes, list[Any]]:
+    """Pickle something, with references instead of the large arrays in it where there is a store."""
+    from ray import cloudpickle
+
+    references: list[Any] = []
+
+    def persistent_id(_: object, part: object) -> int | None:
+        if store is None or not _is_large_array(part):
+            return None
+        reference = store.reference(part)
+        if reference not in references:
+            references.append(reference)
+        return references.index(reference)
+
+    file = io.BytesIO()
+    # Made here because its base is only known once Ray is imported.
+    pickler = type("SharingPickler", (cloudpickle.Pickler,), {"persistent_id": persistent_id})
+    pickler(file).dump(content)
+    return file.getvalue(), references
+
+
+def _is_large_array(part: Any) -> bool:
+    import numpy as np
+
+    torch = sys.modules.get("torch")
+    if type(part) is np.ndarray:
+        plain = not part.dtype.hasobject
+    elif torch is not None and type(part) is torch.Tensor:
+        plain = part.layout is torch.strided and part.device.type == "cpu" and not part.requires_grad
+    else:
+        return False
+    return plain and bool(part.nbytes >= SHARED_FROM)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Undoes ``_packed`` on the node."""
+
+    def __init__(self, content: bytes, references: list[Any]) -> None:
+        super().__init__(io.BytesIO(content))
+        self._references = references
+        self._fetched: dict[int, object] = {}
+
+    def persistent_load(self, key: int) -> object:
+        import numpy as np
+
+        if key not in self._fetched:
+            value = _import_ray().get(self._references[key])
+            # Ray gives a read-only view of its shared memory; a tensor is a copy already.
+            self._fetched[key] = value.copy(order="K") if isinstance(value, np.ndarray) else value
+        return self._fetched[key]
+
+
+def _work(content: bytes, references: list[Any], omp_num_threads: str | None) -> bytes:
+    """What runs on the node. The result is pickled here, because Ray would hand out read-only arrays."""
+    if omp_num_threads is None:
+        os.environ.pop("OMP_NUM_THREADS", None)
+    else:
+        os.environ["OMP_NUM_THREADS"] = omp_num_threads
+    function, task = _Unpickler(content, references).load()
+    result: bytes = _import_ray().cloudpickle.dumps(function(task))
+    return result
+
+
+def _import_ray() -> ModuleType:
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise InputError("running on Ray needs its package: pip install 'ule-datasets[ray]'") from error
+    module: ModuleType = ray
+    return module
+
+
+def _room(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """How many tasks a node has room for at a time."""
+    wanted = {"CPU": cpus, "GPU": gpus}
+    return min(math.floor(node.get(kind, 0) / amount + 1e-6) for kind, amount in wanted.items() if amount > 0)
+
+
+def _address_of_ray_start() -> str | None:
+    """Address of the cluster that ``ray start`` started on this machine, if it still answers.
+
+    Ray's own ``auto`` would also take the private cluster of some other program, and fail when that ends.
+    """
+    root = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 (where Ray keeps it)
+    note = Path(root) / "ray" / "ray_current_cluster"
+    if not note.is_file():
+        return None
+    address = note.read_text(encoding="utf-8").strip()
+    return address if _answers(address) else None
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens there; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _for_private_cluster() -> dict[str, str]:
+    """Environment of a private cluster: its workers import what this process can, as local processes do."""
+    paths = [path or str(Path.cwd()) for path in sys.path]
+    return {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "RAY_worker_niceness": "0",  # the default, 15, starves on a busy machine
+        "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0"),
+        **({} if "RAY_AUTH_TOKEN_PATH" in os.environ else {"RAY_AUTH_TOKEN": _token()}),
+    }
+
+
+@functools.cache
+def _token() -> str:
+    """Lets only this process into its private clusters; without one, Ray writes one into the home folder."""
+    return os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _short_root() -> str:
+    """A folder for temporary files whose path leaves room for the names of Ray's sockets."""
+    root = tempfile.gettempdir()
+    return root if len(root) <= LONGEST_ROOT else "/tmp"  # noqa: S108 (the folder made in it is private)

@@ -1,0 +1,364 @@
+"""The artefact between crafting and assembling: exact integer layers, applied in order.
+
+``clip(clean + delta, 0, 255)`` for additive layers, assignment for overwriting ones; both on uint8
+bytes, so that the same perturbation and the same images give the same pixels anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.data.split import positions_of
+from ule_datasets.recipe import Budget, LInf
+
+FILE_NAME = "perturbation.safetensors"
+FORMAT = 1
+NOWHERE = -1
+"""Row and column of an overwrite that does not happen (a class without images)."""
+
+
+class Support(StrEnum):
+    """What a layer's first axis counts."""
+
+    SAMPLE = "sample"
+    """One entry per training sample, found by the sample's key; samples without an entry are left alone."""
+    CLASS = "class"
+    """One entry per class, found by the label."""
+    CLUSTER = "cluster"
+    """One entry per group of training samples, found by the sample's key; those of no group are left alone."""
+    UNIVERSAL = "universal"
+    """A single entry for all."""
+
+    @property
+    def by_key(self) -> bool:
+        """Whether the layer lists samples by their keys."""
+        return self in (Support.SAMPLE, Support.CLUSTER)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Additive:
+    """Grey levels added to every pixel; int8 or int16, [M, H, W, C], in units of 1/255."""
+
+    levels: np.ndarray
+    support: Support
+    keys: tuple[str, ...] = ()
+    """The samples: in order of the first axis for sample-wise layers, in that of ``members`` for cluster-wise ones."""
+    members: np.ndarray | None = None
+    """Cluster-wise layers only: the entry of each key, in 0 .. M-1; int32 or int64, [N]."""
+
+    def __post_init__(self) -> None:
+        if self.levels.dtype not in (np.int8, np.int16) or self.levels.ndim != 4:
+            raise InputError(f"additive layer: int8 or int16 [M,H,W,C], not {_describe(self.levels)}")
+        _check_members(self.support, self.members, len(self.levels))
+        _check_keys(self.support, self.keys, len(self.levels if self.members is None else self.members))
+
+    def apply(self, images: np.ndarray, entries: np.ndarray) -> None:
+        """Add in place; ``entries`` (int64, [N]) selects a row of ``levels`` per image, -1 for none."""
+        rows = np.flatnonzero(entries >= 0)
+        changed = images[rows].astype(np.int16) + self.levels[entries[rows]]
+        images[rows] = np.clip(changed, 0, 255).astype(np.uint8)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is stored, by name."""
+        return {"levels": self.levels} if self.members is None else {"levels": self.levels, "members": self.members}
+
+    def take(self, places: np.ndarray, keys: tuple[str, ...]) -> Additive:
+        """The layer for some of its samples, by their places among its keys."""
+        if self.members is not None:
+            return Additive(levels=self.levels, support=self.support, keys=keys, members=self.members[places])
+        return Additive(levels=self.levels[places], support=self.support, keys=keys)
+
+    def image_shape(self) -> tuple[int, ...] | None:
+        """The image shape that the layer was made for."""
+        return self.levels.shape[1:]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Overwrite:
+    """Pixels replaced: ``rows`` and ``columns`` (int32, [M, k]) and ``colours`` (uint8, [M, k, C])."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    colours: np.ndarray
+    support: Support
+    keys: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shapes_agree = self.rows.ndim == 2 and self.rows.shape == self.columns.shape == self.colours.shape[:2]
+        if not shapes_agree or self.colours.dtype != np.uint8 or self.colours.ndim != 3:
+            raise InputError(
+                f"overwrite layer: rows and columns [M,k], colours uint8 [M,k,C], not {_describe(self.rows)}, "
+                f"{_describe(self.columns)}, {_describe(self.colours)}"
+            )
+        if self.support is Support.CLUSTER:
+            raise InputError("overwrite layer: support is cluster, must be sample, class or universal")
+        _check_keys(self.support, self.keys, len(self.rows))
+
+    def apply(self, images: np.ndarray, entries: np.ndarray) -> None:
+        """Overwrite in place; a later pixel of the same image wins over an earlier one."""
+        for pixel in range(self.rows.shape[1]):
+            rows = np.flatnonzero(entries >= 0)
+            rows = rows[self.rows[entries[rows], pixel] != NOWHERE]
+            chosen = entries[rows]
+            images[rows, self.rows[chosen, pixel], self.columns[chosen, pixel]] = self.colours[chosen, pixel]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is stored, by name."""
+        return {"rows": self.rows, "columns": self.columns, "colours": self.colours}
+
+    def take(self, places: np.ndarray, keys: tuple[str, ...]) -> Overwrite:
+        """The layer for some of its samples, by their places among its keys."""
+        return Overwrite(
+            rows=self.rows[places],
+            columns=self.columns[places],
+            colours=self.colours[places],
+            support=self.support,
+            keys=keys,
+        )
+
+    def image_shape(self) -> tuple[int, ...] | None:
+        """Unknown: positions alone do not tell the image's size."""
+        return None
+
+
+Layer = Additive | Overwrite
+_KINDS: dict[str, type[Layer]] = {"additive": Additive, "overwrite": Overwrite}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Perturbation:
+    """Layers in the order in which they are applied, and the clean images they were made for."""
+
+    layers: tuple[Layer, ...]
+    source_digest: str
+    """Order-free digest of the clean training split."""
+    poisoned: tuple[str, ...] | None = None
+    """Keys of the perturbed samples when the poison rate is below 1; ``None``: all of them."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """Method, budget, recipe digest, versions: provenance that no digest depends on."""
+
+    def is_poisoned(self, keys: Sequence[str]) -> np.ndarray:
+        """Which samples belong to the perturbed subset (bool, [N])."""
+        if self.poisoned is None:
+            return np.ones(len(keys), dtype=bool)
+        members = set(self.poisoned)
+        return np.array([key in members for key in keys], dtype=bool)
+
+    def apply(self, images: np.ndarray, labels: np.ndarray, keys: Sequence[str]) -> np.ndarray:
+        """The perturbed images; uint8 [N, H, W, C] in, a new array of the same shape out."""
+        result = images.copy()
+        poisoned = self.is_poisoned(keys)
+        for layer in self.layers:
+            shape = layer.image_shape()
+            if shape is not None and shape != images.shape[1:]:
+                raise InputError(f"perturbation made for images of shape {shape}, not {images.shape[1:]}")
+            layer.apply(result, np.where(poisoned, _entries(layer, labels, keys), -1))
+        return result
+
+    def restricted_to(self, keys: Sequence[str]) -> Perturbation:
+        """The part that concerns these samples: what a worker needs for one shard."""
+        return next(self.parts([keys]))
+
+    def parts(self, groups: Iterable[Sequence[str]]) -> Iterator[Perturbation]:
+        """The part that concerns each group of samples; what is looked up for all of them is looked up once."""
+        place = [_places(layer.keys) if layer.support.by_key else {} for layer in self.layers]
+        poisoned = set(self.poisoned or ())
+        for keys in groups:
+            layers: list[Layer] = []
+            for layer, known in zip(self.layers, place, strict=True):
+                if layer.support.by_key:
+                    places = np.array(sorted(known[key] for key in keys if key in known), dtype=np.int64)
+                    layers.append(layer.take(places, tuple(layer.keys[i] for i in places)))
+                else:
+                    layers.append(layer)
+            yield Perturbation(
+                layers=tuple(layers),
+                source_digest=self.source_digest,
+                poisoned=None if self.poisoned is None else tuple(sorted(poisoned.intersection(keys))),
+                about=self.about,
+            )
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of the layers, their order and the poisoned subset; not of ``about``."""
+        state = hashlib.sha256(json.dumps(self._header(), sort_keys=True).encode())
+        for name, array in sorted(self._tensors().items()):
+            state.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            state.update(np.ascontiguousarray(array).data)
+        return state.hexdigest()
+
+    def _header(self) -> dict[str, Any]:
+        kinds = {kind: name for name, kind in _KINDS.items()}
+        layers = [{"kind": kinds[type(layer)], "support": layer.support.value} for layer in self.layers]
+        return {"format": FORMAT, "source_digest": self.source_digest, "layers": layers}
+
+    def _tensors(self) -> dict[str, np.ndarray]:
+        tensors = {}
+        for index, layer in enumerate(self.layers):
+            for name, array in layer.arrays().items():
+                tensors[f"layers.{index}.{name}"] = array
+            if layer.support.by_key:
+                tensors[f"layers.{index}.keys"] = _pack(layer.keys)
+        if self.poisoned is not None:
+            tensors["poisoned"] = _pack(self.poisoned)
+        return tensors
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file. All metadata stands under one key: the format keeps no order of keys."""
+        from safetensors.numpy import save
+
+        header = {**self._header(), "digest": self.digest, "about": self.about}
+        tensors = {name: np.ascontiguousarray(array) for name, array in self._tensors().items()}
+        path.write_bytes(save(tensors, metadata={"ule": json.dumps(header, sort_keys=True)}))
+
+    @classmethod
+    def load(cls, path: Path) -> Perturbation:
+        """Read a perturbation and check its digest.
+
+        Raises:
+            InputError: the file is not a perturbation, is truncated, or its digest does not agree.
+        """
+        try:
+            header, tensors = _read_safetensors(path)
+            layers = []
+            for index, entry in enumerate(header["layers"]):
+                prefix = f"layers.{index}."
+                arrays = {n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)}
+                keys = _unpack(arrays.pop("keys")) if "keys" in arrays else ()
+                layers.append(_KINDS[entry["kind"]](**arrays, support=Support(entry["support"]), keys=keys))
+            poisoned = _unpack(tensors["poisoned"]) if "poisoned" in tensors else None
+            result = cls(
+                layers=tuple(layers),
+                source_digest=header["source_digest"],
+                poisoned=poisoned,
+                about=header["about"],
+            )
+            if result.digest != header["digest"]:
+                raise ValueError(f"its content has digest {result.digest}, it says {header['digest']}")
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is not an intact perturbation file: {error}") from error
+        return result
+
+
+def check_budget(
+    clean: np.ndarray, poisoned: np.ndarray, perturbation: Perturbation, labels: np.ndarray, keys: Sequence[str],
+    budget: Budget,
+) -> list[int]:  # fmt: skip
+    """Indices of the images whose final bytes exceed the budget.
+
+    Every bound is checked where its layer has the last word: pixels that an overwriting layer may write
+    count against that layer's bound, all others against the bounds of the additive layers.
+    """
+    if len(budget) != len(perturbation.layers):
+        raise InputError(f"the budget has {len(budget)} bounds for {len(perturbation.layers)} layers")
+    difference = _largest_difference(clean, poisoned)
+    changed = difference > 0
+    exceeded = np.zeros(len(clean), dtype=bool)
+    owned = np.zeros(changed.shape, dtype=bool)
+    for layer, bound in reversed(list(zip(perturbation.layers, budget, strict=True))):
+        region = ~owned
+        if isinstance(layer, Overwrite):
+            region &= _written(layer, changed.shape, labels, keys)
+            owned |= region
+        if isinstance(bound, LInf):
+            exceeded |= (np.where(region, difference, 0) > bound.levels).any(axis=(1, 2))
+        else:
+            exceeded |= (region & changed).sum(axis=(1, 2)) > bound.pixels
+    if not any(isinstance(layer, Additive) for layer in perturbation.layers):
+        exceeded |= (changed & ~owned).any(axis=(1, 2))
+    return [int(index) for index in np.flatnonzero(exceeded)]
+
+
+def _largest_difference(clean: np.ndarray, poisoned: np.ndarray) -> np.ndarray:
+    """The largest change of any channel per pixel (uint8, [N, H, W])."""
+    difference = np.maximum(clean, poisoned)
+    difference -= np.minimum(clean, poisoned)
+    # Channel by channel: a reduction over an axis of three would take several times as long.
+    largest: np.ndarray = difference[..., 0].copy()
+    for channel in range(1, difference.shape[-1]):
+        np.maximum(largest, difference[..., channel], out=largest)
+    return largest
+
+
+def _written(layer: Overwrite, shape: tuple[int, ...], labels: np.ndarray, keys: Sequence[str]) -> np.ndarray:
+    """The pixels that a layer writes in each image (bool, [N, H, W])."""
+    marks = np.zeros((*shape, 1), dtype=np.uint8)
+    white = np.ones((*layer.rows.shape, 1), dtype=np.uint8)
+    marker = Overwrite(rows=layer.rows, columns=layer.columns, colours=white, support=layer.support, keys=layer.keys)
+    marker.apply(marks, _entries(layer, labels, keys))
+    return marks[..., 0] > 0
+
+
+def _places(keys: Sequence[str]) -> dict[str, int]:
+    return {key: index for index, key in enumerate(keys)}
+
+
+def _entries(layer: Layer, labels: np.ndarray, keys: Sequence[str]) -> np.ndarray:
+    """The row of the layer that belongs to each sample, -1 where there is none."""
+    if layer.support is Support.UNIVERSAL:
+        return np.zeros(len(keys), dtype=np.int64)
+    if layer.support is Support.CLASS:
+        return labels.astype(np.int64)
+    places = positions_of(keys, layer.keys)
+    if isinstance(layer, Additive) and layer.members is not None:
+        places = np.append(layer.members.astype(np.int64), -1)[places]  # place -1 is the end
+    return places
+
+
+def _check_keys(support: Support, keys: tuple[str, ...], count: int) -> None:
+    expected = count if support.by_key else 0
+    if len(keys) != expected or len(set(keys)) != len(keys):
+        raise InputError(f"{support} layer of {count} entries: {expected} distinct keys, not {len(keys)}")
+
+
+def _check_members(support: Support, members: np.ndarray | None, count: int) -> None:
+    if support is not Support.CLUSTER:
+        if members is not None:
+            raise InputError(f"{support} layer: only a cluster layer has members")
+        return
+    if members is None or members.dtype not in (np.int32, np.int64) or members.ndim != 1:
+        found = "none" if members is None else _describe(members)
+        raise InputError(f"cluster layer: members are int32 or int64 [N], one for each key, not {found}")
+    if members.size and not 0 <= members.min() <= members.max() < count:
+        raise InputError(
+            f"cluster layer of {count} entries: members are in 0 .. {count - 1}, not {members.min()} .. {members.max()}"
+        )
+
+
+def _pack(keys: tuple[str, ...]) -> np.ndarray:
+    return np.frombuffer("\n".join(keys).encode(), dtype=np.uint8)
+
+
+def _unpack(packed: np.ndarray) -> tuple[str, ...]:
+    text = packed.tobytes().decode()
+    return tuple(text.split("\n")) if text else ()
+
+
+def _describe(array: np.ndarray) -> str:
+    return f"{array.dtype} {list(array.shape)}"
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    if "ule" not in metadata:
+        raise ValueError("it carries no 'ule' metadata")
+    header = json.loads(metadata["ule"])
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError(f"its header is {str(header)[:60]}, this version reads format {FORMAT}")
+    return header, tensors

@@ -1,0 +1,150 @@
+"""Clean images: one split, in canonical order, with stable keys and an order-free digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from ule_datasets.base.seeds import Seed
+from ule_datasets.data.spool import Images, view
+
+KEY_DIGITS = 16
+DIGEST_BLOCK = 256
+"""Images that are read at a time only to take their digests."""
+
+
+def sample_digest(image: np.ndarray, label: int) -> bytes:
+    """Sha256 of an image's H x W x C uint8 bytes followed by its label.
+
+    The label is one byte below 256 and two bytes (big-endian) from there on.
+    """
+    return hashlib.sha256(image.tobytes() + label.to_bytes(1 if label < 256 else 2, "big")).digest()
+
+
+def order_free_digest(digests: Iterable[bytes]) -> str:
+    """Hex sha256 over the sorted sample digests: the same for any order, file format or encoder."""
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def keys_from_digests(digests: Sequence[bytes]) -> list[str]:
+    """Keys made of the first 16 hex digits of each sample digest, in the order given.
+
+    Exact duplicates (and colliding prefixes) get a counter, ``-1``, ``-2``, ...: which of two equal
+    samples gets which key makes no difference to anything that is written.
+    """
+    keys = [""] * len(digests)
+    seen: dict[str, int] = {}
+    for index in sorted(range(len(digests)), key=digests.__getitem__):
+        prefix = digests[index].hex()[:KEY_DIGITS]
+        count = seen.get(prefix, 0)
+        seen[prefix] = count + 1
+        keys[index] = f"{prefix}-{count}" if count else prefix
+    return keys
+
+
+def canonical_order(keys: Sequence[str]) -> np.ndarray:
+    """Indices that sort by a hash of the key: classes come mixed, shards read in order are shuffled."""
+    hashes = [hashlib.sha256(key.encode()).digest() for key in keys]
+    return np.array(sorted(range(len(keys)), key=hashes.__getitem__), dtype=np.int64)
+
+
+def share_of(rate: float, count: int) -> int:
+    """``int(rate * count)`` without the surprises of binary fractions: 0.29 of 100 is 29."""
+    return int(Fraction(str(rate)) * count)
+
+
+def positions_of(keys: Sequence[str], among: Sequence[str]) -> np.ndarray:
+    """Where each key stands in another list of keys (int64, [N]); -1 where it does not."""
+    place = {key: index for index, key in enumerate(among)}
+    return np.array([place.get(key, -1) for key in keys], dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Split:
+    """The samples of one split in canonical order."""
+
+    name: str
+    images: Images
+    """uint8, [N, H, W, 3]; on disk where there may be more than memory holds (``np.asarray`` reads them)."""
+    labels: np.ndarray
+    """int64, [N]."""
+    keys: tuple[str, ...]
+    digest: str
+    """Order-free digest of pixels and labels (hex)."""
+
+    @classmethod
+    def from_samples(
+        cls, name: str, images: Images, labels: np.ndarray, digests: list[bytes], keys: Sequence[str] | None = None
+    ) -> Split:
+        """Bring the samples into canonical order, by the keys given or those that their digests make."""
+        keys = keys_from_digests(digests) if keys is None else keys
+        order = canonical_order(keys)
+        return cls(
+            name=name,
+            images=view(images, order),
+            labels=labels[order],
+            keys=tuple(keys[i] for i in order),
+            digest=order_free_digest(digests),
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows(self, start: int, stop: int) -> Split:
+        """Samples ``start`` to ``stop`` of this split; images and labels are views.
+
+        Its ``digest`` stays that of the whole split: a range is a part, not a split of its own.
+        """
+        return Split(
+            name=self.name,
+            images=view(self.images, slice(start, stop)),
+            labels=self.labels[start:stop],
+            keys=self.keys[start:stop],
+            digest=self.digest,
+        )
+
+    def pixels(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Images in memory, all or those of some rows: uint8 [M, H, W, 3]."""
+        pixels: np.ndarray = np.asarray(self.images) if rows is None else self.images[rows]
+        return pixels
+
+    def batches(self, size: int) -> Iterator[Split]:
+        """The split in canonical order, ``size`` samples at a time."""
+        for start in range(0, len(self), size):
+            yield self.rows(start, start + size)
+
+    def stratified_rows(self, share: float, seed: Seed, *purpose: str) -> np.ndarray:
+        """A seeded share of each class, at least one image of it: indices (int64, ascending).
+
+        For one purpose the rows of a smaller share are among those of a larger one.
+        """
+        order = seed.order(self.keys, *purpose)
+        rows = []
+        for number in np.unique(self.labels):
+            members = order[self.labels[order] == number]
+            rows.append(members[: max(1, share_of(share, len(members)))])
+        return np.sort(np.concatenate(rows))
+
+    def first_per_class(self, count: int) -> Split:
+        """The first ``count`` samples of each class, as a split with a digest of its own."""
+        taken: dict[int, int] = {}
+        chosen = []
+        for index, label in enumerate(self.labels.tolist()):
+            taken[label] = taken.get(label, 0) + 1
+            if taken[label] <= count:
+                chosen.append(index)
+        part = Split(
+            name=self.name,
+            images=view(self.images, np.array(chosen, dtype=np.int64)),
+            labels=self.labels[chosen],
+            keys=tuple(self.keys[i] for i in chosen),
+            digest="",
+        )
+        batches = part.batches(DIGEST_BLOCK)
+        digests = (d for batch in batches for d in map(sample_digest, batch.pixels(), batch.labels.tolist()))
+        return dataclasses.replace(part, digest=order_free_digest(digests))

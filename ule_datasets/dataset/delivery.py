@@ -1,0 +1,85 @@
+"""Datasets that go to an object store: every file is sent when it is complete, the manifest last.
+
+Nothing can be renamed there, so a build is staged on this machine as usual; shards go out as they are written and take
+no room here. Until the manifest is there, the place holds no dataset, only what the same build will continue from.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.dataset.manifest import FILE_NAME, Manifest
+from ule_datasets.places.urls import RemoteFolder
+
+IDENTITY = ".build/identity.json"
+"""There while a build is at work, or has been interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Where a dataset goes; workers get it with their shards."""
+
+    to: RemoteFolder
+    files: Path
+    """Where the files stand on this machine, laid out as they will be there."""
+
+    def begin(self, identity: dict[str, Any], *, overwrite: bool) -> Manifest | None:
+        """Take possession of the place, or find a finished dataset there, whose manifest is returned.
+
+        Raises:
+            InputError: it holds something else, or the unfinished build of something else.
+        """
+        self.to.check()
+        text = self.to.read(FILE_NAME)
+        previous = None if text is None else Manifest.parse(text, f"{self.to}/{FILE_NAME}")
+        if previous is not None and not overwrite:
+            return previous
+        begun = self.to.read(IDENTITY)
+        if begun is None or json.loads(begun) != identity:
+            others = self.to.names()
+            if others and previous is None and begun is None:
+                raise InputError(f"{self.to} holds something else ({others[0]}); choose a place that is new or empty")
+            if begun is not None and not overwrite:
+                raise InputError(
+                    f"{self.to} holds an unfinished build with other settings; "
+                    "finish it with the same command, choose another --out, or discard it with --overwrite"
+                )
+            self._write(IDENTITY, json.dumps(identity))
+        self.to.remove(FILE_NAME)
+        return None
+
+    def send(self, path: Path) -> None:
+        """Send a complete file, and delete it here."""
+        self.to.send(path, path.relative_to(self.files).as_posix())
+        path.unlink()
+
+    def has(self, path: Path, size: int) -> bool:
+        """Whether a file has been sent before."""
+        return self.to.size(path.relative_to(self.files).as_posix()) == size
+
+    def complete(self) -> Manifest:
+        """Send what has not been sent, and the manifest at the very end; its presence means complete."""
+        manifest = Manifest.read(self.files)
+        for record in manifest.files:
+            path = self.files / record.path
+            if path.exists():
+                self.send(path)
+        missing = [record.path for record in manifest.files if self.to.size(record.path) != record.size]
+        if missing:
+            raise InputError(f"{self.to} has lost {missing[0]} meanwhile; build again with --overwrite")
+        for name in set(self.to.names()) - {record.path for record in manifest.files} - {IDENTITY}:
+            self.to.remove(name)
+        self.to.send(self.files / FILE_NAME, FILE_NAME)
+        self.to.remove(IDENTITY)
+        return manifest
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.files.parent / "to-send"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        self.to.send(path, name)
+        path.unlink()

@@ -1,0 +1,116 @@
+"""Finding a dataset or a perturbation that the user names: a place on this machine, or a repository on the Hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION
+from ule_datasets.dataset.manifest import FILE_NAME as MANIFEST
+from ule_datasets.dataset.manifest import Manifest
+from ule_datasets.places.hub import download, parse_repository
+
+DESCRIPTION = (MANIFEST, "recipe.json")
+ALL = ("*",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundPerturbation:
+    """A saved perturbation, and the published dataset that it belongs to."""
+
+    path: Path
+    repository: str = ""
+    published: Manifest | None = None
+    """``None``: it comes from this machine."""
+
+    def differences(self, built: Manifest) -> list[str]:
+        """In what a dataset that was built from it differs from the published one: nothing, if both are right."""
+        if self.published is None or self.published.recipe_digest != built.recipe_digest:
+            return []
+        ours = {name: split.digest for name, split in built.splits.items()}
+        return [
+            f"FAILED {name}: pixels and labels have digest {ours.get(name, '(there is no such split)')}, "
+            f"those of {self.repository} have {split.digest}"
+            for name, split in self.published.splits.items()
+            if ours.get(name) != split.digest
+        ]
+
+    def proof(self, built: Manifest) -> str:
+        """One line on what was compared."""
+        assert self.published is not None
+        if self.published.recipe_digest != built.recipe_digest:
+            return f"the perturbation of {self.repository} ({self.published.name}) is part of {built.name}"
+        ours = {file.path: file.sha256 for file in built.files}
+        shards = [f for f in self.published.files if f.path.startswith(("data/", "webdataset/")) and f.path in ours]
+        same = sum(ours[file.path] == file.sha256 for file in shards)
+        return (
+            f"equal to {self.repository} {self.published.version}: pixels and labels of {' and '.join(built.splits)}; "
+            f"{same} of {len(shards)} shards byte for byte"
+        )
+
+
+def find_perturbation(where: str) -> FoundPerturbation:
+    """A perturbation file, the one of a dataset folder, or the one of a dataset on the Hub.
+
+    Raises:
+        InputError: there is no such thing.
+    """
+    path = Path(where).expanduser()
+    if path.exists():
+        return FoundPerturbation(path=path / PERTURBATION if path.is_dir() else path)
+    repository = parse_repository(where)
+    if repository is None:
+        raise InputError(f"--perturbation {where}: no such file or folder, and not OWNER/NAME on the Hub")
+    name, revision = repository
+    folder = download(name, revision, [PERTURBATION, MANIFEST], elsewhere="or give a file or folder")
+    if not (folder / PERTURBATION).exists() or not (folder / MANIFEST).exists():
+        raise InputError(f"{name} is not a dataset of ours: it has no {PERTURBATION} or no {MANIFEST}")
+    return FoundPerturbation(path=folder / PERTURBATION, repository=name, published=Manifest.read(folder))
+
+
+def find_dataset(where: str | Path, revision: str | None = None, *, patterns: tuple[str, ...] = ALL) -> Path:
+    """The folder of a dataset: given as such, as the name of one in ``./datasets``, or ``OWNER/NAME`` on the Hub.
+
+    Args:
+        where: folder, name or repository.
+        revision: of a repository.
+        patterns: what to fetch of a repository, besides what describes it.
+
+    Raises:
+        InputError: no finished dataset there.
+    """
+    for folder in (Path(where).expanduser(), Path("datasets") / where):
+        if (folder / MANIFEST).exists():
+            return folder
+    repository = None if Path(where).expanduser().exists() else parse_repository(str(where))
+    if repository is None:
+        raise InputError(
+            f"no dataset at {where} (nor in ./datasets/{where}); build it with: ule-build {Path(where).name}"
+        )
+    name, at = repository
+    folder = download(name, revision or at, [*DESCRIPTION, *patterns], elsewhere="or build it yourself: ule-build")
+    if not (folder / MANIFEST).exists():
+        raise InputError(f"{name} is not a dataset of ours: it has no {MANIFEST}")
+    return folder
+
+
+def require_images(folder: Path, manifest: Manifest, where: str | Path) -> None:
+    """Refuse a dataset that was published without images.
+
+    Raises:
+        InputError: none of the shards is there; says how to make them.
+    """
+    shards = [file.path for file in manifest.files if file.path.startswith(("data/", "webdataset/"))]
+    if not any((folder / path).exists() for path in shards):
+        raise InputError(
+            f"{where} holds no images, only what is needed to make them: "
+            f"ule-build {manifest.name} --perturbation {where} --source SOURCE"
+        )
+
+
+def is_remote(folder: Path) -> bool:
+    """Whether a folder is in the Hub's cache, where nothing may be written."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return folder.resolve().is_relative_to(Path(HF_HUB_CACHE).resolve())

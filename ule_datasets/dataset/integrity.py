@@ -1,0 +1,369 @@
+"""Is a dataset folder what its manifest says, and did only happen to the source what the perturbation says?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import replacing
+from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.executor import Executor
+from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
+from ule_datasets.data.perturbation import Perturbation, check_budget
+from ule_datasets.data.split import Split, canonical_order, order_free_digest, positions_of, sample_digest
+from ule_datasets.data.spool import Images, SpooledImages, view
+from ule_datasets.dataset.manifest import FileRecord, Manifest, other_decoder
+from ule_datasets.dataset.shards import file_record
+from ule_datasets.dataset.shards.parquet import schema
+from ule_datasets.dataset.shards.reading import decode_images, read_parquet_shard, read_tar_shard
+from ule_datasets.recipe import Budget, PublishedRecipe
+from ule_datasets.sources import Source
+
+COMPARED_BYTES = 32 * 2**20
+"""Of raw pixels that a worker compares at a time."""
+SHOWN = 3
+"""How many offenders a message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One integrity check."""
+
+    name: str
+    passed: bool
+    detail: str
+    """What was found; when the check failed, what is wrong."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BuiltSplit:
+    """A split of the dataset under test, decoded."""
+
+    name: str
+    images: Images
+    """uint8 [N, H, W, 3]."""
+    labels: np.ndarray
+    keys: tuple[str, ...]
+    poisoned: np.ndarray
+    digests: tuple[bytes, ...]
+    """Of pixels and label of each sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A dataset folder with everything that describes it."""
+
+    root: Path
+    manifest: Manifest
+    recipe: PublishedRecipe
+    perturbation: Perturbation
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPair:
+    """The files that hold one shard: one or both formats."""
+
+    split: str
+    parquet: Path | None
+    tar: Path | None
+    class_names: tuple[str, ...]
+    spool: Path | None
+    """Where the decoded pixels go; ``None``: they stay in memory."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ShardState:
+    """What reading a shard showed."""
+
+    problems: list[str]
+    images: np.ndarray | None = None
+    """uint8 [N, H, W, 3]; ``None``: they are in the spool file."""
+    image_shape: tuple[int, ...] = ()
+    labels: tuple[int, ...] = ()
+    keys: tuple[str, ...] = ()
+    poisoned: tuple[bool, ...] = ()
+    digests: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Compared:
+    """Some samples of a split beside their clean originals, for one worker."""
+
+    split: str
+    images: Images
+    clean: Images
+    labels: np.ndarray
+    keys: tuple[str, ...]
+    poisoned: np.ndarray
+    perturbation: Perturbation
+    """The part that concerns these samples."""
+    budget: Budget
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Differences:
+    """Keys of the samples that are not as they should be."""
+
+    images: list[str]
+    flags: list[str]
+    exceeding: list[str]
+
+
+def check_files(root: Path, manifest: Manifest, executor: Executor) -> list[Check]:
+    """Every listed file is there with its size and sha256, and no shard is there that is not listed."""
+    tasks = [(root, record) for record in manifest.files]
+    wrong = [problem for problem in executor.map(_file_problem, tasks) if problem]
+    listed = {record.path for record in manifest.files}
+    found = [p for folder in ("data", "webdataset") for p in sorted((root / folder).rglob("*")) if p.is_file()]
+    strays = [p.relative_to(root).as_posix() for p in found if p.relative_to(root).as_posix() not in listed]
+    return [
+        _check("files", wrong, f"{len(manifest.files)} files have the size and sha256 of the manifest"),
+        _check(
+            "no other shards", [f"{path} is not in the manifest" for path in strays], "data folders hold nothing else"
+        ),
+    ]
+
+
+def open_dataset(root: Path, manifest: Manifest) -> tuple[Folder | None, list[Check]]:
+    """Read recipe and perturbation; ``None`` where one of them is not what the manifest says."""
+    problems = []
+    recipe = perturbation = None
+    try:
+        recipe = PublishedRecipe.parse((root / "recipe.json").read_text(encoding="utf-8"))
+        if recipe.digest != manifest.recipe_digest:
+            problems.append(f"recipe.json has digest {recipe.digest}, the manifest says {manifest.recipe_digest}")
+        perturbation = Perturbation.load(root / PERTURBATION_FILE)
+        if perturbation.digest != manifest.perturbation_digest:
+            problems.append(f"{PERTURBATION_FILE} has another digest than the manifest says")
+    except (InputError, OSError, UnicodeDecodeError) as error:
+        problems.append(str(error))
+    check = _check("recipe and perturbation", problems, "recipe.json and perturbation.safetensors have their digests")
+    if recipe is None or perturbation is None or problems:
+        return None, [check]
+    return Folder(root, manifest, recipe, perturbation), [check]
+
+
+def check_content(
+    folder: Folder, executor: Executor, reporter: Reporter, spool: Path | None = None
+) -> tuple[dict[str, BuiltSplit], list[Check]]:
+    """Schema, counts, keys, order, agreement of the formats, and the digest of pixels and labels.
+
+    With ``spool``, a folder that all workers see, the decoded pixels stand there instead of in memory.
+    """
+    pairs = list(_pairs(folder.root, folder.manifest, spool))
+    states = executor.map(_read_pair, pairs, on_lost=reporter.warn)
+    by_split: dict[str, list[tuple[ShardPair, ShardState]]] = {name: [] for name in folder.manifest.splits}
+    for pair, state in zip(
+        pairs,
+        reporter.track(states, total=len(pairs), label="reading shards", unit="shard", images=lambda s: len(s.keys)),
+        strict=True,
+    ):
+        by_split[pair.split].append((pair, state))
+    splits, checks = {}, []
+    for name, parts in by_split.items():
+        problems = [problem for _, state in parts for problem in state.problems]
+        shapes = {state.image_shape for _, state in parts}
+        if not problems and len(shapes) > 1:
+            problems = [f"shards have images of different sizes: {sorted(shapes)}"]
+        if problems or not parts:
+            checks.append(_check(f"{name}: shards", problems or ["no shards"], ""))
+            continue
+        splits[name] = _joined(name, parts)
+        checks += _content_checks(splits[name], folder.manifest)
+    return splits, checks
+
+
+def _joined(name: str, parts: Sequence[tuple[ShardPair, ShardState]]) -> BuiltSplit:
+    states = [state for _, state in parts]
+    images: Images
+    if parts[0][0].spool is None:
+        images = np.concatenate([state.images for state in states if state.images is not None])
+    else:
+        height, width, channels = states[0].image_shape
+        files = [(pair.spool, len(state.keys)) for pair, state in parts if pair.spool is not None]
+        images = SpooledImages.in_files(files, (height, width, channels))
+    return BuiltSplit(
+        name,
+        images,
+        np.array([label for state in states for label in state.labels], dtype=np.int64),
+        tuple(key for state in states for key in state.keys),
+        np.array([flag for state in states for flag in state.poisoned], dtype=bool),
+        tuple(digest for state in states for digest in state.digests),
+    )
+
+
+def check_against_source(
+    folder: Folder, splits: dict[str, BuiltSplit], source: Source, executor: Executor
+) -> list[Check]:
+    """Labels untouched, only what the perturbation says changed, budget kept, test split clean."""
+    checks = []
+    reason = other_decoder(folder.manifest.environment) if source.spec.digests is None else ""
+    for name, split in splits.items():
+        clean = source.splits.get(name)
+        if clean is None:
+            checks.append(Check(f"{name}: source", False, f"the source has no {name} split"))
+            continue
+        if name == "train" and folder.recipe.limit_per_class is not None:
+            clean = clean.first_per_class(folder.recipe.limit_per_class)
+        rows = positions_of(split.keys, clean.keys)
+        unknown = [split.keys[index] for index in np.flatnonzero(rows < 0).tolist()]
+        missing = sorted(set(clean.keys) - set(split.keys))
+        if unknown or missing:
+            problems = _about(unknown, f"is not in the source{reason}") + _about(missing, "of the source is missing")
+            checks.append(_check(f"{name}: samples of the source", problems, ""))
+            continue
+        relabelled = np.flatnonzero(clean.labels[rows] != split.labels)
+        checks.append(
+            _check(
+                f"{name}: labels", _named(split, relabelled, "has another label than in the source"), "as in the source"
+            )
+        )
+        found = list(executor.map(_compare, _comparisons(folder, split, clean, rows)))
+        differ = [key for part in found for key in part.images]
+        if name != "train":
+            checks.append(_check(f"{name}: images", _about(differ, f"differs from the source{reason}"), "untouched"))
+            continue
+        flags, exceeding = ([key for part in found for key in getattr(part, what)] for what in ("flags", "exceeding"))
+        bounds = ", then ".join(map(str, folder.recipe.budget))
+        checks += [
+            _check(
+                "train: images",
+                _about(differ, f"is not its clean original plus the perturbation{reason}"),
+                "each is its clean original plus exactly the perturbation",
+            ),
+            _check("train: poisoned flags", _about(flags, "is wrongly flagged"), "as the perturbation says"),
+            _check("train: budget", _about(exceeding, f"exceeds {bounds}"), f"kept by every image: {bounds}"),
+        ]
+    return checks
+
+
+def _comparisons(folder: Folder, split: BuiltSplit, clean: Split, rows: np.ndarray) -> Iterator[Compared]:
+    """The split in pieces beside the rows of the source that they come from."""
+    at_once = max(1, COMPARED_BYTES * len(split.keys) // max(1, split.images.nbytes))
+    parts = [slice(start, start + at_once) for start in range(0, len(split.keys), at_once)]
+    of_parts = folder.perturbation.parts(split.keys[part] for part in parts)
+    for part, perturbation in zip(parts, of_parts, strict=True):
+        yield Compared(
+            split=split.name, images=view(split.images, part), clean=view(clean.images, rows[part]),
+            labels=clean.labels[rows[part]], keys=split.keys[part], poisoned=split.poisoned[part],
+            perturbation=perturbation, budget=folder.recipe.budget,
+        )  # fmt: skip
+
+
+def _compare(task: Compared) -> Differences:
+    """What the perturbation, and nothing else, should have made of the clean images, against what there is."""
+    images, clean = np.asarray(task.images), np.asarray(task.clean)
+    if task.split != "train":
+        return Differences(_keys(task, (clean != images).any(axis=(1, 2, 3))), [], [])
+    expected = task.perturbation.apply(clean, task.labels, task.keys)
+    exceeding = check_budget(clean, images, task.perturbation, task.labels, task.keys, task.budget)
+    return Differences(
+        images=_keys(task, (expected != images).any(axis=(1, 2, 3))),
+        flags=_keys(task, task.perturbation.is_poisoned(task.keys) != task.poisoned),
+        exceeding=[task.keys[index] for index in exceeding],
+    )
+
+
+def _keys(task: Compared, wrong: np.ndarray) -> list[str]:
+    return [task.keys[index] for index in np.flatnonzero(wrong).tolist()]
+
+
+def _content_checks(split: BuiltSplit, manifest: Manifest) -> list[Check]:
+    record = manifest.splits[split.name]
+    count = len(split.keys)
+    wrong_count = [] if count == record.num_examples else [f"{count} images, the manifest says {record.num_examples}"]
+    repeated = [] if len(set(split.keys)) == count else [f"{count - len(set(split.keys))} keys appear twice"]
+    ordered = bool((canonical_order(split.keys) == np.arange(count)).all())
+    digest = order_free_digest(split.digests)
+    wrong = [] if digest == record.digest else [f"digest {digest}, the manifest says {record.digest}"]
+    return [
+        _check(f"{split.name}: samples", wrong_count + repeated, f"{count:,}, each key once"),
+        _check(f"{split.name}: order", [] if ordered else ["samples do not stand in order of their keys"], "canonical"),
+        _check(f"{split.name}: pixels and labels", wrong, f"digest {digest}"),
+    ]
+
+
+def _pairs(root: Path, manifest: Manifest, spool: Path | None) -> Iterator[ShardPair]:
+    """The shards of every split; both formats hold the same samples in the same shards."""
+    for name in manifest.splits:
+        by_format = [
+            sorted(record.path for record in manifest.files if record.path.startswith(f"{folder}/{name}-"))
+            for folder in ("data", "webdataset")
+        ]
+        for index in range(max(map(len, by_format))):
+            parquet, tar = (root / paths[index] if index < len(paths) else None for paths in by_format)
+            decoded = None if spool is None else spool / f"{name}-{index:06d}.rgb"
+            yield ShardPair(name, parquet, tar, manifest.class_names, decoded)
+
+
+def _read_pair(pair: ShardPair) -> ShardState:
+    """Read one shard in both formats, compare them, decode once."""
+    try:
+        contents = []
+        if pair.parquet is not None:
+            contents.append(read_parquet_shard(pair.parquet))
+            _check_schema(pair.parquet, pair.class_names)
+        if pair.tar is not None:
+            contents.append(read_tar_shard(pair.tar))
+        first = contents[0]
+        images = decode_images(first.encoded, str(pair.parquet or pair.tar))
+    except InputError as error:
+        return ShardState([str(error)])
+    problems = []
+    for other in contents[1:]:
+        for what in ("keys", "labels", "poisoned", "encoded"):
+            if getattr(first, what) != getattr(other, what):
+                problems.append(f"{pair.parquet} and {pair.tar} differ in their {what}")
+    if first.labels and not 0 <= min(first.labels) <= max(first.labels) < len(pair.class_names):
+        problems.append(f"{pair.parquet or pair.tar} has labels outside 0 .. {len(pair.class_names) - 1}")
+        return ShardState(problems)
+    if pair.spool is not None:
+        with replacing(pair.spool) as partial:
+            images.tofile(partial)
+    return ShardState(
+        problems=problems,
+        images=images if pair.spool is None else None,
+        image_shape=images.shape[1:],
+        labels=tuple(first.labels),
+        keys=tuple(first.keys),
+        poisoned=tuple(first.poisoned),
+        digests=tuple(map(sample_digest, images, first.labels)),
+    )
+
+
+def _check_schema(path: Path, class_names: tuple[str, ...]) -> None:
+    import pyarrow.parquet as pq
+
+    if not pq.read_schema(path).equals(schema(class_names), check_metadata=False):
+        raise InputError(f"{path} has another schema than a dataset of ours")
+
+
+def _file_problem(task: tuple[Path, FileRecord]) -> str | None:
+    root, record = task
+    path = root / record.path
+    if not path.is_file():
+        return f"{record.path} is missing"
+    found = file_record(path)
+    if found["size"] != record.size:
+        return f"{record.path} has {found['size']} bytes, the manifest says {record.size}"
+    return None if found["sha256"] == record.sha256 else f"{record.path} has another sha256 than the manifest says"
+
+
+def _named(split: BuiltSplit, rows: np.ndarray, what: str) -> list[str]:
+    return _about([split.keys[row] for row in rows.tolist()], what)
+
+
+def _about(keys: list[str], what: str) -> list[str]:
+    return [f"{key} {what}" for key in keys]
+
+
+def _check(name: str, problems: list[str], good: str) -> Check:
+    """A check that passes when there are no problems; names the first few."""
+    if not problems:
+        return Check(name, True, good)
+    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return Check(name, False, "; ".join(problems[:SHOWN]) + more)

@@ -1,0 +1,142 @@
+"""Opening a built dataset directly: a torch dataset with transforms, or everything as tensors."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.base.seeds import Seed
+from ule_datasets.compute.executor import LocalExecutor, available_cpus
+from ule_datasets.data.codec import encode_png
+from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
+from ule_datasets.data.perturbation import Perturbation
+from ule_datasets.data.split import positions_of, share_of
+from ule_datasets.dataset.fetching import find_dataset, require_images
+from ule_datasets.dataset.manifest import Manifest
+from ule_datasets.dataset.shards.reading import ShardContent, decode_images, read_parquet_shard, read_tar_shard
+from ule_datasets.recipe import PublishedRecipe
+from ule_datasets.sources import read_source
+
+DECODE_BLOCK = 1024
+
+
+class PoisonedDataset(Dataset[tuple[Any, int]]):
+    """One split in memory, images encoded until asked for.
+
+    ``dataset[i]`` is ``(image, label)``: a PIL image, or what ``transform`` makes of it, and the class number.
+    """
+
+    def __init__(
+        self, content: ShardContent, class_names: tuple[str, ...], transform: Callable[[Any], Any] | None
+    ) -> None:
+        self._encoded = content.encoded
+        self.labels = content.labels
+        """Class numbers."""
+        self.keys = tuple(content.keys)
+        """The samples' identities: the same in every form of the dataset."""
+        self.poisoned = np.array(content.poisoned, dtype=bool)
+        """Which samples are perturbed (bool, [N])."""
+        self.class_names = class_names
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        from PIL import Image
+
+        image: Any = Image.open(io.BytesIO(self._encoded[index]))
+        image.load()
+        return (image if self.transform is None else self.transform(image)), self.labels[index]
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The whole split as uint8 images [N, H, W, 3] and int64 labels [N]; ``transform`` is not applied."""
+        starts = range(0, len(self), DECODE_BLOCK)
+        with ThreadPoolExecutor(available_cpus()) as pool:
+            blocks = list(pool.map(lambda s: decode_images(self._encoded[s : s + DECODE_BLOCK], "dataset"), starts))
+        return torch.from_numpy(np.concatenate(blocks)), torch.tensor(self.labels, dtype=torch.int64)
+
+
+def load(
+    where: str | Path,
+    *,
+    split: str = "train",
+    transform: Callable[[Any], Any] | None = None,
+    poison_rate: float | None = None,
+    source: str | None = None,
+    revision: str | None = None,
+) -> PoisonedDataset:
+    """Open one split of a dataset.
+
+    Args:
+        where: a dataset folder; a name, for ``./datasets/NAME``; or ``OWNER/NAME`` on the Hub, of which only this
+            split is fetched.
+        split: ``train`` or ``test``.
+        transform: applied to each PIL image by ``dataset[i]``.
+        poison_rate: keep only this share of the training images poisoned (nested, seeded subsets) and take
+            the others from the clean source.
+        source: where the clean images are, for ``poison_rate``; default: the source's own place.
+        revision: of a repository: a tag such as ``v1.0.0``, a branch or a commit.
+
+    Raises:
+        InputError: no such dataset or split, or a rate above the built one.
+    """
+    wanted = [f"data/{split}-*"] + ([PERTURBATION_FILE] if poison_rate is not None else [])
+    folder = find_dataset(where, revision, patterns=tuple(wanted))
+    manifest = Manifest.read(folder)
+    if split not in manifest.splits:
+        raise InputError(f"{folder} has no split {split!r}; it has {', '.join(manifest.splits)}")
+    require_images(folder, manifest, where)
+    content = read_split(folder, manifest, split)
+    if poison_rate is not None and split == "train":
+        _lower_rate(content, folder, poison_rate, source)
+    return PoisonedDataset(content, manifest.class_names, transform)
+
+
+def read_split(folder: Path, manifest: Manifest, split: str) -> ShardContent:
+    """All shards of a split, from Parquet where it is there."""
+    if "parquet" in manifest.formats:
+        pattern, read = f"data/{split}-", read_parquet_shard
+    else:
+        pattern, read = f"webdataset/{split}-", read_tar_shard
+    content = ShardContent([], [], [], [])
+    for record in manifest.files:
+        if record.path.startswith(pattern):
+            part = read(folder / record.path)
+            content.encoded.extend(part.encoded)
+            content.labels.extend(part.labels)
+            content.keys.extend(part.keys)
+            content.poisoned.extend(part.poisoned)
+    return content
+
+
+def _lower_rate(content: ShardContent, folder: Path, rate: float, location: str | None) -> None:
+    """Replace images by their clean originals until only ``rate`` of all are poisoned."""
+    built = sum(content.poisoned)
+    wanted = share_of(rate, len(content.keys)) if 0 <= rate <= 1 else built + 1
+    if wanted > built:
+        raise InputError(f"poison_rate {rate}: this dataset was built with {built} of {len(content.keys)} poisoned")
+    if wanted == built:
+        return
+    recipe = PublishedRecipe.parse((folder / "recipe.json").read_text(encoding="utf-8"))
+    perturbation = Perturbation.load(folder / PERTURBATION_FILE)
+    with LocalExecutor(1) as executor:
+        clean = read_source(recipe.source, location, executor=executor, reporter=Reporter()).train
+    rows = positions_of(content.keys, clean.keys)
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        raise InputError(f"the source lacks {len(missing)} of the dataset's images, first {content.keys[missing[0]]}")
+    order = Seed(perturbation.about["seed"]).order(content.keys, "poison rate")
+    for index in order[wanted:].tolist():
+        if content.poisoned[index]:
+            content.encoded[index] = encode_png(np.asarray(clean.images[rows[index]]))
+            content.poisoned[index] = False

@@ -1,0 +1,199 @@
+"""``manifest.json``: what a dataset folder holds, and what it takes to check it. Written last: it means complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.version import __version__
+from ule_datasets.data.codec import encoder_versions
+
+FILE_NAME = "manifest.json"
+LEFT_OUT = "left-out.txt"
+"""In a dataset folder: split and problem of every image of the source that could not be used."""
+SCHEMA = "ule-datasets manifest 1"
+UNSIGNED = "0" * 64
+"""Stands in the manifest's own digest while that digest is computed."""
+
+
+class DamagedManifestError(InputError):
+    """A manifest of ours that was changed after it was written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitRecord:
+    """One split."""
+
+    num_examples: int
+    num_poisoned: int
+    digest: str
+    """Order-free digest of the final pixels and labels."""
+    num_bytes: int
+    """Arrow bytes, for the card."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileRecord:
+    """One file; ``path`` is relative to the folder, with forward slashes."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """Everything but ``environment`` and ``timings`` is the same for every build of the same dataset."""
+
+    name: str
+    version: str
+    reduced: str | None
+    recipe_digest: str
+    source_name: str
+    source_digests: dict[str, str]
+    source_about: dict[str, Any]
+    """Counts of exact copies, converted and left-out images; what there is none of is not in it."""
+    perturbation_digest: str
+    craft: tuple[dict[str, Any], ...]
+    """Per method what its layers depend on: identifier, craft digest, whether it repeats anywhere, environments."""
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    """Height, width, channels."""
+    formats: tuple[str, ...]
+    splits: dict[str, SplitRecord]
+    files: tuple[FileRecord, ...]
+    environment: dict[str, str]
+    """Versions; the bytes of the shards depend on the encoders among them, the pixels on none."""
+    timings: dict[str, float]
+    """Seconds by phase, on the machine of the build."""
+
+    @property
+    def download_size(self) -> int:
+        """Bytes of the Parquet shards, else of all shards."""
+        sizes = [file.size for file in self.files if file.path.startswith("data/")]
+        return sum(sizes or [file.size for file in self.files if file.path.startswith("webdataset/")])
+
+    def to_json(self) -> str:
+        """Indented JSON, split in a reproducible part and the part that tells how this build went."""
+        build = {"environment": self.environment, "timings_seconds": self.timings}
+        content = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "version": self.version,
+            "reduced": self.reduced,
+            "recipe_digest": self.recipe_digest,
+            "source": {"name": self.source_name, "digests": self.source_digests, **self.source_about},
+            "perturbation_digest": self.perturbation_digest,
+            "craft": list(self.craft),
+            "class_names": list(self.class_names),
+            "image_shape": list(self.image_shape),
+            "formats": list(self.formats),
+            "splits": {name: _fields(record) for name, record in self.splits.items()},
+            "files": [_fields(record) for record in self.files],
+            "build": build,
+            "self_sha256": UNSIGNED,
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        return text.replace(UNSIGNED, hashlib.sha256(text.encode()).hexdigest())
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read a folder's manifest.
+
+        Raises:
+            InputError: there is none, or it is not one of ours.
+            DamagedManifestError: it is one of ours, changed by as little as a byte.
+        """
+        path = folder / FILE_NAME
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError as error:
+            raise InputError(f"{folder} is not a complete dataset: it has no {FILE_NAME}") from error
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: bytes, origin: str) -> Manifest:
+        """A manifest's content; raises as ``read`` does, naming ``origin``."""
+        _check_self_digest(origin, text)
+        try:
+            content = json.loads(text)
+            if content["schema"] != SCHEMA:
+                raise ValueError(f"schema {content['schema']!r}, this version reads {SCHEMA!r}")
+            height, width, channels = content["image_shape"]
+            return cls(
+                name=content["name"],
+                version=content["version"],
+                reduced=content["reduced"],
+                recipe_digest=content["recipe_digest"],
+                source_name=content["source"]["name"],
+                source_digests=content["source"]["digests"],
+                source_about={n: v for n, v in content["source"].items() if n not in ("name", "digests")},
+                perturbation_digest=content["perturbation_digest"],
+                craft=tuple(content["craft"]),
+                class_names=tuple(content["class_names"]),
+                image_shape=(height, width, channels),
+                formats=tuple(content["formats"]),
+                splits={name: SplitRecord(**record) for name, record in content["splits"].items()},
+                files=tuple(FileRecord(**_safe(record)) for record in content["files"]),
+                environment=content["build"]["environment"],
+                timings=content["build"]["timings_seconds"],
+            )
+        except (UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{origin} is not a manifest of ours: {error!r}") from error
+
+
+def build_environment() -> dict[str, str]:
+    """Versions of everything that touches the files; no host name, user or path."""
+    versions = {name: metadata.version(name) for name in ("numpy", "pyarrow", "safetensors")}
+    return {
+        "ule-datasets": __version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        **versions,
+        **encoder_versions(),
+    }
+
+
+def other_decoder(environment: dict[str, str]) -> str:
+    """What to say where pixels are not what they were in another environment: whether JPEG was decoded by other code.
+
+    Returns:
+        The end of a message; empty where the decoder is the same, or the environment does not say.
+    """
+    here = build_environment()
+    if environment.get("jpeg") in (None, here["jpeg"]):
+        return ""
+    return (
+        f"; JPEG files were decoded by {environment['jpeg']} there (Pillow {environment.get('pillow')}) and are by "
+        f"{here['jpeg']} here (Pillow {here['pillow']}), which may give other pixels: use the same Pillow"
+    )
+
+
+def _check_self_digest(origin: str, text: bytes) -> None:
+    found = re.search(rb'"self_sha256": "([0-9a-f]{64})"\n}\n\Z', text)
+    if SCHEMA.encode() not in text and found is None:
+        raise InputError(f"{origin} is not a manifest of ours")
+    if found is not None:
+        unsigned = text[: found.start(1)] + UNSIGNED.encode() + text[found.end(1) :]
+        if hashlib.sha256(unsigned).hexdigest().encode() == found[1]:
+            return
+    raise DamagedManifestError(f"{origin} was changed after it was written: its own digest does not agree")
+
+
+def _fields(record: SplitRecord | FileRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
+def _safe(record: dict[str, Any]) -> dict[str, Any]:
+    """Refuse paths that lead out of the folder."""
+    parts = Path(record["path"]).parts
+    if not parts or Path(record["path"]).is_absolute() or ".." in parts:
+        raise ValueError(f"path {record['path']!r} leads out of the folder")
+    return record

@@ -1,0 +1,346 @@
+"""Which models are trained on what, each once however many claims it serves; and what came out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.devices import describe_device
+from ule_datasets.compute.executor import Executor, Lost
+from ule_datasets.data.perturbation import Perturbation
+from ule_datasets.experiments.effect import Comparison, compare
+from ule_datasets.experiments.profiles import Profile
+from ule_datasets.experiments.runs import RunStore, RunTask, time_task, work_off
+from ule_datasets.models.architectures import MODELS
+from ule_datasets.models.weights import WEIGHTS, WeightsFile
+from ule_datasets.victims.loop import RunHistory, TrainingData, known_models
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Cell:
+    """One kind of run; a run is a cell and a seed."""
+
+    dataset: str
+    """A subject's name, or the name of its clean control."""
+    model: str
+    strategy: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset}, {self.model}, {self.strategy}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Subject:
+    """A dataset in memory, before and after: the same rows in the same order."""
+
+    name: str
+    title: str
+    version: str
+    reduced: str | None
+    """What is smaller than in the paper."""
+    source: str
+    """Name of its clean images in the claims, e.g. ``cifar10``."""
+    limit_per_class: int | None
+    recipe_digest: str
+    perturbation_digest: str
+    manifest_digest: str | None
+    """``None``: it was made in memory for this verification, and has no folder."""
+    poisoned_images: np.ndarray
+    """uint8, [N, H, W, 3]."""
+    clean_images: np.ndarray
+    """uint8, [N, H, W, 3]."""
+    labels: np.ndarray
+    """int64, [N]."""
+    keys: tuple[str, ...]
+    perturbation: Perturbation
+    test_images: np.ndarray
+    """uint8, [M, H, W, 3]; clean."""
+    test_labels: np.ndarray
+    """int64, [M]."""
+    num_classes: int
+    flippable: bool
+    """Whether a mirrored image still shows its class."""
+    collapse_expected: bool
+    """Whether the dataset is supposed to collapse under at least one strategy."""
+    stands_for: str = ""
+    """The dataset of the catalogue that this reduced one is made like; empty: none."""
+    unjudged: str = ""
+    """Why its results are not compared with a paper's; empty: they are."""
+    redraw: Callable[[int], np.ndarray] | None = None
+    """Poisoned images of another draw, from a seed; ``None``: there is one draw, and seeds are those of training."""
+
+    def __post_init__(self) -> None:
+        if self.poisoned_images.shape != self.clean_images.shape:
+            raise InputError(
+                f"poisoned images have shape {list(self.poisoned_images.shape)}, clean ones "
+                f"{list(self.clean_images.shape)}; the control needs the same rows"
+            )
+
+    @property
+    def control(self) -> str:
+        """Name of the clean images of the same rows: those of a limited recipe are others than the whole set."""
+        return self.source if self.limit_per_class is None else f"{self.source}-first{self.limit_per_class}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A cell's run with one seed."""
+
+    cell: Cell
+    seed: int
+    history: RunHistory
+    identity: str
+    """Digest of everything that the result depends on; names its file."""
+    reused: bool
+    """Finished by an earlier, interrupted or repeated, verification."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LostRun:
+    """A run whose worker died in every attempt."""
+
+    cell: Cell
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Grid:
+    """Everything that is to be trained."""
+
+    profile: Profile
+    subjects: tuple[Subject, ...]
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+    device: torch.device
+    compiled: bool = False
+    ranks: int = 1
+    threads: int = 1
+    """Of torch, for a run on a CPU. Its last digits depend on them: so they do not follow the number of workers."""
+    keep_weights: frozenset[Cell] = frozenset()
+    """Cells whose trained models an analysis looks at."""
+    weights: Mapping[str, WeightsFile] = field(default_factory=dict)
+    """Files of the trained weights that models of ``WEIGHTS`` start from, by model."""
+    _data: dict[tuple[str, int], tuple[TrainingData, str]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise InputError(f"seeds are {list(self.seeds)}; give at least one, each once")
+        for cell in self.cells:
+            if cell.model not in {*MODELS, *WEIGHTS}:
+                raise InputError(f"no model {cell.model!r}; the models are {known_models()}")
+            if cell.model in WEIGHTS and cell.model not in self.weights:
+                raise InputError(f"{cell.model} starts from trained weights, and their file is not given")
+
+    def tasks(self) -> tuple[RunTask, ...]:
+        """Every run; a whole seed of all cells before the next one."""
+        return tuple(self.task(cell, seed) for seed in self.seeds for cell in self.cells)
+
+    def task(self, cell: Cell, seed: int) -> RunTask:
+        """One run."""
+        subject = self.subject_of(cell.dataset)
+        data, digest = self._training_data(subject, cell.dataset, seed)
+        protocol = self.profile.protocol(
+            cell.model, cell.strategy, flippable=subject.flippable, compiled=self.compiled
+        )  # fmt: skip
+        file = self.weights.get(cell.model)
+        if file is not None:
+            protocol = dataclasses.replace(protocol, start=file.sha256)
+        return RunTask(
+            dataset=cell.dataset, data=data, data_digest=digest, protocol=protocol, seed=seed, device=self.device,
+            threads=self.threads, ranks=self.ranks, keep_weights=cell in self.keep_weights,
+            start=None if file is None else file.path,
+        )  # fmt: skip
+
+    def subject_of(self, dataset: str) -> Subject:
+        """The subject of that name, or one whose clean control it is."""
+        found = [subject for subject in self.subjects if dataset in (subject.name, subject.control)]
+        assert found, f"{dataset} is neither a subject nor a control"
+        return found[0]
+
+    def _training_data(self, subject: Subject, dataset: str, seed: int) -> tuple[TrainingData, str]:
+        """The rows that the profile uses, and their digest; the same objects for every run on them."""
+        draw = seed if subject.redraw is not None and dataset == subject.name else 0
+        if (dataset, draw) not in self._data:
+            images = subject.poisoned_images if dataset == subject.name else subject.clean_images
+            if draw and subject.redraw is not None:
+                images = subject.redraw(draw)
+            rows, test_rows = self.profile.max_train_images, self.profile.max_test_images
+            data = TrainingData(
+                images=images[:rows], labels=subject.labels[:rows], test_images=subject.test_images[:test_rows],
+                test_labels=subject.test_labels[:test_rows], num_classes=subject.num_classes,
+            )  # fmt: skip
+            self._data[dataset, draw] = data, data.digest()
+        return self._data[dataset, draw]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class GridResult:
+    """All runs of a grid, and what follows without any claim."""
+
+    profile: Profile
+    seeds: tuple[int, ...]
+    num_classes: int
+    num_train: Mapping[str, int]
+    """Training images by dataset."""
+    num_test: int
+    runs: tuple[Run, ...]
+    lost: tuple[LostRun, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing, in percent."""
+        return 100 / self.num_classes
+
+    def histories(self, cell: Cell) -> tuple[RunHistory, ...]:
+        """The runs of a cell, in the order of their seeds."""
+        return tuple(run.history for run in self.runs if run.cell == cell)
+
+    def accuracies(self, cell: Cell) -> tuple[float, ...]:
+        """Their clean test accuracies after the last epoch; NaN where a loss was not finite."""
+        return tuple(h.last.test_accuracy if h.finite else float("nan") for h in self.histories(cell))
+
+
+def check_controls(subjects: Sequence[Subject]) -> None:
+    """Refuse subjects that share a control's name and not its images: they cannot be in one grid.
+
+    Raises:
+        InputError: two such subjects, two of one name, or different classes.
+    """
+    for index, subject in enumerate(subjects):
+        for other in subjects[:index]:
+            if subject.name == other.name:
+                raise InputError(f"{subject.name} is given twice")
+            if subject.num_classes != other.num_classes:
+                raise InputError(
+                    f"{other.name} has {other.num_classes} classes and {subject.name} {subject.num_classes}: "
+                    "verify them one after the other"
+                )
+            if subject.control == other.control and not _same_control(subject, other):
+                raise InputError(
+                    f"{other.name} and {subject.name} come from different clean images of the name "
+                    f"{subject.control}: verify them one after the other"
+                )
+
+
+def with_controls(cells: Iterable[Cell], subjects: Sequence[Subject]) -> tuple[Cell, ...]:
+    """The cells, each preceded by its clean control; none twice."""
+    control = {subject.name: subject.control for subject in subjects}
+    found: dict[Cell, None] = {}
+    for cell in cells:
+        found[dataclasses.replace(cell, dataset=control.get(cell.dataset, cell.dataset))] = None
+        found[cell] = None
+    return tuple(found)
+
+
+def train_grid(grid: Grid, *, store: RunStore, executor: Executor, reporter: Reporter) -> GridResult:
+    """Train what the store does not have, and compare every dataset with its control.
+
+    Raises:
+        InputError: unsuitable arrays, or an unknown strategy.
+    """
+    parallel = max(1, min(executor.workers, len(grid.cells) * len(grid.seeds)))
+    tasks = grid.tasks()
+    known = store.known(tasks, reporter)
+    announce(grid, tasks, [index in known for index in range(len(tasks))], parallel, reporter)
+    outcomes = work_off(tasks, store, executor, reporter, known=known)
+    places = [(cell, seed) for seed in grid.seeds for cell in grid.cells]
+    runs, lost = [], []
+    for index, (cell, seed) in enumerate(places):
+        outcome = outcomes[index]
+        if isinstance(outcome, Lost):
+            lost.append(LostRun(cell=cell, seed=seed, reason=outcome.reason))
+        else:
+            runs.append(
+                Run(cell=cell, seed=seed, history=outcome, identity=tasks[index].identity, reused=index in known)
+            )
+    result = GridResult(
+        profile=grid.profile,
+        seeds=grid.seeds,
+        num_classes=grid.subjects[0].num_classes,
+        num_train={task.dataset: len(task.data.images) for task in tasks},
+        num_test=len(tasks[0].data.test_images) if tasks else 0,
+        runs=tuple(sorted(runs, key=lambda run: grid.cells.index(run.cell))),
+        lost=tuple(lost),
+        comparisons=(),
+    )
+    return dataclasses.replace(result, comparisons=_comparisons(grid, result))
+
+
+def plan_lines(grid: Grid, tasks: Sequence[RunTask], known: Sequence[bool]) -> list[str]:
+    """A line per cell: what is trained, and what it takes."""
+    lines = []
+    for first, cell in enumerate(grid.cells):
+        own = range(first, len(tasks), len(grid.cells))
+        done = sum(known[i] for i in own)
+        flop = sum(tasks[i].flop for i in own)
+        lines.append(
+            f"  {cell}: {len(own)} run{'s' if len(own) > 1 else ''} of {tasks[own[0]].protocol.epochs} epochs on "
+            f"{len(tasks[own[0]].data.images):,} images, {flop:.2g} FLOP"
+            + (f", {done} finished before" if done else "")
+        )
+    return lines
+
+
+def announce(grid: Grid, tasks: Sequence[RunTask], known: Sequence[bool], parallel: int, reporter: Reporter) -> None:
+    """Say what is done already and what will be done; time a few steps to say how long that will take."""
+    for task, finished in zip(tasks, known, strict=True):
+        if finished:
+            reporter.say(f"reusing a finished run: {task}")
+    waiting = [task for task, finished in zip(tasks, known, strict=True) if not finished]
+    if not waiting:
+        return
+    threads = waiting[0].threads
+    reporter.say(
+        f"profile {grid.profile.name}: {len(waiting)} run{'s' if len(waiting) > 1 else ''} on "
+        f"{describe_device(grid.device)}, {parallel} at a time with {threads} thread{'s' if threads > 1 else ''} each:"
+    )
+    for line in plan_lines(grid, tasks, known):
+        reporter.say(line)
+    seconds = estimate_seconds(waiting) / min(parallel, len(waiting))
+    reporter.say(f"this will take about {_duration(seconds)}, going by the time of a few steps")
+
+
+def estimate_seconds(tasks: Sequence[RunTask]) -> float:
+    """Time of the tasks one after another: the cheapest is timed for a few steps, the others by their arithmetic."""
+    cheapest = min(tasks, key=lambda task: task.flop / (task.protocol.epochs * len(task.data.images)))
+    rate = cheapest.flop / time_task(cheapest)
+    return sum(task.flop for task in tasks) / rate
+
+
+def _comparisons(grid: Grid, result: GridResult) -> tuple[Comparison, ...]:
+    """Every poisoned cell with its control, in the order of the cells."""
+    names = {subject.name: subject.control for subject in grid.subjects}
+    found = []
+    for cell in grid.cells:
+        if cell.dataset not in names:
+            continue
+        control = dataclasses.replace(cell, dataset=names[cell.dataset])
+        clean, poisoned = result.histories(control), result.histories(cell)
+        if clean and poisoned:
+            found.append(
+                compare(clean, poisoned, dataset=cell.dataset, control=control.dataset, chance=result.chance)
+            )  # fmt: skip
+    return tuple(found)
+
+
+def _same_control(one: Subject, other: Subject) -> bool:
+    if one.clean_images.shape != other.clean_images.shape:
+        return False
+    same_labels = np.array_equal(one.labels, other.labels) and np.array_equal(one.test_labels, other.test_labels)
+    return same_labels and all(
+        np.array_equal(a, b) for a, b in ((one.clean_images, other.clean_images), (one.test_images, other.test_images))
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

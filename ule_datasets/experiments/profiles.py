@@ -1,0 +1,140 @@
+"""How much is trained, and what may be concluded from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ule_datasets.compute.precision import Precision
+from ule_datasets.countermeasures import parse_strategy
+from ule_datasets.models.weights import WEIGHTS, Weights
+from ule_datasets.papers.verdicts import Power
+from ule_datasets.victims.protocol import AdamW, Cosine, MultiStep, OneCycle, Sgd, TrainingProtocol
+
+SMALL_BATCH = {"wrn-28-10": 64}
+"""Models that the OPS paper trains with another batch size than 128."""
+TRANSFORMERS = ("cvt-7-4", "cct-7-3x1")
+"""Models that the OPS paper trains with AdamW."""
+FINE_TUNING = Sgd(learning_rate=0.001)
+"""For models that start from trained weights: BAIT (Li et al., "When Priors Backfire", ICLR 2026), its code."""
+FINE_TUNING_CLIP = 5.0
+"""Norm of the gradients there."""
+
+
+def normalises(weights: Weights) -> bool:
+    """Whether images are normalised for a model that starts from these weights.
+
+    BAIT's code gives ImageNet classifiers the images in [0, 1] as they are, and so does this. It speaks of no other
+    weights: those get images as they were trained on, e.g. a CIFAR-10 classifier, which would lose what it knows.
+    """
+    return not weights.name.endswith("@imagenet")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """How much is trained, and what may be concluded from it."""
+
+    name: str
+    epochs: int
+    schedule: OneCycle | MultiStep
+    precision: Precision
+    power: Power
+    """What may be said about a printed number."""
+    num_seeds: int
+    """How many runs of each kind are usual."""
+    strategies: tuple[str, ...]
+    """Trained when nothing else is asked for."""
+    fine_tuning_epochs: int = 60
+    """Of models that start from trained weights, at a hundredth of the learning rate; 60 is BAIT's."""
+    stand_in: str | None = None
+    """Trained in place of resnet18, the only model whose claims are then looked at; ``None``: every model is itself."""
+    max_train_images: int | None = None
+    """Only the first so many rows are used; the canonical order makes them a fixed random subset."""
+    max_test_images: int | None = None
+    limits: str
+    """What this profile cannot say, in one sentence for the report."""
+
+    def trained_for(self, model: str) -> str | None:
+        """The model that is trained where a claim speaks of ``model``; ``None``: none.
+
+        Nothing stands in for a model that starts from trained weights.
+        """
+        if self.stand_in is None or model in WEIGHTS:
+            return model
+        return self.stand_in if model in ("resnet18", self.stand_in) else None
+
+    def protocol(self, model: str, strategy: str, *, flippable: bool, compiled: bool = False) -> TrainingProtocol:
+        """How a model is trained under a strategy; one that starts from trained weights as in BAIT's code.
+
+        The digest of those weights is left to whoever has their file (``start``).
+
+        Raises:
+            InputError: the strategy is unknown.
+        """
+        if model in WEIGHTS:
+            return TrainingProtocol(
+                model=model,
+                epochs=self.fine_tuning_epochs,
+                strategy=parse_strategy(strategy, flippable=flippable),
+                optimiser=FINE_TUNING,
+                schedule=Cosine(),
+                gradient_clip=FINE_TUNING_CLIP,
+                normalise=normalises(WEIGHTS[model]),
+                precision=self.precision,
+                compiled=compiled,
+            )
+        return TrainingProtocol(
+            model=model,
+            epochs=self.epochs,
+            strategy=parse_strategy(strategy, flippable=flippable),
+            batch_size=SMALL_BATCH.get(model, 128),
+            optimiser=AdamW() if model in TRANSFORMERS else Sgd(),
+            schedule=self.schedule,
+            precision=self.precision,
+            compiled=compiled,
+        )
+
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="smoke",
+            epochs=10,
+            schedule=OneCycle(),
+            precision=Precision.FLOAT32,
+            power=Power.NONE,
+            num_seeds=1,
+            strategies=("none", "standard"),
+            fine_tuning_epochs=30,
+            stand_in="resnet18-w8",
+            max_train_images=10_000,
+            max_test_images=2_000,
+            limits="A narrow network, a subset of the images and 10 epochs show whether the data, the labels and "
+            "the shortcut work; they neither confirm nor refute any number of a paper.",
+        ),
+        Profile(
+            name="fast",
+            epochs=20,
+            schedule=OneCycle(),
+            precision=Precision.BFLOAT16,
+            power=Power.CONSISTENCY,
+            num_seeds=3,
+            strategies=("standard",),
+            fine_tuning_epochs=20,
+            limits="The paper's models and augmentations, for 20 epochs with a one-cycle learning rate and bfloat16 "
+            "products: enough to judge effects; a printed number can only be consistent with it or not.",
+        ),
+        Profile(
+            name="paper",
+            epochs=200,
+            schedule=MultiStep(),
+            precision=Precision.TF32,
+            power=Power.FULL,
+            num_seeds=3,
+            strategies=("standard",),
+            fine_tuning_epochs=60,
+            limits="The protocol as printed; what the paper leaves open (pad width, milestones, the start of PGD, the "
+            "pixel step of RandAugment) is chosen as this project documents it.",
+        ),
+    )
+}

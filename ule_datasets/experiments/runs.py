@@ -1,0 +1,250 @@
+"""Training runs as tasks: what identifies one, where its result is kept, how many of them are worked off."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import write_atomically
+from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.devices import cpu_threads
+from ule_datasets.compute.executor import Executor, Lost
+from ule_datasets.compute.ranks import on_ranks
+from ule_datasets.models.architectures import forward_flop
+from ule_datasets.models.weights import WEIGHTS
+from ule_datasets.victims.loop import EpochRecord, RunHistory, TrainingData, time_run, train
+from ule_datasets.victims.protocol import TrainingProtocol
+
+CODE = (
+    "victims/loop.py",
+    "victims/protocol.py",
+    "victims/augmentation.py",
+    "compute/devices.py",
+    "base/seeds.py",
+    "countermeasures",
+    "models",
+)
+"""What a run's result depends on, besides the libraries."""
+SECONDS_BETWEEN_LOOKS = 0.5
+TRAINING_PASSES = 3
+"""A training step costs so many forward passes: one forward, two for the gradients."""
+ATTACK_PASSES = 2
+"""A step of an attack: one forward, one for the gradient of the images."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class RunTask:
+    """One training run for a worker; carries its data."""
+
+    dataset: str
+    """Name of what it trains on, for people."""
+    data: TrainingData
+    data_digest: str
+    protocol: TrainingProtocol
+    seed: int
+    device: torch.device
+    threads: int = 1
+    ranks: int = 1
+    """Processes that share the run."""
+    keep_weights: bool = False
+    start: Path | None = None
+    """Weights to start from, see ``initial_model``; every worker must find them there."""
+    log: Path = Path(os.devnull)
+    """One line of JSON per epoch is added here while it runs."""
+
+    def __post_init__(self) -> None:
+        batch = min(self.protocol.batch_size, len(self.data.images))
+        if batch < 2 * self.ranks:
+            raise InputError(
+                f"batches of {batch} images cannot be shared by {self.ranks} ranks: each needs two of them"
+            )
+
+    @property
+    def identity(self) -> str:
+        """Digest of everything that the result depends on."""
+        parts = [
+            self.data_digest, self.protocol.content(), self.seed, self.device.type, self.ranks, code_digest(),
+            torch.__version__,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def flop(self) -> float:
+        """Floating-point operations of the whole run; a multiply-add counts as two."""
+        model = self.protocol.model
+        architecture = WEIGHTS[model].architecture if model in WEIGHTS else model
+        forward = forward_flop(architecture, self.data.num_classes, self.data.images.shape[1])
+        attack = self.protocol.strategy.attack
+        passes = TRAINING_PASSES + (0 if attack is None else ATTACK_PASSES * attack.steps)
+        per_epoch = passes * len(self.data.images) + len(self.data.test_images)
+        return forward * per_epoch * self.protocol.epochs
+
+    def __str__(self) -> str:
+        return f"{self.dataset}, {self.protocol}, seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """What a worker sends back."""
+
+    history: RunHistory
+    weights: bytes | None
+    """Safetensors; ``None``: they were not wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStore:
+    """A folder of finished runs, found again by their identity."""
+
+    folder: Path
+
+    def path(self, task: RunTask) -> Path:
+        """Where a run's history is or would be."""
+        return self.folder / f"{task.dataset}-{task.protocol.strategy.name}-seed{task.seed}-{task.identity[:16]}.json"
+
+    def weights(self, task: RunTask) -> Path:
+        """Where its trained weights are or would be."""
+        return self.path(task).with_suffix(".safetensors")
+
+    def get(self, task: RunTask, reporter: Reporter) -> RunHistory | None:
+        """A finished run, with its weights if the task wants them; an unreadable file is named and not used."""
+        path = self.path(task)
+        if not path.exists() or (task.keep_weights and not self.weights(task).exists()):
+            return None
+        try:
+            return RunHistory.from_json(path.read_text(encoding="utf-8"), task.protocol)
+        except (InputError, UnicodeDecodeError) as error:
+            reporter.warn(f"{path} is run again: {error}")
+            return None
+
+    def known(self, tasks: Sequence[RunTask], reporter: Reporter) -> dict[int, RunHistory]:
+        """Those of the tasks that are finished, by index."""
+        found = {index: self.get(task, reporter) for index, task in enumerate(tasks)}
+        return {index: history for index, history in found.items() if history is not None}
+
+    def put(self, task: RunTask, finished: Finished) -> None:
+        """Keep a run; the history last, because its presence means complete."""
+        if finished.weights is not None:
+            write_atomically(self.weights(task), finished.weights)
+        write_atomically(self.path(task), finished.history.to_json())
+
+
+def run_task(task: RunTask) -> Finished:
+    """Train; log every epoch."""
+    return on_ranks(_train, task, ranks=task.ranks, on_cuda=task.device.type == "cuda")
+
+
+def time_task(task: RunTask) -> float:
+    """Seconds that the task will take in one process, from a few real steps."""
+    with cpu_threads(task.threads):
+        return time_run(task.data, protocol=task.protocol, device=task.device, start=task.start, steps=3)
+
+
+def work_off(
+    tasks: Sequence[RunTask], store: RunStore, executor: Executor, reporter: Reporter,
+    *, known: Mapping[int, RunHistory] | None = None,
+) -> dict[int, RunHistory | Lost]:  # fmt: skip
+    """Run the tasks that the store does not have, keep each as it ends, and give the history of all, by index.
+
+    A run whose worker died is tried again once; then it is ``Lost`` and the others go on.
+    ``known`` is what the store has, for who has asked it already.
+    """
+    done: dict[int, RunHistory | Lost] = {**(store.known(tasks, reporter) if known is None else known)}
+    store.folder.mkdir(parents=True, exist_ok=True)
+    waiting = [index for index in range(len(tasks)) if index not in done]
+    todo = [dataclasses.replace(tasks[index], log=store.path(tasks[index]).with_suffix(".log")) for index in waiting]
+    with _following(todo, reporter):
+        for number, result in executor.unordered(run_task, todo):
+            index, task = waiting[number], tasks[waiting[number]]
+            if isinstance(result, Lost):
+                done[index] = result
+                reporter.warn(f"{task}: lost, {result.reason}")
+                continue
+            store.put(task, result)
+            done[index] = result.history
+            last = result.history.last
+            reporter.say(f"{task}: {last.test_accuracy:.1f} % clean test accuracy ({result.history.seconds:.0f} s)")
+    return done
+
+
+@functools.cache
+def code_digest() -> str:
+    """Digest of the code that results depend on; comments and docstrings do not count."""
+    root, hasher = Path(__file__).parents[1], hashlib.sha256()
+    for place in CODE:
+        path = root / place
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    node.body = [statement for statement in node.body if not _is_text(statement)] or [ast.Pass()]
+            hasher.update(ast.dump(tree).encode())
+    return hasher.hexdigest()[:16]
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+def _train(task: RunTask, rank: int, device: torch.device | None) -> Finished:
+    watched = rank == 0 and task.log.parent.is_dir()  # not on another machine
+    with cpu_threads(task.threads), tempfile.TemporaryDirectory() as folder:
+
+        def note(record: EpochRecord) -> None:
+            if watched:
+                with task.log.open("a", encoding="utf-8") as log:
+                    log.write(json.dumps(dataclasses.asdict(record)) + "\n")
+
+        weights = Path(folder) / "weights.safetensors" if task.keep_weights and rank == 0 else None
+        history = train(
+            task.data, protocol=task.protocol, seed=task.seed, device=device or task.device, on_epoch=note,
+            start=task.start, weights=weights,
+        )  # fmt: skip
+        trained = None if weights is None else weights.read_bytes()
+    return Finished(history=history, weights=trained)
+
+
+@contextmanager
+def _following(tasks: Sequence[RunTask], reporter: Reporter) -> Iterator[None]:
+    """Show the epochs of all tasks as their logs grow, from a thread of its own."""
+    for task in tasks:
+        task.log.unlink(missing_ok=True)
+    total, stopped = sum(task.protocol.epochs for task in tasks), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        epochs = reporter.track(_logged(tasks, stopped), total=total, label="training", unit="epoch")
+        follower = pool.submit(lambda: sum(1 for _ in epochs))
+        try:
+            yield
+        finally:
+            stopped.set()
+            follower.result()
+            for task in tasks:
+                task.log.unlink(missing_ok=True)
+
+
+def _logged(tasks: Sequence[RunTask], stopped: threading.Event) -> Iterator[str]:
+    """An item for each line that appears in the logs, until told to stop."""
+    seen: dict[Path, int] = dict.fromkeys((task.log for task in tasks), 0)
+    while not stopped.wait(SECONDS_BETWEEN_LOOKS):
+        for log, known in seen.items():
+            try:
+                lines = log.read_text(encoding="utf-8").count("\n")
+            except FileNotFoundError:
+                continue
+            seen[log] = max(lines, known)
+            yield from [log.stem] * (lines - known)

@@ -1,0 +1,112 @@
+"""Features of a trained model, and k-means on them: the first half of Unlearnable Clusters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+from torch.fx.proxy import TraceError
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.compute.devices import products_in
+from ule_datasets.compute.precision import Precision
+from ule_datasets.models.pretrained import build_features
+from ule_datasets.models.weights import Weights
+
+
+class FrozenFeatures:
+    """A trained map from images to features, in evaluation mode and without gradients of its parameters.
+
+    Batch normalisation is folded into the convolutions where the architecture can be traced; channels-last in memory.
+    """
+
+    def __init__(self, weights: Weights, path: Path, *, normalise: bool, device: torch.device) -> None:
+        model = build_features(weights, path, normalise=normalise).requires_grad_(False)
+        self._model = _folded(model).to(device).to(memory_format=torch.channels_last)
+        self._device = device
+
+    def __call__(self, levels: Tensor) -> Tensor:
+        """Features, float32 [B, D], of images in units of 1/255, float32 [B, C, H, W]."""
+        features: Tensor = self._model(levels / 255)
+        return features.float()
+
+    @torch.no_grad()
+    def of(self, images: np.ndarray, batch: int, track: Callable[[range], Iterator[int]] = iter) -> np.ndarray:
+        """Features, float32 [N, D], of uint8 [N, H, W, C], with float32 products.
+
+        Every batch is filled up to the same size, so that all images go through the same kernels.
+        """
+        parts = []
+        with products_in(Precision.FLOAT32):
+            for first in track(range(0, len(images), batch)):
+                rows = np.minimum(np.arange(first, first + batch), len(images) - 1)
+                shown = torch.from_numpy(images[rows]).to(self._device)
+                parts.append(self(to_levels(shown))[: len(images) - first].cpu().numpy())
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Clustering:
+    """The result of k-means."""
+
+    members: np.ndarray
+    """The cluster of every image, int32 [N]."""
+    centres: np.ndarray
+    """Float32 [p, D]."""
+    inertia: float
+    """Sum of the squared distances of all features to their centres."""
+
+    @classmethod
+    def of(cls, features: np.ndarray, count: int, *, restarts: int, seed: int) -> Clustering:
+        """Lloyd's algorithm from k-means++ starts, the best of ``restarts``; on one thread.
+
+        Args:
+            features: float32 [N, D].
+            count: clusters.
+            restarts: runs.
+            seed: of the starts.
+
+        Raises:
+            InputError: features are not finite, or too few of them differ.
+        """
+        from sklearn.cluster import KMeans
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+        if not np.isfinite(features).all():
+            raise InputError("the surrogate's features of some images are not finite: other weights are needed")
+        with threadpool_limits(limits=1):
+            found = KMeans(n_clusters=count, n_init=restarts, random_state=seed, algorithm="lloyd").fit(features)
+        different = len(np.unique(found.labels_))
+        if different < count:
+            raise InputError(
+                f"the surrogate tells only {different} kinds of images apart, too few for {count} clusters"
+            )
+        return cls(
+            members=found.labels_.astype(np.int32),
+            centres=found.cluster_centers_.astype(np.float32),
+            inertia=float(found.inertia_),
+        )
+
+    @property
+    def sizes(self) -> list[int]:
+        """Images of each cluster."""
+        sizes: list[int] = np.bincount(self.members, minlength=len(self.centres)).tolist()
+        return sizes
+
+
+def to_levels(images: Tensor) -> Tensor:
+    """Uint8 [B, H, W, C] to float32 [B, C, H, W] in units of 1/255, channels-last in memory."""
+    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)
+
+
+def _folded(model: nn.Module) -> nn.Module:
+    try:
+        return fuse(copy.deepcopy(model)).requires_grad_(False)
+    except TraceError:  # its way through the layers depends on the images
+        return model

@@ -1,0 +1,148 @@
+"""The surrogate: a model that is trained a few steps at a time, and frozen while images are optimised against it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+from torch.nn import functional
+
+from ule_datasets.compute.devices import cpu_threads
+from ule_datasets.compute.precision import Precision
+from ule_datasets.methods.engine.settings import SurrogateSettings
+
+MODEL, MOMENTUM = "model.", "momentum."
+
+
+class Surrogate:
+    """A model in training, with its optimiser; channels-last, float32, on one device."""
+
+    def __init__(self, model: nn.Module, settings: SurrogateSettings, *, device: torch.device) -> None:
+        self._settings, self._device = settings, device
+        self._model = model.to(device)
+        self._model.to(memory_format=torch.channels_last)
+        self._optimiser = torch.optim.SGD(
+            self._model.parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+
+    def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """One step of SGD with the gradient's norm clipped; on a CPU with one thread.
+
+        The sums over a batch depend on how many threads share them; one thread makes the result the same on
+        machines with any number of cores. Nearly all the work of a craft lies elsewhere.
+
+        Args:
+            inputs: float [B, 3, H, W].
+            labels: int64 [B].
+
+        Returns:
+            Summed loss and number of correct answers before the step, float64 [2] on the device.
+        """
+        self._model.train()
+        with cpu_threads(1) if self._device.type == "cpu" else nullcontext():
+            self._optimiser.zero_grad()
+            logits = self._model(inputs)
+            loss = functional.cross_entropy(logits, labels)
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.gradient_clip)
+            self._optimiser.step()
+        correct = (logits.detach().argmax(dim=1) == labels).sum()
+        return torch.stack([loss.detach().double() * len(labels), correct.double()])
+
+    def frozen(self, precision: Precision) -> FrozenSurrogate:
+        """The model as it is now, to optimise images against."""
+        return FrozenSurrogate(self._model, precision, self._device)
+
+    def ahead(self, inputs: Tensor, labels: Tensor) -> nn.Module:
+        """The model after one more step of SGD, momentum included, its gradient not clipped.
+
+        A copy in training mode whose parameters need no gradients; this surrogate stays as it is.
+
+        Args:
+            inputs: float32 [B, 3, H, W].
+            labels: int64 [B].
+        """
+        other = self.copy()
+        other._model.train()
+        other._optimiser.zero_grad()
+        torch.autograd.backward(functional.cross_entropy(other._model(inputs), labels))
+        other._optimiser.step()
+        other._optimiser.zero_grad()
+        return other._model.requires_grad_(False)
+
+    def copy(self) -> Surrogate:
+        """An independent surrogate in the same state, to try something on."""
+        return copy.deepcopy(self)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Parameters, statistics and momentum, by name."""
+        arrays = {f"{MODEL}{name}": _numpy(tensor) for name, tensor in self._model.state_dict().items()}
+        for name, parameter in self._model.named_parameters():
+            buffer = self._optimiser.state[parameter].get("momentum_buffer")
+            if buffer is not None:
+                arrays[f"{MOMENTUM}{name}"] = _numpy(buffer)
+        return arrays
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over a state that ``arrays`` returned; other names are ignored."""
+        tensors = {
+            name.removeprefix(MODEL): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(MODEL)
+        }
+        self._model.load_state_dict(tensors)
+        self._optimiser.state.clear()
+        for name, parameter in self._model.named_parameters():
+            if f"{MOMENTUM}{name}" in arrays:
+                buffer = torch.empty_like(parameter).copy_(torch.from_numpy(arrays[f"{MOMENTUM}{name}"]))
+                self._optimiser.state[parameter]["momentum_buffer"] = buffer
+
+
+class FrozenSurrogate:
+    """A model in evaluation mode whose parameters need no gradients, with batch norm folded into the convolutions.
+
+    In evaluation mode images do not influence each other, so results do not depend on how they are batched;
+    on a CPU this holds to the last bit (for batches of equal size, or of some dozens of images).
+    """
+
+    def __init__(self, model: nn.Module, precision: Precision, device: torch.device) -> None:
+        self._model = fuse(copy.deepcopy(model).eval()).to(memory_format=torch.channels_last)
+        self._model.requires_grad_(False)
+        self._precision, self._device = precision, device
+
+    def input_gradient(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient of each image's own cross entropy with respect to its pixels, and the summed loss.
+
+        Args:
+            inputs: float32 [B, 3, H, W], channels-last in memory.
+            labels: int64 [B].
+
+        Returns:
+            Float32 [B, 3, H, W], and float32 [] on the device.
+        """
+        inputs = inputs.detach().requires_grad_(True)
+        loss = functional.cross_entropy(self._logits(inputs), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, inputs)
+        return gradient, loss.detach()
+
+    @torch.no_grad()
+    def judge(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Which images are classified as their label (bool, [B]), and the cross entropy of each (float32, [B])."""
+        logits = self._logits(inputs)
+        return logits.argmax(dim=1) == labels, functional.cross_entropy(logits, labels, reduction="none")
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._precision is Precision.BFLOAT16):
+            logits: Tensor = self._model(inputs)
+        return logits.float()
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().cpu().contiguous().numpy()
+    return array

@@ -1,0 +1,134 @@
+"""Models by name: those of ``MODELS``, ``timm:NAME`` and ``open_clip:NAME``.
+
+A new reference model is a module here and a row in ``MODELS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.models.cifar_resnet import CifarResNet
+from ule_datasets.models.compact_transformer import cct, cvt
+from ule_datasets.models.convnet import ConvNet3
+from ule_datasets.models.densenet import DenseNet
+from ule_datasets.models.imagenet import resnet18_224, resnet50_224
+from ule_datasets.models.lenet import LeNet5
+from ule_datasets.models.libraries import is_library_model, library_model
+from ule_datasets.models.resnet import ResNet18
+from ule_datasets.models.wide_resnet import WideResNet
+
+ModelFactory = Callable[[int], nn.Module]
+"""From the number of classes to an initialised model: float32 [B, 3, H, W] in, logits [B, classes] out."""
+
+MODELS: dict[str, ModelFactory] = {
+    "resnet18": partial(ResNet18, width=64),
+    "resnet18-w16": partial(ResNet18, width=16),
+    "resnet18-w8": partial(ResNet18, width=8),
+    "resnet20": partial(CifarResNet, blocks=3),
+    "resnet56": partial(CifarResNet, blocks=9),
+    "convnet3": partial(ConvNet3, width=64),
+    "convnet3-w32": partial(ConvNet3, width=32),
+    "convnet3-w16": partial(ConvNet3, width=16),
+    "lenet5": LeNet5,
+    "densenet121": partial(DenseNet, growth=32, blocks=(6, 12, 24, 16)),
+    "cvt-7-4": partial(cvt, width=256, num_layers=7, patch=4),
+    "cct-7-3x1": partial(cct, width=256, num_layers=7),
+    "wrn-28-1": partial(WideResNet, factor=1, blocks=4),
+    "wrn-28-2": partial(WideResNet, factor=2, blocks=4),
+    "wrn-28-4": partial(WideResNet, factor=4, blocks=4),
+    "wrn-28-8": partial(WideResNet, factor=8, blocks=4),
+    "wrn-28-10": partial(WideResNet, factor=10, blocks=4),
+    "wrn-28-16": partial(WideResNet, factor=16, blocks=4),
+    "wrn-28-20": partial(WideResNet, factor=20, blocks=4),
+    "resnet18-224": resnet18_224,
+    "resnet50-224": resnet50_224,
+}
+
+SMALLEST_IMAGE = 8
+"""Rows and columns of the smallest images that any model takes."""
+
+
+def build_model(name: str, num_classes: int, *, seed: int) -> nn.Module:
+    """A new model with its own initialisation, from the seed alone; made on the CPU, in float32.
+
+    Torch's global generator is left as it was.
+
+    Args:
+        name: of a model in ``MODELS``, ``timm:NAME``, or ``open_clip:NAME`` for a vision tower.
+        num_classes: outputs; a vision tower gives its embedding, whatever this is.
+        seed: of the initialisation.
+
+    Raises:
+        InputError: no model has this name, or its library is not installed.
+    """
+    factory = _factory(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return factory(num_classes)
+
+
+@cache
+def num_parameters(name: str, num_classes: int) -> int:
+    """How many numbers are trained; counted without memory for them.
+
+    Raises:
+        InputError: as from ``build_model``.
+    """
+    return sum(parameter.numel() for parameter in _without_memory(name, num_classes).parameters())
+
+
+@cache
+def forward_flop(name: str, num_classes: int, image_size: int) -> float:
+    """Floating-point operations of the forward pass of one image, in evaluation mode; nothing is computed.
+
+    Convolutions and matrix products, attention's included; a multiplication with its addition counts as two.
+    Normalisation, activations and pooling are left out.
+
+    Args:
+        name: as for ``build_model``.
+        num_classes: outputs.
+        image_size: rows and columns of the image.
+
+    Raises:
+        InputError: as from ``build_model``, or the model does not take images of this size.
+    """
+    if image_size < SMALLEST_IMAGE:
+        raise InputError(
+            f"images are {image_size} x {image_size}, must be at least {SMALLEST_IMAGE} x {SMALLEST_IMAGE}"
+        )
+    model = _without_memory(name, num_classes).eval()
+    counter = FlopCounterMode(display=False)
+    try:
+        with counter, torch.no_grad():
+            model(torch.empty(1, 3, image_size, image_size, device="meta"))
+    except (AssertionError, RuntimeError) as error:
+        if not is_library_model(name):
+            raise
+        raise InputError(f"{name} does not take images of {image_size} x {image_size}: {error}") from error
+    return float(counter.get_total_flops())
+
+
+def _factory(name: str) -> ModelFactory:
+    """Look a model up.
+
+    Raises:
+        InputError: as from ``build_model``.
+    """
+    if is_library_model(name):
+        return library_model(name)
+    if name not in MODELS:
+        raise InputError(f"no model {name!r}; the models are {', '.join(MODELS)}, timm:NAME, open_clip:NAME")
+    return MODELS[name]
+
+
+def _without_memory(name: str, num_classes: int) -> nn.Module:
+    """A model whose tensors have shapes but no values."""
+    factory = _factory(name)
+    with torch.device("meta"):
+        return factory(num_classes)

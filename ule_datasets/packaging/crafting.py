@@ -1,0 +1,192 @@
+"""From a recipe and its clean images to the perturbation: crafted, found in the cache, or joined from saved ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.base.seeds import Seed
+from ule_datasets.compute.executor import Executor, LocalExecutor
+from ule_datasets.data.perturbation import Layer, Perturbation
+from ule_datasets.data.split import share_of
+from ule_datasets.dataset.manifest import build_environment, other_decoder
+from ule_datasets.packaging.craft_cache import CraftCache
+from ule_datasets.recipe import Context, Crafted, Method, Recipe
+from ule_datasets.sources import Source, no_labels
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workshop:
+    """Where and how to craft; nothing here is part of the method."""
+
+    reporter: Reporter
+    executor: Executor = field(default_factory=LocalExecutor)
+    workers: int = 1
+    device: str = "auto"
+    weights: Path | None = None
+    """See ``Context``."""
+    checkpoints: Path | None = None
+    """A folder for the state of interrupted crafts; ``None``: they start again."""
+    cache: CraftCache | None = None
+    """For crafts that are not exact anywhere (those take seconds); ``None``: always craft."""
+
+
+def craft(recipe: Recipe, source: Source, workshop: Workshop) -> Perturbation:
+    """Run the recipe's methods on the clean training images and join their layers.
+
+    Raises:
+        InputError: the images have no labels and a method needs them, or what a method finds wrong.
+    """
+    if not source.labelled and labels_for(recipe):
+        raise no_labels(source.location, labels_for(recipe))
+    made = []
+    for index, (method, digest) in enumerate(zip(recipe.methods, recipe.craft_digests, strict=True)):
+        made.append(_cached(recipe, method, digest, source, workshop) or _made(recipe, index, source, workshop))
+    return _joined(recipe, made, source)
+
+
+def join(recipe: Recipe, given: Sequence[Perturbation], source: Source) -> Perturbation:
+    """The recipe's perturbation from saved ones that between them hold the layers of its methods, each once.
+
+    Raises:
+        InputError: one was made for other images, by another method, or with other settings.
+    """
+    for perturbation in given:
+        if perturbation.source_digest != source.train.digest:
+            raise InputError(
+                f"this perturbation was made for training images with digest {perturbation.source_digest}, "
+                f"{source.location} has {source.train.digest}{_why_other(perturbation, source)}"
+            )
+        if perturbation.poisoned != _poisoned(recipe, source):
+            raise InputError(f"this perturbation poisons other images than {recipe.name} does: another poison rate")
+    parts = {digest: part for perturbation in given for digest, part in _parts(perturbation)}
+    if sorted(digest for perturbation in given for digest, _ in _parts(perturbation)) != sorted(recipe.craft_digests):
+        made_by = " and ".join(p.about.get("recipe", {}).get("name", "something else") for p in given)
+        raise InputError(
+            f"this perturbation was made by {made_by}: other methods or settings than {recipe.name}'s "
+            f"({' + '.join(method.title for method in recipe.methods)})"
+        )
+    return _joined(recipe, [parts[digest] for digest in recipe.craft_digests], source)
+
+
+def _why_other(perturbation: Perturbation, source: Source) -> str:
+    """A possible reason for other pixels, where nobody knows which ones are right."""
+    return other_decoder(perturbation.about.get("environment", {})) if source.spec.digests is None else ""
+
+
+def labels_for(recipe: Recipe) -> str:
+    """The first of the recipe's methods that needs labels, by its title; empty if none does."""
+    return next((method.title for method in recipe.methods if method.needs_labels), "")
+
+
+def clear_checkpoints(recipe: Recipe, workshop: Workshop) -> None:
+    """Delete what an interrupted craft of the recipe left behind."""
+    for index in range(len(recipe.methods)):
+        checkpoint = _checkpoint(recipe, index, "", workshop)
+        if isinstance(checkpoint, FileCheckpoint):
+            checkpoint.clear()
+
+
+Part = tuple[tuple[Layer, ...], dict[str, Any]]
+"""The layers of one method, and its record for ``Perturbation.about``."""
+
+
+def _made(recipe: Recipe, index: int, source: Source, workshop: Workshop) -> Part:
+    method, digest = recipe.methods[index], recipe.craft_digests[index]
+    context = Context(
+        num_classes=len(source.class_names),
+        seed=Seed(recipe.seed),
+        executor=workshop.executor,
+        workers=workshop.workers,
+        device=workshop.device,
+        weights=workshop.weights,
+        reporter=workshop.reporter,
+        checkpoint=_checkpoint(recipe, index, source.train.digest, workshop),
+    )
+    crafted = method.generate(source.train, context)
+    part = crafted.layers, _record(method, digest, crafted)
+    if workshop.cache is not None and method.repeats == "device":
+        about = {"recipe": {"name": recipe.name}, "methods": [part[1]]}
+        kept = Perturbation(layers=crafted.layers, source_digest=source.train.digest, about=about)
+        try:
+            workshop.cache.put(digest, kept)
+        except OSError as error:
+            workshop.reporter.warn(f"the craft is not kept for later: {workshop.cache.folder}: {error.strerror}")
+    return part
+
+
+def _cached(recipe: Recipe, method: Method, digest: str, source: Source, workshop: Workshop) -> Part | None:
+    if workshop.cache is None or method.repeats != "device":
+        return None
+    found = workshop.cache.get(digest, source.train.digest)
+    if found is None:
+        return None
+    ((_, part),) = _parts(found)
+    device = part[1]["notes"].get("environments", [{}])[-1].get("device", "another device")
+    workshop.reporter.say(
+        f"{method.title}: crafted before on {device}, taken from {workshop.cache.folder} (--no-cache crafts again)"
+    )
+    return part
+
+
+def _record(method: Method, digest: str, crafted: Crafted) -> dict[str, Any]:
+    return {
+        "identifier": method.identifier,
+        "craft_digest": digest,
+        "repeats": method.repeats,
+        "num_layers": len(crafted.layers),
+        "notes": crafted.notes,
+    }
+
+
+def _parts(perturbation: Perturbation) -> list[tuple[str, Part]]:
+    """The layers of every method by craft digest; nothing for a perturbation that does not say which are whose."""
+    parts, first = [], 0
+    try:
+        for record in perturbation.about["methods"]:
+            layers = perturbation.layers[first : first + record["num_layers"]]
+            parts.append((str(record["craft_digest"]), (layers, record)))
+            first += record["num_layers"]
+    except (KeyError, TypeError):
+        return []
+    return parts if first == len(perturbation.layers) else []
+
+
+def _joined(recipe: Recipe, parts: Sequence[Part], source: Source) -> Perturbation:
+    layers = tuple(layer for part, _ in parts for layer in part)
+    if len(recipe.budget) != len(layers):
+        raise InputError(f"recipe {recipe.name}: {len(recipe.budget)} bounds in budget for {len(layers)} layers")
+    about = {
+        "recipe": {"name": recipe.name, "version": recipe.version, "digest": recipe.digest},
+        "methods": [record for _, record in parts],
+        "budget": [str(bound) for bound in recipe.budget],
+        "seed": recipe.seed,
+        "poison_rate": recipe.poison_rate,
+        "environment": build_environment(),
+    }
+    about = json.loads(json.dumps(about, sort_keys=True))  # as it will come back from the file
+    return Perturbation(
+        layers=layers, source_digest=source.train.digest, poisoned=_poisoned(recipe, source), about=about
+    )
+
+
+def _poisoned(recipe: Recipe, source: Source) -> tuple[str, ...] | None:
+    """Keys of the perturbed images, where not all are."""
+    if recipe.poison_rate == 1:
+        return None
+    keys = source.train.keys
+    order = Seed(recipe.seed).order(keys, "poison rate")
+    return tuple(keys[i] for i in sorted(order[: share_of(recipe.poison_rate, len(keys))].tolist()))
+
+
+def _checkpoint(recipe: Recipe, index: int, source_digest: str, workshop: Workshop) -> Checkpoint:
+    if workshop.checkpoints is None:
+        return MemoryCheckpoint()
+    identity = f"{recipe.craft_digests[index]} {source_digest}"
+    return FileCheckpoint(workshop.checkpoints / f"craft-{index}.safetensors", identity)

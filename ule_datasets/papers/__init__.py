@@ -1,0 +1,1 @@
+"""What the papers print, as data, and the rules by which a number or an effect is confirmed."""

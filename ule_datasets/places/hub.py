@@ -1,0 +1,158 @@
+"""The Hugging Face Hub: names of repositories, downloads into its own cache, errors in words, patience.
+
+This module and ``publish`` are the only ones that talk to the Hub.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+
+PREFIX = "hub:"
+REPOSITORY = re.compile(r"(?:hub:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*?)(?:@([\w./-]+))?")
+"""``OWNER/NAME[@REVISION]``, with or without ``hub:`` before it."""
+PASSING = frozenset({408, 409, 412, 429, 500, 502, 503, 504})
+"""Answers after which the same request may succeed a little later."""
+TRIES, LONGEST_WAIT = 7, 300.0
+Result = TypeVar("Result")
+
+
+def parse_repository(where: str) -> tuple[str, str | None] | None:
+    """Repository and revision, where the text can be one; ``None`` otherwise (a path on this machine, a name)."""
+    found = REPOSITORY.fullmatch(where)
+    return (found[1], found[2]) if found else None
+
+
+def download(repository: str, revision: str | None, patterns: Sequence[str], *, elsewhere: str = "") -> Path:
+    """The local folder of a dataset repository's files that match the patterns.
+
+    Files that are already in the cache are not fetched again, so an interrupted download goes on with the
+    first file that it lacks; with ``HF_HUB_OFFLINE=1`` only the cache is used.
+
+    Args:
+        repository: ``OWNER/NAME``.
+        revision: branch, tag or commit; ``None``: the default branch.
+        patterns: globs of paths in the repository.
+        elsewhere: what else the user could do, ends the error messages.
+
+    Raises:
+        InputError: no network and not in the cache, or no such repository or revision.
+    """
+    from huggingface_hub import snapshot_download
+
+    with readable_errors(repository, revision, elsewhere):
+        folder = snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
+    return Path(folder)
+
+
+@contextmanager
+def readable_errors(
+    repository: str, revision: str | None, elsewhere: str = "", *, doing: str = "download"
+) -> Iterator[None]:
+    """Turn the client's errors into one line each; none of them carries a token."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    unreachable: tuple[type[Exception], ...] = (
+        LocalEntryNotFoundError, OfflineModeIsEnabled, http_error(), OSError,
+    )  # fmt: skip
+    also = f", {elsewhere}" if elsewhere else ""
+    try:
+        yield
+    except GatedRepoError as error:
+        raise InputError(
+            f"{repository} is gated: accept its terms on its page and log in with 'hf auth login'{also}"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise InputError(f"{repository} has no revision {revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise InputError(f"the Hub has no dataset {repository!r} that you may read; check the name{also}") from error
+    except HFValidationError as error:
+        raise InputError(f"{repository!r} does not name a dataset: use OWNER/NAME{also}") from error
+    except unreachable as error:
+        raise InputError(
+            f"cannot {doing} {repository} ({first_line(error)}); run the same command again to resume{also}"
+        ) from error
+
+
+def http_error() -> type[Exception]:
+    """The HTTP library's own base error; which library that is depends on the version of huggingface_hub."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return next(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+
+
+def status_of(error: Exception) -> int | None:
+    """The status of the answer that an error is about; ``None``: there was no answer.
+
+    Errors of the Xet client carry it only in their text.
+    """
+    response = getattr(error, "response", None)
+    if response is not None:
+        return int(response.status_code)
+    written = re.search(r"\((\d{3}) [A-Z]", str(error))
+    return int(written[1]) if written else None
+
+
+def first_line(error: Exception) -> str:
+    """What an error says: the server's words, else the first line that says something, else its name."""
+    words = getattr(error, "server_message", None)
+    lines = [line for line in str(words or error).splitlines() if line.strip() and "Request ID" not in line]
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def patiently(action: Callable[[], Result], *, what: str, reporter: Reporter) -> Result:
+    """Do something on the Hub; when it is busy, limits the rate or does not answer, wait as told and try again.
+
+    Raises:
+        InputError: still no success after some minutes; says how to continue.
+    """
+    for attempt in range(TRIES):
+        try:
+            return action()
+        except (http_error(), ConnectionError, TimeoutError, RuntimeError) as raised:
+            error = _underlying(raised)
+            status = status_of(error)
+            if status is not None and status not in PASSING:
+                raise error from raised
+            reason = f"the Hub answers {status}" if status else f"no answer ({first_line(error)})"
+            if attempt == TRIES - 1:
+                raise InputError(f"{what}: {reason}; the same command continues where it stopped") from error
+            seconds = min(LONGEST_WAIT, _told_to_wait(error) or 2.0**attempt)
+            reporter.say(f"{what}: {reason}; trying again in {seconds:.0f} s")
+            time.sleep(seconds)
+    raise AssertionError("unreachable")
+
+
+def _underlying(raised: Exception) -> Exception:
+    """The error behind one that the client wraps in a ``RuntimeError`` when its own patience has ended."""
+    if not isinstance(raised, RuntimeError):
+        return raised
+    if isinstance(raised.__cause__, (http_error(), ConnectionError, TimeoutError)):
+        return raised.__cause__
+    raise raised
+
+
+def _told_to_wait(error: Exception) -> float | None:
+    """Seconds that the server asks for: ``Retry-After``, or the ``t`` of its ``RateLimit`` header."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return None
+    told = response.headers.get("Retry-After", "")
+    limit = re.search(r";t=(\d+)", response.headers.get("RateLimit", ""))
+    if told.isdigit():
+        return float(told)
+    return float(limit[1]) if limit and status_of(error) == 429 else None

@@ -1,0 +1,1 @@
+"""From datasets to verdicts: the subjects, judging, and the report."""

@@ -1,0 +1,1 @@
+"""How an exploiter trains: the protocol, the augmentation and the one training loop."""

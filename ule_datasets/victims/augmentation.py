@@ -1,0 +1,107 @@
+"""Random crops and flips of whole batches, on the device where the images are.
+
+The draws come from a CPU generator, so they are the same whatever device trains; applying them is one
+gather, without a loop over images and without waiting for the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ule_datasets.base.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The random choices of one batch: int64 [B] each, on the CPU."""
+
+    top: Tensor
+    """First row of the crop, counted in the padded image: ``crop_padding`` is the image itself."""
+    left: Tensor
+    """Likewise the first column."""
+    mirrored: Tensor
+    """1 where the image is mirrored, else 0."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augmentation:
+    """Random crop with zero padding, then random mirroring; without either, only the conversion to floats."""
+
+    crop_padding: int
+    """Pixels of zeros around the image before a window of its own size is cut out; 0: no crop."""
+    flip: bool
+    """Mirror left and right with probability one half."""
+
+    def __post_init__(self) -> None:
+        if self.crop_padding < 0:
+            raise InputError(f"Augmentation: crop_padding is {self.crop_padding}, must be at least 0")
+
+    @property
+    def name(self) -> str:
+        """``none``, ``crop``, ``flip`` or ``crop+flip``."""
+        parts = [word for word, used in (("crop", self.crop_padding > 0), ("flip", self.flip)) if used]
+        return "+".join(parts) or "none"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def draw(self, count: int, generator: torch.Generator) -> Draws:
+        """Random choices for ``count`` images, from a CPU generator."""
+        offsets = torch.randint(0, 2 * self.crop_padding + 1, (2, count), generator=generator)
+        mirrored = torch.randint(0, 2, (count,), generator=generator)
+        return Draws(offsets[0], offsets[1], mirrored if self.flip else torch.zeros_like(mirrored))
+
+    def move(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Crop and mirror a batch at random.
+
+        Args:
+            images: uint8 [B, H, W, C] on any device.
+            generator: on the CPU; advanced by the same amount for every augmentation.
+
+        Returns:
+            The same shape and type, on the device of the images.
+        """
+        draws = self.draw(len(images), generator)
+        return images if self.name == "none" else self.transform(images, draws)
+
+    def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The same, as float32 [B, C, H, W] in [0, 1], channels-last in memory."""
+        return to_float(self.move(images, generator))
+
+    def transform(self, images: Tensor, draws: Draws) -> Tensor:
+        """Apply given draws; uint8 [B, H, W, C] to the same shape and type."""
+        pad = self.crop_padding
+        padded = torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad))
+        return cut(padded, draws, images.shape[1], images.shape[2])
+
+
+def cut(canvas: Tensor, draws: Draws, height: int, width: int) -> Tensor:
+    """A window of each image, mirrored where its draw says so: one gather.
+
+    Args:
+        canvas: uint8 [B, at least H, at least W, C] on any device.
+        draws: where each window begins; on the CPU.
+        height: of the windows, H.
+        width: likewise, W.
+
+    Returns:
+        Uint8 [B, H, W, C] on the device of the canvas.
+    """
+    device = canvas.device
+    packed = torch.stack([draws.top, draws.left, draws.mirrored])
+    if device.type == "cuda":
+        packed = packed.pin_memory()
+    top, left, mirrored = packed.to(device, non_blocking=True)[:, :, None]
+    down = torch.arange(height, device=device)
+    across = torch.arange(width, device=device).expand(len(canvas), width)
+    across = torch.where(mirrored.bool(), width - 1 - across, across)
+    batch = torch.arange(len(canvas), device=device)
+    return canvas[batch[:, None, None], (top + down)[:, :, None], (left + across)[:, None, :]]
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Uint8 [B, H, W, C] to float32 [B, C, H, W] in [0, 1], channels-last in memory; no mean, no deviation."""
+    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last).div_(255)

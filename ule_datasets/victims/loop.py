@@ -1,0 +1,483 @@
+"""The one training loop: images resident on the device, augmented there in batches, nothing read back per step."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import replacing
+from ule_datasets.base.seeds import Seed
+from ule_datasets.compute.devices import (
+    describe_device,
+    deterministic_algorithms,
+    median_seconds,
+    products_in,
+    resident,
+)
+from ule_datasets.compute.precision import Precision
+from ule_datasets.countermeasures import Mixed
+from ule_datasets.models.architectures import MODELS, build_model
+from ule_datasets.models.pretrained import build_pretrained
+from ule_datasets.models.weights import WEIGHTS
+from ule_datasets.victims.augmentation import to_float
+from ule_datasets.victims.protocol import AdamW, TrainingProtocol
+
+EVALUATION_BATCH = 500
+WINDOWS = 5
+"""An epoch's training accuracy and displacement are noted at so many places."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class TrainingData:
+    """What a model is trained and tested on."""
+
+    images: np.ndarray
+    """uint8, [N, H, W, 3]."""
+    labels: np.ndarray
+    """int64, [N]."""
+    test_images: np.ndarray
+    """uint8, [M, H, W, 3]."""
+    test_labels: np.ndarray
+    """int64, [M]."""
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        _check("training", self.images, self.labels, self.num_classes, at_least=2)
+        _check("test", self.test_images, self.test_labels, self.num_classes, at_least=1)
+
+    def digest(self) -> str:
+        """Identity of the arrays in their order: results are filed under it."""
+        hasher = hashlib.blake2b(str(self.num_classes).encode(), digest_size=16)
+        for array in (self.images, self.labels, self.test_images, self.test_labels):
+            hasher.update(f"{array.dtype} {array.shape}".encode())
+            hasher.update(np.ascontiguousarray(array).data)
+        return hasher.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """A part of an epoch."""
+
+    step: int
+    """The last step of the window, counted from 1 over the whole run."""
+    train_accuracy: float
+    """Over the window's images, as they were augmented, in training mode; percent."""
+    displacement: float
+    """Distance of the parameters from where they started, after that step."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochRecord:
+    """What one epoch gave; accuracies in percent."""
+
+    epoch: int
+    """Counted from 1."""
+    train_loss: float | None
+    """Mean over the epoch's images; ``None``: it was not finite."""
+    train_accuracy: float
+    """Running average over the epoch, in training mode, on the augmented images; mixed labels by their weights."""
+    test_accuracy: float
+    """Clean test accuracy after the epoch, in evaluation mode."""
+    displacement: float | None
+    """Root of the summed squares of all trainable parameters minus their first values; ``None``: it was not finite."""
+    windows: tuple[Window, ...]
+    """The epoch in parts; empty where the loss was not finite."""
+    seconds: float = field(compare=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunHistory:
+    """One training run. Two runs compare equal when everything but their times does."""
+
+    protocol: TrainingProtocol
+    seed: int
+    device: str
+    """Name of the hardware."""
+    threads: int
+    """CPU threads of torch; on a CPU the last digits depend on them."""
+    ranks: int
+    """Processes that shared the run, each with a part of every batch."""
+    num_parameters: int
+    """Trainable ones."""
+    epochs: tuple[EpochRecord, ...]
+    """Fewer than the protocol's when the loss was not finite: training stops there."""
+    seconds: float = field(compare=False)
+
+    @property
+    def finite(self) -> bool:
+        """Whether the loss stayed finite."""
+        return self.epochs[-1].train_loss is not None
+
+    @property
+    def last(self) -> EpochRecord:
+        """The last epoch: the headline."""
+        return self.epochs[-1]
+
+    @property
+    def best(self) -> EpochRecord:
+        """The (first) epoch with the best test accuracy: chosen by looking at the test set, never the headline."""
+        return max(self.epochs, key=lambda record: record.test_accuracy)
+
+    @property
+    def last_five(self) -> float:
+        """Mean clean test accuracy of the last five epochs."""
+        last = self.epochs[-5:]
+        return sum(record.test_accuracy for record in last) / len(last)
+
+    def fitted(self, threshold: float = 90.0) -> EpochRecord | None:
+        """The first epoch whose training accuracy (percent) reached the threshold."""
+        return next((record for record in self.epochs if record.train_accuracy >= threshold), None)
+
+    def to_json(self) -> str:
+        """Indented JSON; strict, because a loss that is not finite is ``null``."""
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, protocol: TrainingProtocol) -> RunHistory:
+        """Read what ``to_json`` wrote for a run of this protocol.
+
+        Raises:
+            InputError: it is something else, or of another protocol.
+        """
+        try:
+            content = json.loads(text)
+            if content["protocol"] != protocol.content():
+                raise ValueError(f"it has another protocol, {content['protocol']}")
+            epochs = tuple(_epoch(record) for record in content["epochs"])
+            if not epochs:
+                raise ValueError("it has no epochs")
+            return cls(**{**content, "protocol": protocol, "epochs": epochs})
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"this is not the history of such a run: {error!r}") from error
+
+
+def train(
+    data: TrainingData,
+    *,
+    protocol: TrainingProtocol,
+    seed: int,
+    device: torch.device,
+    on_epoch: Callable[[EpochRecord], None],
+    start: Path | None = None,
+    weights: Path | None = None,
+) -> RunHistory:
+    """Train a new model and test it after every epoch.
+
+    The seed fixes initialisation, order, augmentation, attack and dropout independently of each other and of
+    the data, so runs on different data with one seed are paired. Repeating a run on the same device and number of
+    threads gives the same history. Torch's global random state is left as it was. Inside a process group of torch
+    the processes share every batch, with batch normalisation over each one's own part.
+
+    Args:
+        data: copied to the device once.
+        protocol: how to train.
+        seed: any integer.
+        device: where to train.
+        on_epoch: called after every epoch.
+        start: a file of weights to start from instead of random ones, see ``initial_model`` (``protocol.start`` names
+            it in the result).
+        weights: where the trained weights go; ``None``: they are not kept.
+
+    Raises:
+        InputError: as from ``initial_model``.
+    """
+    with _repeatable(protocol.precision, device):
+        run = _Run(data, protocol, Seed(seed), device, start)
+        started, records = time.perf_counter(), []
+        for epoch in range(1, protocol.epochs + 1):
+            records.append(run.epoch(epoch))
+            on_epoch(records[-1])
+            if records[-1].train_loss is None:
+                break
+        if weights is not None and run.rank == 0:
+            save_weights(run.model, weights)
+    return RunHistory(
+        protocol=protocol,
+        seed=seed,
+        device=describe_device(device),
+        threads=torch.get_num_threads(),
+        ranks=run.ranks,
+        num_parameters=sum(parameter.numel() for parameter in run.model.parameters()),
+        epochs=tuple(records),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def time_run(
+    data: TrainingData, *, protocol: TrainingProtocol, device: torch.device, start: Path | None = None, steps: int = 7
+) -> float:
+    """Seconds that a run of this protocol will take, from the median of a few real steps and test batches."""
+    with _repeatable(protocol.precision, device):
+        run = _Run(data, protocol, Seed(0), device, start)
+        batches = run.batches()
+        step = median_seconds(lambda number: run.step(batches[number % len(batches)], number), steps, device)
+        test = median_seconds(lambda number: run.evaluate(EVALUATION_BATCH), 3, device)
+    rows = len(data.test_images)
+    return protocol.epochs * (step * len(batches) + test * rows / min(rows, EVALUATION_BATCH))
+
+
+def known_models() -> str:
+    """The names that ``TrainingProtocol.model`` may have, for people."""
+    return f"{', '.join(MODELS)}, or from trained weights {', '.join(WEIGHTS)}"
+
+
+def initial_model(protocol: TrainingProtocol, num_classes: int, *, seed: int, start: Path | None) -> nn.Module:
+    """The model that training starts from, on the CPU; torch's global generator is left as it was.
+
+    Args:
+        protocol: names the model.
+        num_classes: its outputs.
+        seed: of all that the file does not hold: every layer, or the last one of a model of ``WEIGHTS``.
+        start: for a model of ``WEIGHTS`` the file of those; for one of ``MODELS`` what ``save_weights`` wrote of it,
+            or ``None``.
+
+    Raises:
+        InputError: the model is unknown, or ``start`` does not hold its weights.
+    """
+    if protocol.model in WEIGHTS:
+        if start is None:
+            raise InputError(f"{protocol.model} starts from trained weights, and their file is not given")
+        weights = WEIGHTS[protocol.model]
+        return build_pretrained(weights, start, num_classes, seed=seed, normalise=protocol.normalise)
+    if protocol.normalise:
+        raise InputError(f"TrainingProtocol: normalise is for models of trained weights, and {protocol.model} is none")
+    model = build_model(protocol.model, num_classes, seed=seed)
+    if start is not None:
+        load_weights(model, start)
+    return model
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write parameters and buffers as safetensors."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(path) as partial:
+        safetensors.torch.save_file(state, partial)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill a model with what ``save_weights`` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, or of another model.
+    """
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} does not hold the weights of this model: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _repeatable(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Kernels that repeat, the protocol's numbers, and a random state of our own."""
+    devices = [device] if device.type == "cuda" else []
+    with deterministic_algorithms(), products_in(precision), torch.random.fork_rng(devices=devices):
+        yield
+
+
+class _Run:
+    """The state of one run: data and model on the device, the optimiser, the random streams."""
+
+    def __init__(
+        self, data: TrainingData, protocol: TrainingProtocol, seed: Seed, device: torch.device, start: Path | None
+    ) -> None:
+        self._protocol, self._device = protocol, device
+        grouped = distributed.is_available() and distributed.is_initialized()
+        self.ranks, self.rank = (distributed.get_world_size(), distributed.get_rank()) if grouped else (1, 0)
+        own = (self.rank,) if grouped else ()
+        self._images, self._labels = resident(data.images, device), resident(data.labels, device)
+        self._test_images, self._test_labels = (resident(a, device) for a in (data.test_images, data.test_labels))
+        self.model = initial_model(
+            protocol, data.num_classes, seed=seed.integer32("initialisation"), start=start
+        )  # fmt: skip
+        self.model.to(device).to(memory_format=torch.channels_last)
+        self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._tensors: list[Tensor] = [parameter.detach() for parameter in self._parameters]
+        self._first = [tensor.clone() for tensor in self._tensors]
+        self._optimiser = _optimiser(self._parameters, protocol)
+        self._forward: nn.Module = self.model
+        if grouped:
+            self._forward = nn.parallel.DistributedDataParallel(self.model)
+        if protocol.compiled:
+            mode = "reduce-overhead" if device.type == "cuda" else "default"
+            self._forward = torch.compile(self._forward, mode=mode)  # type: ignore[assignment]
+        self._order = torch.Generator().manual_seed(seed.integer32("order"))
+        self._augmentation = torch.Generator().manual_seed(seed.integer32("augmentation", *own))
+        self._attack = torch.Generator(device).manual_seed(seed.integer32("attack", *own))
+        torch.manual_seed(seed.integer32("dropout", *own))
+
+    def epoch(self, number: int) -> EpochRecord:
+        """Train on every image once and test; the device is read once, at the end."""
+        started = time.perf_counter()
+        batches = self.batches()
+        first = (number - 1) * len(batches)
+        ends = {len(batches) * part // WINDOWS for part in range(1, WINDOWS + 1)} - {0}
+        totals = torch.zeros(3, dtype=torch.float64, device=self._device)
+        states, steps = [], []
+        self.model.train()
+        for index, rows in enumerate(batches, start=1):
+            totals += self.step(rows, first + index - 1)
+            if index in ends:
+                states.append(torch.cat([self._over_ranks(totals.clone()), self._displacement()]))
+                steps.append(first + index)
+        correct = self._over_ranks(self.evaluate(len(self._test_images)))
+        *noted, (test_correct, *_) = torch.stack([*states, correct.expand(4)]).tolist()
+        loss, train_correct, seen, displacement = noted[-1]
+        finite = math.isfinite(loss) and math.isfinite(displacement)
+        return EpochRecord(
+            epoch=number,
+            train_loss=loss / seen if finite else None,
+            train_accuracy=100 * train_correct / seen,
+            test_accuracy=100 * test_correct / len(self._test_images),
+            displacement=displacement if finite else None,
+            windows=_windows(steps, noted) if finite else (),
+            seconds=time.perf_counter() - started,
+        )
+
+    def batches(self) -> tuple[Tensor, ...]:
+        """The rows of a freshly shuffled epoch, int64 on the device, batch by batch; the last may be smaller.
+
+        Batch statistics need two images in every process: where the last batch has fewer, it joins the one before.
+        """
+        order = _sent(torch.randperm(len(self._images), generator=self._order), self._device)
+        batches = torch.split(order, self._protocol.batch_size)
+        if len(batches) > 1 and len(batches[-1]) < 2 * self.ranks:
+            batches = (*batches[:-2], torch.cat(batches[-2:]))
+        return batches
+
+    def step(self, rows: Tensor, number: int) -> Tensor:
+        """One step; summed loss, number of correct answers, number of images: float64 [3] on the device."""
+        num_steps = self._protocol.epochs * self._steps_per_epoch
+        factor = self._protocol.schedule.factor(number, num_steps)
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._protocol.optimiser.learning_rate * factor
+        whole, rows = len(rows), rows[self.rank :: self.ranks]
+        batch = self._batch(rows)
+        with self._autocast():
+            logits = self._forward(batch.images)
+        logits = logits.float()
+        weight, labels, other = batch.weight, batch.labels, batch.other_labels
+        losses = weight * functional.cross_entropy(logits, labels, reduction="none")
+        if self._protocol.strategy.mixing is not None:
+            losses = losses + (1 - weight) * functional.cross_entropy(logits, other, reduction="none")
+        self._optimiser.zero_grad()
+        torch.autograd.backward(losses.sum() * (self.ranks / whole))  # processes average their gradients
+        if self._protocol.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self._protocol.gradient_clip)
+        self._optimiser.step()
+        with torch.no_grad():
+            answers = logits.argmax(dim=1)
+            correct = weight * (answers == labels) + (1 - weight) * (answers == other)
+            count = torch.full((), len(rows), dtype=torch.float64, device=self._device)
+            return torch.stack([losses.double().sum(), correct.double().sum(), count])
+
+    def _batch(self, rows: Tensor) -> Mixed:
+        """Images and labels as the strategy makes them: crop, flip, its parts on bytes and floats, attack, mixing."""
+        strategy, generator = self._protocol.strategy, self._augmentation
+        images, labels = strategy.augmentation.move(self._images[rows], generator), self._labels[rows]
+        if strategy.on_bytes is not None:
+            images = strategy.on_bytes.apply(images, generator)
+        images = to_float(images)
+        if strategy.on_floats is not None:
+            images = strategy.on_floats.apply(images, generator)
+        if strategy.attack is not None:
+            with self._autocast():
+                images = strategy.attack.perturb(images, labels, self.model, self._attack)
+        if strategy.mixing is not None:
+            return strategy.mixing.apply(images, labels, generator)
+        return Mixed(images=images, labels=labels, other_labels=labels, weight=images.new_ones(()))
+
+    @torch.no_grad()
+    def evaluate(self, count: int) -> Tensor:
+        """How many of this process's share of the first ``count`` test images are right; float64 [1] on the device."""
+        if self.ranks > 1:
+            for buffer in self.model.buffers():
+                distributed.broadcast(buffer, 0)
+        self.model.eval()
+        correct = torch.zeros(1, dtype=torch.float64, device=self._device)
+        for start in range(self.rank * EVALUATION_BATCH, count, self.ranks * EVALUATION_BATCH):
+            stop = min(start + EVALUATION_BATCH, count)
+            with self._autocast():
+                answers = self.model(to_float(self._test_images[start:stop])).argmax(dim=1)
+            correct += (answers == self._test_labels[start:stop]).sum()
+        return correct
+
+    @torch.no_grad()
+    def _displacement(self) -> Tensor:
+        """Distance of the parameters from their first values, float64 [1] on the device."""
+        norms = torch._foreach_norm(torch._foreach_sub(self._tensors, self._first))
+        return torch.stack(norms).double().square().sum().sqrt()[None]
+
+    def _over_ranks(self, totals: Tensor) -> Tensor:
+        if self.ranks > 1:
+            distributed.all_reduce(totals)
+        return totals
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self._protocol.precision is Precision.BFLOAT16
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        count, size = len(self._images), self._protocol.batch_size
+        return max(1, count // size + (count % size >= 2 * self.ranks))
+
+
+def _optimiser(parameters: list[nn.Parameter], protocol: TrainingProtocol) -> torch.optim.Optimizer:
+    chosen, fused = protocol.optimiser, parameters[0].is_cuda
+    if isinstance(chosen, AdamW):
+        return torch.optim.AdamW(
+            parameters,
+            chosen.learning_rate,
+            (chosen.beta1, chosen.beta2),
+            weight_decay=chosen.weight_decay,
+            fused=fused,
+        )
+    return torch.optim.SGD(
+        parameters, chosen.learning_rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay, fused=fused
+    )
+
+
+def _windows(steps: list[int], states: list[list[float]]) -> tuple[Window, ...]:
+    """From totals at the windows' ends (loss, correct, seen, displacement) to each window's own accuracy."""
+    before, windows = (0.0, 0.0), []
+    for step, (_, correct, seen, displacement) in zip(steps, states, strict=True):
+        accuracy = 100 * (correct - before[0]) / (seen - before[1])
+        windows.append(Window(step=step, train_accuracy=accuracy, displacement=displacement))
+        before = correct, seen
+    return tuple(windows)
+
+
+def _epoch(content: dict[str, Any]) -> EpochRecord:
+    return EpochRecord(**{**content, "windows": tuple(Window(**window) for window in content["windows"])})
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """To the device, without waiting for it."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def _check(what: str, images: np.ndarray, labels: np.ndarray, num_classes: int, *, at_least: int) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise InputError(f"{what} images are {images.dtype} {list(images.shape)}; expected uint8 [N, H, W, 3]")
+    if len(images) < at_least or labels.dtype != np.int64 or labels.shape != (len(images),):
+        raise InputError(
+            f"{len(images)} {what} images with labels {labels.dtype} {list(labels.shape)}; "
+            f"expected at least {at_least}, with int64 labels [N]"
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise InputError(f"{what} labels lie in {labels.min()} .. {labels.max()}; expected 0 .. {num_classes - 1}")

@@ -1,0 +1,136 @@
+"""How a model is trained: everything that a result depends on besides data and seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.compute.precision import Precision
+from ule_datasets.countermeasures import Strategy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sgd:
+    """Gradient descent with momentum, without Nesterov or damping: the papers' choice for convolutional networks."""
+
+    kind: str = field(default="sgd", init=False)
+    learning_rate: float = 0.1
+    """The schedule's highest."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdamW:
+    """Adam with decoupled weight decay: the OPS paper's choice for the compact transformers (section 4.1)."""
+
+    kind: str = field(default="adamw", init=False)
+    learning_rate: float = 5e-4
+    """The schedule's highest."""
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 3e-2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OneCycle:
+    """Half a cosine up to the peak, half a cosine down to nearly nothing; the momentum stays as it is."""
+
+    kind: str = field(default="one-cycle", init=False)
+    warm_up: float = 0.3
+    """Share of the steps before the peak."""
+    start: float = 1 / 25
+    """Of the peak, at the first step."""
+    end: float = 1 / 250_000
+    """Of the peak, after the last step."""
+
+    def factor(self, step: int, num_steps: int) -> float:
+        """Learning rate of a step (from 0) as a share of the peak."""
+        peak = self.warm_up * num_steps
+        if step < peak:
+            return _cosine(self.start, 1.0, step / peak)
+        return _cosine(1.0, self.end, (step - peak) / (num_steps - peak))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MultiStep:
+    """Constant, and lower by a factor from the first and from the second milestone on.
+
+    The papers say "multi-step" for 200 epochs; the milestones are those of the OPS paper's code: 100 and 150.
+    """
+
+    kind: str = field(default="multi-step", init=False)
+    first: float = 0.5
+    """Share of the epochs before the first drop."""
+    second: float = 0.75
+    """Share of the epochs before the second."""
+    drop: float = 0.1
+
+    def factor(self, step: int, num_steps: int) -> float:
+        """Learning rate of a step (from 0) as a share of the highest."""
+        done = step / num_steps
+        return self.drop ** ((done >= self.first) + (done >= self.second))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cosine:
+    """Half a cosine down from the highest; what the OPS paper's code does for the transformers."""
+
+    kind: str = field(default="cosine", init=False)
+    end: float = 0.0
+    """Of the highest, after the last step."""
+
+    def factor(self, step: int, num_steps: int) -> float:
+        """Learning rate of a step (from 0) as a share of the highest."""
+        return _cosine(1.0, self.end, step / num_steps)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingProtocol:
+    """How a target model is trained: cross entropy, all layers, images in [0, 1], the last epoch counts."""
+
+    model: str
+    """A name in ``ule_datasets.models.architectures.MODELS``: random weights; or in
+    ``ule_datasets.models.weights.WEIGHTS``: those, with a new last layer."""
+    epochs: int
+    strategy: Strategy
+    batch_size: int = 128
+    optimiser: Sgd | AdamW = Sgd()
+    schedule: OneCycle | MultiStep | Cosine = OneCycle()
+    gradient_clip: float | None = None
+    """Before every step, gradients whose norm (l_2, of all parameters together) is larger are scaled down to it;
+    ``None``: they stay as they are."""
+    normalise: bool = False
+    """Whether the model itself shifts and scales images as those that its trained weights were made with; else it
+    gets them in [0, 1] as they are."""
+    precision: Precision = Precision.FLOAT32
+    compiled: bool = False
+    """Whether the model goes through ``torch.compile``; on CUDA with graphs of the kernel launches."""
+    start: str = ""
+    """Digest of the weights that training starts from (sha256 of their file, or the identity of the run that made
+    them); empty: random ones, from the seed."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 2)):
+            if getattr(self, name) < least:
+                raise InputError(f"TrainingProtocol: {name} is {getattr(self, name)}, must be at least {least}")
+        if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
+            raise InputError(
+                f"TrainingProtocol: gradient_clip is {self.gradient_clip}, must be finite and above 0, or None"
+            )
+
+    def content(self) -> dict[str, Any]:
+        """JSON values: what a result is filed under."""
+        content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return content
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.strategy.name}"
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
