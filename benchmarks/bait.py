@@ -40,9 +40,9 @@ from ule_datasets.data.split import Split
 from ule_datasets.methods.bait import Bait
 from ule_datasets.methods.engine.bait import Rounds
 from ule_datasets.methods.engine.generators import BaitGenerator, InstanceNorm, ReflectedBorder
+from ule_datasets.methods.method import Context
 from ule_datasets.models.architectures import build_model
 from ule_datasets.models.weights import Weights
-from ule_datasets.recipe import Context
 
 SURROGATE = "resnet18-224"
 EPSILON = 8 / 255

@@ -22,9 +22,10 @@ from builders.digits_s import RECIPE
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
 from ule_datasets.compute.executor import available_cpus
+from ule_datasets.data.bounds import L0, LInf
 from ule_datasets.data.perturbation import FILE_NAME, Perturbation
 from ule_datasets.methods.error_minimizing import ErrorMinimizing
-from ule_datasets.recipe import L0, LInf, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.verify import VerifyOptions, verify
 
 

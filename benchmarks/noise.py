@@ -27,8 +27,8 @@ from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.error_minimizing import SampleWise
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ErrorMinimizing
+from ule_datasets.methods.method import Context
 from ule_datasets.models.architectures import build_model
-from ule_datasets.recipe import Context
 
 EPSILON, STEP = 8 / 255, 0.8 / 255
 

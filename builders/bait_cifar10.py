@@ -1,7 +1,8 @@
 """bait-cifar10: noise that misleads models which start from pretrained weights."""
 
+from ule_datasets.data.bounds import LInf
 from ule_datasets.methods.bait import Bait
-from ule_datasets.recipe import LInf, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 
 RECIPE = Recipe(

@@ -1,8 +1,9 @@
 """cifar10-s: error-minimising noise, then the One-Pixel Shortcut, on CIFAR-10 (Wu et al., section 4.4)."""
 
+from ule_datasets.data.bounds import L0, LInf
 from ule_datasets.methods.error_minimizing import ErrorMinimizing
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import L0, LInf, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 
 RECIPE = Recipe(

@@ -1,9 +1,10 @@
 """digits-s: the composition of CIFAR-10-S on the embedded digits, a reduced setting that needs no download."""
 
+from ule_datasets.data.bounds import L0, LInf
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ErrorMinimizing
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import L0, LInf, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.digits import DIGITS
 
 SMALL = SurrogateSettings(model="convnet3-w16", batch_size=128)

@@ -1,7 +1,8 @@
 """em-cifar10: error-minimising noise for every image of CIFAR-10."""
 
+from ule_datasets.data.bounds import LInf
 from ule_datasets.methods.error_minimizing import ErrorMinimizing
-from ule_datasets.recipe import LInf, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 
 RECIPE = Recipe(

@@ -1,7 +1,8 @@
 """ops: One-Pixel Shortcut on one's own images."""
 
+from ule_datasets.data.bounds import L0
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import L0, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
 
 RECIPE = Recipe(

@@ -1,7 +1,8 @@
 """ops-cifar10: CIFAR-10 with One-Pixel Shortcut, as the tables of the paper use it."""
 
+from ule_datasets.data.bounds import L0
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import L0, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 
 RECIPE = Recipe(

@@ -1,7 +1,8 @@
 """ops-digits: One-Pixel Shortcut on scikit-learn's handwritten digits; small, and needs no download."""
 
+from ule_datasets.data.bounds import L0
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import L0, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.digits import DIGITS
 
 RECIPE = Recipe(

@@ -1,7 +1,8 @@
 """ops-imagenet100: One-Pixel Shortcut on the first hundred classes of ImageNet (paper, Table 4)."""
 
+from ule_datasets.data.bounds import L0
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import L0, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.imagenet import IMAGENET100
 
 RECIPE = Recipe(

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from builders.ops_cifar10 import RECIPE as OPS_CIFAR10
+from ule_datasets.data.bounds import L0, LInf
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut, Upload
-from ule_datasets.recipe import L0, LInf
 
 RECIPE = replace(
     OPS_CIFAR10,

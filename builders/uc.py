@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+from ule_datasets.data.bounds import LInf
 from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
 from ule_datasets.models.weights import WEIGHTS
-from ule_datasets.recipe import LInf, Preprocess, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
+from ule_datasets.sources.spec import Preprocess
 
 RECIPE = Recipe(
     name="uc",

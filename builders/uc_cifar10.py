@@ -1,8 +1,9 @@
 """uc-cifar10: Unlearnable Clusters on CIFAR-10, which the paper does not have."""
 
+from ule_datasets.data.bounds import LInf
 from ule_datasets.methods.unlearnable_clusters import CropRule, UnlearnableClusters
 from ule_datasets.models.weights import WEIGHTS
-from ule_datasets.recipe import LInf, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 
 RECIPE = Recipe(

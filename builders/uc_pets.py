@@ -1,8 +1,9 @@
 """uc-pets: Unlearnable Clusters on the Oxford-IIIT pets, as the paper makes it."""
 
+from ule_datasets.data.bounds import LInf
 from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
 from ule_datasets.models.weights import WEIGHTS
-from ule_datasets.recipe import LInf, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.pets import PETS
 
 RECIPE = Recipe(

@@ -22,10 +22,13 @@ import numpy as np
 
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.data.bounds import L0
+from ule_datasets.methods.method import Method
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import L0, Method, Recipe, SourceSpec
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources import Source, read_source
 from ule_datasets.sources.own_images import OWN_IMAGES
+from ule_datasets.sources.spec import SourceSpec
 
 CIFAR10_DIGESTS = {
     "train": "6a3b2c04d0a79ce272dcdacaf0bc440275db5a8cbe3717521a28fada2ea0d2ed",
@@ -278,7 +281,8 @@ def make_recipe(
 
 RECIPE_FILE = """
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import L0, Recipe
+from ule_datasets.data.bounds import L0
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
 
 RECIPE = Recipe(

@@ -1,8 +1,9 @@
-"""Imports point one way, and the cheap entry points stay cheap."""
+"""Imports point one way, in every room and between all modules, and the cheap entry points stay cheap."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,78 +13,83 @@ import pytest
 import ule_datasets
 
 ROOT = Path(ule_datasets.__file__).parent
-LAYERS = (
-    ("version", "errors", "files"),
-    (
-        "seeds",
-        "spool",
-        "split",
-        "progress",
-        "precision",
-        "executor",
-        "ray_executor",
-        "launch",
-        "images",
-        "checkpoint",
-        "quantization",
-        "hub",
-        "remote",
-        "claims",
-    ),
-    ("recipe", "perturbation", "devices", "weights"),
-    ("sources", "models", "augmentation", "countermeasures", "shards", "cache", "separability", "verdicts"),
-    ("protocol", "profiles"),
-    ("training",),
-    ("analyses", "effect", "runs"),
-    ("crafting",),
-    ("methods",),
-    ("manifest", "figures"),
-    ("perturb", "fetch", "delivery"),
-    ("folder", "card", "croissant", "loading", "integrity"),
-    ("grid", "studies", "judging", "subjects", "plots", "report"),
-    ("build", "verify", "publish"),
-    ("cli",),
+ROOMS = (
+    "cli",
+    "verify",
+    "build",
+    "verification",
+    "analyses",
+    "experiments",
+    "packaging",
+    "dataset",
+    "recipe",
+    "methods",
+    "countermeasures",
+    "victims",
+    "models",
+    "sources",
+    "papers",
+    "data",
+    "compute",
+    "places",
+    "base",
 )
-"""A module imports from its own layer and those above it."""
+"""A module imports from its own room and from those below it; typing imports count like others."""
+MODULES = {
+    ".".join(("ule_datasets", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
 
 
-def imported_modules(path: Path) -> set[str]:
-    """First-level modules of ule_datasets that a file imports when it runs (not for type checking)."""
+def imported_modules(module: str) -> set[str]:
+    """Modules of ule_datasets, and the package builders, that a module names in an import anywhere."""
     found = set()
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        for inner in ast.walk(node)
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in MODULES else str(node.module) for name in names}
+    return {name for name in found if name in MODULES or name.partition(".")[0] == "builders"} - {module}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_every_module_is_in_a_room() -> None:
+    assert {room_of(module) for module in MODULES if module != "ule_datasets"} == set(ROOMS)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "ule_datasets"])
+def test_a_module_imports_only_from_its_own_room_and_those_below(module: str) -> None:
+    for imported in imported_modules(module):
+        if imported.partition(".")[0] == "builders":
+            assert room_of(module) == "cli", f"only the command line may import builders, not {module}"
+        elif imported != "ule_datasets":
+            assert ROOMS.index(room_of(imported)) >= ROOMS.index(room_of(module)), f"{module} imports {imported}"
+
+
+KNOWN_CIRCLES = (
+    ("ule_datasets.compute.executor", "ule_datasets.compute.ray"),
+    ("ule_datasets.verification.plots", "ule_datasets.verification.report"),
+    ("ule_datasets.methods.engine.bait", "ule_datasets.methods.bait"),
+    ("ule_datasets.methods.engine.error_minimizing", "ule_datasets.methods.error_minimizing"),
+    ("ule_datasets.methods.engine.unlearnable_clusters", "ule_datasets.methods.unlearnable_clusters"),
+)
+"""Still to be taken apart; the import of the second by the first is not looked at."""
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    imports = {
+        module: {name for name in imported_modules(module) if (module, name) not in KNOWN_CIRCLES}
+        for module in MODULES
+        if module != "ule_datasets"
     }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and id(node) not in typing_only:
-            module = node.module or ""
-            if module == "ule_datasets":
-                found |= {alias.name for alias in node.names if (ROOT / f"{alias.name}.py").exists()}
-            elif module.startswith("ule_datasets."):
-                found.add(module.split(".")[1])
-            elif module.split(".")[0] == "builders":
-                found.add("builders")
-    return found
-
-
-def layer_of(module: str) -> int:
-    return next(index for index, layer in enumerate(LAYERS) if module in layer)
-
-
-@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_module_imports_only_from_its_own_layer_and_above(path: Path) -> None:
-    relative = path.relative_to(ROOT)
-    module = relative.parts[0].removesuffix(".py")
-    if module == "__init__":
-        return
-    for imported in imported_modules(path):
-        if imported == "builders":
-            assert module == "cli", f"only the command line may import builders, not {relative}"
-        else:
-            assert layer_of(imported) <= layer_of(module), f"{relative} imports {imported}"
+    for module, names in imports.items():  # a package's module may import its siblings
+        names.difference_update({"ule_datasets", *(name for name in names if module.startswith(f"{name}."))})
+    tuple(graphlib.TopologicalSorter(imports).static_order())
 
 
 def modules_after(statement: str) -> set[str]:
@@ -105,6 +111,6 @@ def test_help_and_list_import_neither_torch_nor_pyarrow() -> None:
 
 def test_building_and_integrity_import_no_torch_and_nothing_imports_torchvision() -> None:
     assert "torch" not in modules_after("import ule_datasets.build, ule_datasets.dataset.integrity")
-    everything = modules_after("import ule_datasets.dataset.loading, ule_datasets.verify, ule_datasets.victims.loop")
+    everything = modules_after("import ule_datasets.dataset.loading, ule_datasets.verify")
     assert "torch" in everything
     assert "torchvision" not in everything

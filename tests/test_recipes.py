@@ -23,6 +23,7 @@ from cards import render
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
+from ule_datasets.data.bounds import L0
 from ule_datasets.data.codec import encode_png
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
@@ -33,12 +34,14 @@ from ule_datasets.dataset.shards.parquet import features, schema
 from ule_datasets.methods.bait import Bait
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
+from ule_datasets.methods.method import Method
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
 from ule_datasets.models.weights import Weights
 from ule_datasets.papers import claims
-from ule_datasets.recipe import L0, Method, Preprocess, PublishedRecipe, Recipe
+from ule_datasets.recipe import PublishedRecipe, Recipe
 from ule_datasets.sources.digits import DIGITS
+from ule_datasets.sources.spec import Preprocess
 
 NAMES = list(RECIPES)
 

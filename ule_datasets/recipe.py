@@ -6,173 +6,18 @@ import dataclasses
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-from ule_datasets.base.checkpoint import Checkpoint, MemoryCheckpoint
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.progress import Reporter
-from ule_datasets.compute.executor import Executor, LocalExecutor
+from ule_datasets.data.bounds import L0, Budget, LInf
+from ule_datasets.methods.method import Method
+from ule_datasets.sources.spec import Licence, Preprocess, SourceSpec
 
-if TYPE_CHECKING:
-    from ule_datasets.base.seeds import Seed
-    from ule_datasets.data.perturbation import Layer
-    from ule_datasets.data.split import Split
+__all__ = ["L0", "LInf", "PublishedRecipe", "Recipe"]
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,94}[a-z0-9])?")
 """Lower-case words joined by hyphens: what the Hub accepts as a repository name."""
-
-
-ABSENT_IF_NONE = {"absent_if_none": True}
-"""Metadata of a dataclass field that canonical JSON leaves out while it is ``None``.
-
-For fields that came later: recipes that do not use them keep their digest.
-"""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LInf:
-    """At most ``levels`` grey levels (units of 1/255) of change in any channel of any pixel."""
-
-    levels: int
-
-    def __str__(self) -> str:
-        return f"l_inf {self.levels}/255"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class L0:
-    """At most ``pixels`` pixels of an image changed, by any amount."""
-
-    pixels: int
-
-    def __str__(self) -> str:
-        return f"l_0 {self.pixels} pixel{'s' if self.pixels > 1 else ''}"
-
-
-Budget = tuple[LInf | L0, ...]
-"""One bound per layer of the perturbation, in the order in which the layers are applied."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Licence:
-    """Under what terms a source's images may be passed on."""
-
-    hub_id: str
-    """An identifier of the Hub's list; anything else fails its card validation."""
-    text: str
-    """One sentence for the card."""
-    redistributable: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Preprocess:
-    """How images of any sizes become images of one size: the shorter side to ``resize``, then the centre."""
-
-    resize: int | None
-    """Length of the shorter side in pixels, by Pillow's antialiased bilinear filter; ``None``: crop only."""
-    crop: int
-    """Side of the square that is cut from the centre, in pixels."""
-    convert: str | None = field(default=None, metadata=ABSENT_IF_NONE)
-    """``RGB``: grey, palette and CMYK images become RGB as Pillow converts them; ``None``: they are refused."""
-
-    def __post_init__(self) -> None:
-        if self.convert not in (None, "RGB"):
-            raise InputError(f"Preprocess: convert is {self.convert!r}, must be 'RGB' or None")
-        if self.crop < 1:
-            raise InputError(f"Preprocess: crop is {self.crop}, must be at least 1")
-        if self.resize is not None and self.resize < self.crop:
-            raise InputError(f"Preprocess: resize is {self.resize}, must be at least the crop of {self.crop}, or None")
-
-    def __str__(self) -> str:
-        square = f"the centre {self.crop} x {self.crop}"
-        resized = (
-            ""
-            if self.resize is None
-            else (f"shorter side to {self.resize} pixels (Pillow's antialiased bilinear filter), then ")
-        )
-        return f"{'to ' + self.convert + ', ' if self.convert else ''}{resized}{square}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceSpec:
-    """Which clean images a recipe starts from, and how to know them."""
-
-    name: str
-    title: str
-    url: str
-    """Where people read about it; empty for one's own images."""
-    class_names: tuple[str, ...] | None
-    """In label order; ``None``: taken from the data."""
-    digests: tuple[tuple[str, str], ...] | None
-    """(split, order-free digest) of every split; ``None``: any images are accepted."""
-    num_images: tuple[tuple[str, int], ...] | None
-    """(split, number of images); ``None``: depends on the data."""
-    default_location: str | None
-    """Where to read from when ``--source`` is not given; ``None``: it must be given."""
-    flippable: bool
-    """Whether a mirrored image still shows its class (digits do not)."""
-    licence: Licence
-    citation: str | None = None
-    """Key in ``cards/citations.bib``."""
-    hub_id: str | None = None
-    """The source's own dataset repository, which the card links to."""
-    preprocess: Preprocess | None = field(default=None, metadata=ABSENT_IF_NONE)
-    """Applied to every image before anything else, digests included; ``None``: all must be of one size."""
-    keyed_by: str | None = field(default=None, metadata=ABSENT_IF_NONE)
-    """``name``: the official names of the images are their keys; ``None``: digests of pixels and label are."""
-    subset: bool | None = field(default=None, metadata=ABSENT_IF_NONE)
-    """Whether images of classes that are not in ``class_names`` are left out; ``None``: they are refused."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Context:
-    """What a method may use besides the images."""
-
-    num_classes: int
-    seed: Seed
-    executor: Executor = field(default_factory=LocalExecutor)
-    """Where independent pieces of work run."""
-    workers: int = 1
-    """Processes for what needs this machine's device; never changes the result."""
-    device: str = "cpu"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``; matters to methods that repeat on one device only."""
-    weights: Path | None = None
-    """A file of pretrained weights, or a folder of them, to look at before downloading."""
-    reporter: Reporter = field(default_factory=Reporter)
-    checkpoint: Checkpoint = field(default_factory=MemoryCheckpoint)
-    """Where long work keeps its state, and finds it again."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class Crafted:
-    """What a method returns."""
-
-    layers: tuple[Layer, ...]
-    notes: dict[str, Any] = field(default_factory=dict)
-    """Provenance for the perturbation's record and the card: JSON values."""
-
-
-class Method(Protocol):
-    """A way to make a perturbation. Implementations are frozen dataclasses of hyper-parameters."""
-
-    identifier: ClassVar[str]
-    """The field's short name, e.g. ``ops``."""
-    title: ClassVar[str]
-    citation: ClassVar[str]
-    """Key in ``cards/citations.bib``."""
-    repeats: ClassVar[str]
-    """``exact``: the same bits anywhere; ``device``: only on the same device and library versions."""
-    needs_labels: ClassVar[bool]
-    """Whether the images' classes matter; if not, images without labels will do."""
-
-    def generate(self, train: Split, context: Context) -> Crafted:
-        """Make layers for the clean training images.
-
-        Touches no clock and no global state; of disk and network only the pretrained weights that it names.
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,12 +20,12 @@ from ule_datasets.countermeasures import (
     LInfAttack,
     Mixup,
     RandAugment,
-    Strategy,
     TorchvisionRandAugment,
     parse_strategy,
 )
 from ule_datasets.models.architectures import build_model
 from ule_datasets.victims.augmentation import Augmentation, to_float
+from ule_datasets.victims.strategy import Strategy
 
 CROP_AND_FLIP = Augmentation(crop_padding=4, flip=True)
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.data.bounds import L0, Budget, LInf
 from ule_datasets.data.perturbation import (
     NOWHERE,
     Additive,
@@ -19,7 +20,6 @@ from ule_datasets.data.perturbation import (
     check_budget,
 )
 from ule_datasets.data.split import share_of
-from ule_datasets.recipe import L0, Budget, LInf
 
 KEYS = tuple(f"{n:016x}" for n in range(12))
 

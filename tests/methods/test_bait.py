@@ -36,10 +36,10 @@ from ule_datasets.methods.engine.bait import (
     random_wrong,
 )
 from ule_datasets.methods.engine.generators import BaitGenerator, InstanceNorm, ReflectedBorder, build_bait_generator
+from ule_datasets.methods.method import Context, Crafted
 from ule_datasets.models.architectures import build_model
 from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.models.weights import WEIGHTS, Weights
-from ule_datasets.recipe import Context, Crafted
 
 NUM_CLASSES, COUNT, BATCH, SIZE = 3, 40, 12, 16
 NUM_BATCHES = 3  # of a pass; four images are left over

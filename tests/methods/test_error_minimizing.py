@@ -30,8 +30,8 @@ from ule_datasets.methods.engine.error_minimizing import ClassWise, SampleWise
 from ule_datasets.methods.engine.records import duration
 from ule_datasets.methods.engine.settings import ErrorAverage, StopRule, SurrogateSettings
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
+from ule_datasets.methods.method import Context, Crafted
 from ule_datasets.models.architectures import build_model
-from ule_datasets.recipe import Context, Crafted
 
 NUM_CLASSES, COUNT, BATCH = 3, 90, 32
 SURROGATE = SurrogateSettings(model="convnet3-w16", batch_size=BATCH)

@@ -16,6 +16,7 @@ from ule_datasets.data.perturbation import Additive, Overwrite, Support
 from ule_datasets.data.quantization import Quantize
 from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.methods.engine.moments import Moments, moments_of
+from ule_datasets.methods.method import Context
 from ule_datasets.methods.one_pixel_shortcut import (
     CORNERS,
     Objective,
@@ -23,7 +24,6 @@ from ule_datasets.methods.one_pixel_shortcut import (
     Upload,
     uniform_levels,
 )
-from ule_datasets.recipe import Context
 
 WHITE, BLACK = 7, 0
 

@@ -7,9 +7,9 @@ from tests.methods.test_one_pixel_shortcut import context, split_of
 from ule_datasets.base.errors import InputError
 from ule_datasets.data.perturbation import Overwrite, Support
 from ule_datasets.data.split import Split
+from ule_datasets.methods.method import Crafted
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.methods.pixel_baselines import Colours, OPSColor, OPSPosition, RandPix
-from ule_datasets.recipe import Crafted
 
 
 def random_split(count: int = 200, num_classes: int = 4) -> Split:

@@ -29,11 +29,11 @@ from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.methods.engine import unlearnable_clusters as crafting
 from ule_datasets.methods.engine.clustering import Clustering
 from ule_datasets.methods.engine.translation_generator import build_generator
+from ule_datasets.methods.method import Context, Crafted
 from ule_datasets.methods.unlearnable_clusters import BoundRule, CropRule, TrainOn, UnlearnableClusters
 from ule_datasets.models.architectures import build_model
 from ule_datasets.models.pretrained import build_features
 from ule_datasets.models.weights import WEIGHTS, Weights
-from ule_datasets.recipe import Context, Crafted
 
 COUNT, SIZE, SPREAD = 26, 16, 20.0
 ARCHITECTURE = "convnet3-w16"

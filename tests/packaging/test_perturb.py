@@ -17,14 +17,16 @@ from helpers import class_names, make_images, make_recipe
 from ule_datasets.base.checkpoint import State
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
+from ule_datasets.data.bounds import L0, Budget, LInf
 from ule_datasets.data.perturbation import Additive, Perturbation, Support
 from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ErrorMinimizing
+from ule_datasets.methods.method import Context, Crafted, Method
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut, Upload
 from ule_datasets.packaging.craft_cache import CraftCache
 from ule_datasets.packaging.crafting import Workshop, clear_checkpoints, craft, join
-from ule_datasets.recipe import L0, Budget, Context, Crafted, LInf, Method, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources import Source
 from ule_datasets.sources.own_images import OWN_IMAGES
 

@@ -27,7 +27,7 @@ from dataclasses import replace
 from builders.{module} import RECIPE as OTHER
 from ule_datasets.methods.bait import Bait
 from ule_datasets.methods.unlearnable_clusters import CropRule, UnlearnableClusters
-from ule_datasets.recipe import LInf
+from ule_datasets.data.bounds import LInf
 from ule_datasets.models.weights import Weights
 
 TINY = {weights!r}

@@ -66,7 +66,8 @@ OTHER_CONTENT = MANY_SHARDS.replace("shard_mebibytes=0.25", 'version="1.1.0", sh
 OWN = """
 from dataclasses import replace
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import L0, Recipe
+from ule_datasets.data.bounds import L0
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
 
 LICENCE = replace(OWN_IMAGES.licence, hub_id="other", redistributable=False)

@@ -28,9 +28,9 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import LocalExecutor
 from ule_datasets.data.spool import SpooledImages
-from ule_datasets.recipe import Preprocess, SourceSpec
 from ule_datasets.sources import Source, decode, hub, image_folder, read_source
 from ule_datasets.sources.own_images import OWN_IMAGES
+from ule_datasets.sources.spec import Preprocess, SourceSpec
 
 SPEC = dataclasses.replace(OWN_IMAGES, preprocess=Preprocess(resize=RESIZE, crop=CROP, convert="RGB"))
 PER_CHUNK = 8

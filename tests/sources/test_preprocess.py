@@ -15,8 +15,8 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
 from ule_datasets.data.codec import encoder_versions, resize_and_crop
 from ule_datasets.data.split import sample_digest
-from ule_datasets.recipe import Preprocess, SourceSpec
 from ule_datasets.sources.own_images import OWN_IMAGES
+from ule_datasets.sources.spec import Preprocess, SourceSpec
 
 SIZES = [(33, 47), (47, 33), (40, 40), (32, 57), (201, 99), (24, 24), (9, 30), (31, 31), (32, 32)]
 """(height, width) with odd and even margins, larger and smaller than the result, and as large."""

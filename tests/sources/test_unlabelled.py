@@ -44,7 +44,9 @@ from typing import ClassVar
 import numpy as np
 
 from ule_datasets.data.perturbation import Additive, Support
-from ule_datasets.recipe import Context, Crafted, LInf, Recipe
+from ule_datasets.data.bounds import LInf
+from ule_datasets.methods.method import Context, Crafted
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
 
 

@@ -22,7 +22,7 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import deterministic_algorithms, pick_device
 from ule_datasets.compute.precision import Precision
-from ule_datasets.countermeasures import Cutout, LInfAttack, Strategy, parse_strategy
+from ule_datasets.countermeasures import Cutout, LInfAttack, parse_strategy
 from ule_datasets.models.architectures import MODELS, build_model, compact_transformer
 from ule_datasets.models.weights import WEIGHTS, WeightsFile
 from ule_datasets.victims.augmentation import Augmentation
@@ -37,6 +37,7 @@ from ule_datasets.victims.loop import (
     train,
 )
 from ule_datasets.victims.protocol import AdamW, Cosine, MultiStep, Sgd, TrainingProtocol
+from ule_datasets.victims.strategy import Strategy
 
 STANDARD = Strategy(name="standard", augmentation=Augmentation(crop_padding=1, flip=True))
 PROTOCOL = TrainingProtocol(model="convnet3-w16", epochs=2, batch_size=16, strategy=STANDARD)

@@ -15,9 +15,10 @@ from ule_datasets.cli import CHECK_FAILED, DONE, run
 
 if TYPE_CHECKING:
     from ule_datasets.build import BuildResult
+    from ule_datasets.methods.method import Method
     from ule_datasets.models.weights import Weights
     from ule_datasets.packaging.publish import Plan, Publication
-    from ule_datasets.recipe import Method, Recipe
+    from ule_datasets.recipe import Recipe
 
 COMMAND = "ule-build"
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -167,7 +168,7 @@ def build_command(
     from ule_datasets.dataset.shards import FORMATS
     from ule_datasets.packaging.publish import PublishOptions, plan_publication, publish
     from ule_datasets.places.urls import is_remote, shown
-    from ule_datasets.recipe import Preprocess
+    from ule_datasets.sources.spec import Preprocess
 
     chosen = find_recipe(recipe)
     if crop is not None:

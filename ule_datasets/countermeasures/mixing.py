@@ -14,23 +14,10 @@ from torch import Tensor
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures.transfer import to_device
+from ule_datasets.victims.strategy import Mixed
 
 LEAST_ALPHA = 0.1
 """Below, draws from the beta distribution are no longer accurate."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Mixed:
-    """A batch to train on with the loss ``weight * CE(labels) + (1 - weight) * CE(other_labels)`` of each image."""
-
-    images: Tensor
-    """Float32 [B, 3, H, W]."""
-    labels: Tensor
-    """The batch's own, int64 [B]."""
-    other_labels: Tensor
-    """Of the images that were mixed in, int64 [B]."""
-    weight: Tensor
-    """Share of ``labels``, from 0 to 1: float32, a scalar for the batch or [B], on the device of the images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

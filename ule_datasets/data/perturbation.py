@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.split import positions_of
-from ule_datasets.recipe import Budget, LInf
 
 FILE_NAME = "perturbation.safetensors"
 FORMAT = 1

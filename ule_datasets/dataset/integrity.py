@@ -12,6 +12,7 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import replacing
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import Executor
+from ule_datasets.data.bounds import Budget
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation, check_budget
 from ule_datasets.data.split import Split, canonical_order, order_free_digest, positions_of, sample_digest
@@ -20,7 +21,7 @@ from ule_datasets.dataset.manifest import FileRecord, Manifest, other_decoder
 from ule_datasets.dataset.shards import file_record
 from ule_datasets.dataset.shards.parquet import schema
 from ule_datasets.dataset.shards.reading import decode_images, read_parquet_shard, read_tar_shard
-from ule_datasets.recipe import Budget, PublishedRecipe
+from ule_datasets.recipe import PublishedRecipe
 from ule_datasets.sources import Source
 
 COMPARED_BYTES = 32 * 2**20

@@ -28,8 +28,8 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.quantization import Apply, Quantize, quantize
 from ule_datasets.data.split import Split
+from ule_datasets.methods.method import Context, Crafted
 from ule_datasets.models.weights import WEIGHTS, Weights
-from ule_datasets.recipe import Context, Crafted
 
 
 class Released(StrEnum):

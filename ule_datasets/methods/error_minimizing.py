@@ -25,7 +25,7 @@ from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.quantization import Apply, Quantize
 from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.settings import ErrorAverage, Grid, StopRule, SurrogateSettings
-from ule_datasets.recipe import Context, Crafted
+from ule_datasets.methods.method import Context, Crafted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,7 +26,7 @@ from ule_datasets.data.quantization import Quantize
 from ule_datasets.data.split import Split
 from ule_datasets.data.spool import view
 from ule_datasets.methods.engine.moments import Moments, moments_by_class
-from ule_datasets.recipe import Context, Crafted
+from ule_datasets.methods.method import Context, Crafted
 
 CORNERS = np.array([[(v >> 2) & 1, (v >> 1) & 1, v & 1] for v in range(8)], dtype=np.int64)
 """The eight corners of the RGB cube; colour index v = 4 R + 2 G + B."""

@@ -15,8 +15,8 @@ import numpy as np
 from ule_datasets.base.errors import InputError
 from ule_datasets.data.perturbation import NOWHERE, Overwrite, Support
 from ule_datasets.data.split import Split
+from ule_datasets.methods.method import Context, Crafted
 from ule_datasets.methods.one_pixel_shortcut import CORNERS, OnePixelShortcut
-from ule_datasets.recipe import Context, Crafted
 
 ROWS_PER_BLOCK = 256
 

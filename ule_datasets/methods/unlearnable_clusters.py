@@ -27,8 +27,8 @@ from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.quantization import Apply, Quantize
 from ule_datasets.data.split import Split
+from ule_datasets.methods.method import Context, Crafted
 from ule_datasets.models.weights import Weights
-from ule_datasets.recipe import Context, Crafted
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,10 +12,11 @@ import yaml
 import cards
 from ule_datasets.data.perturbation import NOWHERE, Overwrite, Perturbation, Support
 from ule_datasets.dataset.manifest import Manifest
+from ule_datasets.methods.method import Method
 from ule_datasets.packaging.figures.sheet import Figure
 from ule_datasets.packaging.figures.trace import trace_table
 from ule_datasets.papers.claims import CLEAN_ACCURACY, for_dataset
-from ule_datasets.recipe import Method, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources.forms import UNLABELLED
 from ule_datasets.sources.imagenet import ENGLISH
 

@@ -16,8 +16,9 @@ from ule_datasets.compute.executor import Executor, LocalExecutor
 from ule_datasets.data.perturbation import Layer, Perturbation
 from ule_datasets.data.split import share_of
 from ule_datasets.dataset.manifest import build_environment, other_decoder
+from ule_datasets.methods.method import Context, Crafted, Method
 from ule_datasets.packaging.craft_cache import CraftCache
-from ule_datasets.recipe import Context, Crafted, Method, Recipe
+from ule_datasets.recipe import Recipe
 from ule_datasets.sources import Source, no_labels
 
 

@@ -12,11 +12,11 @@ from ule_datasets.compute.executor import Executor
 from ule_datasets.data.split import Split
 from ule_datasets.places.remote_path import RemotePath
 from ule_datasets.places.urls import is_remote, shown
-from ule_datasets.recipe import SourceSpec
 from ule_datasets.sources import cifar_batches, digits, hub, image_folder, imagenet, parquet, webdataset
 from ule_datasets.sources.collect import Findings, collect
 from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
 from ule_datasets.sources.forms import UNLABELLED, Form, Place
+from ule_datasets.sources.spec import SourceSpec
 
 LOCATIONS = (
     "hub:OWNER/NAME, digits, or a folder or file (Parquet, WebDataset tar, image folder, cifar-10-batches-py), "

@@ -1,6 +1,6 @@
 """CIFAR-10: how to know it, whatever form it comes in."""
 
-from ule_datasets.recipe import Licence, SourceSpec
+from ule_datasets.sources.spec import Licence, SourceSpec
 
 CIFAR10 = SourceSpec(
     name="cifar10",

@@ -19,8 +19,8 @@ from ule_datasets.base.version import __version__
 from ule_datasets.data.codec import decode_rgb, encoder_versions, resize_and_crop
 from ule_datasets.data.split import sample_digest
 from ule_datasets.places.remote_path import RemotePath, each
-from ule_datasets.recipe import SourceSpec
 from ule_datasets.sources.forms import Chunk, Place, RawSample, official_name
+from ule_datasets.sources.spec import SourceSpec
 
 UNWANTED = -1
 """In a label map: samples of this class are left out, unread."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ule_datasets.data.split import sample_digest
-from ule_datasets.recipe import Licence, SourceSpec
 from ule_datasets.sources.forms import Form, RawSample
+from ule_datasets.sources.spec import Licence, SourceSpec
 
 SCALE = 4
 """From 8 x 8 to 32 x 32."""

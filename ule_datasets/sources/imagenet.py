@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.recipe import Licence, Preprocess, SourceSpec
+from ule_datasets.sources.spec import Licence, Preprocess, SourceSpec
 
 LABEL_LISTS = ("LOC_val_solution.csv", "imagenet_2012_validation_synset_labels.txt")
 """Files that say what class each validation image is of: Kaggle's, and the one that TensorFlow's tools come with."""

@@ -1,6 +1,6 @@
 """One's own images: any classes, any number of them, or no labels at all; one image size."""
 
-from ule_datasets.recipe import Licence, SourceSpec
+from ule_datasets.sources.spec import Licence, SourceSpec
 
 OWN_IMAGES = SourceSpec(
     name="own-images",

@@ -1,6 +1,6 @@
 """The Oxford-IIIT Pet dataset: cats and dogs of 37 breeds, photographs of any size."""
 
-from ule_datasets.recipe import Licence, Preprocess, SourceSpec
+from ule_datasets.sources.spec import Licence, Preprocess, SourceSpec
 
 PETS = SourceSpec(
     name="pets",

@@ -30,8 +30,9 @@ from ule_datasets.packaging.crafting import Workshop, craft
 from ule_datasets.packaging.folder import LOCAL_NOTE
 from ule_datasets.papers import claims
 from ule_datasets.places.urls import is_remote
-from ule_datasets.recipe import Preprocess, PublishedRecipe, Recipe
+from ule_datasets.recipe import PublishedRecipe, Recipe
 from ule_datasets.sources import Source, read_source
+from ule_datasets.sources.spec import Preprocess
 
 Catalogue = Mapping[str, Recipe]
 COLLAPSED = (claims.Regime.COLLAPSED,)

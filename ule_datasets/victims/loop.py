@@ -30,12 +30,12 @@ from ule_datasets.compute.devices import (
     resident,
 )
 from ule_datasets.compute.precision import Precision
-from ule_datasets.countermeasures import Mixed
 from ule_datasets.models.architectures import MODELS, build_model
 from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.victims.augmentation import to_float
 from ule_datasets.victims.protocol import AdamW, TrainingProtocol
+from ule_datasets.victims.strategy import Mixed
 
 EVALUATION_BATCH = 500
 WINDOWS = 5

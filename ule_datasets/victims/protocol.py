@@ -10,7 +10,7 @@ from typing import Any
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.precision import Precision
-from ule_datasets.countermeasures import Strategy
+from ule_datasets.victims.strategy import Strategy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

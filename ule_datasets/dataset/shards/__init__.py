@@ -13,11 +13,11 @@ import numpy as np
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import replacing
+from ule_datasets.data.bounds import Budget
 from ule_datasets.data.codec import encode_png
 from ule_datasets.data.perturbation import Perturbation, check_budget
 from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.dataset.shards import parquet, webdataset
-from ule_datasets.recipe import Budget
 
 if TYPE_CHECKING:
     from ule_datasets.dataset.delivery import Delivery

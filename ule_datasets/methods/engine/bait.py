@@ -50,7 +50,7 @@ from ule_datasets.victims.augmentation import Augmentation, to_float
 if TYPE_CHECKING:
     from ule_datasets.data.split import Split
     from ule_datasets.methods.bait import Bait
-    from ule_datasets.recipe import Context
+    from ule_datasets.methods.method import Context
 
 IMAGES_AT_ONCE = 512
 """Images that the finished generator takes together."""

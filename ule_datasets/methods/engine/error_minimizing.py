@@ -43,7 +43,7 @@ from ule_datasets.models.architectures import build_model
 if TYPE_CHECKING:
     from ule_datasets.data.split import Split
     from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
-    from ule_datasets.recipe import Context
+    from ule_datasets.methods.method import Context
 
 IMAGES_AT_ONCE = {"cpu": 128, "cuda": 1024}
 """Images that are optimised together: what fits a CPU's caches; what fills a GPU. Not part of the method."""

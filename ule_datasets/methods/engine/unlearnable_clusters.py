@@ -51,8 +51,8 @@ from ule_datasets.victims.augmentation import Draws, cut
 
 if TYPE_CHECKING:
     from ule_datasets.data.split import Split
+    from ule_datasets.methods.method import Context
     from ule_datasets.methods.unlearnable_clusters import CropRule, UnlearnableClusters
-    from ule_datasets.recipe import Context
 
 MOST_JUDGED = 256
 """Images of each cluster that are looked at before and after; the canonical order makes the first ones random."""

@@ -1,0 +1,84 @@
+"""Which clean images a recipe starts from, under what terms, and how they are brought to one size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ule_datasets.base.errors import InputError
+
+ABSENT_IF_NONE = {"absent_if_none": True}
+"""Metadata of a dataclass field that canonical JSON leaves out while it is ``None``.
+
+For fields that came later: recipes that do not use them keep their digest.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Licence:
+    """Under what terms a source's images may be passed on."""
+
+    hub_id: str
+    """An identifier of the Hub's list; anything else fails its card validation."""
+    text: str
+    """One sentence for the card."""
+    redistributable: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preprocess:
+    """How images of any sizes become images of one size: the shorter side to ``resize``, then the centre."""
+
+    resize: int | None
+    """Length of the shorter side in pixels, by Pillow's antialiased bilinear filter; ``None``: crop only."""
+    crop: int
+    """Side of the square that is cut from the centre, in pixels."""
+    convert: str | None = field(default=None, metadata=ABSENT_IF_NONE)
+    """``RGB``: grey, palette and CMYK images become RGB as Pillow converts them; ``None``: they are refused."""
+
+    def __post_init__(self) -> None:
+        if self.convert not in (None, "RGB"):
+            raise InputError(f"Preprocess: convert is {self.convert!r}, must be 'RGB' or None")
+        if self.crop < 1:
+            raise InputError(f"Preprocess: crop is {self.crop}, must be at least 1")
+        if self.resize is not None and self.resize < self.crop:
+            raise InputError(f"Preprocess: resize is {self.resize}, must be at least the crop of {self.crop}, or None")
+
+    def __str__(self) -> str:
+        square = f"the centre {self.crop} x {self.crop}"
+        resized = (
+            ""
+            if self.resize is None
+            else (f"shorter side to {self.resize} pixels (Pillow's antialiased bilinear filter), then ")
+        )
+        return f"{'to ' + self.convert + ', ' if self.convert else ''}{resized}{square}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceSpec:
+    """Which clean images a recipe starts from, and how to know them."""
+
+    name: str
+    title: str
+    url: str
+    """Where people read about it; empty for one's own images."""
+    class_names: tuple[str, ...] | None
+    """In label order; ``None``: taken from the data."""
+    digests: tuple[tuple[str, str], ...] | None
+    """(split, order-free digest) of every split; ``None``: any images are accepted."""
+    num_images: tuple[tuple[str, int], ...] | None
+    """(split, number of images); ``None``: depends on the data."""
+    default_location: str | None
+    """Where to read from when ``--source`` is not given; ``None``: it must be given."""
+    flippable: bool
+    """Whether a mirrored image still shows its class (digits do not)."""
+    licence: Licence
+    citation: str | None = None
+    """Key in ``cards/citations.bib``."""
+    hub_id: str | None = None
+    """The source's own dataset repository, which the card links to."""
+    preprocess: Preprocess | None = field(default=None, metadata=ABSENT_IF_NONE)
+    """Applied to every image before anything else, digests included; ``None``: all must be of one size."""
+    keyed_by: str | None = field(default=None, metadata=ABSENT_IF_NONE)
+    """``name``: the official names of the images are their keys; ``None``: digests of pixels and label are."""
+    subset: bool | None = field(default=None, metadata=ABSENT_IF_NONE)
+    """Whether images of classes that are not in ``class_names`` are left out; ``None``: they are refused."""
