@@ -14,11 +14,11 @@ import pytest
 from helpers import make_images
 
 from builders import RECIPES
-from ule_datasets.perturbation import Perturbation
-from ule_datasets.progress import Reporter
-from ule_datasets.recipe import Context, Method
-from ule_datasets.seeds import Seed
-from ule_datasets.split import Split, sample_digest
+from ule_datasets.base.progress import Reporter
+from ule_datasets.base.seeds import Seed
+from ule_datasets.data.perturbation import Perturbation
+from ule_datasets.data.split import Split, sample_digest
+from ule_datasets.methods.method import Context, Method
 
 CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
     "digits-s": (
