@@ -26,7 +26,7 @@ from photos import (
     write_photos,
     write_recipe,
 )
-from test_integrity import rewrite
+from tests.dataset.test_integrity import rewrite
 
 from ule_datasets import build, sources, verify
 from ule_datasets.base.progress import Reporter

@@ -239,7 +239,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "import time\n"
-        "from tests.test_executor import process_of\n"
+        "from tests.compute.test_executor import process_of\n"
         "from ule_datasets.compute.executor import LocalExecutor\n"
         "if __name__ == '__main__':\n"
         "    with LocalExecutor(2) as executor:\n"

@@ -264,7 +264,7 @@ def test_a_lost_node_costs_map_only_what_it_was_doing(tmp_path: Path) -> None:
         "RAY_AUTH_TOKEN": ray_executor._token(),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    script = f"import pathlib, tests.test_ray_executor as t; t.lose_node(pathlib.Path({str(tmp_path)!r}))"
+    script = f"import pathlib, tests.compute.test_ray_executor as t; t.lose_node(pathlib.Path({str(tmp_path)!r}))"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False, timeout=120
     )

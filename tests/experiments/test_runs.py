@@ -339,7 +339,7 @@ with LocalExecutor(1) as executor:
 
 
 def test_what_was_finished_survives_a_kill(tmp_path: Path, trained: list[int]) -> None:
-    program = KILLED.format(tests=str(Path(__file__).parents[1]))
+    program = KILLED.format(tests=str(Path(__file__).parent))
     paths = os.pathsep.join(sys.path)
     assert run_python(program, tmp_path, environment={"PYTHONPATH": paths}).code == -signal.SIGKILL
     assert len(list(tmp_path.glob("*.json"))) == 1

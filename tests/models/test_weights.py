@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
-from ule_datasets.models.architectures import weights as module
+from ule_datasets.models import weights as module
 from ule_datasets.models.weights import WEIGHTS, Weights, WeightsFile, obtain, read_state
 
 CONTENT = b"not a model, but a file"

@@ -162,7 +162,7 @@ import sys
 from pathlib import Path
 from ule_datasets.compute.executor import LocalExecutor
 from ule_datasets.places.urls import RemoteFolder
-from test_remote import Send
+from tests.places.test_remote import Send
 if __name__ == "__main__":
     folder = RemoteFolder(sys.argv[1])
     folder.names()  # connections of this process are no use to its workers
@@ -170,7 +170,8 @@ if __name__ == "__main__":
         assert list(executor.map(Send(folder, Path(sys.argv[2])), [f"w{n}" for n in range(6)])) == [4] * 6
 """
     source = write(tmp_path / "x", b"four")
-    done = run_python(program, folder.url, source, environment={"PYTHONPATH": str(Path(__file__).parents[1])})
+    paths = os.pathsep.join(map(str, Path(__file__).parents[1:3]))
+    done = run_python(program, folder.url, source, environment={"PYTHONPATH": paths})
     assert done.code == 0, done.stderr
     assert folder.names() == [f"w{number}" for number in range(6)]
     assert pickle.loads(pickle.dumps(folder)) == folder

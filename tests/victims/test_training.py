@@ -23,7 +23,8 @@ from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import deterministic_algorithms, pick_device
 from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import Cutout, LInfAttack, parse_strategy
-from ule_datasets.models.architectures import MODELS, build_model, compact_transformer
+from ule_datasets.models import compact_transformer
+from ule_datasets.models.architectures import MODELS, build_model
 from ule_datasets.models.weights import WEIGHTS, WeightsFile
 from ule_datasets.victims.augmentation import Augmentation
 from ule_datasets.victims.loop import (

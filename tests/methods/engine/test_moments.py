@@ -14,7 +14,7 @@ from photos import spooled
 from ule_datasets.compute.executor import LocalExecutor
 from ule_datasets.data.codec import decode_rgb
 from ule_datasets.data.spool import Images, SpooledImages
-from ule_datasets.methods import moments as module
+from ule_datasets.methods.engine import moments as module
 from ule_datasets.methods.engine.moments import Moments, moments_by_class, moments_of
 from ule_datasets.methods.one_pixel_shortcut import CORNERS, Objective, OnePixelShortcut
 
