@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import sys
 from enum import StrEnum
@@ -15,8 +14,6 @@ from ule_datasets.cli import CHECK_FAILED, DONE, run
 
 if TYPE_CHECKING:
     from ule_datasets.build import BuildResult
-    from ule_datasets.methods.method import Method
-    from ule_datasets.models.weights import Weights
     from ule_datasets.packaging.publish import Plan, Publication
     from ule_datasets.recipe import Recipe
 
@@ -226,6 +223,7 @@ def _work_folder(recipe: Recipe, url: str, scratch: Path | None) -> Path:
 def catalogue() -> str:
     """The table of recipes: name, source, methods, images, what is reported, what it needs."""
     from builders import RECIPES
+    from ule_datasets.methods.method import Repeats
     from ule_datasets.papers.claims import headline
 
     rows = [("name", "method", "source", "images", "reported", "needs")]
@@ -233,8 +231,8 @@ def catalogue() -> str:
         claim = headline(item.name)
         where = item.source.default_location
         needs = [{None: "--source", "digits": "nothing"}.get(where, "download or --source")]
-        needs += [f"weights {weights.name}" for method in item.methods for weights in _weights(method)]
-        crafted = any(method.repeats == "device" for method in item.methods)
+        needs += [f"weights {weights.name}" for method in item.methods for weights in method.weights]
+        crafted = any(method.repeats == Repeats.DEVICE for method in item.methods)
         if crafted and item.limit_per_class is None and where != "digits":
             needs.append("better a GPU")
         rows.append(
@@ -251,14 +249,6 @@ def catalogue() -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     note = "reported: clean test accuracy of a ResNet-18 trained on the dataset, as printed in its paper"
     return "\n".join([*lines, "", note])
-
-
-def _weights(method: Method) -> list[Weights]:
-    """The pretrained weights that a method starts from."""
-    from ule_datasets.models.weights import Weights
-
-    settings = (getattr(method, field.name) for field in dataclasses.fields(method))  # type: ignore[arg-type]
-    return [setting for setting in settings if isinstance(setting, Weights)]
 
 
 def _summary(result: BuildResult) -> str:

@@ -31,6 +31,11 @@ class Apply(StrEnum):
     """Only where it brightens: the official EM code's own loaders clamp the rest to zero."""
 
 
+def largest_level(epsilon: float, rule: Quantize, apply: Apply = Apply.SIGNED) -> int:
+    """The largest change, in grey levels, that becomes of a perturbation of at most ``epsilon`` (units of 1/255)."""
+    return int(np.abs(quantize(np.array([-epsilon, epsilon]), rule, apply)).max())
+
+
 def quantize(perturbation: np.ndarray, rule: Quantize, apply: Apply = Apply.SIGNED) -> np.ndarray:
     """Grey levels (int8, or int16 where they need it) of the same shape.
 

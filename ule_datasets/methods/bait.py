@@ -25,10 +25,11 @@ from enum import StrEnum
 from typing import ClassVar
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.perturbation import Additive, Support
-from ule_datasets.data.quantization import Apply, Quantize, quantize
+from ule_datasets.data.quantization import Apply, Quantize, largest_level, quantize
 from ule_datasets.data.split import Split
-from ule_datasets.methods.method import Context, Crafted
+from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 from ule_datasets.models.weights import WEIGHTS, Weights
 
 
@@ -44,7 +45,7 @@ class Released(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bait:
+class Bait(Method):
     """Class-wise noise bound to incorrect targets, against a pretrained surrogate.
 
     On a CPU everything runs in one thread, whatever the number of cores: sums over a batch depend on how many
@@ -55,7 +56,7 @@ class Bait:
     identifier: ClassVar[str] = "bait"
     title: ClassVar[str] = "Binding artificial perturbations to incorrect targets"
     citation: ClassVar[str] = "li2026priors"
-    repeats: ClassVar[str] = "device"
+    repeats: ClassVar[Repeats] = Repeats.DEVICE
     needs_labels: ClassVar[bool] = True
 
     prior: Weights = field(default_factory=lambda: WEIGHTS["resnet18@imagenet"])
@@ -118,6 +119,16 @@ class Bait:
             raise InputError(f"Bait: refresh is {self.refresh}, must be at least 1, or None for all batches")
         if self.crop_padding < 0:
             raise InputError(f"Bait: crop_padding is {self.crop_padding}, must be at least 0")
+
+    @property
+    def weights(self) -> tuple[Weights, ...]:
+        """The prior."""
+        return (self.prior,)
+
+    @property
+    def bounds(self) -> Budget:
+        """Of what ``epsilon`` becomes in bytes."""
+        return (LInf(levels=largest_level(self.epsilon, self.quantize, self.apply)),)
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Work through the stages on ``context.device``; an additive layer with an entry per class.

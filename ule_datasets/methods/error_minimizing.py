@@ -21,21 +21,22 @@ from typing import ClassVar
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.precision import Precision
+from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.perturbation import Additive, Support
-from ule_datasets.data.quantization import Apply, Quantize
+from ule_datasets.data.quantization import Apply, Quantize, largest_level
 from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.settings import ErrorAverage, Grid, StopRule, SurrogateSettings
-from ule_datasets.methods.method import Context, Crafted
+from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ErrorMinimizing:
+class ErrorMinimizing(Method):
     """Sample-wise noise (EM, EMN, EMinN): one perturbation for every training image."""
 
     identifier: ClassVar[str] = "em_s"
     title: ClassVar[str] = "Error-minimising noise, sample-wise"
     citation: ClassVar[str] = "huang2021unlearnable"
-    repeats: ClassVar[str] = "device"
+    repeats: ClassVar[Repeats] = Repeats.DEVICE
     needs_labels: ClassVar[bool] = True
 
     epsilon: float = 8
@@ -63,6 +64,11 @@ class ErrorMinimizing:
     def __post_init__(self) -> None:
         _check(self)
 
+    @property
+    def bounds(self) -> Budget:
+        """Of what ``epsilon`` becomes in bytes."""
+        return (LInf(levels=largest_level(self.epsilon, self.quantize, self.apply)),)
+
     def generate(self, train: Split, context: Context) -> Crafted:
         """Alternate on ``context.device`` until the stop rule is met; an additive layer with an entry per image."""
         from ule_datasets.methods.engine.error_minimizing import SampleWise
@@ -73,13 +79,13 @@ class ErrorMinimizing:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClasswiseErrorMinimizing:
+class ClasswiseErrorMinimizing(Method):
     """Class-wise noise (EM-C): one perturbation for all images of a class, from a fixed part of them."""
 
     identifier: ClassVar[str] = "em_c"
     title: ClassVar[str] = "Error-minimising noise, class-wise"
     citation: ClassVar[str] = "huang2021unlearnable"
-    repeats: ClassVar[str] = "device"
+    repeats: ClassVar[Repeats] = Repeats.DEVICE
     needs_labels: ClassVar[bool] = True
 
     epsilon: float = 8
@@ -110,6 +116,11 @@ class ClasswiseErrorMinimizing:
         _check(self)
         if not 0 < self.subset <= 1:
             raise InputError(f"ClasswiseErrorMinimizing: subset is {self.subset}, not in (0, 1]")
+
+    @property
+    def bounds(self) -> Budget:
+        """Of what ``epsilon`` becomes in bytes."""
+        return (LInf(levels=largest_level(self.epsilon, self.quantize, self.apply)),)
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Alternate on ``context.device`` until the stop rule is met; an additive layer with an entry per class."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -10,8 +11,19 @@ from ule_datasets.base.checkpoint import Checkpoint, MemoryCheckpoint
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.executor import Executor, LocalExecutor
+from ule_datasets.data.bounds import Budget
 from ule_datasets.data.perturbation import Layer
 from ule_datasets.data.split import Split
+from ule_datasets.models.weights import Weights
+
+
+class Repeats(StrEnum):
+    """Where a method makes the same bits again."""
+
+    EXACT = "exact"
+    """Anywhere; it takes seconds, and is never kept for later."""
+    DEVICE = "device"
+    """On the same device with the same versions of the libraries; it takes long, and is kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +43,8 @@ class Context:
     reporter: Reporter = field(default_factory=Reporter)
     checkpoint: Checkpoint = field(default_factory=MemoryCheckpoint)
     """Where long work keeps its state, and finds it again."""
+    layers: tuple[Layer, ...] = ()
+    """What the recipe's earlier methods made of the same images, in the order in which it is applied."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -43,17 +57,30 @@ class Crafted:
 
 
 class Method(Protocol):
-    """A way to make a perturbation. Implementations are frozen dataclasses of hyper-parameters."""
+    """A way to make a perturbation: a frozen dataclass of hyper-parameters, and what others need to know of it."""
+
+    __slots__ = ()
 
     identifier: ClassVar[str]
     """The field's short name, e.g. ``ops``."""
     title: ClassVar[str]
     citation: ClassVar[str]
     """Key in ``cards/citations.bib``."""
-    repeats: ClassVar[str]
-    """``exact``: the same bits anywhere; ``device``: only on the same device and library versions."""
+    repeats: ClassVar[Repeats]
     needs_labels: ClassVar[bool]
     """Whether the images' classes matter; if not, images without labels will do."""
+    redrawable: ClassVar[bool] = False
+    """Whether it is a draw at random, made anew by the seed for every repetition of an experiment."""
+
+    @property
+    def weights(self) -> tuple[Weights, ...]:
+        """The trained models that it starts from."""
+        return ()
+
+    @property
+    def bounds(self) -> Budget:
+        """How far its layers change an image at most, a bound for each."""
+        ...
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Make layers for the clean training images.

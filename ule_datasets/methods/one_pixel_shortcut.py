@@ -21,12 +21,13 @@ import numpy as np
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
+from ule_datasets.data.bounds import L0, Budget, LInf
 from ule_datasets.data.perturbation import NOWHERE, Additive, Overwrite, Support
 from ule_datasets.data.quantization import Quantize
 from ule_datasets.data.split import Split
 from ule_datasets.data.spool import view
 from ule_datasets.methods.engine.moments import Moments, moments_by_class
-from ule_datasets.methods.method import Context, Crafted
+from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 
 CORNERS = np.array([[(v >> 2) & 1, (v >> 1) & 1, v & 1] for v in range(8)], dtype=np.int64)
 """The eight corners of the RGB cube; colour index v = 4 R + 2 G + B."""
@@ -78,13 +79,13 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OnePixelShortcut:
+class OnePixelShortcut(Method):
     """The OPS perturbation; field defaults are the official code's choices (which made the paper's tables)."""
 
     identifier: ClassVar[str] = "ops"
     title: ClassVar[str] = "One-Pixel Shortcut"
     citation: ClassVar[str] = "wu2023onepixel"
-    repeats: ClassVar[str] = "exact"
+    repeats: ClassVar[Repeats] = Repeats.EXACT
     needs_labels: ClassVar[bool] = True
 
     num_pixels: int = 1
@@ -107,6 +108,12 @@ class OnePixelShortcut:
             raise InputError(f"OnePixelShortcut: search_fraction is {self.search_fraction}, not in (0, 1]")
         if self.upload is Upload.NOISY and not 1 <= self.noise_levels <= 127:
             raise InputError(f"OnePixelShortcut: noise_levels is {self.noise_levels}, not in 1 .. 127")
+
+    @property
+    def bounds(self) -> Budget:
+        """Of the pixels, and before it of the noise where there is some."""
+        pixels = L0(pixels=self.num_pixels)
+        return (pixels,) if self.upload is Upload.CLEAN else (LInf(levels=self.noise_levels), pixels)
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Search the clean training images; an overwrite layer, after a noise layer where asked for."""

@@ -13,9 +13,10 @@ from typing import ClassVar
 import numpy as np
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.data.bounds import L0, Budget
 from ule_datasets.data.perturbation import NOWHERE, Overwrite, Support
 from ule_datasets.data.split import Split
-from ule_datasets.methods.method import Context, Crafted
+from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 from ule_datasets.methods.one_pixel_shortcut import CORNERS, OnePixelShortcut
 
 ROWS_PER_BLOCK = 256
@@ -31,17 +32,22 @@ class Colours(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OPSPosition:
+class OPSPosition(Method):
     """OPS-Position: the searched position of the class, and a random colour for every image."""
 
     identifier: ClassVar[str] = "ops_position"
     title: ClassVar[str] = "OPS-Position"
     citation: ClassVar[str] = "wu2023onepixel"
-    repeats: ClassVar[str] = "exact"
+    repeats: ClassVar[Repeats] = Repeats.EXACT
     needs_labels: ClassVar[bool] = True
 
     search: OnePixelShortcut = field(default_factory=OnePixelShortcut)
     colours: Colours = Colours.ALL
+
+    @property
+    def bounds(self) -> Budget:
+        """One pixel."""
+        return (L0(pixels=1),)
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Positions from the search, colours drawn from each sample's key."""
@@ -64,13 +70,13 @@ class OPSPosition:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OPSColor:
+class OPSColor(Method):
     """OPS-Color: a fixed colour per class, written where the image is farthest from it (l2)."""
 
     identifier: ClassVar[str] = "ops_color"
     title: ClassVar[str] = "OPS-Color"
     citation: ClassVar[str] = "wu2023onepixel"
-    repeats: ClassVar[str] = "exact"
+    repeats: ClassVar[Repeats] = Repeats.EXACT
     needs_labels: ClassVar[bool] = True
 
     palette: tuple[tuple[int, int, int], ...] = (
@@ -79,6 +85,11 @@ class OPSColor:
         (128, 128, 128), (255, 128, 0),
     )  # fmt: skip
     """Colour of class k; the corners are the paper's, the last two (which it does not name) are ours."""
+
+    @property
+    def bounds(self) -> Budget:
+        """One pixel."""
+        return (L0(pixels=1),)
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Integer distances; ties go to the first pixel in raster order."""
@@ -105,16 +116,22 @@ class OPSColor:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RandPix:
+class RandPix(Method):
     """RandPix: a random position and colour per class; no two classes share the pair."""
 
     identifier: ClassVar[str] = "randpix"
     title: ClassVar[str] = "RandPix"
     citation: ClassVar[str] = "wu2023onepixel"
-    repeats: ClassVar[str] = "exact"
+    repeats: ClassVar[Repeats] = Repeats.EXACT
     needs_labels: ClassVar[bool] = True
+    redrawable: ClassVar[bool] = True
 
     colours: Colours = Colours.CORNERS
+
+    @property
+    def bounds(self) -> Budget:
+        """One pixel."""
+        return (L0(pixels=1),)
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Everything from the seed; of the images only the size and the labels matter."""

@@ -24,10 +24,11 @@ import numpy as np
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.precision import Precision
+from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.perturbation import Additive, Support
-from ule_datasets.data.quantization import Apply, Quantize
+from ule_datasets.data.quantization import Apply, Quantize, largest_level
 from ule_datasets.data.split import Split
-from ule_datasets.methods.method import Context, Crafted
+from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 from ule_datasets.models.weights import Weights
 
 if TYPE_CHECKING:
@@ -79,13 +80,13 @@ class CropRule(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UnlearnableClusters:
+class UnlearnableClusters(Method):
     """One perturbation for each cluster of images (UC; with CLIP's image encoder as the surrogate, UC-CLIP)."""
 
     identifier: ClassVar[str] = "uc"
     title: ClassVar[str] = "Unlearnable Clusters"
     citation: ClassVar[str] = "zhang2023clusters"
-    repeats: ClassVar[str] = "device"
+    repeats: ClassVar[Repeats] = Repeats.DEVICE
     needs_labels: ClassVar[bool] = False
 
     surrogate: Weights
@@ -155,6 +156,16 @@ class UnlearnableClusters:
     def target(self, cluster: int) -> int:
         """The cluster whose centre the images of another one are pulled to."""
         return (cluster + self.target_offset) % self.num_clusters
+
+    @property
+    def weights(self) -> tuple[Weights, ...]:
+        """The surrogate."""
+        return (self.surrogate,)
+
+    @property
+    def bounds(self) -> Budget:
+        """Of what ``epsilon`` becomes in bytes."""
+        return (LInf(levels=largest_level(self.epsilon, self.quantize, self.apply)),)
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Cluster, then train one generator a cluster on ``context.device``; an additive layer with an entry for each.

@@ -12,7 +12,7 @@ import yaml
 import cards
 from ule_datasets.data.perturbation import NOWHERE, Overwrite, Perturbation, Support
 from ule_datasets.dataset.manifest import Manifest
-from ule_datasets.methods.method import Method
+from ule_datasets.methods.method import Method, Repeats
 from ule_datasets.packaging.figures.sheet import Figure
 from ule_datasets.packaging.figures.trace import trace_table
 from ule_datasets.papers.claims import CLEAN_ACCURACY, for_dataset
@@ -56,7 +56,7 @@ def write_card(
         has_webdataset=bool(tars),
         num_train_tars=len(tars),
         methods=[_method(method) for method in recipe.methods],
-        exact=all(method.repeats == "exact" for method in recipe.methods),
+        exact=all(method.repeats == Repeats.EXACT for method in recipe.methods),
         crafts=_crafts(perturbation),
         pixels=_pixels(perturbation, manifest.class_names),
         measured=cards.measured(recipe.name),

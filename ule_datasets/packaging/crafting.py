@@ -16,7 +16,7 @@ from ule_datasets.compute.executor import Executor, LocalExecutor
 from ule_datasets.data.perturbation import Layer, Perturbation
 from ule_datasets.data.split import share_of
 from ule_datasets.dataset.manifest import build_environment, other_decoder
-from ule_datasets.methods.method import Context, Crafted, Method
+from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 from ule_datasets.packaging.craft_cache import CraftCache
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources import Source, no_labels
@@ -46,9 +46,11 @@ def craft(recipe: Recipe, source: Source, workshop: Workshop) -> Perturbation:
     """
     if not source.labelled and labels_for(recipe):
         raise no_labels(source.location, labels_for(recipe))
-    made = []
+    made: list[Part] = []
     for index, (method, digest) in enumerate(zip(recipe.methods, recipe.craft_digests, strict=True)):
-        made.append(_cached(recipe, method, digest, source, workshop) or _made(recipe, index, source, workshop))
+        earlier = tuple(layer for layers, _ in made for layer in layers)
+        found = _cached(recipe, method, digest, source, workshop)
+        made.append(found or _made(recipe, index, source, workshop, earlier))
     return _joined(recipe, made, source)
 
 
@@ -98,7 +100,7 @@ Part = tuple[tuple[Layer, ...], dict[str, Any]]
 """The layers of one method, and its record for ``Perturbation.about``."""
 
 
-def _made(recipe: Recipe, index: int, source: Source, workshop: Workshop) -> Part:
+def _made(recipe: Recipe, index: int, source: Source, workshop: Workshop, earlier: tuple[Layer, ...]) -> Part:
     method, digest = recipe.methods[index], recipe.craft_digests[index]
     context = Context(
         num_classes=len(source.class_names),
@@ -109,10 +111,11 @@ def _made(recipe: Recipe, index: int, source: Source, workshop: Workshop) -> Par
         weights=workshop.weights,
         reporter=workshop.reporter,
         checkpoint=_checkpoint(recipe, index, source.train.digest, workshop),
+        layers=earlier,
     )
     crafted = method.generate(source.train, context)
     part = crafted.layers, _record(method, digest, crafted)
-    if workshop.cache is not None and method.repeats == "device":
+    if workshop.cache is not None and method.repeats == Repeats.DEVICE:
         about = {"recipe": {"name": recipe.name}, "methods": [part[1]]}
         kept = Perturbation(layers=crafted.layers, source_digest=source.train.digest, about=about)
         try:
@@ -123,7 +126,7 @@ def _made(recipe: Recipe, index: int, source: Source, workshop: Workshop) -> Par
 
 
 def _cached(recipe: Recipe, method: Method, digest: str, source: Source, workshop: Workshop) -> Part | None:
-    if workshop.cache is None or method.repeats != "device":
+    if workshop.cache is None or method.repeats != Repeats.DEVICE:
         return None
     found = workshop.cache.get(digest, source.train.digest)
     if found is None:

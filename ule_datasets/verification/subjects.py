@@ -25,6 +25,7 @@ from ule_datasets.dataset.integrity import (
 )
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 from ule_datasets.experiments.grid import Subject
+from ule_datasets.methods.method import Repeats
 from ule_datasets.packaging.craft_cache import CraftCache, cache_folder
 from ule_datasets.packaging.crafting import Workshop, craft
 from ule_datasets.packaging.folder import LOCAL_NOTE
@@ -136,7 +137,7 @@ def make(recipe: Recipe, *, sources: SourceReader, reporter: Reporter, workers: 
     source = sources.read(recipe)
     workshop = Workshop(reporter=reporter, workers=workers, device="cpu", cache=CraftCache(cache_folder()))
     if not all(
-        method.repeats == "exact" or CraftCache(cache_folder()).get(digest, source.train.digest) is not None
+        method.repeats == Repeats.EXACT or CraftCache(cache_folder()).get(digest, source.train.digest) is not None
         for method, digest in zip(recipe.methods, recipe.craft_digests, strict=True)
     ):
         return None
@@ -220,7 +221,7 @@ def _stands_for(manifest: Manifest, catalogue: Catalogue) -> str:
 
 def _redraw(recipe: Recipe, source: Source, reporter: Reporter) -> Callable[[int], np.ndarray] | None:
     """Where the method is a random draw, another one."""
-    if [method.identifier for method in recipe.methods] != ["randpix"]:
+    if not all(method.redrawable for method in recipe.methods):
         return None
 
     def drawn(seed: int) -> np.ndarray:
