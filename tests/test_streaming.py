@@ -26,8 +26,8 @@ from photos import (
     write_photos,
     write_recipe,
 )
-from tests.dataset.test_integrity import rewrite
 
+from tests.dataset.test_integrity import rewrite
 from ule_datasets import build, sources, verify
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import LocalExecutor

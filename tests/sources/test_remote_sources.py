@@ -34,8 +34,8 @@ from stores import Web, s3_store, upload
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import LocalExecutor
-from ule_datasets.places import urls as remote
 from ule_datasets.places import remote_path
+from ule_datasets.places import urls as remote
 from ule_datasets.places.remote_path import RemotePath
 from ule_datasets.sources import Source, find_form, read_source
 from ule_datasets.sources.decode import ChunkTask, _fingerprint
