@@ -37,6 +37,29 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever asks torch for float32 gets float64, for tests that compare many steps with others' arithmetic.
+
+    How float32 rounds depends on the processor and on torch's kernels, and signs of gradients, Adam and clamping make
+    that larger step by step; in float64 it stays far below any tolerance, so that a difference is one of the steps.
+    """
+    import torch
+    from torch import Tensor
+
+    before, convert = torch.get_default_dtype(), Tensor.to
+
+    def wider(tensor: Tensor, *arguments: object, **options: object) -> Tensor:
+        double = [torch.float64 if each is torch.float32 else each for each in (*arguments, *options.values())]
+        return convert(tensor, *double[: len(arguments)], **dict(zip(options, double[len(arguments) :], strict=True)))
+
+    torch.set_default_dtype(torch.float64)
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
+    monkeypatch.setattr(Tensor, "to", wider)
+    yield
+    torch.set_default_dtype(before)
+
+
 @pytest.fixture(scope="session")
 def cifar10_folder() -> Path:
     """CIFAR-10 as Parquet shards, where ``ULE_TEST_CIFAR10`` says; read only."""
