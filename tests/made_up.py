@@ -16,7 +16,7 @@ from ule_datasets.experiments.effect import compare
 from ule_datasets.experiments.grid import Cell, GridResult, LostRun, Run, Subject
 from ule_datasets.experiments.profiles import Profile
 from ule_datasets.models.architectures import num_parameters
-from ule_datasets.papers.verdicts import Power
+from ule_datasets.papers.rules import Power
 from ule_datasets.victims.loop import EpochRecord, RunHistory, TrainingData, Window
 from ule_datasets.victims.protocol import OneCycle, TrainingProtocol
 

@@ -39,7 +39,7 @@ from ule_datasets.models.weights import WEIGHTS, WeightsFile, obtain
 from ule_datasets.packaging.craft_cache import cache_folder
 from ule_datasets.packaging.folder import VERIFICATION
 from ule_datasets.papers.claims import Claim, Regime, Statement, all_claims, for_dataset, listed, statements
-from ule_datasets.papers.verdicts import Verdict
+from ule_datasets.papers.statistics import Verdict
 from ule_datasets.recipe import Recipe
 from ule_datasets.verification.judging import (
     SHUFFLED_SETS,

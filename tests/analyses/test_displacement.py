@@ -10,7 +10,7 @@ import pytest
 from ule_datasets.analyses.displacement import compare, compare_fitting, crossing, first_window
 from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures import parse_strategy
-from ule_datasets.papers.verdicts import Verdict
+from ule_datasets.papers.statistics import Verdict
 from ule_datasets.victims.loop import EpochRecord, RunHistory, Window
 from ule_datasets.victims.protocol import MultiStep, TrainingProtocol
 

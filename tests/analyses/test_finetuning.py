@@ -10,7 +10,7 @@ import pytest
 from ule_datasets.analyses.finetuning import FINETUNING_RATES, finetuning_protocol, summarise
 from ule_datasets.base.errors import InputError
 from ule_datasets.experiments.profiles import PROFILES
-from ule_datasets.papers.verdicts import Verdict
+from ule_datasets.papers.statistics import Verdict
 from ule_datasets.victims.loop import EpochRecord, RunHistory
 from ule_datasets.victims.protocol import AdamW, MultiStep
 

@@ -16,7 +16,7 @@ from ule_datasets.analyses.landscape import CIRCLE_POINTS, Surface, compare_surf
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.precision import Precision
 from ule_datasets.models.architectures import build_model
-from ule_datasets.papers.verdicts import Verdict
+from ule_datasets.papers.statistics import Verdict
 
 CPU = torch.device("cpu")
 

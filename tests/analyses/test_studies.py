@@ -21,7 +21,9 @@ from ule_datasets.experiments.grid import Cell, Grid, GridResult, Subject, train
 from ule_datasets.experiments.runs import RunStore, RunTask
 from ule_datasets.models.architectures import build_model
 from ule_datasets.papers.claims import Claim, all_claims
-from ule_datasets.papers.verdicts import MEASURED_ELSEWHERE, Judged, Power, Verdict
+from ule_datasets.papers.ops import BY_ANALYSIS
+from ule_datasets.papers.rules import Power
+from ule_datasets.papers.statistics import Judged, Verdict
 from ule_datasets.victims.loop import RunHistory, load_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,7 +59,7 @@ def fitted(protected: Sequence[float]) -> displacement.FittingResult:
 # Statements
 
 
-@pytest.mark.parametrize("statement", MEASURED_ELSEWHERE)
+@pytest.mark.parametrize("statement", BY_ANALYSIS)
 def test_what_was_not_looked_at_is_not_run(statement: str) -> None:
     assert Studies().judged(statement).verdict is Verdict.NOT_RUN
     assert Studies(roles=ROLES).judged(statement).verdict is Verdict.NOT_RUN

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from made_up import make_history
 
-from ule_datasets.experiments.effect import Collapse, Comparison, Summary, compare
+from ule_datasets.experiments.effect import Collapse, Comparison, compare
+from ule_datasets.papers.statistics import Estimate
 
 
 def compared(clean: float, poisoned: float, *, chance: float = 10.0, train: float = 100.0) -> Comparison:
@@ -77,7 +78,7 @@ def test_several_seeds_are_judged_on_their_means() -> None:
     assert comparison.collapse is Collapse.SHOWN
     assert (comparison.clean.mean, comparison.clean.sd) == (60.0, 2.0)
     assert comparison.poisoned.mean == 20.0
-    assert str(comparison.clean) == "60.0 ± 2.0 %"
+    assert comparison.clean.percent == "60.0 ± 2.0 %"
 
 
 def test_the_last_epoch_counts_and_the_best_is_shown_beside_it() -> None:
@@ -91,5 +92,5 @@ def test_the_last_epoch_counts_and_the_best_is_shown_beside_it() -> None:
 
 
 def test_a_single_run_has_no_deviation() -> None:
-    assert Summary(values=(12.34,)).sd is None
-    assert str(Summary(values=(12.34,))) == "12.3 %"
+    assert Estimate((12.34,)).sd is None
+    assert Estimate((12.34,)).percent == "12.3 %"

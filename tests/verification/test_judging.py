@@ -14,7 +14,9 @@ from ule_datasets.analyses.studies import ShuffleTable, Studies
 from ule_datasets.experiments.grid import Cell, GridResult, Subject
 from ule_datasets.experiments.profiles import PROFILES, Profile
 from ule_datasets.papers.claims import Claim, Regime, all_claims, statements
-from ule_datasets.papers.verdicts import MEASURED_ELSEWHERE, Judged, Power, Verdict
+from ule_datasets.papers.ops import BY_ANALYSIS
+from ule_datasets.papers.rules import Power
+from ule_datasets.papers.statistics import Judged, Verdict
 from ule_datasets.verification.judging import (
     ClaimResult,
     StatementResult,
@@ -462,6 +464,6 @@ def test_every_statement_is_judged_once() -> None:
     found = judge_statements(STATEMENTS.values(), result, [OPS], Studies())
     assert [each.statement.id for each in found] == list(STATEMENTS)
     assert not any(each.refuted for each in found)
-    analysed = [each for each in found if each.statement.id in MEASURED_ELSEWHERE]
+    analysed = [each for each in found if each.statement.id in BY_ANALYSIS]
     assert {each.judged.verdict for each in analysed} == {Verdict.NOT_RUN}
     assert len(analysed) == 4

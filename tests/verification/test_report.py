@@ -28,7 +28,7 @@ from ule_datasets.experiments.effect import Collapse, compare
 from ule_datasets.experiments.grid import Cell, GridResult, LostRun, Run
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.papers.claims import Claim, Regime, Statement, all_claims, select, statements
-from ule_datasets.papers.verdicts import Judged, Verdict
+from ule_datasets.papers.statistics import Judged, Verdict
 from ule_datasets.verification.judging import ClaimResult, StatementResult
 from ule_datasets.verification.plots import PLOT_NAMES, _apart, draw_plots
 from ule_datasets.verification.report import DatasetPart, Report, describe_environment, paper_tables, write_report
@@ -387,7 +387,9 @@ def test_the_effect_is_told_number_by_number(tmp_path: Path) -> None:
     rows = Page(texts["report.html"]).table("dataset", "strategy", "model")
     assert len(rows) == len(given.comparisons) == 2
     for row, one in zip(rows, given.comparisons, strict=True):
-        numbers = [str(one.poisoned), str(one.poisoned_best), str(one.clean), "10.0 %", str(one.poisoned_train)]
+        found = (one.poisoned, one.poisoned_best, one.clean, one.poisoned_train)
+        numbers = [each.percent for each in found]
+        numbers.insert(3, "10.0 %")
         assert row == [one.dataset, one.strategy, one.model, *numbers, one.collapse]
         in_markdown = row_starting(markdown_tables(texts["report.md"]), one.dataset, one.strategy, one.model)
         assert [cell.strip("*") for cell in in_markdown] == row

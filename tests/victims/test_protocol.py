@@ -14,7 +14,7 @@ from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import STRATEGIES, parse_strategy
 from ule_datasets.experiments.profiles import PROFILES, normalises
 from ule_datasets.models.weights import WEIGHTS
-from ule_datasets.papers.verdicts import Power
+from ule_datasets.papers.rules import Power
 from ule_datasets.victims.protocol import AdamW, Cosine, MultiStep, OneCycle, Sgd, TrainingProtocol
 
 BASE = TrainingProtocol(model="resnet18-w8", epochs=2, strategy=parse_strategy("standard"))

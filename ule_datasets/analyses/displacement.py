@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.papers.verdicts import FITTED, Estimate, Judged, Verdict, below
+from ule_datasets.papers.gates import FITTED
+from ule_datasets.papers.statistics import Estimate, Judged, Verdict, below
 from ule_datasets.victims.loop import RunHistory
 
 THRESHOLD = 90.0
@@ -74,8 +75,8 @@ def first_window(history: RunHistory, threshold: float = THRESHOLD) -> Crossing 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """Displacements where runs first reached the threshold, found in one way."""
+class Crossings:
+    """Where all runs first reached the threshold, found in one way."""
 
     clean: tuple[Crossing, ...]
     protected: tuple[Crossing, ...]
@@ -91,9 +92,9 @@ class DisplacementResult:
     """The statement of Figure 4 on runs of one protocol."""
 
     threshold: float
-    by_epoch: Comparison
+    by_epoch: Crossings
     """As the paper has it."""
-    by_window: Comparison
+    by_window: Crossings
     """The same with a finer look at where the threshold was reached."""
 
     @property
@@ -132,7 +133,7 @@ def _compared(
     protected: Sequence[RunHistory],
     threshold: float,
     find: Callable[[RunHistory, float], Crossing | None],
-) -> Comparison:
+) -> Crossings:
     reached, never = [], []
     for runs in (clean, protected):
         found = [(run.seed, find(run, threshold)) for run in runs]
@@ -146,7 +147,7 @@ def _compared(
         for kind, runs, seeds in zip(("clean", "protected"), (clean, protected), never, strict=True)
         if seeds
     ]
-    return Comparison(
+    return Crossings(
         clean=reached[0],
         protected=reached[1],
         clean_never=never[0],

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.papers.verdicts import COLLAPSED, FAILED, LEARNED, Estimate, Judged, Verdict
+from ule_datasets.papers.rules import COLLAPSED, FAILED, LEARNED
+from ule_datasets.papers.statistics import Estimate, Judged, Verdict
 from ule_datasets.victims.loop import RunHistory
 from ule_datasets.victims.protocol import MultiStep, TrainingProtocol
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from ule_datasets.analyses.evaluation import FixedImages, evaluating, still_copy
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.precision import Precision
-from ule_datasets.papers.verdicts import Judged, Verdict, below
+from ule_datasets.papers.statistics import Judged, Verdict, below
 
 Direction = dict[str, Tensor]
 """By name of the parameter, of its shape; float32 on the CPU."""
@@ -186,7 +186,7 @@ def compare_surfaces(protected: Sequence[Surface], clean: Sequence[Surface]) -> 
     increases = [
         [math.nan if surface.increase is None else surface.increase for surface in side] for side in (protected, clean)
     ]
-    judged = below(*increases, paired=True)
+    judged = below(increases[0], increases[1], paired=True)
     protected_words, clean_words = (", ".join(f"{value:.3g}" for value in side) for side in increases)
     reason = f"increase of the loss at radius {CIRCLE_RADIUS:g}: protected {protected_words}; clean {clean_words}; "
     reason += judged.reason

@@ -20,7 +20,7 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Overwrite, Perturbation
-from ule_datasets.papers.verdicts import Estimate
+from ule_datasets.papers.statistics import Estimate
 
 ROWS_AT_ONCE = 1024
 

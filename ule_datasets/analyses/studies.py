@@ -30,7 +30,8 @@ from ule_datasets.experiments.grid import Cell, Grid, GridResult, Subject, estim
 from ule_datasets.experiments.runs import RunStore, RunTask, work_off
 from ule_datasets.models.architectures import build_model
 from ule_datasets.papers.claims import Claim
-from ule_datasets.papers.verdicts import Estimate, Judged, Power, Verdict
+from ule_datasets.papers.rules import Power
+from ule_datasets.papers.statistics import Estimate, Judged, Verdict
 from ule_datasets.victims.loop import RunHistory, load_weights
 
 OF_ROLES = ("shuffled", "landscape", "finetune")

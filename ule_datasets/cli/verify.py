@@ -228,8 +228,8 @@ def _summary(report: Report, folder: Path) -> str:
         lines += [f"FAILED {check.name}: {check.detail}" for check in part.checks if not check.passed]
     for one in report.comparisons:
         lines.append(
-            f"{one.dataset}, {one.model}, {one.strategy}: {one.poisoned} clean test accuracy, control {one.clean}: "
-            f"{one.collapse}"
+            f"{one.dataset}, {one.model}, {one.strategy}: {one.poisoned.percent} clean test accuracy, "
+            f"control {one.clean.percent}: {one.collapse}"
         )
     for name in report.unexpected:
         lines.append(f"FAILED effect: the collapse that {name} is made for does not show")

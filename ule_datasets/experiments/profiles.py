@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.models.weights import WEIGHTS, Weights
-from ule_datasets.papers.verdicts import Power
+from ule_datasets.papers.rules import Power
 from ule_datasets.victims.protocol import AdamW, Cosine, MultiStep, OneCycle, Sgd, TrainingProtocol
 
 SMALL_BATCH = {"wrn-28-10": 64}

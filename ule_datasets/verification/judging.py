@@ -13,19 +13,11 @@ from ule_datasets.experiments.grid import Cell, GridResult, Subject
 from ule_datasets.experiments.profiles import Profile
 from ule_datasets.models.architectures import MODELS, num_parameters
 from ule_datasets.papers.claims import CLEAN_ACCURACY, Claim, Regime, Statement
-from ule_datasets.papers.verdicts import (
-    MEASURED_ELSEWHERE,
-    Gate,
-    Judged,
-    Power,
-    Verdict,
-    after_gates,
-    cells_of_statement,
-    gates,
-    judge_effect,
-    judge_level,
-    judge_statement,
-)
+from ule_datasets.papers.gates import Gate, after_gates, gates
+from ule_datasets.papers.ops import BY_ANALYSIS
+from ule_datasets.papers.rules import Power, judge_effect, judge_level
+from ule_datasets.papers.statements import cells_of_statement, judge_statement
+from ule_datasets.papers.statistics import Judged, Verdict
 
 if TYPE_CHECKING:
     from ule_datasets.analyses.studies import Studies
@@ -215,7 +207,7 @@ def judge_statements(
         slugs = {name for cell in slugs_of(statement) for name in cell[:2]}
         replaced = {f"{slug} = {roles[slug]}" for slug in slugs & roles.keys()}
         changed = {f"{s.name} = one of another recipe" for s in subjects if s.unjudged and s.name in slugs}
-        if statement.id in MEASURED_ELSEWHERE:
+        if statement.id in BY_ANALYSIS:
             judged = studies.judged(statement.id)
         else:
             judged = judge_statement(statement.id, cells, chance=result.chance, roles=roles)
@@ -304,11 +296,8 @@ def _no_effect(claim: Claim) -> Judged:
 
 def slugs_of(statement: Statement) -> tuple[tuple[str, str, str], ...]:
     """The cells that a statement speaks of, in the catalogue's names."""
-    if statement.id in MEASURED_ELSEWHERE:
-        names = ("cifar10", "ops-cifar10") if "landscape" in statement.id or "finetune" in statement.id else (
-            "cifar10", "ops-cifar10", "em-cifar10",
-        )  # fmt: skip
-        return tuple((name, "resnet18", "standard") for name in names)
+    if statement.id in BY_ANALYSIS:
+        return tuple((name, "resnet18", "standard") for name in BY_ANALYSIS[statement.id])
     return cells_of_statement(statement.id)
 
 

@@ -20,10 +20,11 @@ import jinja2
 from ule_datasets.base.files import write_atomically
 from ule_datasets.base.version import __version__
 from ule_datasets.dataset.integrity import Check
-from ule_datasets.experiments.effect import COLLAPSED, MARGIN, PARTLY, Collapse, Comparison
+from ule_datasets.experiments.effect import MARGIN, Collapse, Comparison
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.papers.claims import Claim, Regime, all_claims, papers
-from ule_datasets.papers.verdicts import Estimate, Verdict
+from ule_datasets.papers.rules import COLLAPSED, FAILED
+from ule_datasets.papers.statistics import Estimate, Verdict
 from ule_datasets.verification.plots import PLOT_NAMES, Plot, draw_plots, strategy_words
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def render(template: str, report: Report, plots: Sequence[Plot] | None) -> str:
             runs_shown=RUNS_SHOWN,
             hardware=_hardware(report),
             fine_tuned=_fine_tuned(report),
-            thresholds=(MARGIN, 100 * COLLAPSED, 100 * PARTLY),
+            thresholds=(MARGIN, 100 * COLLAPSED, 100 * FAILED),
         )
     )
 

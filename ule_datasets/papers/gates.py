@@ -1,0 +1,151 @@
+"""The conditions that runs must meet before they say anything about a claim."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ule_datasets.papers.claims import Claim, Regime, all_claims, papers
+from ule_datasets.papers.rules import TOLERANCES, Power, is_wide
+from ule_datasets.papers.statistics import Judged, Verdict
+
+FITTED = 99.0
+"""Training accuracy that standard training reaches at the length of the papers, %."""
+FITTED_SHORT = 90.0
+"""Training accuracy of shortened schedules on protected data, %: below it, the shortcut was not learned to the end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gate:
+    """A condition that runs must meet before they say anything about a claim."""
+
+    name: str
+    passed: bool
+    """If not, the runs are not comparable."""
+    detail: str
+    """What was found, and what is wanted."""
+    caps: bool = False
+    """The level verdict can at most be inconclusive."""
+
+
+def gates(
+    claim: Claim,
+    *,
+    train_accuracies: Sequence[float],
+    control_values: Sequence[float] | None,
+    finite: bool,
+    num_parameters: int,
+    expected_parameters: int | None,
+    fingerprint_ok: bool,
+    power: Power,
+) -> tuple[Gate, ...]:
+    """The conditions of a claim, each with what was found.
+
+    Training accuracy: with full power standard training must reach 99 %, otherwise it fails; any other strategy that
+    falls short caps the level. A shortened schedule must reach 90 % on protected data under standard training.
+    Clean baseline: with full power the control's mean must not lie below the paper's by more than 1.5 points (3 for
+    LeNet, adversarial training and other images than CIFAR, 5 for l_2 adversarial training); a better one passes and
+    is mentioned. In a shortened profile it caps the level instead, so that effects can still be judged.
+
+    Args:
+        claim: what the runs were made for.
+        train_accuracies: training accuracy of each run's last epoch, %.
+        control_values: clean test accuracies of the same model and strategy on clean data; ``None``: none were made.
+        finite: whether every loss stayed finite.
+        num_parameters: of the model that was trained.
+        expected_parameters: of the model that the claim names; ``None``: not known.
+        fingerprint_ok: whether training and test set are the published ones.
+        power: what the profile may say about the number.
+    """
+    count = Gate(
+        name="parameters",
+        passed=expected_parameters in (None, num_parameters),
+        detail=f"{num_parameters:,} counted, "
+        + ("no count to compare with" if expected_parameters is None else f"{expected_parameters:,} wanted"),
+    )
+    if claim.regime is Regime.SIZE:
+        return (count,)
+    fingerprint = Gate(
+        name="fingerprint",
+        passed=fingerprint_ok,
+        detail=f"training and test set are {'the published ones' if fingerprint_ok else 'not the published ones'}",
+    )
+    loss = Gate(name="finite loss", passed=finite, detail=f"every loss was {'' if finite else 'not '}finite")
+    if claim.regime is Regime.COST:
+        return fingerprint, count, loss
+    found = [fingerprint, count, loss, _training_gate(claim, train_accuracies, power)]
+    if claim.regime is not Regime.BASELINE:
+        found.append(_baseline_gate(claim, control_values, power))
+    return tuple(found)
+
+
+def after_gates(judged: Judged, gates: Sequence[Gate], *, level: bool) -> Judged:
+    """A verdict as the gates leave it.
+
+    A failed gate makes it *not comparable*; a gate that caps makes a verdict on the level (``level``) inconclusive
+    and leaves one on the effect as it is. What was not run stays so.
+    """
+    if judged.verdict in (Verdict.NOT_RUN, Verdict.NOT_COMPARABLE):
+        return judged
+    failed = [f"{gate.name} ({gate.detail})" for gate in gates if not gate.passed]
+    if failed:
+        return Judged(Verdict.NOT_COMPARABLE, f"failed: {'; '.join(failed)}; otherwise: {judged.reason}")
+    capped = [f"{gate.name} ({gate.detail})" for gate in gates if gate.caps]
+    if level and capped:
+        return Judged(Verdict.INCONCLUSIVE, f"{judged.reason}; capped by {'; '.join(capped)}")
+    return judged
+
+
+def printed_baseline(claim: Claim) -> float | None:
+    """The clean value that a control of the claim can be compared with, or ``None`` if its paper prints none.
+
+    It is ``clean_reference``, but in the catalogue's papers only where the paper prints it for this very model and
+    strategy: elsewhere that field falls back on standard training, or on another model.
+    """
+    if claim.paper not in papers():
+        return claim.clean_reference
+    wanted = (claim.paper, Regime.BASELINE, claim.test_dataset, claim.model, claim.strategy)
+    printed = {
+        other.value
+        for other in all_claims().values()
+        if (other.paper, other.regime, other.test_dataset, other.model, other.strategy) == wanted
+    }
+    return claim.clean_reference if claim.clean_reference in printed else None
+
+
+def _training_gate(claim: Claim, accuracies: Sequence[float], power: Power) -> Gate:
+    name = "training accuracy"
+    if not accuracies:
+        return Gate(name=name, passed=False, detail="not recorded")
+    standard, lowest = claim.strategy == "standard", min(accuracies)
+    detail = f"{lowest:.2f} at the last epoch"
+    if power is Power.FULL:
+        reached = lowest >= FITTED
+        return Gate(name=name, passed=reached or not standard, detail=f"{detail}, {FITTED:g} wanted", caps=not reached)
+    if standard and claim.regime is not Regime.BASELINE:
+        return Gate(name=name, passed=lowest >= FITTED_SHORT, detail=f"{detail}, {FITTED_SHORT:g} wanted")
+    return Gate(name=name, passed=True, detail=detail)
+
+
+def _baseline_gate(claim: Claim, control: Sequence[float] | None, power: Power) -> Gate:
+    name, printed = "clean baseline", printed_baseline(claim)
+    if printed is None:
+        return Gate(name=name, passed=True, detail="the paper prints none for this model and strategy")
+    if power is Power.NONE:
+        return Gate(name=name, passed=True, detail="not compared: the profile says nothing about a printed number")
+    full = power is Power.FULL
+    if not control:
+        return Gate(name=name, passed=not full, detail=f"not run; {printed:g} printed", caps=True)
+    mean, tolerance = statistics.fmean(control), _baseline_tolerance(claim)
+    detail = f"{mean:.2f} measured, {printed:g} printed, tolerance {tolerance:g}"
+    if mean > printed + tolerance:
+        return Gate(name=name, passed=True, detail=f"{detail}: better than the paper's")
+    close = mean >= printed - tolerance  # false for NaN
+    return Gate(name=name, passed=close or not full, detail=detail, caps=not close)
+
+
+def _baseline_tolerance(claim: Claim) -> float:
+    if any(part.startswith("l2-at") for part in claim.strategy.split("+")):
+        return 5.0
+    return TOLERANCES["baseline, wide" if is_wide(claim) else "baseline"].delta

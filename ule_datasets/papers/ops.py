@@ -1,0 +1,145 @@
+"""The statements of the One-Pixel Shortcut paper that compare the accuracies of several cells."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from ule_datasets.papers.rules import Part, Parts
+from ule_datasets.papers.statistics import Judged, below, deviations_below, mean_below, unusable, within
+
+CLEAN, EM, OPS = "cifar10", "em-cifar10", "ops-cifar10"
+GENERATOR = "resnet18"
+"""The architecture that crafted the error-minimising noise."""
+TRANSFER_MODELS = ("lenet5", "cvt-7-4", "cct-7-3x1", "densenet121", "resnet18", "wrn-28-10")
+TABLE_5_STRATEGIES = (
+    "standard",
+    "mixup",
+    "cutout",
+    "randaugment",
+    "randaugment+cutout",
+    "linf-at",
+    "linf-at+mixup",
+    "linf-at+cutout",
+    "linf-at+randaugment",
+)
+PIXELS = (CLEAN, OPS, "ops-cifar10-k2", "ops-cifar10-k3", "ops-cifar10-k4")
+"""Datasets by the number of perturbed pixels, from 0 on."""
+NEAR_CHANCE = 2.0
+"""Points above chance below which more pixels cannot lower the accuracy further."""
+
+
+def _seedwise_below(a: Sequence[float], b: Sequence[float], bound: float = 0.0) -> Judged:
+    """Positions belong together; without as many of both, the comparison falls back on Welch's."""
+    return below(a, b, bound, paired=len(a) == len(b))
+
+
+def _em_transfer(chance: float) -> list[Part]:
+    ops_below_em = [
+        Part(
+            words=f"OPS below EM on {model}",
+            cells=((OPS, model, "standard"), (EM, model, "standard")),
+            judge=_seedwise_below,
+        )
+        for model in TRANSFER_MODELS
+    ]
+    strongest = [
+        Part(
+            words=f"EM on {GENERATOR} below EM on {model}",
+            cells=((EM, GENERATOR, "standard"), (EM, model, "standard")),
+            judge=lambda a, b: below(a, b, paired=False),
+        )
+        for model in TRANSFER_MODELS
+        if model != GENERATOR
+    ]
+    return ops_below_em + strongest
+
+
+def _linf_at(chance: float) -> list[Part]:
+    clean, em, ops = ((name, "resnet18", "linf-at") for name in (CLEAN, EM, OPS))
+    return [
+        Part(
+            words="EM at most 2 points below clean",
+            cells=(clean, em),
+            judge=lambda a, b: _seedwise_below(a, b, 2.0),
+            control=clean,
+        ),
+        Part(
+            words="OPS at most 15 points above chance",
+            cells=(ops,),
+            judge=lambda values: mean_below(values, chance + 15),
+            control=clean,
+        ),
+    ]
+
+
+def _fewer_with_more_pixels(chance: float) -> list[Part]:
+    def falls(more: Sequence[float], fewer: Sequence[float]) -> Judged:
+        if open_ := unusable(more, fewer):
+            return open_
+        at_chance = max(statistics.fmean(more), statistics.fmean(fewer)) < chance + NEAR_CHANCE
+        return _seedwise_below(more, fewer, 1.0 if at_chance else 0.0)
+
+    return [
+        Part(
+            words=f"{count} below {count - 1} pixels under {strategy}",
+            cells=((PIXELS[count], "resnet18", strategy), (PIXELS[count - 1], "resnet18", strategy)),
+            judge=falls,
+        )
+        for strategy in ("standard", "mixup", "cutout", "randaugment")
+        for count in range(1, len(PIXELS))
+    ]
+
+
+def _l2_crossover(chance: float) -> list[Part]:
+    half, one, two = ((OPS, "resnet18", f"l2-at-eps{radius}") for radius in ("0.5", "1", "2"))
+    clean = (CLEAN, "resnet18", "l2-at-eps2")
+    return [
+        Part(words="OPS at radius 0.5 below radius 1", cells=(half, one), judge=_seedwise_below),
+        Part(words="OPS at radius 1 below radius 2", cells=(one, two), judge=_seedwise_below),
+        Part(
+            words="OPS within 3 points of clean at radius 2",
+            cells=(two, clean),
+            judge=lambda a, b: within(a, b, 3.0, paired=len(a) == len(b)),
+            control=clean,
+        ),
+    ]
+
+
+def _three_sigma(chance: float) -> list[Part]:
+    return [
+        Part(
+            words="OPS more than 3 deviations below RandPix",
+            cells=((OPS, "resnet18", "standard"), ("randpix-cifar10", "resnet18", "standard")),
+            judge=lambda a, b: deviations_below(a, b, 3.0),
+        )
+    ]
+
+
+def _cifar10s_below_50(chance: float) -> list[Part]:
+    return [
+        Part(
+            words=f"below 50 % under {strategy}",
+            cells=(("cifar10-s", "resnet18", strategy),),
+            judge=lambda values: mean_below(values, 50.0),
+            control=(CLEAN, "resnet18", strategy),
+        )
+        for strategy in TABLE_5_STRATEGIES
+    ]
+
+
+BY_ANALYSIS = {
+    "ops-q-train-acc": (CLEAN, OPS, EM),
+    "ops-q-displacement": (CLEAN, OPS, EM),
+    "ops-q-landscape": (CLEAN, OPS),
+    "ops-q-finetune": (CLEAN, OPS),
+}
+"""Statements that need more than accuracies, and the datasets whose models are looked at."""
+STATEMENTS: dict[str, Parts] = {
+    "ops-q-em-transfer": _em_transfer,
+    "ops-q-randpix-3sigma": _three_sigma,
+    "ops-q-linf-at-em": _linf_at,
+    "ops-q-multipixel-monotone": _fewer_with_more_pixels,
+    "ops-q-l2-crossover": _l2_crossover,
+    "ops-q-cifar10s-below-50": _cifar10s_below_50,
+}
