@@ -37,8 +37,7 @@ from ule_datasets.compute.devices import (
 )
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.split import Split
-from ule_datasets.methods.bait import Bait
-from ule_datasets.methods.engine.bait import Rounds
+from ule_datasets.methods.bait import Bait, Rounds
 from ule_datasets.methods.engine.generators import BaitGenerator, InstanceNorm, ReflectedBorder
 from ule_datasets.methods.method import Context
 from ule_datasets.models.architectures import build_model
@@ -65,8 +64,8 @@ class Ours(Rounds):
 
     def one_pass(self, ahead: nn.Module) -> None:
         """All batches of the first round."""
-        self.position = 0
-        self.generator_pass(ahead, 0)
+        for batch in range(self.batches()[1]):
+            self.step(ahead, 0, batch)
 
 
 class PlainLoop:

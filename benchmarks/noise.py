@@ -24,9 +24,8 @@ from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import describe_device, deterministic_algorithms, pick_device, products_in
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.split import Split
-from ule_datasets.methods.engine.error_minimizing import SampleWise
 from ule_datasets.methods.engine.settings import SurrogateSettings
-from ule_datasets.methods.error_minimizing import ErrorMinimizing
+from ule_datasets.methods.error_minimizing import ErrorMinimizing, SampleWise
 from ule_datasets.methods.method import Context
 from ule_datasets.models.architectures import build_model
 
@@ -106,14 +105,13 @@ class Ours(SampleWise):
     def noise_pass(self) -> None:
         """Optimise the noise of all images."""
         frozen = self.surrogate.frozen(self.method.precision)
-        for part in self.parts(0):
-            self.improve(frozen, part)
+        for chunk in self.chunks():
+            self.improve(frozen, chunk)
 
     def model_phase(self, num_batches: int) -> None:
         """Train on the first batches."""
         for step in range(num_batches):
-            rows = self.model_rows(step)
-            self.surrogate.step(self._inputs(self._units(rows) + self.noise_of(rows)), self.labels[rows])
+            self.train(step)
 
 
 def matmul_rate(device: torch.device) -> float:
@@ -160,12 +158,7 @@ def main() -> int:
     method = ErrorMinimizing(num_steps=chosen.steps, surrogate=settings, precision=chosen.precision)
     context = Context(num_classes=10, seed=Seed(0), device=str(device), reporter=Reporter(silent=True))
     plain, ours = PlainLoop(train, settings, chosen.steps, device), Ours(method, train, context)
-    start = {
-        name.removeprefix("model."): torch.from_numpy(array)
-        for name, array in ours.surrogate.arrays().items()
-        if name.startswith("model.")
-    }
-    plain.model.load_state_dict(start)
+    plain.model.load_state_dict(ours.surrogate.parts()["model"].state_dict())
     with deterministic_algorithms(), products_in(chosen.precision):
         plain.noise_pass()
         ours.noise_pass()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ule_datasets.base import progress
-from ule_datasets.base.progress import Reporter
+from ule_datasets.base.progress import Reporter, duration
 
 
 class Clock:
@@ -129,3 +129,19 @@ def test_times_of_a_phase_add_up_even_when_it_fails() -> None:
     with pytest.raises(KeyError), reporter.phase("craft"):
         raise KeyError
     assert reporter.seconds == {"read source": 20.0, "craft": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0.01, "1 s"),
+        (2.6, "3 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (7000, "117 min"),
+        (7200, "2.0 h"),
+        (18_900, "5.2 h"),
+    ],
+)
+def test_times_are_for_people(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected

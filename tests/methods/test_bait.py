@@ -25,16 +25,9 @@ from ule_datasets.base.seeds import Seed
 from ule_datasets.data.perturbation import Additive, Perturbation, Support
 from ule_datasets.data.quantization import Apply, Quantize, quantize
 from ule_datasets.data.split import Split, sample_digest
-from ule_datasets.methods.bait import Bait, Released
-from ule_datasets.methods.engine.bait import (
-    Rounds,
-    Stage,
-    class_means,
-    given_to,
-    hardest,
-    most_dissimilar,
-    random_wrong,
-)
+from ule_datasets.methods.bait import Bait, Released, Rounds, Stage, hardest, most_dissimilar, random_wrong
+from ule_datasets.methods.engine import stepwise
+from ule_datasets.methods.engine.class_means import class_means, given_to
 from ule_datasets.methods.engine.generators import BaitGenerator, InstanceNorm, ReflectedBorder, build_bait_generator
 from ule_datasets.methods.method import Context, Crafted
 from ule_datasets.models.architectures import build_model
@@ -43,7 +36,6 @@ from ule_datasets.models.weights import WEIGHTS, Weights
 
 NUM_CLASSES, COUNT, BATCH, SIZE = 3, 40, 12, 16
 NUM_BATCHES = 3  # of a pass; four images are left over
-MODULE = "ule_datasets.methods.engine.bait"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -426,9 +418,11 @@ class Plain:
 def test_rounds_are_those_of_the_published_algorithm(
     tiny: Setting, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{MODULE}.to_float", lambda images: images.permute(0, 3, 1, 2).double() / 255)
+    monkeypatch.setattr(
+        "ule_datasets.victims.augmentation.to_float", lambda images: images.permute(0, 3, 1, 2).double() / 255
+    )
     plain, rounds = Plain(tiny, **changes), DoubleRounds(tiny.method(**changes), tiny.context())
-    notes = rounds.run(all_images=True)
+    notes = rounds.run()
     assert len(notes["trace"]) == 3
     for number, line in enumerate(notes["trace"]):
         expected = plain.round(number)
@@ -436,10 +430,10 @@ def test_rounds_are_those_of_the_published_algorithm(
         for name, value in expected.items():
             assert line[name] == pytest.approx(value, rel=1e-5, abs=1e-4), (number, name)
     noise = torch.stack(plain.noise).permute(0, 2, 3, 1).numpy() * 255
-    assert np.abs(rounds.last_means() * 8 - noise).max() < 1e-3
+    assert np.abs(rounds.means(Released.LAST_BATCH) * 8 - noise).max() < 1e-3
     assert np.abs(noise).max() > 1, "of 8"
     released = plain.released()
-    assert np.abs(rounds.generator_means() * 8 - released).max() < 1e-3
+    assert np.abs(rounds.means(Released.GENERATOR) * 8 - released).max() < 1e-3
     assert np.abs(released - noise).max() > 0.1, "two things"
 
 
@@ -449,10 +443,13 @@ def test_the_step_ahead_carries_momentum_is_not_clipped_and_changes_nothing(tiny
     rounds.shown = rounds.shown + 0.5
     before = copy.deepcopy(rounds.surrogate)
     ahead = rounds.ahead(1)
-    kept, found = copy.deepcopy(before.arrays()), rounds.surrogate.arrays()
+    kept, found = (
+        {(name, key): tensor for name, part in each.parts().items() for key, tensor in stepwise._tensors(part).items()}
+        for each in (copy.deepcopy(before), rounds.surrogate)
+    )
     assert kept.keys() == found.keys()
-    assert any(name.startswith("momentum.") for name in kept)
-    assert all(np.array_equal(kept[name], found[name]) for name in kept)
+    assert ("optimiser", "0.momentum_buffer") in kept
+    assert all(torch.equal(kept[name], found[name]) for name in kept)
 
     inputs, labels = rounds.surrogate_batch(1)
     before._model.train()
@@ -464,15 +461,16 @@ def test_the_step_ahead_carries_momentum_is_not_clipped_and_changes_nothing(tiny
         assert torch.equal(ours, plain), name
         assert not ours.requires_grad
     assert ahead.training
-    start, moved = kept["model.classifier.weight"], ahead.get_parameter("classifier.weight").numpy()
-    assert np.linalg.norm(moved - start) > 0.1 * 1e-3 * 10, "more than a clipped step"
+    start, moved = kept["model", "classifier.weight"], ahead.get_parameter("classifier.weight")
+    assert (moved - start).norm() > 0.1 * 1e-3 * 10, "more than a clipped step"
 
 
 def test_a_generator_step_leaves_the_model_ahead_and_its_parameters_without_gradients(tiny: Setting) -> None:
     rounds = tiny.rounds()
     ahead = rounds.ahead(0)
     kept = [parameter.clone() for parameter in ahead.parameters()]
-    rounds.generator_pass(ahead, 0)
+    for batch in range(NUM_BATCHES):
+        rounds.step(ahead, 0, batch)
     assert all(parameter.grad is None for parameter in ahead.parameters())
     assert all(torch.equal(a, b) for a, b in zip(kept, ahead.parameters(), strict=True))
 
@@ -498,11 +496,13 @@ def test_the_generator_is_evaluated_again_after_the_last_batches_asked_for(
     renewed = rounds.generator.renewed
 
     def counting(*arguments: Tensor) -> Tensor:
-        seen.append(rounds.position)
+        seen.append(batch)
         return renewed(*arguments)
 
     monkeypatch.setattr(rounds.generator, "renewed", counting)
-    rounds.generator_pass(rounds.ahead(0), 0)
+    ahead = rounds.ahead(0)
+    for batch in range(NUM_BATCHES):
+        rounds.step(ahead, 0, batch)
     assert seen == list(range(NUM_BATCHES))[-times:]
     assert rounds.carried.any()
 
@@ -598,22 +598,19 @@ def test_a_generator_at_its_extremes_stays_within_the_bound(tiny: Setting, epsil
     for extreme in (-1.0, 1.0):
         rounds = tiny.rounds(epsilon=epsilon)
         rounds.carried.fill_(extreme)
-        rounds.position, rounds.sums = (
-            COUNT,
-            extreme * rounds.members[:, None, None, None].double().expand(NUM_CLASSES, SIZE, SIZE, 3),
-        )
-        for means in (rounds.last_means(), rounds.generator_means()):
+        rounds.sums = extreme * rounds.members[:, None, None, None].double().expand(NUM_CLASSES, SIZE, SIZE, 3)
+        for released in Released:
             for rule in Quantize:
-                assert np.all(quantize(means * epsilon, rule) == extreme * epsilon)
+                assert np.all(quantize(rounds.means(released) * epsilon, rule) == extreme * epsilon)
 
 
 def test_either_noise_may_be_released(tiny: Setting, reference: Crafted) -> None:
     rounds = tiny.rounds()
-    notes = rounds.run(all_images=True)
+    notes = rounds.run()
     last = tiny.craft(released=Released.LAST_BATCH)
     assert notes == last.notes == reference.notes
-    assert np.array_equal(layer_of(last).levels, quantize(rounds.last_means() * 8, Quantize.TRUNC))
-    assert np.array_equal(layer_of(reference).levels, quantize(rounds.generator_means() * 8, Quantize.TRUNC))
+    assert np.array_equal(layer_of(last).levels, quantize(rounds.means(Released.LAST_BATCH) * 8, Quantize.TRUNC))
+    assert np.array_equal(layer_of(reference).levels, quantize(rounds.means(Released.GENERATOR) * 8, Quantize.TRUNC))
     assert not np.array_equal(layer_of(last).levels, layer_of(reference).levels)
 
 
@@ -636,8 +633,9 @@ def test_a_class_without_images_gets_zeros(tiny: Setting) -> None:
 
 def test_the_mean_in_the_trace_is_over_classes_that_have_images(tiny: Setting) -> None:
     rounds = tiny.rounds(context=tiny.context(num_classes=2 * NUM_CLASSES))
-    last = rounds.run(all_images=False)["trace"][-1]
-    assert last["mean_abs"] == pytest.approx(8 * np.abs(rounds.last_means()[:NUM_CLASSES]).mean(), abs=1e-4)
+    last = rounds.run()["trace"][-1]
+    means = rounds.means(Released.LAST_BATCH)[:NUM_CLASSES]
+    assert last["mean_abs"] == pytest.approx(8 * np.abs(means).mean(), abs=1e-4)
 
 
 def test_steps_of_the_generator_lead_the_model_to_the_wrong_class(tiny: Setting) -> None:
@@ -715,14 +713,14 @@ class Stopping:
 
 
 SHORT: dict[str, Any] = {"stages": (0, 1, 1), "generator_width": 1}
-SAVES = 2 * (NUM_BATCHES + 1) + 3
-"""After every batch and round, and after each chunk of the last look."""
+SAVES = 2 * (NUM_BATCHES + 1) + 4
+"""After every batch and round, after each chunk of the last look and at its end."""
 
 
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save after every batch, and look at all images in three chunks."""
-    monkeypatch.setattr(f"{MODULE}.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-    monkeypatch.setattr(f"{MODULE}.IMAGES_AT_ONCE", 16)
+    monkeypatch.setattr(stepwise, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr("ule_datasets.methods.bait.IMAGES_AT_ONCE", 16)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -807,7 +805,7 @@ def test_the_estimate_counts_what_is_left_and_long_work_is_compared_with_a_gpu(
     rounds = tiny.rounds(stages=(0, 0, 4))
     rounds.trace = [{}]
     monkeypatch.setattr(rounds, "_seconds_per_round", lambda: (1000.0, 50e12 * 60))
-    rounds._announce()
+    rounds._begin(resumed=False)
     reporter = rounds.context.reporter
     assert isinstance(reporter, Listening)
     assert "about 17 min a round, 50 min for 3 rounds;" in reporter.said[0]
@@ -890,7 +888,7 @@ def test_a_prior_with_dropout_repeats_and_can_be_interrupted(tiny: Setting, monk
             torch.manual_seed(0)
             return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * SIZE * SIZE, NUM_CLASSES))
 
-    monkeypatch.setattr(f"{MODULE}.build_pretrained", forgetful)
+    monkeypatch.setattr("ule_datasets.models.pretrained.build_pretrained", forgetful)
     often(monkeypatch)
     first = tiny.craft(**SHORT)
     torch.manual_seed(1)

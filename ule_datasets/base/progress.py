@@ -85,6 +85,13 @@ class Reporter:
                 said = time.monotonic()
 
 
+def duration(seconds: float) -> str:
+    """A time for people, e.g. ``3 s``, ``12 min``, ``5.2 h``."""
+    if seconds < 120:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 class _Rate:
     """Counts images against the clock."""
 

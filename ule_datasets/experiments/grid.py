@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.progress import Reporter
+from ule_datasets.base.progress import Reporter, duration
 from ule_datasets.compute.devices import describe_device
 from ule_datasets.compute.executor import Executor, Lost
 from ule_datasets.data.perturbation import Perturbation
@@ -305,7 +305,7 @@ def announce(grid: Grid, tasks: Sequence[RunTask], known: Sequence[bool], parall
     for line in plan_lines(grid, tasks, known):
         reporter.say(line)
     seconds = estimate_seconds(waiting) / min(parallel, len(waiting))
-    reporter.say(f"this will take about {_duration(seconds)}, going by the time of a few steps")
+    reporter.say(f"this will take about {duration(seconds)}, going by the time of a few steps")
 
 
 def estimate_seconds(tasks: Sequence[RunTask]) -> float:
@@ -338,9 +338,3 @@ def _same_control(one: Subject, other: Subject) -> bool:
     return same_labels and all(
         np.array_equal(a, b) for a, b in ((one.clean_images, other.clean_images), (one.test_images, other.test_images))
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

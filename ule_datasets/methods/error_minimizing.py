@@ -16,17 +16,37 @@ the order of the images). Settings where paper and official code differ are name
 
 from __future__ import annotations
 
+import statistics
+from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.lazy import lazy
+from ule_datasets.base.progress import duration
+from ule_datasets.compute.devices import median_seconds
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.perturbation import Additive, Support
-from ule_datasets.data.quantization import Apply, Quantize, largest_level
+from ule_datasets.data.quantization import Apply, Quantize, largest_level, quantize
 from ule_datasets.data.split import Split
-from ule_datasets.methods.engine.settings import ErrorAverage, Grid, StopRule, SurrogateSettings
+from ule_datasets.methods.engine.settings import ErrorAverage, Grid, StopRule, SurrogateSettings, check_at_least
+from ule_datasets.methods.engine.sign_steps import ROWS_AT_ONCE, SignSteps
+from ule_datasets.methods.engine.stepwise import Estimate, Part, Phase, Stepwise
+from ule_datasets.methods.engine.surrogate import FrozenSurrogate, Surrogate
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
+
+IMAGES_TIMED = 32
+"""Of a training step, for the estimate: it should not need more memory than the work itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,8 +91,6 @@ class ErrorMinimizing(Method):
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Alternate on ``context.device`` until the stop rule is met; an additive layer with an entry per image."""
-        from ule_datasets.methods.engine.error_minimizing import SampleWise
-
         rounds = SampleWise(self, train, context)
         notes = rounds.run()
         return Crafted(layers=(Additive(levels=rounds.levels(), support=Support.SAMPLE, keys=train.keys),), notes=notes)
@@ -124,18 +142,340 @@ class ClasswiseErrorMinimizing(Method):
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Alternate on ``context.device`` until the stop rule is met; an additive layer with an entry per class."""
-        from ule_datasets.methods.engine.error_minimizing import ClassWise
-
         rounds = ClassWise(self, train, context)
         notes = rounds.run()
         return Crafted(layers=(Additive(levels=rounds.levels(), support=Support.CLASS),), notes=notes)
 
 
-def _check(method: ErrorMinimizing | ClasswiseErrorMinimizing) -> None:
+_Method = ErrorMinimizing | ClasswiseErrorMinimizing
+
+
+def _check(method: _Method) -> None:
     Grid.of(method.epsilon, method.step_size)
-    name = type(method).__name__
-    for counted in ("num_steps", "steps_per_round", "max_rounds"):
-        if getattr(method, counted) < 1:
-            raise InputError(f"{name}: {counted} is {getattr(method, counted)}, must be at least 1")
+    check_at_least(1, method, "num_steps", "steps_per_round", "max_rounds")
     if not 0 < method.stop_accuracy <= 1:
-        raise InputError(f"{name}: stop_accuracy is {method.stop_accuracy}, not in (0, 1]")
+        raise InputError(f"{type(method).__name__}: stop_accuracy is {method.stop_accuracy}, not in (0, 1]")
+
+
+class _Rounds(Stepwise):
+    """The alternation that both kinds share; subclasses say which images see which noise."""
+
+    method: _Method
+    one_thread = False
+    usual_rounds: ClassVar[int]
+    """For the estimate only: nobody knows beforehand."""
+
+    def __init__(self, method: _Method, train: Split, context: Context, *, images_at_once: int | None = None) -> None:
+        from ule_datasets.models.architectures import build_model
+
+        super().__init__(method, context, method.precision)
+        self.grid = Grid.of(method.epsilon, method.step_size)
+        self.steps = SignSteps(train, self.grid, self.device, images_at_once=images_at_once)
+        seed = context.seed.integer32(method.identifier, "initialisation")
+        model = build_model(method.surrogate.model, context.num_classes, seed=seed)
+        self.surrogate = Surrogate(model, method.surrogate, device=self.device)
+        self.noise = self.start()
+        self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        """Over a model phase: the summed loss, how many images the surrogate is right about, and how many there are."""
+
+    # --- what a kind of noise says ---
+
+    @abstractmethod
+    def start(self) -> Tensor:
+        """The noise before the first round, in units, on the device."""
+
+    @abstractmethod
+    def model_rows(self, step: int) -> Tensor:
+        """The images of a model step, int64 [B]; steps count on from round to round."""
+
+    @abstractmethod
+    def chunks(self) -> range:
+        """Where the parts of the noise phase begin."""
+
+    @abstractmethod
+    def improve(self, frozen: FrozenSurrogate, chunk: int) -> None:
+        """Do the part of the noise phase that begins here."""
+
+    @abstractmethod
+    def judged(self, frozen: FrozenSurrogate) -> tuple[Tensor, Tensor]:
+        """Of each image of the noise phase, with its new noise: is the surrogate right (bool), and its loss (float)."""
+
+    @abstractmethod
+    def noise_of(self, rows: Tensor) -> Tensor:
+        """The noise of some images, float32 units [B, H, W, C]."""
+
+    @abstractmethod
+    def work(self) -> tuple[int, int]:
+        """How many image gradients and how many further forward passes of an image a noise phase and check take."""
+
+    # --- the alternation ---
+
+    def parts(self) -> dict[str, Part]:
+        """The noise, the surrogate, and how its training goes."""
+        return {"noise": self.noise, "totals": self.totals, **self.surrogate.parts()}
+
+    def following(self) -> Phase | None:
+        """A model phase, then a noise phase, until the stop rule is met."""
+        if self.done % 2 == 0:
+            if self._reached() or len(self.trace) >= self.method.max_rounds:
+                return None
+            steps = range(self.method.steps_per_round)
+            return Phase(label=self._label(), unit="step", steps=steps, step=self.train, end=self._trained)
+        frozen = self.surrogate.frozen(self.method.precision)
+        step, end = partial(self.improve, frozen), partial(self._checked, frozen)
+        return Phase(label=self._label(), unit="chunk", steps=self.chunks(), step=step, end=end)
+
+    def standing(self) -> str:
+        """The round and the phase."""
+        return f" in {self._label()}"
+
+    def notes(self) -> dict[str, Any]:
+        """The rounds, and whether they ended as they should; a warning if they did not."""
+        reached = self._reached()
+        if not reached:
+            self.context.reporter.warn(
+                f"{self.method.title}: after {len(self.trace)} rounds the surrogate's accuracy is "
+                f"{self.trace[-1]['accuracy']:.2f} %, the stop rule ({100 * self.method.stop_accuracy:g} %) is not met"
+            )
+        return {**super().notes(), "stop_rule_met": reached}
+
+    def train(self, step: int) -> None:
+        """Train the surrogate on a batch of images with the noise as it is."""
+        rows = self.model_rows(len(self.trace) * self.method.steps_per_round + step)
+        shown = self.steps.inputs(self.steps.units(rows) + self.noise_of(rows))
+        self.totals[:2] += self.surrogate.step(shown, self.steps.labels[rows])
+        self.totals[2] += len(rows)
+
+    def _label(self) -> str:
+        return f"round {len(self.trace) + 1}, {('model', 'noise')[self.done % 2]} phase"
+
+    def _reached(self) -> bool:
+        if not self.trace:
+            return False
+        return self.method.stop_rule.reached(self.trace[-1]["accuracy"] / 100, self.method.stop_accuracy)
+
+    def _trained(self) -> str:
+        self.check_finite(float(self.totals[0]), "surrogate", "learning_rate or gradient_clip")
+        return ""
+
+    def _checked(self, frozen: FrozenSurrogate) -> str:
+        right, losses = self.judged(frozen)
+        self.check_finite(float(losses.double().sum()), "surrogate", "learning_rate or gradient_clip")
+        last = self._record(self._accuracy(right), float(losses.double().mean()))
+        self.trace.append(last)
+        self.totals.zero_()
+        return (
+            f"round {last['round']}: surrogate {last['accuracy']:.2f} % right on the perturbed images, "
+            f"loss {last['loss']:.3f} ({last['model_loss']:.3f} while it was trained); "
+            f"noise {last['mean_abs']:.2f}/255 on average, {last['at_bound']:.0f} % at the bound"
+        )
+
+    def _accuracy(self, right: Tensor) -> float:
+        """Share of right answers (0 .. 1), averaged as the method says."""
+        if self.method.error_average is ErrorAverage.IMAGES:
+            return float(right.double().mean())
+        return statistics.fmean(
+            float(part.double().mean()) for part in torch.split(right, self.method.surrogate.batch_size)
+        )
+
+    def _record(self, accuracy: float, loss: float) -> dict[str, Any]:
+        """A line of the trace; deterministic, so without times."""
+        model_loss, model_right = (self.totals[:2] / self.totals[2]).tolist()
+        return {
+            "round": len(self.trace) + 1,
+            "model_loss": round(model_loss, 6),
+            "model_accuracy": round(100 * model_right, 4),
+            "loss": round(loss, 6),
+            "accuracy": round(100 * accuracy, 6),
+            **self.steps.sizes(self.noise),
+        }
+
+    def estimate(self) -> Estimate:
+        """From a short timing of both phases."""
+        model, noise, flop = self._seconds_per_round()
+        rounds = self.usual_rounds
+        text = (
+            f"about {duration(model + noise)} a round (model {duration(model)}, noise {duration(noise)}), "
+            f"{duration(rounds * (model + noise))} if it takes {rounds} rounds"
+        )
+        return Estimate(text=text, seconds=rounds * (model + noise), flop=rounds * flop)
+
+    def _seconds_per_round(self) -> tuple[float, float, float]:
+        """Estimated seconds of a model phase and of a noise phase with its check, and FLOP of both."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        trial, steps = self.surrogate.copy(), self.steps
+        rows = self.model_rows(0)
+        few = rows[: steps.images_at_once]
+        clean, labels = steps.units(few), steps.labels[few]
+        part = slice(0, IMAGES_TIMED)
+        step = median_seconds(lambda _: trial.step(steps.inputs(clean[part]), labels[part]), 2, self.device)
+        model = step / len(labels[part]) * len(rows) * self.method.steps_per_round
+        frozen = self.surrogate.frozen(self.method.precision)
+        still = torch.zeros_like(clean)
+        step = median_seconds(lambda _: steps.descend(frozen, clean, still, labels, 1), 3, self.device) / len(few)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            frozen.judge(steps.inputs(clean[:1]), labels[:1])
+        forward, gradients, checks = counter.get_total_flops(), *self.work()
+        noise = step * (gradients + checks / 2)
+        flop = forward * (3 * len(rows) * self.method.steps_per_round + 2 * gradients + checks)
+        return model, noise, flop
+
+
+class SampleWise(_Rounds):
+    """One noise per image. Integers on the grid, in the canonical order of the images."""
+
+    usual_rounds = 10
+    """On CIFAR-10 with the paper's settings, by the official notebook."""
+
+    def start(self) -> Tensor:
+        """Zeros, or uniform over the grid where the recipe asks for a random start."""
+        self.right = torch.zeros(len(self.steps), dtype=torch.bool, device=self.device)
+        self.losses = torch.zeros(len(self.steps), device=self.device)
+        kind = torch.int8 if self.grid.bound <= 127 else torch.int16
+        noise = torch.zeros(self.steps.images.shape, dtype=kind)
+        if self.method.random_start:
+            generator = torch.Generator().manual_seed(self.context.seed.integer32(self.method.identifier, "start"))
+            noise.random_(-self.grid.bound, self.grid.bound + 1, generator=generator)
+        return noise.to(self.device)
+
+    def parts(self) -> dict[str, Part]:
+        """Also the answers so far."""
+        return {**super().parts(), "right": self.right, "losses": self.losses}
+
+    def model_rows(self, step: int) -> Tensor:
+        """Batches in order, the last one of a pass smaller; the next pass starts anew.
+
+        A single image left over takes the one before it along: batch statistics need two.
+        """
+        count, size = len(self.steps), self.method.surrogate.batch_size
+        first = step % -(-count // size) * size
+        return torch.arange(max(0, min(first, count - 2)), min(first + size, count), device=self.device)
+
+    def chunks(self) -> range:
+        """By their first image."""
+        return range(0, len(self.steps), self.steps.images_at_once)
+
+    def work(self) -> tuple[int, int]:
+        """Every image takes all steps and is checked once."""
+        return len(self.steps) * self.method.num_steps, len(self.steps)
+
+    def improve(self, frozen: FrozenSurrogate, chunk: int) -> None:
+        """All steps of some images, and whether the surrogate is right about the result.
+
+        The answers are final: the noise of an image changes only here, and the surrogate not at all.
+        """
+        rows, count = self.steps.filled(chunk)
+        clean, labels = self.steps.units(rows), self.steps.labels[rows]
+        noise = self.steps.descend(frozen, clean, self.noise_of(rows), labels, self.method.num_steps)
+        right, losses = frozen.judge(self.steps.inputs(clean + noise), labels)
+        done = slice(chunk, chunk + count)
+        self.noise[done] = noise[:count].to(self.noise.dtype)
+        self.right[done], self.losses[done] = right[:count], losses[:count]
+
+    def judged(self, frozen: FrozenSurrogate) -> tuple[Tensor, Tensor]:
+        """Found while improving."""
+        return self.right, self.losses
+
+    def noise_of(self, rows: Tensor) -> Tensor:
+        """The images' own."""
+        return self.noise[rows].float()
+
+    def levels(self) -> np.ndarray:
+        """The noise as whole grey levels, int8 or int16 [N, H, W, C]."""
+        bound = self.grid.bound
+        table = quantize(np.arange(-bound, bound + 1) / self.grid.per_level, self.method.quantize, self.method.apply)
+        levels = np.empty(self.noise.shape, dtype=table.dtype)
+        for first in range(0, len(levels), ROWS_AT_ONCE):
+            rows = slice(first, first + ROWS_AT_ONCE)
+            levels[rows] = table[self.noise[rows].cpu().numpy().astype(np.int16) + bound]
+        return levels
+
+
+class ClassWise(_Rounds):
+    """One noise per class: the mean of what its images would step to. Real numbers, in units."""
+
+    method: ClasswiseErrorMinimizing
+    usual_rounds = 20
+    """What ``em-c-cifar10-small`` takes."""
+
+    def __init__(
+        self, method: ClasswiseErrorMinimizing, train: Split, context: Context, *, images_at_once: int | None = None
+    ) -> None:
+        self._seed, self._keys = context.seed, train.keys
+        self._num_classes = context.num_classes
+        self._subset = train.stratified_rows(method.subset, context.seed, method.identifier, "subset")
+        self._order: tuple[tuple[Any, ...], np.ndarray] = ((), np.empty(0, dtype=np.int64))
+        super().__init__(method, train, context, images_at_once=images_at_once)
+
+    def start(self) -> Tensor:
+        """Zeros, or uniform between the bounds where the recipe asks for a random start."""
+        noise = torch.zeros(self._num_classes, *self.steps.images.shape[1:])
+        if self.method.random_start:
+            generator = torch.Generator().manual_seed(self._seed.integer32(self.method.identifier, "start"))
+            noise.uniform_(-self.grid.bound, self.grid.bound, generator=generator)
+        return noise.to(self.device)
+
+    def model_rows(self, step: int) -> Tensor:
+        """Shuffled batches of all images; a smaller last one is dropped."""
+        size, per_pass = self._batches(len(self._keys))
+        order = self._shuffled(np.arange(len(self._keys)), "model order", step // per_pass)
+        return self._rows(order, step % per_pass, size)
+
+    def chunks(self) -> range:
+        """Batches of the subset by number, a smaller last one dropped."""
+        return range(self._batches(len(self._subset))[1])
+
+    def work(self) -> tuple[int, int]:
+        """The subset takes all steps once and is checked once."""
+        size, count = self._batches(len(self._subset))
+        return size * count * self.method.num_steps, len(self._subset)
+
+    def improve(self, frozen: FrozenSurrogate, chunk: int) -> None:
+        """Steps of a batch of images from their classes' noise; each class moves to its images' mean."""
+        size, _ = self._batches(len(self._subset))
+        rows = self._rows(self._shuffled(self._subset, "noise order", len(self.trace)), chunk, size)
+        labels = self.steps.labels[rows]
+        sums = torch.zeros(self.noise.shape, dtype=torch.float64, device=self.device)
+        for some in torch.split(rows, self.steps.images_at_once):
+            own = self.steps.labels[some]
+            moved = self.steps.descend(frozen, self.steps.units(some), self.noise_of(some), own, self.method.num_steps)
+            sums.index_add_(0, own, moved.double())
+        counts = torch.bincount(labels, minlength=self._num_classes)
+        means = (sums / counts.clamp(min=1)[:, None, None, None]).float().clamp_(-self.grid.bound, self.grid.bound)
+        self.noise = torch.where((counts > 0)[:, None, None, None], means, self.noise)
+
+    def judged(self, frozen: FrozenSurrogate) -> tuple[Tensor, Tensor]:
+        """On the subset, with the noise after the whole pass."""
+        steps = self.steps
+        parts = torch.split(torch.from_numpy(self._subset).to(self.device), steps.images_at_once)
+        answers = [
+            frozen.judge(steps.inputs(steps.units(rows) + self.noise_of(rows)), steps.labels[rows]) for rows in parts
+        ]
+        return torch.cat([right for right, _ in answers]), torch.cat([losses for _, losses in answers])
+
+    def noise_of(self, rows: Tensor) -> Tensor:
+        """Their classes'."""
+        return self.noise[self.steps.labels[rows]]
+
+    def levels(self) -> np.ndarray:
+        """The noise as whole grey levels, int8 or int16 [K, H, W, C]."""
+        exact = self.noise.cpu().numpy().astype(np.float64) / self.grid.per_level
+        return quantize(exact, self.method.quantize, self.method.apply)
+
+    def _batches(self, count: int) -> tuple[int, int]:
+        """Size and number of the batches of a pass; fewer images than a batch make a single smaller one."""
+        size = min(self.method.surrogate.batch_size, count)
+        return size, count // size
+
+    def _shuffled(self, rows: np.ndarray, purpose: str, number: int) -> np.ndarray:
+        """Rows in the order of a pass."""
+        name = (purpose, number)
+        if self._order[0] != name:
+            keys = [self._keys[row] for row in rows.tolist()]
+            self._order = (name, rows[self._seed.order(keys, self.method.identifier, *name)])
+        return self._order[1]
+
+    def _rows(self, order: np.ndarray, batch: int, size: int) -> Tensor:
+        return torch.from_numpy(order[batch * size : (batch + 1) * size]).to(self.device)

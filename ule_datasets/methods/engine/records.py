@@ -36,12 +36,5 @@ def continued(before: list[dict[str, str]], now: dict[str, str], reporter: Repor
     return [*before, now]
 
 
-def duration(seconds: float) -> str:
-    """A time for people, e.g. ``3 s``, ``12 min``, ``5.2 h``."""
-    if seconds < 120:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def _listed(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in versions.items())

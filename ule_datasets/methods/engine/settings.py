@@ -13,6 +13,18 @@ FINEST = 128
 """A grey level is divided into at most so many steps; all sums then stay exact in float32."""
 
 
+def check_at_least(least: int, settings: object, *names: str) -> None:
+    """Refuse settings of these names that are below a number, or not finite.
+
+    Raises:
+        InputError: says which, and its value.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not least <= value < math.inf:
+            raise InputError(f"{type(settings).__name__}: {name} is {value}, must be at least {least}")
+
+
 class StopRule(StrEnum):
     """When an alternating method has reached its accuracy."""
 
@@ -52,13 +64,10 @@ class SurrogateSettings:
     batch_size: int = 512
 
     def __post_init__(self) -> None:
-        if self.batch_size < 2:
-            raise InputError(f"SurrogateSettings: batch_size is {self.batch_size}, must be at least 2")
+        check_at_least(2, self, "batch_size")
+        check_at_least(0, self, "learning_rate", "momentum", "weight_decay")
         if not 0 < self.gradient_clip < math.inf:
             raise InputError(f"SurrogateSettings: gradient_clip is {self.gradient_clip}, must be above 0")
-        for name in ("learning_rate", "momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"SurrogateSettings: {name} is {getattr(self, name)}, must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

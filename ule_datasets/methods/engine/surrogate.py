@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
-from torch.nn import functional
-
+from ule_datasets.base.lazy import lazy
 from ule_datasets.compute.devices import cpu_threads
 from ule_datasets.compute.precision import Precision
 from ule_datasets.methods.engine.settings import SurrogateSettings
 
-MODEL, MOMENTUM = "model.", "momentum."
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.fx.experimental import optimization
+    from torch.nn import functional
+else:
+    torch, nn = lazy("torch"), lazy("torch.nn")
+    functional, optimization = lazy("torch.nn.functional"), lazy("torch.fx.experimental.optimization")
 
 
 class Surrogate:
@@ -82,26 +84,9 @@ class Surrogate:
         """An independent surrogate in the same state, to try something on."""
         return copy.deepcopy(self)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Parameters, statistics and momentum, by name."""
-        arrays = {f"{MODEL}{name}": _numpy(tensor) for name, tensor in self._model.state_dict().items()}
-        for name, parameter in self._model.named_parameters():
-            buffer = self._optimiser.state[parameter].get("momentum_buffer")
-            if buffer is not None:
-                arrays[f"{MOMENTUM}{name}"] = _numpy(buffer)
-        return arrays
-
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over a state that ``arrays`` returned; other names are ignored."""
-        tensors = {
-            name.removeprefix(MODEL): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(MODEL)
-        }
-        self._model.load_state_dict(tensors)
-        self._optimiser.state.clear()
-        for name, parameter in self._model.named_parameters():
-            if f"{MOMENTUM}{name}" in arrays:
-                buffer = torch.empty_like(parameter).copy_(torch.from_numpy(arrays[f"{MOMENTUM}{name}"]))
-                self._optimiser.state[parameter]["momentum_buffer"] = buffer
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """What changes, by name: see ``Stepwise.parts``."""
+        return {"model": self._model, "optimiser": self._optimiser}
 
 
 class FrozenSurrogate:
@@ -112,7 +97,7 @@ class FrozenSurrogate:
     """
 
     def __init__(self, model: nn.Module, precision: Precision, device: torch.device) -> None:
-        self._model = fuse(copy.deepcopy(model).eval()).to(memory_format=torch.channels_last)
+        self._model = optimization.fuse(copy.deepcopy(model).eval()).to(memory_format=torch.channels_last)
         self._model.requires_grad_(False)
         self._precision, self._device = precision, device
 
@@ -131,18 +116,13 @@ class FrozenSurrogate:
         (gradient,) = torch.autograd.grad(loss, inputs)
         return gradient, loss.detach()
 
-    @torch.no_grad()
     def judge(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Which images are classified as their label (bool, [B]), and the cross entropy of each (float32, [B])."""
-        logits = self._logits(inputs)
+        with torch.no_grad():
+            logits = self._logits(inputs)
         return logits.argmax(dim=1) == labels, functional.cross_entropy(logits, labels, reduction="none")
 
     def _logits(self, inputs: Tensor) -> Tensor:
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._precision is Precision.BFLOAT16):
             logits: Tensor = self._model(inputs)
         return logits.float()
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.detach().cpu().contiguous().numpy()
-    return array

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from ule_datasets.base.checkpoint import State
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import duration
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import (
     cpu_threads,
@@ -41,7 +42,6 @@ from ule_datasets.methods.engine.records import (
     GPU_FLOPS,
     SECONDS_BETWEEN_CHECKPOINTS,
     continued,
-    duration,
     environment,
 )
 from ule_datasets.methods.engine.translation_generator import SMALLEST_IMAGE, build_generator

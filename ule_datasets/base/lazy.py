@@ -1,0 +1,17 @@
+"""Modules that are imported when something of them is first used, for what must be quick to import without it."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+
+class _Lazy(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def lazy(name: str) -> Any:
+    """A stand-in for the module of that name; type checkers are told of the module itself by ``TYPE_CHECKING``."""
+    return _Lazy(name)

@@ -1,0 +1,89 @@
+"""Projected sign steps: images and noise on the device, in whole units of a grid.
+
+Clipping and projecting are exact on the grid (``Grid``); only the signs of gradients depend on the device.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ule_datasets.base.lazy import lazy
+from ule_datasets.compute.devices import resident
+from ule_datasets.data.split import Split
+from ule_datasets.methods.engine.settings import Grid
+from ule_datasets.methods.engine.surrogate import FrozenSurrogate
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
+
+IMAGES_AT_ONCE = {"cpu": 128, "cuda": 1024}
+"""Images that are optimised together: what fits a CPU's caches; what fills a GPU. Not part of any method."""
+ROWS_AT_ONCE = 4096
+"""Images whose noise is converted or summed up at a time."""
+
+
+class SignSteps:
+    """Training images, and steps of their noise against a frozen surrogate."""
+
+    def __init__(self, train: Split, grid: Grid, device: torch.device, *, images_at_once: int | None = None) -> None:
+        self.grid, self.device = grid, device
+        self.images_at_once = images_at_once or IMAGES_AT_ONCE[device.type]
+        self.images, self.labels = resident(train.pixels(), device), resident(train.labels, device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def units(self, rows: Tensor) -> Tensor:
+        """Clean images in units, float32 [B, H, W, C]."""
+        return self.images[rows].float() * self.grid.per_level
+
+    def inputs(self, units: Tensor) -> Tensor:
+        """What a model sees: float32 [B, C, H, W] in units of 1, channels-last in memory."""
+        return (units / self.grid.white).permute(0, 3, 1, 2)
+
+    def filled(self, first: int) -> tuple[Tensor, int]:
+        """Images from one on that are optimised together, int64, and how many of them count.
+
+        Filled up to the same size, so that all images go through the same kernels.
+        """
+        rows = (first + torch.arange(self.images_at_once, device=self.device)).clamp_(max=len(self) - 1)
+        return rows, min(self.images_at_once, len(self) - first)
+
+    def descend(
+        self, frozen: FrozenSurrogate, clean: Tensor, noise: Tensor, labels: Tensor, num_steps: int, sign: int = 1
+    ) -> Tensor:
+        """Signed gradient steps down the loss, projected on the bound; all in units, [B, H, W, C].
+
+        Args:
+            frozen: the surrogate.
+            clean: the images.
+            noise: where theirs begins.
+            labels: the classes that they are to be taken for.
+            num_steps: how many.
+            sign: -1 leads up.
+        """
+        grid = self.grid
+        shown = (clean + noise).clamp_(0, grid.white)
+        for _ in range(num_steps):
+            gradient, _ = frozen.input_gradient(self.inputs(shown), labels)
+            moved = shown - gradient.sign_().permute(0, 2, 3, 1).mul_(sign * grid.step)
+            noise = moved.sub_(clean).clamp_(-grid.bound, grid.bound)
+            shown = (clean + noise).clamp_(0, grid.white)
+        return noise
+
+    def sizes(self, noise: Tensor) -> dict[str, float]:
+        """For a trace: mean size in levels, mean l2 norm in units of 1, and how many values are at the bound, in %."""
+        size, at_bound, length = 0.0, 0.0, 0.0
+        for part in torch.split(noise, ROWS_AT_ONCE):
+            flat = part.reshape(len(part), -1).double()
+            size += float(flat.abs().sum())
+            at_bound += float((flat.abs() >= self.grid.bound).sum())
+            length += float(flat.square().sum(dim=1).sqrt().sum())
+        return {
+            "mean_abs": round(size / noise.numel() / self.grid.per_level, 4),
+            "l2": round(length / len(noise) / self.grid.white, 4),
+            "at_bound": round(100 * at_bound / noise.numel(), 3),
+        }

@@ -1,0 +1,313 @@
+"""One life cycle for crafts that take long: steps that may be interrupted anywhere and are resumed to the same bits.
+
+A craft says what changes while it runs (``parts``), what comes next (``following``), how long it may take
+(``estimate``) and what it notes. Checkpoints, resuming, environments, the announcement, progress, workers and kernels
+that repeat are here.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from ule_datasets.base.checkpoint import State
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.lazy import lazy
+from ule_datasets.base.progress import duration
+from ule_datasets.compute.devices import (
+    cpu_threads,
+    describe_device,
+    deterministic_algorithms,
+    pick_device,
+    products_in,
+)
+from ule_datasets.compute.executor import Executor, LocalExecutor, Lost
+from ule_datasets.compute.precision import Precision
+from ule_datasets.methods.method import Context, Method
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    Part: TypeAlias = Tensor | nn.Module | torch.optim.Optimizer
+else:
+    torch, Part = lazy("torch"), Any
+
+FORMAT = 2
+"""Of checkpoints; others are not used."""
+OWN_FACTS = ("done", "position", "trace", "environments")
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+"""Within a phase; one is always written at its end."""
+GPU_FLOPS = 50e12
+"""What one large GPU sustains on small convolutions, for the estimate."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """Steps that follow each other, and what comes of them."""
+
+    label: str
+    """What is shown while they run."""
+    unit: str
+    """What a step is called."""
+    steps: range
+    """Where each of them begins, from 0; when the phase is resumed, the stride may be another one."""
+    step: Callable[[int], None]
+    end: Callable[[], str]
+    """Called after the last step; returns what to tell of the phase, empty for nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """Independent pieces of work for the workers of an executor."""
+
+    function: Callable[[Any], Any]
+    tasks: Mapping[int, Any]
+    """By the number by which people are told of them."""
+    unit: str
+    """What such a piece is called."""
+    take: Callable[[Any], str]
+    """Called with each result as it comes; returns what to tell of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """How long a craft may take."""
+
+    text: str
+    seconds: float
+    flop: float
+
+
+class Stepwise(ABC):
+    """A craft with its state."""
+
+    one_thread: ClassVar[bool] = True
+    """On a CPU, for results that do not depend on its cores: sums over a batch depend on how many threads share them.
+    Without it, the steps themselves take care of that."""
+
+    def __init__(self, method: Method, context: Context, precision: Precision) -> None:
+        self.method, self.context, self.precision = method, context, precision
+        self.device = pick_device(context.device)
+        self.trace: list[dict[str, Any]] = []
+        """What is noted of each round, as JSON values."""
+        self.done = 0
+        """Phases that have ended."""
+        self.position = 0
+        """Where the next step of the phase begins."""
+        self.environments = [self.environment()]
+        self._saved_at = time.monotonic()
+
+    # --- what a method says ---
+
+    @abstractmethod
+    def parts(self) -> Mapping[str, Part]:
+        """All that changes, by name, besides ``trace``, ``done``, ``position`` and ``facts``."""
+
+    @abstractmethod
+    def following(self) -> Phase | Spread | None:
+        """What is to be done next, or goes on at ``position``; ``None`` at the end."""
+
+    @abstractmethod
+    def estimate(self) -> Estimate | None:
+        """How long what is left may take, from a short timing that changes nothing; ``None``: not worth telling."""
+
+    def standing(self) -> str:
+        """Where the craft stands, told when it goes on."""
+        return f" in round {len(self.trace) + 1}"
+
+    def environment(self) -> dict[str, str]:
+        """What a result depends on besides recipe and source: the device, and the libraries that compute on it."""
+        versions = {"device": describe_device(self.device), "torch": torch.__version__}
+        if self.device.type == "cuda":
+            cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+            return {**versions, "cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
+        return {**versions, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+
+    def notes(self) -> dict[str, Any]:
+        """What happened, as JSON values; after ``run``."""
+        return {"rounds": len(self.trace), "trace": self.trace, "environments": self.environments}
+
+    def facts(self) -> dict[str, Any]:
+        """What changes and is no tensor, as JSON values."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Take over the parts of a state that was saved."""
+        for name, part in self.parts().items():
+            own = {key: value for key, value in state.arrays.items() if key == name or key.startswith(f"{name}.")}
+            _restore(part, {key.removeprefix(name)[1:]: torch.as_tensor(value) for key, value in own.items()})
+
+    # --- the life cycle ---
+
+    def run(self) -> dict[str, Any]:
+        """Do what is left to do.
+
+        Returns:
+            What happened: see ``notes``.
+
+        Raises:
+            InputError: a loss is not finite, or a piece of work lost its worker again and again.
+        """
+        with repeatable(self.device, self.precision, one_thread=self.one_thread):
+            resumed = self._resume()
+            work = self.following()
+            if work is not None:
+                self._begin(resumed)
+            while work is not None:
+                if isinstance(work, Phase):
+                    self._go_through(work)
+                else:
+                    self._hand_out(work)
+                work = self.following()
+        return self.notes()
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        arrays: dict[str, np.ndarray] = {}
+        for name, part in self.parts().items():
+            arrays |= {f"{name}.{key}" if key else name: _array(tensor) for key, tensor in _tensors(part).items()}
+        own = {name: getattr(self, name) for name in OWN_FACTS}
+        facts = {**own, **self.facts(), "format": FORMAT}
+        self.context.checkpoint.save(State(arrays=arrays, facts=facts))
+        self._saved_at = time.monotonic()
+
+    def check_finite(self, loss: float, whose: str, remedy: str) -> None:
+        """Refuse to go on with a loss that is not a number, naming the settings that are likely to blame."""
+        if not math.isfinite(loss):
+            raise InputError(
+                f"{self.method.title}: the {whose}'s loss is not finite in round {len(self.trace) + 1}; "
+                f"a smaller {remedy} helps"
+            )
+
+    def _resume(self) -> bool:
+        """Take over what an interrupted craft left, if there is something."""
+        state = self.context.checkpoint.load()
+        if state is None or state.facts.get("format") != FORMAT:
+            return False
+        for name in OWN_FACTS:
+            setattr(self, name, state.facts[name])
+        self.restore(state)
+        return True
+
+    def _begin(self, resumed: bool) -> None:
+        """Say what goes on, where, and how long it may take."""
+        reporter = self.context.reporter
+        if resumed:
+            before, now = self.environments[-1], self.environment()
+            if before != now:
+                reporter.warn(
+                    f"this craft was begun elsewhere or with other versions ({_listed(before)}; now {_listed(now)}): "
+                    "it will not repeat bit for bit"
+                )
+                self.environments = [*self.environments, now]
+            reporter.say(f"continuing{self.standing()}")
+        estimate = self.estimate()
+        if estimate is None:
+            return
+        text = f"{self.method.title} on {describe_device(self.device)}: {estimate.text}"
+        if self.device.type == "cpu" and estimate.seconds > 600:
+            gpu = duration(estimate.flop / GPU_FLOPS)
+            text += f"; on a GPU that sustains {GPU_FLOPS / 1e12:.0f} TFLOP/s {gpu}"
+        reporter.say(text)
+
+    def _go_through(self, phase: Phase) -> None:
+        steps = range(self.position, phase.steps.stop, phase.steps.step)
+        for step in self.context.reporter.track(steps, total=len(steps), label=phase.label, unit=phase.unit):
+            phase.step(step)
+            self.position = step + steps.step
+            if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                self.save()
+        self._end(phase.end())
+
+    def _hand_out(self, work: Spread) -> None:
+        reporter, numbers, tasks = self.context.reporter, list(work.tasks), list(work.tasks.values())
+        results = self.context.executor.unordered(
+            work.function,
+            tasks,
+            on_lost=lambda task: reporter.warn(
+                f"the worker of {work.unit} {numbers[tasks.index(task)]} died; once more"
+            ),
+        )
+        for index, result in reporter.track(results, total=len(tasks), label=f"{work.unit}s", unit=work.unit):
+            if isinstance(result, Lost):
+                raise InputError(
+                    f"{self.method.title}: {work.unit} {numbers[index]} could not be trained: {result.reason}; "
+                    "fewer --workers need less memory"
+                )
+            self._end(work.take(result))
+
+    def _end(self, told: str) -> None:
+        self.done, self.position = self.done + 1, 0
+        self.save()
+        if told:
+            self.context.reporter.say(told)
+
+
+@contextmanager
+def repeatable(device: torch.device, precision: Precision, *, one_thread: bool) -> Iterator[None]:
+    """Kernels that repeat, products in a precision, a random state of one's own, on a CPU perhaps one thread.
+
+    Restores torch's settings afterwards.
+    """
+    threads = cpu_threads(1) if one_thread and device.type == "cpu" else nullcontext()
+    devices = [device] if device.type == "cuda" else []
+    with deterministic_algorithms(), products_in(precision), threads, torch.random.fork_rng(devices=devices):
+        yield
+
+
+@contextmanager
+def shared(array: np.ndarray, executor: Executor) -> Iterator[np.ndarray | Path]:
+    """What an executor's workers get a large array by: a file whose pages those of this machine share, else itself."""
+    if not isinstance(executor, LocalExecutor):
+        yield array
+        return
+    with tempfile.TemporaryDirectory(prefix="ule-") as folder:
+        path = Path(folder) / "array.npy"
+        np.save(path, array)
+        yield path
+
+
+def _tensors(part: Part) -> dict[str, Tensor]:
+    """What a part consists of, by name; a tensor has none."""
+    if isinstance(part, torch.Tensor):
+        return {"": part}
+    if isinstance(part, torch.nn.Module):
+        return dict(part.state_dict())
+    states: dict[int, dict[str, Any]] = part.state_dict()["state"]
+    return {f"{number}.{name}": value for number, state in states.items() for name, value in state.items()}
+
+
+def _restore(part: Part, tensors: Mapping[str, Tensor]) -> None:
+    """Give a part what ``_tensors`` returned."""
+    if isinstance(part, torch.Tensor):
+        part.copy_(tensors[""])
+    elif isinstance(part, torch.nn.Module):
+        part.load_state_dict(tensors)
+    else:
+        content = part.state_dict()
+        content["state"] = {}
+        parameters = [parameter for group in part.param_groups for parameter in group["params"]]
+        for key, value in tensors.items():
+            number, _, name = key.partition(".")
+            like = torch.empty_like(parameters[int(number)]) if value.ndim else value  # their order in memory
+            content["state"].setdefault(int(number), {})[name] = like.copy_(value)
+        part.load_state_dict(content)
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in versions.items())
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().cpu().numpy()
+    return array
