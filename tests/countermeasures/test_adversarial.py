@@ -19,11 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures.adversarial import L2Attack, LInfAttack
 from ule_datasets.models.architectures import build_model
+from ule_datasets.victims.strategy import Progress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Attack = LInfAttack | L2Attack
-STARTS, MODES = ("uniform", "gaussian", "none"), ("eval", "train")
+FIRST, MODES = Progress(epoch=1, epochs=1), ("eval", "train")
 BOTH = (LInfAttack(), L2Attack(radius=0.5))
 both_kinds = pytest.mark.parametrize("attack", BOTH, ids=["linf", "l2"])
 CLASSES, ROUNDING = 3, 2e-6
@@ -100,36 +101,32 @@ def lengths(change: Tensor, attack: Attack) -> Tensor:
 
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("start", STARTS)
 @both_kinds
-def test_its_steps_are_the_textbooks(attack: Attack, start: Any, mode: Any) -> None:
-    attack = dataclasses.replace(attack, start=start, mode=mode, steps=4)
+def test_its_steps_are_the_textbooks(attack: Attack, mode: Any) -> None:
+    attack = dataclasses.replace(attack, mode=mode, steps=4)
     plain, (images, labels) = copy.deepcopy(MODEL).double(), batch()
     model = Watched(copy.deepcopy(plain))
-    result = attack.perturb(images, labels, model, generator())
+    result = attack.attack(images, labels, model, generator(), FIRST)
     expected = textbook(attack, plain, model.seen[0], images, labels)
     assert (result - expected).abs().max() < 1e-9
-    if start == "none":
-        assert torch.equal(model.seen[0], images)
 
 
 @settings(deadline=None, max_examples=40)
 @given(
     radius=st.floats(1e-3, 3),
     step=st.floats(1e-3, 2),
-    start=st.sampled_from(STARTS),
     euclidean=st.booleans(),
     shape=st.tuples(st.integers(1, 5), st.integers(4, 9)),
     seed=st.integers(0, 2**31),
 )
 def test_every_step_stays_in_the_ball_and_in_range(
-    radius: float, step: float, start: Any, euclidean: bool, shape: tuple[int, int], seed: int
+    radius: float, step: float, euclidean: bool, shape: tuple[int, int], seed: int
 ) -> None:
     kind = L2Attack if euclidean else LInfAttack
-    attack = kind(radius=radius, step=step, start=start, steps=4)
+    attack = kind(radius=radius, step=step, steps=4)
     (images, labels), model = batch(shape[0], size=shape[1], seed=seed), Watched(MODEL)
     before = images.clone()
-    result = attack.perturb(images, labels, model, generator(seed))
+    result = attack.attack(images, labels, model, generator(seed), FIRST)
     assert len(model.seen) == 4
     for position in (*model.seen, result):
         assert 0 <= float(position.min()) <= float(position.max()) <= 1
@@ -137,11 +134,10 @@ def test_every_step_stays_in_the_ball_and_in_range(
     assert torch.equal(images, before)
 
 
-@pytest.mark.parametrize("start", STARTS)
 @both_kinds
-def test_the_loss_rises_far_more_than_by_chance(attack: Attack, start: Any) -> None:
+def test_the_loss_rises_far_more_than_by_chance(attack: Attack) -> None:
     (images, labels), model = batch(64), copy.deepcopy(MODEL).eval()
-    result = dataclasses.replace(attack, start=start).perturb(images, labels, model, generator())
+    result = attack.attack(images, labels, model, generator(), FIRST)
     noise = torch.randn(images.shape, generator=generator())
     noise = attack.radius * (noise.sign() if isinstance(attack, LInfAttack) else noise / lengths(noise, attack).amin())
     by_chance = (images + noise).clamp(0, 1)
@@ -156,7 +152,7 @@ def test_the_loss_rises_far_more_than_by_chance(attack: Attack, start: Any) -> N
 def test_the_budget_is_used(attack: Attack) -> None:
     images, labels = batch(16)
     middle = images * 0.2 + 0.4
-    change = attack.perturb(middle, labels, MODEL, generator()) - middle
+    change = attack.attack(middle, labels, MODEL, generator(), FIRST) - middle
     assert lengths(change, attack) == pytest.approx(torch.full((16,), attack.radius), rel=1e-3)
 
 
@@ -182,7 +178,7 @@ def test_the_model_is_left_as_it_was(attack: Attack, training: bool, mode: Any) 
     for number, parameter in enumerate(model.parameters()):
         parameter.grad = torch.full_like(parameter, 0.5) if number % 2 else None
     gradients, flags, before = [p.grad for p in model.parameters()], flags_of(model), copy.deepcopy(model)
-    dataclasses.replace(attack, mode=mode, steps=2).perturb(images, labels, model, generator())
+    dataclasses.replace(attack, mode=mode, steps=2).attack(images, labels, model, generator(), FIRST)
     assert flags_of(model) == flags
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         assert parameter.grad is gradient
@@ -215,7 +211,7 @@ def test_also_when_the_model_fails(attack: Attack) -> None:
     model = Broken(copy.deepcopy(MODEL))
     flags = flags_of(model)
     with pytest.raises(RuntimeError, match="out of memory, say"):
-        attack.perturb(*batch(), model, generator())
+        attack.attack(*batch(), model, generator(), FIRST)
     assert flags_of(model) == flags
 
 
@@ -224,7 +220,7 @@ def test_parameters_take_no_gradients_during_the_attack(attack: Attack) -> None:
     seen = []
     model = copy.deepcopy(MODEL)
     model.register_forward_hook(lambda *_: seen.append(any(taken.requires_grad for taken in model.parameters())))
-    attack.perturb(*batch(), model, generator())
+    attack.attack(*batch(), model, generator(), FIRST)
     assert seen == [False] * 10
 
 
@@ -232,13 +228,13 @@ def test_parameters_take_no_gradients_during_the_attack(attack: Attack) -> None:
 def test_the_result_is_detached_even_without_gradients_around(attack: Attack) -> None:
     images, labels = batch()
     with torch.no_grad():
-        result = attack.perturb(images, labels, MODEL, generator())
+        result = attack.attack(images, labels, MODEL, generator(), FIRST)
         assert not torch.is_grad_enabled()
     assert not result.requires_grad
     assert result.dtype is torch.float32
     assert result.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(result, attack.perturb(images, labels, MODEL, generator()))
-    assert not torch.equal(result, attack.perturb(images, labels, MODEL, generator(1)))
+    assert torch.equal(result, attack.attack(images, labels, MODEL, generator(), FIRST))
+    assert not torch.equal(result, attack.attack(images, labels, MODEL, generator(1), FIRST))
 
 
 def test_under_autocast_only_the_model_is_rounded() -> None:
@@ -246,30 +242,27 @@ def test_under_autocast_only_the_model_is_rounded() -> None:
     model = copy.deepcopy(MODEL)
     model.register_forward_hook(lambda module, given, logits: kinds.add((given[0].dtype, logits.dtype)))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        result = LInfAttack(start="none", steps=3).perturb(images, labels, model, generator())
-        shorter = L2Attack(radius=1, start="none", steps=8).perturb(images, labels, model, generator())
+        watched = Watched(model)
+        result = LInfAttack(radius=1, steps=3).attack(images, labels, watched, generator(), FIRST)
+        shorter = L2Attack(radius=1, steps=8).attack(images, labels, model, generator(), FIRST)
     assert kinds == {(torch.float32, torch.bfloat16)}
     assert result.dtype is shorter.dtype is torch.float32
-    steps = (result - images) / (2 / 255)
-    free = (images > 0.05) & (images < 0.95)
+    steps = (result - watched.seen[0]) / (2 / 255)
+    free = (result > 0.05) & (result < 0.95)
     assert (steps - steps.round())[free].abs().max() < 1e-4, "whole steps, not bfloat16 ones"
     assert lengths(shorter - images, L2Attack(radius=1)).max() <= 1 + ROUNDING
 
 
 @both_kinds
-def test_starts_are_spread_as_they_say(attack: Attack) -> None:
+def test_the_start_is_uniform(attack: Attack) -> None:
     images, labels = torch.full((3000, 3, 4, 4), 0.5), torch.zeros(3000, dtype=torch.int64)
-    starts = {}
-    for start in STARTS:
-        model = Watched(nn.Sequential(nn.Flatten(), nn.Linear(48, CLASSES)))
-        dataclasses.replace(attack, start=start, steps=1).perturb(images, labels, model, generator())
-        starts[start] = model.seen[0] - images
-    assert starts["none"].abs().max() == 0
-    assert starts["uniform"].mean().abs() < 1e-3
-    far = lengths(starts["uniform"], attack) if isinstance(attack, L2Attack) else starts["uniform"].abs().flatten()
+    model = Watched(nn.Sequential(nn.Flatten(), nn.Linear(48, CLASSES)))
+    dataclasses.replace(attack, steps=1).attack(images, labels, model, generator(), FIRST)
+    start = model.seen[0] - images
+    assert start.mean().abs() < 1e-3
+    far = lengths(start, attack) if isinstance(attack, L2Attack) else start.abs().flatten()
     assert far.mean().item() == pytest.approx(attack.radius / 2, rel=0.03)
     assert far.square().mean().item() == pytest.approx(attack.radius**2 / 3, rel=0.04)
-    assert starts["gaussian"].std().item() == pytest.approx(2 / 255, rel=0.02)
 
 
 WAITING = {
@@ -293,12 +286,11 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("start", STARTS)
 @both_kinds
-def test_nothing_is_read_back_from_the_device(attack: Attack, start: Any) -> None:
+def test_nothing_is_read_back_from_the_device(attack: Attack) -> None:
     images, labels = batch()
     with NoWaiting():
-        dataclasses.replace(attack, start=start, steps=2).perturb(images, labels, MODEL, generator())
+        dataclasses.replace(attack, steps=2).attack(images, labels, MODEL, generator(), FIRST)
     with pytest.raises(AssertionError, match="waits for the device"), NoWaiting():
         images.max().item()
 
@@ -311,7 +303,6 @@ def test_nothing_is_read_back_from_the_device(attack: Attack, start: Any) -> Non
         ({"radius": math.inf}, "radius is inf, must be finite and above 0"),
         ({"radius": 1.0, "step": -0.1}, "step is -0.1, must be finite and above 0"),
         ({"radius": 1.0, "steps": 0}, "steps is 0, must be at least 1"),
-        ({"radius": 1.0, "start": "zero"}, "start is 'zero', can be uniform, gaussian, none"),
         ({"radius": 1.0, "mode": "test"}, "mode is 'test', can be eval, train"),
     ],
 )
@@ -321,16 +312,14 @@ def test_impossible_settings_are_refused(make: Callable[..., Attack], settings: 
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("start", STARTS)
 @both_kinds
-def test_a_gpu_is_not_waited_for(attack: Attack, start: Any) -> None:
-    attack = dataclasses.replace(attack, start=start)
+def test_a_gpu_is_not_waited_for(attack: Attack) -> None:
     (images, labels), model = batch(64), copy.deepcopy(MODEL).cuda()
     images, labels, draws = images.cuda(), labels.cuda(), torch.Generator("cuda").manual_seed(0)
-    attack.perturb(images, labels, model, draws)  # kernels are loaded
+    attack.attack(images, labels, model, draws, FIRST)  # kernels are loaded
     torch.cuda.set_sync_debug_mode("error")
     try:
-        result = attack.perturb(images, labels, model, draws)
+        result = attack.attack(images, labels, model, draws, FIRST)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert float(lengths(result - images, attack).max()) <= attack.radius + ROUNDING

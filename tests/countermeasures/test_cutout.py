@@ -38,7 +38,7 @@ def test_a_batch_is_cut_as_image_by_image(shape: tuple[int, int, int, int], size
     images, cutout = random_images(*shape, seed=seed), Cutout(size=size)
     before = images.clone()
     rows, columns = cutout.draw(shape[0], shape[2], shape[3], torch.Generator().manual_seed(seed))
-    result = cutout.apply(images, torch.Generator().manual_seed(seed))
+    result = cutout.on_floats(images, torch.Generator().manual_seed(seed))
     assert np.array_equal(result.numpy(), reference(images, rows, columns, size))
     assert torch.equal(images, before)
     assert result.dtype is torch.float32
@@ -53,13 +53,13 @@ def test_centres_are_uniform_over_the_whole_image() -> None:
 
 
 def test_the_middle_pixel_is_hidden_in_a_quarter_of_the_draws() -> None:
-    hidden = Cutout().apply(torch.ones(20_000, 3, 32, 32), torch.Generator().manual_seed(0))[:, 0, 16, 16] == 0
+    hidden = Cutout().on_floats(torch.ones(20_000, 3, 32, 32), torch.Generator().manual_seed(0))[:, 0, 16, 16] == 0
     assert hidden.double().mean().item() == pytest.approx(0.25, abs=0.01)
 
 
 def test_nothing_is_read_back_from_the_device() -> None:
     """A tensor on the meta device has no values: whoever wants to see one gets an error."""
-    assert Cutout().apply(torch.empty(8, 3, 32, 32, device="meta"), torch.Generator()).shape == (8, 3, 32, 32)
+    assert Cutout().on_floats(torch.empty(8, 3, 32, 32, device="meta"), torch.Generator()).shape == (8, 3, 32, 32)
 
 
 def test_no_square_is_refused() -> None:
@@ -70,11 +70,11 @@ def test_no_square_is_refused() -> None:
 @pytest.mark.gpu
 def test_a_gpu_gives_the_same_images_without_waiting() -> None:
     images = random_images(64, 3, 32, 32)
-    expected = Cutout().apply(images, torch.Generator().manual_seed(3))
+    expected = Cutout().on_floats(images, torch.Generator().manual_seed(3))
     on_gpu = images.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        result = Cutout().apply(on_gpu, torch.Generator().manual_seed(3))
+        result = Cutout().on_floats(on_gpu, torch.Generator().manual_seed(3))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(result.cpu(), expected)

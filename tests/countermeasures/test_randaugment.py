@@ -154,7 +154,7 @@ def test_a_batch_is_augmented_as_image_by_image(count: int, size: tuple[int, int
     images = images_of(kind, count, *size, seed)
     choices = RandAugment().draw(count, *size, torch.Generator().manual_seed(seed))
     expected = reference(images, choices)
-    assert torch.equal(RandAugment().apply(images, torch.Generator().manual_seed(seed)), expected)
+    assert torch.equal(RandAugment().on_bytes(images, torch.Generator().manual_seed(seed)), expected)
 
 
 def test_real_pictures_too(cifar10_folder: Path) -> None:
@@ -184,18 +184,18 @@ def test_operations_and_levels_are_equally_likely_and_independent() -> None:
 def test_the_images_given_and_the_global_generators_are_left_alone() -> None:
     images = images_of("mixed", 40, 16, 16, 0)
     before, state, python = images.clone(), torch.get_rng_state(), random.getstate()
-    first = RandAugment().apply(images, torch.Generator().manual_seed(1))
+    first = RandAugment().on_bytes(images, torch.Generator().manual_seed(1))
     assert torch.equal(images, before)
     assert torch.equal(torch.get_rng_state(), state)
     assert random.getstate() == python
-    assert torch.equal(RandAugment().apply(images, torch.Generator().manual_seed(1)), first)
-    assert not torch.equal(RandAugment().apply(images, torch.Generator().manual_seed(2)), first)
+    assert torch.equal(RandAugment().on_bytes(images, torch.Generator().manual_seed(1)), first)
+    assert not torch.equal(RandAugment().on_bytes(images, torch.Generator().manual_seed(2)), first)
 
 
 def test_nothing_is_read_back_from_the_device() -> None:
     """A tensor on the meta device has no values: whoever wants to see one gets an error."""
     images = torch.empty(300, 32, 32, 3, dtype=torch.uint8, device="meta")
-    result = RandAugment().apply(images, torch.Generator().manual_seed(0))
+    result = RandAugment().on_bytes(images, torch.Generator().manual_seed(0))
     assert result.shape == images.shape
     assert result.dtype is torch.uint8
 
@@ -210,7 +210,7 @@ def test_torchvision_gives_what_it_gives_itself() -> None:
         augment = v2.RandAugment(num_ops=2, magnitude=9)
         expected = torch.stack([augment(image.permute(2, 0, 1)).permute(1, 2, 0) for image in images])
     state = torch.get_rng_state()
-    result = TorchvisionRandAugment().apply(images, torch.Generator().manual_seed(4))
+    result = TorchvisionRandAugment().on_bytes(images, torch.Generator().manual_seed(4))
     assert torch.equal(result, expected)
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(result, images)
@@ -227,11 +227,11 @@ def test_impossible_settings_are_refused() -> None:
 @pytest.mark.gpu
 def test_a_gpu_gives_the_same_images_without_waiting() -> None:
     images = images_of("mixed", 512, 32, 32, 0)
-    expected = RandAugment().apply(images, torch.Generator().manual_seed(3))
+    expected = RandAugment().on_bytes(images, torch.Generator().manual_seed(3))
     on_gpu = images.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        result = RandAugment().apply(on_gpu, torch.Generator().manual_seed(3))
+        result = RandAugment().on_bytes(on_gpu, torch.Generator().manual_seed(3))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(result.cpu(), expected)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures import (
-    STRATEGIES,
     CutMix,
     Cutout,
     L2Attack,
@@ -25,7 +24,7 @@ from ule_datasets.countermeasures import (
 )
 from ule_datasets.models.architectures import build_model
 from ule_datasets.victims.augmentation import Augmentation, to_float
-from ule_datasets.victims.strategy import Strategy
+from ule_datasets.victims.strategy import Countermeasure, Progress, Strategy
 
 CROP_AND_FLIP = Augmentation(crop_padding=4, flip=True)
 
@@ -37,44 +36,69 @@ STAGES = (
 )
 """In canonical order; of each at most one."""
 
+PAPERS = (
+    "none",
+    "standard",
+    "mixup",
+    "cutout",
+    "randaugment",
+    "randaugment+cutout",
+    "cutmix",
+    "linf-at",
+    "linf-at+mixup",
+    "linf-at+cutout",
+    "linf-at+randaugment",
+    "l2-at-eps0.5",
+    "l2-at-eps1",
+    "l2-at-eps2",
+)
+"""Those in the tables of the OPS paper."""
+
 PARTS = [part for stage in STAGES for part in stage if part]
 
 
 @pytest.mark.parametrize("flippable", [True, False])
 def test_the_strategies_of_the_papers(flippable: bool) -> None:
-    flip = Augmentation(crop_padding=4, flip=flippable)
     byte, square, attack = RandAugment(), Cutout(), LInfAttack()
-    expected = {
-        "none": Strategy(name="none", augmentation=Augmentation(crop_padding=0, flip=False)),
-        "standard": Strategy(name="standard", augmentation=flip),
-        "mixup": Strategy(name="mixup", augmentation=flip, mixing=Mixup()),
-        "cutout": Strategy(name="cutout", augmentation=flip, on_floats=square),
-        "randaugment": Strategy(name="randaugment", augmentation=flip, on_bytes=byte),
-        "randaugment+cutout": Strategy(name="randaugment+cutout", augmentation=flip, on_bytes=byte, on_floats=square),
-        "cutmix": Strategy(name="cutmix", augmentation=flip, mixing=CutMix()),
-        "linf-at": Strategy(name="linf-at", augmentation=flip, attack=attack),
-        "linf-at+mixup": Strategy(name="linf-at+mixup", augmentation=flip, attack=attack, mixing=Mixup()),
-        "linf-at+cutout": Strategy(name="linf-at+cutout", augmentation=flip, attack=attack, on_floats=square),
-        "linf-at+randaugment": Strategy(name="linf-at+randaugment", augmentation=flip, attack=attack, on_bytes=byte),
-        "l2-at-eps0.5": Strategy(name="l2-at-eps0.5", augmentation=flip, attack=L2Attack(radius=0.5)),
-        "l2-at-eps1": Strategy(name="l2-at-eps1", augmentation=flip, attack=L2Attack(radius=1.0)),
-        "l2-at-eps2": Strategy(name="l2-at-eps2", augmentation=flip, attack=L2Attack(radius=2.0)),
+    expected: dict[str, tuple[Countermeasure, ...]] = {
+        "standard": (),
+        "mixup": (Mixup(),),
+        "cutout": (square,),
+        "randaugment": (byte,),
+        "randaugment+cutout": (byte, square),
+        "cutmix": (CutMix(),),
+        "linf-at": (attack,),
+        "linf-at+mixup": (attack, Mixup()),
+        "linf-at+cutout": (attack, square),
+        "linf-at+randaugment": (attack, byte),
+        "l2-at-eps0.5": (L2Attack(radius=0.5),),
+        "l2-at-eps1": (L2Attack(radius=1.0),),
+        "l2-at-eps2": (L2Attack(radius=2.0),),
     }
-    assert {slug: parse_strategy(slug, flippable=flippable) for slug in STRATEGIES} == expected
+    augmentation = Augmentation(crop_padding=4, flip=flippable)
+    for slug, parts in expected.items():
+        strategy = Strategy(name=slug, augmentation=augmentation, parts=parts)
+        assert parse_strategy(slug, flippable=flippable) == strategy
+    none = Strategy(name="none", augmentation=Augmentation(crop_padding=0, flip=False))
+    assert parse_strategy("none", flippable=flippable) == none
+    assert {"none", *expected} == set(PAPERS)
 
 
 def test_the_settings_of_the_papers() -> None:
     assert dataclasses.asdict(parse_strategy("l2-at-eps2+randaugment-torchvision+cutout+cutmix")) == {
         "name": "l2-at-eps2+randaugment-torchvision+cutout+cutmix",
         "augmentation": {"crop_padding": 4, "flip": True},
-        "on_bytes": {"num_ops": 2, "magnitude": 9},
-        "on_floats": {"size": 16},
-        "attack": {"radius": 2.0, "step": 0.25, "steps": 10, "start": "uniform", "mode": "eval"},
-        "mixing": {"alpha": 1.0, "probability": 0.5},
+        "parts": (
+            {"radius": 2.0, "step": 0.25, "steps": 10, "mode": "eval"},
+            {"num_ops": 2, "magnitude": 9},
+            {"size": 16},
+            {"alpha": 1.0, "probability": 0.5},
+        ),
     }
-    linf_at = dataclasses.asdict(parse_strategy("linf-at+mixup"))
-    assert linf_at["attack"] == {"radius": 8 / 255, "step": 2 / 255, "steps": 10, "start": "uniform", "mode": "eval"}
-    assert linf_at["mixing"] == {"alpha": 1.0, "per_image": False}
+    assert dataclasses.asdict(parse_strategy("linf-at+mixup"))["parts"] == (
+        {"radius": 8 / 255, "step": 2 / 255, "steps": 10, "mode": "eval"},
+        {"alpha": 1.0},
+    )
 
 
 @pytest.mark.parametrize("parts", list(itertools.product(*STAGES)))
@@ -84,19 +108,17 @@ def test_every_combination_is_known_in_any_order(parts: tuple[str | None, ...]) 
     expected = parse_strategy(canonical)
     assert expected.name == str(expected) == canonical
     assert expected.augmentation == CROP_AND_FLIP
-    stages = (expected.attack, expected.on_bytes, expected.on_floats, expected.mixing)
-    assert [stage and stage.name for stage in stages] == list(parts)
+    assert [part.name for part in expected.parts] == used
     for order in itertools.permutations(used):
         if order:
             assert parse_strategy("+".join(order)) == expected
-    content = dataclasses.asdict(expected)
-    assert json.loads(json.dumps(content, allow_nan=False)) == content
+    json.dumps(dataclasses.asdict(expected), allow_nan=False)
 
 
 @given(radius=st.floats(1e-6, 1e6))
 def test_any_radius_can_be_named(radius: float) -> None:
     strategy = parse_strategy(L2Attack(radius=radius).name + "+cutout")
-    assert strategy.attack == L2Attack(radius=radius)
+    assert strategy.parts[0] == L2Attack(radius=radius)
     assert parse_strategy(strategy.name) == strategy
 
 
@@ -133,9 +155,9 @@ def test_two_parts_in_one_place_are_refused(pair: tuple[str, str]) -> None:
         parse_strategy("+".join(pair))
 
 
-@pytest.mark.parametrize("slug", [*STRATEGIES, "linf-at+randaugment+cutout+cutmix"])
+@pytest.mark.parametrize("slug", [*PAPERS, "linf-at+randaugment+cutout+cutmix"])
 @pytest.mark.usefixtures("one_thread")
-def test_stages_fit_together(slug: str) -> None:
+def test_parts_fit_together(slug: str) -> None:
     """As the training loop runs them; the same generators give the same batch."""
     strategy, model = parse_strategy(slug), build_model("convnet3-w16", 3, seed=0)
     labels = torch.tensor([0, 1, 2, 0, 1])
@@ -144,15 +166,15 @@ def test_stages_fit_together(slug: str) -> None:
     for _ in range(2):
         generator, batch = torch.Generator().manual_seed(1), images
         batch = strategy.augmentation.transform(batch, strategy.augmentation.draw(len(batch), generator))
-        if strategy.on_bytes is not None:
-            batch = strategy.on_bytes.apply(batch, generator)
+        for part in strategy.parts:
+            batch = part.on_bytes(batch, generator)
         batch = to_float(batch)
-        if strategy.on_floats is not None:
-            batch = strategy.on_floats.apply(batch, generator)
-        if strategy.attack is not None:
-            batch = strategy.attack.perturb(batch, labels, model, generator)
-        if strategy.mixing is not None:
-            batch = strategy.mixing.apply(batch, labels, generator).images
+        for part in strategy.parts:
+            batch = part.on_floats(batch, generator)
+        for part in strategy.parts:
+            batch = part.attack(batch, labels, model, generator, Progress(epoch=1, epochs=1))
+        for part in strategy.having("mix"):
+            batch = part.mix(batch, labels, generator).images
         results.append(batch)
     assert torch.equal(*results)
     assert results[0].dtype is torch.float32
@@ -163,4 +185,4 @@ def test_stages_fit_together(slug: str) -> None:
 
 
 def test_the_variant_of_torchvision_is_another_one() -> None:
-    assert parse_strategy("randaugment-torchvision").on_bytes == TorchvisionRandAugment()
+    assert parse_strategy("randaugment-torchvision").parts == (TorchvisionRandAugment(),)

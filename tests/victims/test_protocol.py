@@ -11,7 +11,7 @@ import torch
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.precision import Precision
-from ule_datasets.countermeasures import STRATEGIES, parse_strategy
+from ule_datasets.countermeasures import COUNTERMEASURES, L2Attack, parse_strategy
 from ule_datasets.experiments.profiles import PROFILES, normalises
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.papers.rules import Power
@@ -95,8 +95,8 @@ CHANGES: tuple[dict[str, object], ...] = (
     {"gradient_clip": 5.0},
     {"normalise": True},
     {"strategy": parse_strategy("standard", flippable=False)},
-    *({"strategy": parse_strategy(name)} for name in STRATEGIES if name != "standard"),
-    {"strategy": parse_strategy("randaugment-torchvision")},
+    *({"strategy": parse_strategy(name)} for name in ("none", "linf-at+mixup", "l2-at-eps1", "l2-at-eps2")),
+    *({"strategy": parse_strategy(kind.word)} for kind in COUNTERMEASURES if kind is not L2Attack),
 )
 
 

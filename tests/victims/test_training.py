@@ -106,12 +106,12 @@ class ByHand:
         images = (
             torch.from_numpy(moved).float().div(255).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
         )
-        if isinstance(strategy.on_floats, Cutout):
-            self._blank(images, strategy.on_floats.size)
-        if isinstance(strategy.attack, LInfAttack):
-            images = self._attacked(images, labels, strategy.attack)
+        for cutout in [part for part in strategy.parts if isinstance(part, Cutout)]:
+            self._blank(images, cutout.size)
+        for attack in [part for part in strategy.parts if isinstance(part, LInfAttack)]:
+            images = self._attacked(images, labels, attack)
         other, share = labels, 1.0
-        if strategy.mixing is not None:
+        if strategy.having("mix"):
             partners = torch.randperm(len(images), generator=self.augmentation)
             both = torch.full((1, 2), 1.0, dtype=torch.float64)
             share = float(torch._sample_dirichlet(both, generator=self.augmentation)[0, 0])
@@ -187,8 +187,8 @@ class ByHand:
 def strategy(name: str) -> Strategy:
     """As the papers have it, but for images of 8 x 8 pixels."""
     found = parse_strategy(name)
-    smaller = None if found.on_floats is None else Cutout(size=4)
-    return dataclasses.replace(found, augmentation=STANDARD.augmentation, on_floats=smaller)
+    parts = tuple(Cutout(size=4) if isinstance(part, Cutout) else part for part in found.parts)
+    return dataclasses.replace(found, augmentation=STANDARD.augmentation, parts=parts)
 
 
 @pytest.mark.parametrize(

@@ -212,8 +212,7 @@ def compare_fitting(
     _check_comparable(clean, protected, threshold)
     for run in (*clean, *protected):
         strategy = run.protocol.strategy
-        both = strategy.on_bytes is not None and strategy.on_floats is not None
-        if strategy.mixing is not None or strategy.attack is not None or both:
+        if strategy.having("mix") or strategy.having("attack") or len(strategy.parts) > 1:
             raise InputError(
                 f"runs under {strategy} cannot be expected to fit their data; this statement is about strategies "
                 "without mixing, attack, or RandAugment together with Cutout"

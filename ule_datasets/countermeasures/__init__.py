@@ -1,15 +1,13 @@
-"""Countermeasures of the training kind: what a victim may do to the images while training on them.
+"""Countermeasures: what a victim may do to its images before training on them and while it does.
 
-A ``Strategy`` names one stage of each sort at most; the training loop runs them in order: crop and flip,
-``on_bytes``, conversion to [0, 1], ``on_floats``, ``attack`` (against the labels as they are), ``mixing``.
-Every stage works on whole batches where they are, draws only from the generator it is given, and never waits
-for the device (but for ``randaugment-torchvision``). A new one is a module here and a row in ``PARTS`` and ``_STAGES``.
+Each is a frozen dataclass in a module of its own here, a ``Countermeasure`` with the hooks it needs, and a row in
+``COUNTERMEASURES``: its name in a strategy, its options and what people are told about it come from the class, and
+``tests/countermeasures/test_contract.py`` holds it to what all of them promise.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Any, Final
+from typing import Final
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures.adversarial import L2Attack, LInfAttack
@@ -17,10 +15,10 @@ from ule_datasets.countermeasures.cutout import Cutout
 from ule_datasets.countermeasures.mixing import CutMix, Mixup
 from ule_datasets.countermeasures.randaugment import RandAugment, TorchvisionRandAugment
 from ule_datasets.victims.augmentation import Augmentation
-from ule_datasets.victims.strategy import Attack, ByteStage, FloatStage, Mixing, Strategy
+from ule_datasets.victims.strategy import Countermeasure, Strategy
 
 __all__ = [
-    "STRATEGIES",
+    "COUNTERMEASURES",
     "CutMix",
     "Cutout",
     "L2Attack",
@@ -31,42 +29,16 @@ __all__ = [
     "parse_strategy",
 ]
 
-
-STRATEGIES: Final[tuple[str, ...]] = (
-    "none",
-    "standard",
-    "mixup",
-    "cutout",
-    "randaugment",
-    "randaugment+cutout",
-    "cutmix",
-    "linf-at",
-    "linf-at+mixup",
-    "linf-at+cutout",
-    "linf-at+randaugment",
-    "l2-at-eps0.5",
-    "l2-at-eps1",
-    "l2-at-eps2",
+COUNTERMEASURES: Final[tuple[type[Countermeasure], ...]] = (
+    LInfAttack,
+    L2Attack,
+    RandAugment,
+    TorchvisionRandAugment,
+    Cutout,
+    Mixup,
+    CutMix,
 )
-"""Those in the papers' tables; ``parse_strategy`` knows any combination of their parts."""
-
-PARTS: Final[dict[str, Attack | ByteStage | FloatStage | Mixing]] = {
-    part.name: part for part in (LInfAttack(), RandAugment(), TorchvisionRandAugment(), Cutout(), Mixup(), CutMix())
-}
-"""What strategies are made of, besides l2-at-epsE."""
-
-_STAGES: Final = {
-    LInfAttack: "attack",
-    L2Attack: "attack",
-    RandAugment: "on_bytes",
-    TorchvisionRandAugment: "on_bytes",
-    Cutout: "on_floats",
-    Mixup: "mixing",
-    CutMix: "mixing",
-}
-"""In canonical order."""
-
-_L2 = re.compile(r"l2-at-eps([0-9]+(?:\.[0-9]+)?)")
+"""What strategies are made of, in canonical order."""
 
 CROP_PADDING: Final = 4
 
@@ -85,29 +57,34 @@ def parse_strategy(slug: str, *, flippable: bool = True) -> Strategy:
     """
     if slug == "none":
         return Strategy(name=slug, augmentation=Augmentation(crop_padding=0, flip=False))
-    stages: dict[str, Any] = {}
+    taken: dict[str, Countermeasure] = {}
     for part in [] if slug == "standard" else [_part(word, slug) for word in slug.split("+")]:
-        stage = _STAGES[type(part)]
-        if stage in stages:
-            raise InputError(f"strategy {slug!r}: {stages[stage].name} and {part.name} exclude each other; {_known()}")
-        stages[stage] = part
-    names = [stages[stage].name for stage in dict.fromkeys(_STAGES.values()) if stage in stages]
+        other = taken.setdefault(_place(type(part)), part)
+        if other is not part:
+            raise InputError(f"strategy {slug!r}: {other.name} and {part.name} exclude each other; {_known()}")
+    parts = tuple(sorted(taken.values(), key=lambda part: COUNTERMEASURES.index(type(part))))
     augmentation = Augmentation(crop_padding=CROP_PADDING, flip=flippable)
-    return Strategy(name="+".join(names) or "standard", augmentation=augmentation, **stages)
+    return Strategy(name="+".join(part.name for part in parts) or "standard", augmentation=augmentation, parts=parts)
 
 
-def _part(word: str, slug: str) -> Any:
-    if word in PARTS:
-        return PARTS[word]
-    matched = _L2.fullmatch(word)
-    radius = float(matched[1]) if matched else 0.0
-    if not 0 < radius < float("inf"):
-        raise InputError(f"strategy {slug!r}: {word!r} is not known; {_known()}")
-    return L2Attack(radius=radius)
+def _part(word: str, slug: str) -> Countermeasure:
+    for kind in COUNTERMEASURES:
+        part = kind.parse(word)
+        if part is not None:
+            return part
+    raise InputError(f"strategy {slug!r}: {word!r} is not known; {_known()}")
+
+
+def _place(kind: type[Countermeasure]) -> str:
+    return kind.place or kind.word
 
 
 def _known() -> str:
+    places: dict[str, list[str]] = {}
+    for kind in COUNTERMEASURES:
+        places.setdefault(_place(kind), []).append(kind.word)
+    exclusive = ", ".join(f"one of {' and '.join(words)}" for words in places.values() if len(words) > 1)
     return (
-        f"a strategy is none, standard, or one or more of {', '.join(PARTS)}, l2-at-epsE (with a radius E above 0) "
-        "joined by '+', with at most one attack, one RandAugment, and one of mixup and cutmix"
+        f"a strategy is none, standard, or one or more of {', '.join(kind.form() for kind in COUNTERMEASURES)} "
+        f"joined by '+', with at most {exclusive}"
     )

@@ -11,17 +11,14 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ule_datasets.base.errors import InputError
-
-Start = Literal["uniform", "gaussian", "none"]
-"""Where an attack begins: anywhere in the ball, at Gaussian noise projected to it, or at the image itself."""
+from ule_datasets.victims.strategy import Countermeasure, Option, Progress
 
 Mode = Literal["eval", "train"]
 """Of the model during the attack.
@@ -31,34 +28,39 @@ norm uses the batch's and updates the running ones with every step of the attack
 dropout draws from torch's global generator, as it always does.
 """
 
-GAUSSIAN_DEVIATION = 2 / 255
-"""Standard deviation of the Gaussian start, for images in [0, 1]."""
-
 SMALLEST_NORM = 1e-12
 """Shorter gradients are not stretched to length one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LInfAttack:
-    """Steps along the sign of the gradient; no value of an image changes by more than the radius."""
+class LInfAttack(Countermeasure):
+    """Steps along the sign of the gradient; no value of an image changes by more than the radius.
+
+    It begins anywhere in the ball.
+    """
+
+    word: ClassVar[str] = "linf-at"
+    source: ClassVar[str] = "Madry et al., ICLR 2018"
+    place: ClassVar[str] = "attack"
 
     radius: float = 8 / 255
     """For images in [0, 1]."""
     step: float = 2 / 255
     """Length of a step in every value."""
     steps: int = 10
-    start: Start = "uniform"
     mode: Mode = "eval"
 
     def __post_init__(self) -> None:
         _check(self, "radius", "step")
 
     @property
-    def name(self) -> str:
-        """``linf-at``, whatever the radius."""
-        return "linf-at"
+    def gradients(self) -> int:
+        """One per step."""
+        return self.steps
 
-    def perturb(self, images: Tensor, labels: Tensor, model: nn.Module, generator: torch.Generator) -> Tensor:
+    def attack(
+        self, images: Tensor, labels: Tensor, model: nn.Module, generator: torch.Generator, progress: Progress
+    ) -> Tensor:
         """Attack a batch.
 
         Args:
@@ -67,6 +69,7 @@ class LInfAttack:
             model: images to logits [B, classes]. Its training flags, which parameters require gradients, and
                 their ``.grad`` are afterwards as they were; so are the running statistics in mode ``eval``.
             generator: on the device of the images.
+            progress: does not matter here.
 
         Returns:
             Detached float32 [B, 3, H, W] in [0, 1], within the radius (up to rounding) of the images.
@@ -76,38 +79,41 @@ class LInfAttack:
         def climb(position: Tensor, gradient: Tensor) -> Tensor:
             return (position + self.step * gradient.sign()).clamp(lower, upper)
 
-        position = (images + self._start(images, generator)).clamp(lower, upper)
-        return _ascend(position, labels, model, self.mode, self.steps, climb)
-
-    def _start(self, images: Tensor, generator: torch.Generator) -> Tensor | float:
-        if self.start == "uniform":
-            return self.radius * (2 * _uniform(images.shape, images, generator) - 1)
-        return GAUSSIAN_DEVIATION * _gaussian(images, generator) if self.start == "gaussian" else 0.0
+        start = self.radius * (2 * _uniform(images.shape, images, generator) - 1)
+        return _ascend((images + start).clamp(lower, upper), labels, model, self.mode, self.steps, climb)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class L2Attack:
-    """Steps along the normalised gradient; the whole change of an image is at most the radius long."""
+class L2Attack(Countermeasure):
+    """Steps along the normalised gradient; the whole change of an image is at most the radius long.
+
+    It begins in any direction, at a distance that is uniform up to the radius.
+    """
+
+    word: ClassVar[str] = "l2-at"
+    source: ClassVar[str] = "Madry et al., ICLR 2018"
+    options: ClassVar[tuple[Option, ...]] = (Option("eps", "radius", "a radius E above 0"),)
+    place: ClassVar[str] = "attack"
 
     radius: float
     """Euclidean length over all values of an image, for images in [0, 1]."""
     step: float = 0.25
     """Length of a step as a fraction of the radius."""
     steps: int = 10
-    start: Start = "uniform"
-    """``uniform``: in any direction, at a distance that is uniform up to the radius."""
     mode: Mode = "eval"
 
     def __post_init__(self) -> None:
         _check(self, "radius", "step")
 
     @property
-    def name(self) -> str:
-        """For example ``l2-at-eps0.5`` or ``l2-at-eps1``."""
-        return f"l2-at-eps{np.format_float_positional(self.radius, trim='-')}"
+    def gradients(self) -> int:
+        """One per step."""
+        return self.steps
 
-    def perturb(self, images: Tensor, labels: Tensor, model: nn.Module, generator: torch.Generator) -> Tensor:
-        """Attack a batch; arguments and result as for ``LInfAttack.perturb``."""
+    def attack(
+        self, images: Tensor, labels: Tensor, model: nn.Module, generator: torch.Generator, progress: Progress
+    ) -> Tensor:
+        """Attack a batch; arguments and result as for ``LInfAttack.attack``."""
 
         def climb(position: Tensor, gradient: Tensor) -> Tensor:
             stride = self.step * self.radius / _lengths(gradient).clamp(min=SMALLEST_NORM)
@@ -117,15 +123,10 @@ class L2Attack:
             change = change * (self.radius / _lengths(change).clamp(min=self.radius))
             return (images + change).clamp(0, 1)
 
-        position = project(self._start(images, generator))
-        return _ascend(position, labels, model, self.mode, self.steps, climb)
-
-    def _start(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        if self.start == "uniform":
-            direction = _gaussian(images, generator)
-            distance = self.radius * _uniform((len(images), 1, 1, 1), images, generator)
-            return direction * (distance / _lengths(direction).clamp(min=SMALLEST_NORM))
-        return GAUSSIAN_DEVIATION * _gaussian(images, generator) if self.start == "gaussian" else images * 0
+        direction = torch.randn(images.shape, generator=generator, device=images.device)
+        distance = self.radius * _uniform((len(images), 1, 1, 1), images, generator)
+        start = project(direction * (distance / _lengths(direction).clamp(min=SMALLEST_NORM)))
+        return _ascend(start, labels, model, self.mode, self.steps, climb)
 
 
 def _check(attack: Any, *positive: str) -> None:
@@ -135,17 +136,12 @@ def _check(attack: Any, *positive: str) -> None:
             raise InputError(f"{owner}: {name} is {getattr(attack, name)}, must be finite and above 0")
     if attack.steps < 1:
         raise InputError(f"{owner}: steps is {attack.steps}, must be at least 1")
-    for name, allowed in (("start", get_args(Start)), ("mode", get_args(Mode))):
-        if getattr(attack, name) not in allowed:
-            raise InputError(f"{owner}: {name} is {getattr(attack, name)!r}, can be {', '.join(allowed)}")
+    if attack.mode not in get_args(Mode):
+        raise InputError(f"{owner}: mode is {attack.mode!r}, can be {', '.join(get_args(Mode))}")
 
 
 def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator, device=like.device)
-
-
-def _gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=like.device)
 
 
 def _lengths(changes: Tensor) -> Tensor:

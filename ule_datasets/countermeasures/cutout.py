@@ -7,17 +7,22 @@ Cutout", 2017.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.countermeasures.transfer import to_device
+from ule_datasets.compute.devices import to_device
+from ule_datasets.victims.strategy import Countermeasure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cutout:
+class Cutout(Countermeasure):
     """A square of zeros around a uniformly drawn pixel of every image, cut off at the border; always applied."""
+
+    word: ClassVar[str] = "cutout"
+    source: ClassVar[str] = "DeVries and Taylor, 2017"
 
     size: int = 16
     """Side of the square in pixels."""
@@ -26,12 +31,7 @@ class Cutout:
         if self.size < 1:
             raise InputError(f"Cutout: size is {self.size}, must be at least 1")
 
-    @property
-    def name(self) -> str:
-        """``cutout``."""
-        return "cutout"
-
-    def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def on_floats(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Blank one square of each image.
 
         Args:

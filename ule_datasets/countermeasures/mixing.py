@@ -8,36 +8,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.countermeasures.transfer import to_device
-from ule_datasets.victims.strategy import Mixed
+from ule_datasets.compute.devices import to_device
+from ule_datasets.victims.strategy import Countermeasure, Mixed
 
 LEAST_ALPHA = 0.1
 """Below, draws from the beta distribution are no longer accurate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mixup:
+class Mixup(Countermeasure):
     """Each image becomes ``weight * image + (1 - weight) * other``; the weight is drawn from Beta(alpha, alpha)."""
+
+    word: ClassVar[str] = "mixup"
+    source: ClassVar[str] = "Zhang et al., ICLR 2018"
+    place: ClassVar[str] = "mixing"
 
     alpha: float = 1.0
     """Of the beta distribution; 1: weights are uniform in [0, 1]."""
-    per_image: bool = False
-    """Draw a weight for every image instead of one for the batch."""
 
     def __post_init__(self) -> None:
         _check_alpha("Mixup", self.alpha)
 
-    @property
-    def name(self) -> str:
-        """``mixup``."""
-        return "mixup"
-
-    def apply(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Mixed:
+    def mix(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Mixed:
         """Mix a batch.
 
         Args:
@@ -46,23 +44,22 @@ class Mixup:
             generator: on the CPU.
         """
         order = _order(images, generator)
-        weights = _beta(self.alpha, len(images) if self.per_image else 1, generator)
-        if self.per_image:
-            weight = to_device(weights.float(), images.device)
-            share = weight[:, None, None, None]
-        else:
-            weight = share = torch.full((), weights.item(), dtype=torch.float32, device=images.device)
-        return Mixed(images * share + images[order] * (1 - share), labels, labels[order], weight)
+        weight = torch.full((), _beta(self.alpha, generator), dtype=torch.float32, device=images.device)
+        return Mixed(images * weight + images[order] * (1 - weight), labels, labels[order], weight)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CutMix:
+class CutMix(Countermeasure):
     """A box of each image is replaced by the same box of another; one box for the batch.
 
     The box has the image's proportions and a share of ``1 - w`` of its area, w drawn from Beta(alpha, alpha);
     its centre is uniform over the image, and what lies beyond the border is cut off. The weight of the labels
     is the share of the area that is really kept.
     """
+
+    word: ClassVar[str] = "cutmix"
+    source: ClassVar[str] = "Yun et al., ICCV 2019"
+    place: ClassVar[str] = "mixing"
 
     alpha: float = 1.0
     """Of the beta distribution; 1: areas are uniform."""
@@ -74,12 +71,7 @@ class CutMix:
         if not 0 <= self.probability <= 1:
             raise InputError(f"CutMix: probability is {self.probability}, must be from 0 to 1")
 
-    @property
-    def name(self) -> str:
-        """``cutmix``."""
-        return "cutmix"
-
-    def apply(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Mixed:
+    def mix(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Mixed:
         """Mix a batch, or leave it.
 
         Args:
@@ -89,7 +81,7 @@ class CutMix:
         """
         height, width = images.shape[2:]
         order = _order(images, generator)
-        side = math.sqrt(1 - _beta(self.alpha, 1, generator).item())
+        side = math.sqrt(1 - _beta(self.alpha, generator))
         used = torch.rand((), generator=generator).item() < self.probability
         rows = _interval(height, side, generator)
         columns = _interval(width, side, generator)
@@ -112,9 +104,9 @@ def _order(images: Tensor, generator: torch.Generator) -> Tensor:
     return to_device(torch.randperm(len(images), generator=generator), images.device)
 
 
-def _beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
-    """Draws from Beta(alpha, alpha): float64 [count] on the CPU."""
-    return torch._sample_dirichlet(torch.full((count, 2), alpha, dtype=torch.float64), generator=generator)[:, 0]
+def _beta(alpha: float, generator: torch.Generator) -> float:
+    """A draw from Beta(alpha, alpha)."""
+    return torch._sample_dirichlet(torch.full((2,), alpha, dtype=torch.float64), generator=generator)[0].item()
 
 
 def _interval(length: int, share: float, generator: torch.Generator) -> slice:

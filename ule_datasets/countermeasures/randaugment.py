@@ -12,15 +12,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.compute.devices import to_device
 from ule_datasets.countermeasures.cutout import squares
-from ule_datasets.countermeasures.transfer import to_device
+from ule_datasets.victims.strategy import Countermeasure
 
 LEVELS: Final = 9
 """Levels are 1 to 9."""
@@ -55,15 +56,14 @@ class Choices:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RandAugment:
+class RandAugment(Countermeasure):
     """Two of 15 operations at one of 9 levels each, all equally likely; each applied with probability one half."""
 
-    @property
-    def name(self) -> str:
-        """``randaugment``."""
-        return "randaugment"
+    word: ClassVar[str] = "randaugment"
+    source: ClassVar[str] = "Cubuk et al., 2020, as in the code released with One-Pixel Shortcut"
+    place: ClassVar[str] = "randaugment"
 
-    def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def on_bytes(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augment a batch.
 
         Args:
@@ -124,11 +124,15 @@ class RandAugment:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TorchvisionRandAugment:
+class TorchvisionRandAugment(Countermeasure):
     """torchvision's RandAugment, image after image: always applied, without inversion and Cutout, fill black.
 
     A variant to compare with, not what the papers used. Slower than ``RandAugment``, and it may wait for the device.
     """
+
+    word: ClassVar[str] = "randaugment-torchvision"
+    source: ClassVar[str] = "torchvision.transforms.v2.RandAugment"
+    place: ClassVar[str] = "randaugment"
 
     num_ops: int = 2
     """Operations per image, one after the other."""
@@ -141,13 +145,8 @@ class TorchvisionRandAugment:
         if not 0 <= self.magnitude <= 30:
             raise InputError(f"TorchvisionRandAugment: magnitude is {self.magnitude}, must be from 0 to 30")
 
-    @property
-    def name(self) -> str:
-        """``randaugment-torchvision``."""
-        return "randaugment-torchvision"
-
-    def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment a batch; arguments and result as for ``RandAugment.apply``.
+    def on_bytes(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Augment a batch; arguments and result as for ``RandAugment.on_bytes``.
 
         torchvision draws from torch's global generator: it is seeded from ``generator`` and restored.
         """

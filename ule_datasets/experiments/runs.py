@@ -88,8 +88,8 @@ class RunTask:
         model = self.protocol.model
         architecture = WEIGHTS[model].architecture if model in WEIGHTS else model
         forward = forward_flop(architecture, self.data.num_classes, self.data.images.shape[1])
-        attack = self.protocol.strategy.attack
-        passes = TRAINING_PASSES + (0 if attack is None else ATTACK_PASSES * attack.steps)
+        gradients = sum(part.gradients for part in self.protocol.strategy.parts)
+        passes = TRAINING_PASSES + ATTACK_PASSES * gradients
         per_epoch = passes * len(self.data.images) + len(self.data.test_images)
         return forward * per_epoch * self.protocol.epochs
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.compute.devices import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +92,8 @@ def cut(canvas: Tensor, draws: Draws, height: int, width: int) -> Tensor:
         Uint8 [B, H, W, C] on the device of the canvas.
     """
     device = canvas.device
-    packed = torch.stack([draws.top, draws.left, draws.mirrored])
-    if device.type == "cuda":
-        packed = packed.pin_memory()
-    top, left, mirrored = packed.to(device, non_blocking=True)[:, :, None]
+    packed = to_device(torch.stack([draws.top, draws.left, draws.mirrored]), device)
+    top, left, mirrored = packed[:, :, None]
     down = torch.arange(height, device=device)
     across = torch.arange(width, device=device).expand(len(canvas), width)
     across = torch.where(mirrored.bool(), width - 1 - across, across)

@@ -28,6 +28,7 @@ from ule_datasets.compute.devices import (
     median_seconds,
     products_in,
     resident,
+    to_device,
 )
 from ule_datasets.compute.precision import Precision
 from ule_datasets.models.architectures import MODELS, build_model
@@ -35,7 +36,7 @@ from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.victims.augmentation import to_float
 from ule_datasets.victims.protocol import AdamW, TrainingProtocol
-from ule_datasets.victims.strategy import Mixed
+from ule_datasets.victims.strategy import Countermeasure, Mixed, Progress
 
 EVALUATION_BATCH = 500
 WINDOWS = 5
@@ -353,7 +354,7 @@ class _Run:
 
         Batch statistics need two images in every process: where the last batch has fewer, it joins the one before.
         """
-        order = _sent(torch.randperm(len(self._images), generator=self._order), self._device)
+        order = to_device(torch.randperm(len(self._images), generator=self._order), self._device)
         batches = torch.split(order, self._protocol.batch_size)
         if len(batches) > 1 and len(batches[-1]) < 2 * self.ranks:
             batches = (*batches[:-2], torch.cat(batches[-2:]))
@@ -366,13 +367,13 @@ class _Run:
         for group in self._optimiser.param_groups:
             group["lr"] = self._protocol.optimiser.learning_rate * factor
         whole, rows = len(rows), rows[self.rank :: self.ranks]
-        batch = self._batch(rows)
+        batch = self._batch(rows, Progress(1 + number // self._steps_per_epoch, self._protocol.epochs))
         with self._autocast():
             logits = self._forward(batch.images)
         logits = logits.float()
         weight, labels, other = batch.weight, batch.labels, batch.other_labels
         losses = weight * functional.cross_entropy(logits, labels, reduction="none")
-        if self._protocol.strategy.mixing is not None:
+        if self._protocol.strategy.having("mix"):
             losses = losses + (1 - weight) * functional.cross_entropy(logits, other, reduction="none")
         self._optimiser.zero_grad()
         torch.autograd.backward(losses.sum() * (self.ranks / whole))  # processes average their gradients
@@ -385,21 +386,20 @@ class _Run:
             count = torch.full((), len(rows), dtype=torch.float64, device=self._device)
             return torch.stack([losses.double().sum(), correct.double().sum(), count])
 
-    def _batch(self, rows: Tensor) -> Mixed:
-        """Images and labels as the strategy makes them: crop, flip, its parts on bytes and floats, attack, mixing."""
-        strategy, generator = self._protocol.strategy, self._augmentation
-        images, labels = strategy.augmentation.move(self._images[rows], generator), self._labels[rows]
-        if strategy.on_bytes is not None:
-            images = strategy.on_bytes.apply(images, generator)
+    def _batch(self, rows: Tensor, progress: Progress) -> Mixed:
+        """Images and labels as the strategy makes them: crop and flip, then the hooks of its parts."""
+        strategy, draws = self._protocol.strategy, self._augmentation
+        images, labels = strategy.augmentation.move(self._images[rows], draws), self._labels[rows]
+        for part in strategy.parts:
+            images = part.on_bytes(images, draws)
         images = to_float(images)
-        if strategy.on_floats is not None:
-            images = strategy.on_floats.apply(images, generator)
-        if strategy.attack is not None:
-            with self._autocast():
-                images = strategy.attack.perturb(images, labels, self.model, self._attack)
-        if strategy.mixing is not None:
-            return strategy.mixing.apply(images, labels, generator)
-        return Mixed(images=images, labels=labels, other_labels=labels, weight=images.new_ones(()))
+        for part in strategy.parts:
+            images = part.on_floats(images, draws)
+        with self._autocast():
+            for part in strategy.parts:
+                images = part.attack(images, labels, self.model, self._attack, progress)
+        mixing = (*strategy.having("mix"), Countermeasure())[0]
+        return mixing.mix(images, labels, draws)
 
     @torch.no_grad()
     def evaluate(self, count: int) -> Tensor:
@@ -464,11 +464,6 @@ def _windows(steps: list[int], states: list[list[float]]) -> tuple[Window, ...]:
 
 def _epoch(content: dict[str, Any]) -> EpochRecord:
     return EpochRecord(**{**content, "windows": tuple(Window(**window) for window in content["windows"])})
-
-
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """To the device, without waiting for it."""
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def _check(what: str, images: np.ndarray, labels: np.ndarray, num_classes: int, *, at_least: int) -> None:

@@ -1,14 +1,20 @@
-"""What a victim may do to the images while it trains on them: the stages of a strategy, and a mixed batch."""
+"""What a victim does to its images: countermeasures, each an object with the hooks it needs, and strategies of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+import re
+from dataclasses import MISSING, dataclass, fields
+from typing import ClassVar, NamedTuple, Self, get_type_hints
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ule_datasets.base.errors import InputError
 from ule_datasets.victims.augmentation import Augmentation
+
+DIGITS = {float: r"[0-9]+(?:\.[0-9]+)?", int: r"[0-9]+"}
+"""How the values of options are written, by their type."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -25,86 +31,135 @@ class Mixed:
     """Share of ``labels``, from 0 to 1: float32, a scalar for the batch or [B], on the device of the images."""
 
 
-class ByteStage(Protocol):
-    """Changes images after crop and flip, while they are bytes."""
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a training run stands."""
 
-    @property
-    def name(self) -> str:
-        """Its part of a strategy's name."""
-        ...
-
-    def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Uint8 [B, H, W, 3] to the same; the generator is on the CPU."""
-        ...
+    epoch: int
+    """Counted from 1."""
+    epochs: int
+    """Of the whole run."""
 
 
-class FloatStage(Protocol):
-    """Changes images after their conversion to [0, 1]."""
+class Option(NamedTuple):
+    """A field of a countermeasure that its part of a strategy's name may set: ``eps0.5`` sets one to 0.5."""
 
-    @property
-    def name(self) -> str:
-        """Its part of a strategy's name."""
-        ...
-
-    def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Float32 [B, 3, H, W] to the same; the generator is on the CPU."""
-        ...
+    key: str
+    """Lower-case letters before the value."""
+    field: str
+    """Of type float or int. One that has a default may be left out of the name, and is where it has it."""
+    help: str
+    """What may be given, e.g. ``a radius E above 0``: the key's first letter stands for the value."""
 
 
-class Attack(Protocol):
-    """Moves images to where the model is wrong."""
+class Countermeasure:
+    """A frozen dataclass that says its word and overrides the hooks it needs; the others leave everything alone.
 
-    @property
-    def steps(self) -> int:
-        """How often it asks for a gradient."""
-        ...
+    A run's hooks are called in the order in which they stand here, those of one kind in the order of the
+    countermeasures' table. They never write to what they are given, work on whole batches on whatever device those
+    are, and draw only from the generator they are given.
+    """
 
-    @property
-    def name(self) -> str:
-        """Its part of a strategy's name."""
-        ...
+    __slots__ = ()
 
-    def perturb(self, images: Tensor, labels: Tensor, model: nn.Module, generator: torch.Generator) -> Tensor:
-        """Adversarial images.
+    word: ClassVar[str]
+    """Names it in a strategy: lower-case letters and digits, with hyphens between."""
+    source: ClassVar[str]
+    """The publication, or the code, that it is after."""
+    options: ClassVar[tuple[Option, ...]] = ()
+    """In the order in which a name has them."""
+    place: ClassVar[str] = ""
+    """Of countermeasures with the same place a strategy has at most one, e.g. one attack; empty: its own word."""
+
+    def on_bytes(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Change images after crop and flip: uint8 [B, H, W, 3] to the same. The generator is on the CPU."""
+        return images
+
+    def on_floats(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Change images in [0, 1]: float32 [B, 3, H, W] to the same. The generator is on the CPU."""
+        return images
+
+    def attack(
+        self, images: Tensor, labels: Tensor, model: nn.Module, generator: torch.Generator, progress: Progress
+    ) -> Tensor:
+        """Change images with the help of the model that is trained on them, against their labels before mixing.
 
         Args:
             images: float32 [B, 3, H, W] in [0, 1].
             labels: int64 [B].
             model: images to logits; its training flags, ``requires_grad`` and ``.grad`` stay as they were.
             generator: on the device of the images.
+            progress: of the run.
 
         Returns:
             Detached float32 [B, 3, H, W] in [0, 1].
         """
-        ...
+        return images
 
+    def mix(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Mixed:
+        """Combine the images of a batch, and their labels: float32 [B, 3, H, W], int64 [B]; a generator on the CPU."""
+        return Mixed(images, labels, labels, images.new_ones(()))
 
-class Mixing(Protocol):
-    """Combines the images of a batch, and their labels."""
+    @property
+    def gradients(self) -> int:
+        """How many gradients of the loss by the images ``attack`` takes of a batch: what it costs."""
+        return 0
 
     @property
     def name(self) -> str:
-        """Its part of a strategy's name."""
-        ...
+        """Its part of a strategy's name: the word, and the options that are not at their defaults."""
+        defaults = {field.name: field.default for field in fields(self)}  # type: ignore[arg-type]
+        values = [(option.key, getattr(self, option.field), defaults[option.field]) for option in self.options]
+        return "-".join([self.word, *(f"{key}{_number(value)}" for key, value, default in values if value != default)])
 
-    def apply(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Mixed:
-        """Mix float32 [B, 3, H, W] and int64 [B]; the generator is on the CPU."""
-        ...
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The countermeasure with that part of a strategy's name; ``None``: there is none of this class."""
+        kinds, pattern = get_type_hints(cls), re.escape(cls.word)
+        for option in cls.options:
+            pattern += f"(?:-{option.key}({DIGITS[kinds[option.field]]})){'?' if cls._has_default(option) else ''}"
+        matched = re.fullmatch(pattern, text)
+        if matched is None:
+            return None
+        texts = {option.field: text for option, text in zip(cls.options, matched.groups(), strict=True) if text}
+        try:
+            return cls(**{field: kinds[field](text) for field, text in texts.items()})
+        except InputError:
+            return None
+
+    @classmethod
+    def form(cls) -> str:
+        """How it is written in a strategy, for people: ``l2-at-epsE (with a radius E above 0)``, say."""
+        words = [cls.word]
+        for option in cls.options:
+            word = f"-{option.key}{option.key[0].upper()}"
+            words.append(f"[{word}]" if cls._has_default(option) else word)
+        hints = " and ".join(option.help for option in cls.options)
+        return "".join(words) + (f" (with {hints})" if hints else "")
+
+    @classmethod
+    def _has_default(cls, option: Option) -> bool:
+        return next(f for f in fields(cls) if f.name == option.field).default is not MISSING  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Strategy:
-    """How the images of a training run are changed, step by step; ``dataclasses.asdict`` of it is plain JSON."""
+    """How the images of a training run are changed; ``dataclasses.asdict`` of it is plain JSON."""
 
     name: str
     """Its slug in canonical order, e.g. ``standard`` or ``linf-at+randaugment+cutout``."""
     augmentation: Augmentation
     """Crop and flip, first of all."""
-    on_bytes: ByteStage | None = None
-    on_floats: FloatStage | None = None
-    attack: Attack | None = None
-    """Against the hard labels, before mixing."""
-    mixing: Mixing | None = None
+    parts: tuple[Countermeasure, ...] = ()
+    """In canonical order, each in a place of its own."""
+
+    def having(self, hook: str) -> tuple[Countermeasure, ...]:
+        """The parts that have a hook, e.g. ``mix``."""
+        return tuple(part for part in self.parts if getattr(type(part), hook) is not getattr(Countermeasure, hook))
 
     def __str__(self) -> str:
         return self.name
+
+
+def _number(value: float) -> str:
+    return np.format_float_positional(value, trim="-")
