@@ -162,9 +162,13 @@ def test_killed_at_random_moments_and_rerun_gives_the_same_files(tmp_path: Path,
     assert hashes(tmp_path / "x") == hashes(reference)
 
 
-def test_ctrl_c_ends_with_code_130_and_the_same_command_continues(tmp_path: Path) -> None:
+@pytest.mark.parametrize("inherited", [signal.SIG_DFL, signal.SIG_IGN], ids=lambda handler: handler.name)
+def test_ctrl_c_ends_with_code_130_and_the_same_command_continues(tmp_path: Path, inherited: signal.Handlers) -> None:
+    """Also where whoever starts the command ignores the signal, as shells do for what runs in the background."""
     command = [sys.executable, "-m", "ule_datasets.cli.build", "ops-digits", "--out", str(tmp_path / "x")]
+    before = signal.signal(signal.SIGINT, inherited)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     assert process.stderr is not None
     assert process.stderr.readline().startswith("building ops-digits")
     process.send_signal(signal.SIGINT)

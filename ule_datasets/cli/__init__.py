@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,9 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
 
     0: done; 1: a check failed; 2: wrong usage or bad input; 130: interrupted. ``--debug`` shows the traceback.
     """
+    # A shell that starts a command in the background of a script has it ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     from concurrent.futures import BrokenExecutor
 
     import typer
