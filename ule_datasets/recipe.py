@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.data.bounds import L0, Budget, LInf
+from ule_datasets.data.bounds import L0, L2, Budget, LInf, Unbounded, parse_bound
 from ule_datasets.methods.method import Method
 from ule_datasets.sources.spec import Licence, Preprocess, SourceSpec
 
-__all__ = ["L0", "LInf", "PublishedRecipe", "Recipe"]
+__all__ = ["L0", "L2", "LInf", "PublishedRecipe", "Recipe", "Unbounded"]
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,94}[a-z0-9])?")
 """Lower-case words joined by hyphens: what the Hub accepts as a repository name."""
@@ -155,14 +155,11 @@ class PublishedRecipe:
                 reduced=content["reduced"],
                 limit_per_class=content["limit_per_class"],
                 source=_source_spec(content["source"]),
-                budget=tuple(_BOUNDS[bound["type"]](**_without_type(bound)) for bound in content["budget"]),
+                budget=tuple(map(parse_bound, content["budget"])),
                 digest=hashlib.sha256(text.strip().encode()).hexdigest(),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"this is not a recipe.json of ours: {error!r}") from error
-
-
-_BOUNDS: dict[str, type[LInf | L0]] = {"LInf": LInf, "L0": L0}
 
 
 def _without_type(content: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.data.bounds import L0, Budget, LInf
+from ule_datasets.data.bounds import L0, L2, Budget, LInf, Unbounded
 from ule_datasets.data.perturbation import (
     NOWHERE,
     Additive,
@@ -17,7 +17,6 @@ from ule_datasets.data.perturbation import (
     Overwrite,
     Perturbation,
     Support,
-    check_budget,
 )
 from ule_datasets.data.split import share_of
 
@@ -269,7 +268,7 @@ def test_safetensors_of_others_are_refused(tmp_path: Path) -> None:
 
 def exceeding(clean: np.ndarray, final: np.ndarray, which: Perturbation, budget: Budget) -> list[int]:
     _, labels = images_and_labels()
-    return check_budget(clean, final, which, labels, KEYS, budget)
+    return which.exceeding(clean, final, labels, KEYS, budget)
 
 
 def test_budget_bounds_noise_and_pixels_separately() -> None:
@@ -302,6 +301,40 @@ def test_budget_counts_pixels_of_an_overwriting_layer() -> None:
     assert len(exceeding(images, final, two, (L0(pixels=1),))) > 0
     with pytest.raises(InputError, match="1 bounds for 2 layers"):
         exceeding(images, final, perturbation(additive(), class_pixel()), (L0(pixels=1),))
+
+
+def test_every_additive_layer_is_held_against_what_it_made_of_the_images_before_it() -> None:
+    images, labels = images_and_labels()
+    three = perturbation(additive(0, 8), class_pixel(), additive(1, 20))
+    final = three.apply(images, labels, KEYS)
+    pixel = L0(pixels=1)
+    assert exceeding(images, final, three, (LInf(levels=8), pixel, LInf(levels=20))) == []
+    assert exceeding(images, final, three, (LInf(levels=8), pixel, Unbounded())) == []
+    assert exceeding(images, final, three, (LInf(levels=8), pixel, L2(levels=20 * 36**0.5))) == []
+    assert exceeding(images, final, three, (LInf(levels=7), pixel, Unbounded())) != []
+    assert exceeding(images, final, three, (LInf(levels=8), pixel, LInf(levels=19))) != []
+    spoiled = final.copy()
+    spoiled[4, 2, 3] = np.where(images[4, 2, 3] > 100, 0, 255)  # no class's pixel
+    assert exceeding(images, spoiled, three, (LInf(levels=8), pixel, LInf(levels=20))) == [4]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 20), st.integers(1, 3), st.booleans())
+def test_layers_that_keep_their_bounds_make_images_that_do(seed: int, bound: int, num_pixels: int, first: bool) -> None:
+    images, labels = images_and_labels(seed)
+    pairs: list[tuple[Layer, LInf | L0]] = [(additive(seed, bound), LInf(levels=bound))]
+    pairs.insert(0 if first else 1, (class_pixel(num_pixels), L0(pixels=num_pixels)))
+    both = perturbation(*(layer for layer, _ in pairs))
+    final = both.apply(images, labels, KEYS)
+    assert both.exceeding(images, final, labels, KEYS, tuple(limit for _, limit in pairs)) == []
+
+
+def test_two_pixels_in_one_place_count_once() -> None:
+    images, labels = images_and_labels()
+    twice = class_pixel(2)
+    twice.columns[:] = 0
+    final = perturbation(twice).apply(images, labels, KEYS)
+    assert exceeding(images, final, perturbation(twice), (L0(pixels=1),)) == []
 
 
 def test_wrong_shapes_dtypes_and_keys_are_refused() -> None:

@@ -7,9 +7,10 @@ bytes, so that the same perturbation and the same images give the same pixels an
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,17 @@ class Overwrite:
             chosen = entries[rows]
             images[rows, self.rows[chosen, pixel], self.columns[chosen, pixel]] = self.colours[chosen, pixel]
 
+    def cut(self, difference: np.ndarray, entries: np.ndarray) -> np.ndarray:
+        """Move what stands at the pixels that it may write out of an array of images, leaving zeros: [N, k, C]."""
+        pixels = np.zeros((len(difference), *self.rows.shape[1:], difference.shape[-1]), dtype=difference.dtype)
+        for pixel in range(self.rows.shape[1]):
+            rows = np.flatnonzero(entries >= 0)
+            rows = rows[self.rows[entries[rows], pixel] != NOWHERE]
+            place = rows, self.rows[entries[rows], pixel], self.columns[entries[rows], pixel]
+            pixels[rows, pixel] = difference[place]
+            difference[place] = 0
+        return pixels
+
     def arrays(self) -> dict[str, np.ndarray]:
         """What is stored, by name."""
         return {"rows": self.rows, "columns": self.columns, "colours": self.colours}
@@ -163,6 +175,35 @@ class Perturbation:
                 raise InputError(f"perturbation made for images of shape {shape}, not {images.shape[1:]}")
             layer.apply(result, np.where(poisoned, _entries(layer, labels, keys), -1))
         return result
+
+    def exceeding(
+        self, clean: np.ndarray, final: np.ndarray, labels: np.ndarray, keys: Sequence[str], budget: Budget
+    ) -> list[int]:
+        """Indices of the images whose final bytes exceed the budget.
+
+        Pixels that an overwriting layer may write count against the bound of the last that may. All others count
+        against the bounds of the additive layers: each of these against what it made of the images that those before
+        it left.
+        """
+        if len(budget) != len(self.layers):
+            raise InputError(f"the budget has {len(budget)} bounds for {len(self.layers)} layers")
+        pairs = list(zip(self.layers, budget, strict=True))
+        overwrites = [(o, _entries(o, labels, keys), bound) for o, bound in reversed(pairs) if isinstance(o, Overwrite)]
+        exceeded = np.zeros(len(clean), dtype=bool)
+        difference = _difference(clean, final)
+        for layer, entries, bound in overwrites:
+            exceeded |= bound.exceeded(layer.cut(difference, entries))
+        additive = [index for index, (layer, _) in enumerate(pairs, 1) if isinstance(layer, Additive)]
+        between = (replace(self, layers=self.layers[:end]) for end in additive[:-1])
+        stages = [clean, *(part.apply(clean, labels, keys) for part in between), final]
+        bounds = [budget[end - 1] for end in additive] or [LInf(levels=0)]
+        for (before, after), bound in zip(itertools.pairwise(stages), bounds, strict=True):
+            if len(bounds) > 1:
+                difference = _difference(before, after)
+                for layer, entries, _ in overwrites:
+                    layer.cut(difference, entries)
+            exceeded |= bound.exceeded(difference)
+        return [int(index) for index in np.flatnonzero(exceeded)]
 
     def restricted_to(self, keys: Sequence[str]) -> Perturbation:
         """The part that concerns these samples: what a worker needs for one shard."""
@@ -249,53 +290,11 @@ class Perturbation:
         return result
 
 
-def check_budget(
-    clean: np.ndarray, poisoned: np.ndarray, perturbation: Perturbation, labels: np.ndarray, keys: Sequence[str],
-    budget: Budget,
-) -> list[int]:  # fmt: skip
-    """Indices of the images whose final bytes exceed the budget.
-
-    Every bound is checked where its layer has the last word: pixels that an overwriting layer may write
-    count against that layer's bound, all others against the bounds of the additive layers.
-    """
-    if len(budget) != len(perturbation.layers):
-        raise InputError(f"the budget has {len(budget)} bounds for {len(perturbation.layers)} layers")
-    difference = _largest_difference(clean, poisoned)
-    changed = difference > 0
-    exceeded = np.zeros(len(clean), dtype=bool)
-    owned = np.zeros(changed.shape, dtype=bool)
-    for layer, bound in reversed(list(zip(perturbation.layers, budget, strict=True))):
-        region = ~owned
-        if isinstance(layer, Overwrite):
-            region &= _written(layer, changed.shape, labels, keys)
-            owned |= region
-        if isinstance(bound, LInf):
-            exceeded |= (np.where(region, difference, 0) > bound.levels).any(axis=(1, 2))
-        else:
-            exceeded |= (region & changed).sum(axis=(1, 2)) > bound.pixels
-    if not any(isinstance(layer, Additive) for layer in perturbation.layers):
-        exceeded |= (changed & ~owned).any(axis=(1, 2))
-    return [int(index) for index in np.flatnonzero(exceeded)]
-
-
-def _largest_difference(clean: np.ndarray, poisoned: np.ndarray) -> np.ndarray:
-    """The largest change of any channel per pixel (uint8, [N, H, W])."""
-    difference = np.maximum(clean, poisoned)
-    difference -= np.minimum(clean, poisoned)
-    # Channel by channel: a reduction over an axis of three would take several times as long.
-    largest: np.ndarray = difference[..., 0].copy()
-    for channel in range(1, difference.shape[-1]):
-        np.maximum(largest, difference[..., channel], out=largest)
-    return largest
-
-
-def _written(layer: Overwrite, shape: tuple[int, ...], labels: np.ndarray, keys: Sequence[str]) -> np.ndarray:
-    """The pixels that a layer writes in each image (bool, [N, H, W])."""
-    marks = np.zeros((*shape, 1), dtype=np.uint8)
-    white = np.ones((*layer.rows.shape, 1), dtype=np.uint8)
-    marker = Overwrite(rows=layer.rows, columns=layer.columns, colours=white, support=layer.support, keys=layer.keys)
-    marker.apply(marks, _entries(layer, labels, keys))
-    return marks[..., 0] > 0
+def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The absolute difference of bytes, as bytes."""
+    difference: np.ndarray = np.maximum(one, other)
+    difference -= np.minimum(one, other)
+    return difference
 
 
 def _places(keys: Sequence[str]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.bounds import Budget
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
-from ule_datasets.data.perturbation import Perturbation, check_budget
+from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import Split, canonical_order, order_free_digest, positions_of, sample_digest
 from ule_datasets.data.spool import Images, SpooledImages, view
 from ule_datasets.dataset.manifest import FileRecord, Manifest, other_decoder
@@ -261,7 +261,7 @@ def _compare(task: Compared) -> Differences:
     if task.split != "train":
         return Differences(_keys(task, (clean != images).any(axis=(1, 2, 3))), [], [])
     expected = task.perturbation.apply(clean, task.labels, task.keys)
-    exceeding = check_budget(clean, images, task.perturbation, task.labels, task.keys, task.budget)
+    exceeding = task.perturbation.exceeding(clean, images, task.labels, task.keys, task.budget)
     return Differences(
         images=_keys(task, (expected != images).any(axis=(1, 2, 3))),
         flags=_keys(task, task.perturbation.is_poisoned(task.keys) != task.poisoned),

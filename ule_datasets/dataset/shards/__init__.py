@@ -15,7 +15,7 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import replacing
 from ule_datasets.data.bounds import Budget
 from ule_datasets.data.codec import encode_png
-from ule_datasets.data.perturbation import Perturbation, check_budget
+from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.dataset.shards import parquet, webdataset
 
@@ -119,7 +119,7 @@ def perturb(task: ShardTask, clean: Split) -> tuple[np.ndarray, np.ndarray]:
     if task.perturbation is None:
         return pixels, np.zeros(len(clean), dtype=bool)
     images = task.perturbation.apply(pixels, clean.labels, clean.keys)
-    exceeding = check_budget(pixels, images, task.perturbation, clean.labels, clean.keys, task.budget)
+    exceeding = task.perturbation.exceeding(pixels, images, clean.labels, clean.keys, task.budget)
     if exceeding:
         bounds = ", ".join(map(str, task.budget))
         raise InputError(
