@@ -45,7 +45,8 @@ from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import LInfAttack
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.models.architectures import build_model, forward_flop
-from ule_datasets.victims.loop import TrainingData, _repeatable, _Run
+from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.loop import _repeatable, _Run
 from ule_datasets.victims.protocol import TrainingProtocol
 
 STRATEGIES = ("standard", "cutout", "randaugment", "mixup", "linf-at")

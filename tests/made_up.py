@@ -15,9 +15,11 @@ from ule_datasets.data.perturbation import Overwrite, Perturbation, Support
 from ule_datasets.experiments.effect import compare
 from ule_datasets.experiments.grid import Cell, GridResult, LostRun, Run, Subject
 from ule_datasets.experiments.profiles import Profile
+from ule_datasets.experiments.runs import RunTask
 from ule_datasets.models.architectures import num_parameters
 from ule_datasets.papers.rules import Power
-from ule_datasets.victims.loop import EpochRecord, RunHistory, TrainingData, Window
+from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.history import EpochRecord, RunHistory, Window
 from ule_datasets.victims.protocol import OneCycle, TrainingProtocol
 
 CPU = torch.device("cpu")
@@ -48,6 +50,18 @@ def bright_or_dark(count: int = 96, seed: int = 0, size: int = 8) -> TrainingDat
     images = (noise + 120 * labels[:, None, None, None]).astype(np.uint8)
     test = slice(0, 24)
     return TrainingData(images=images, labels=labels, test_images=images[test], test_labels=labels[test], num_classes=2)
+
+
+DATA = bright_or_dark(40)
+PROTOCOL = TrainingProtocol(model="convnet3-w16", epochs=2, batch_size=16, strategy=parse_strategy("standard"))
+
+
+def make_task(seed: int = 0, **changes: Any) -> RunTask:
+    """A run that takes no time."""
+    fields: dict[str, Any] = {
+        "dataset": "d", "data": DATA, "data_digest": DATA.digest(), "protocol": PROTOCOL, "device": CPU, **changes,
+    }  # fmt: skip
+    return RunTask(seed=seed, **fields)
 
 
 def make_profile(**changes: Any) -> Profile:

@@ -11,7 +11,7 @@ from ule_datasets.analyses.displacement import compare, compare_fitting, crossin
 from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.papers.statistics import Verdict
-from ule_datasets.victims.loop import EpochRecord, RunHistory, Window
+from ule_datasets.victims.history import EpochRecord, RunHistory, Window
 from ule_datasets.victims.protocol import MultiStep, TrainingProtocol
 
 STEPS = 10

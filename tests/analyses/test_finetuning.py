@@ -11,7 +11,7 @@ from ule_datasets.analyses.finetuning import FINETUNING_RATES, finetuning_protoc
 from ule_datasets.base.errors import InputError
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.papers.statistics import Verdict
-from ule_datasets.victims.loop import EpochRecord, RunHistory
+from ule_datasets.victims.history import EpochRecord, RunHistory
 from ule_datasets.victims.protocol import AdamW, MultiStep
 
 BASE = PROFILES["paper"].protocol("resnet18", "standard", flippable=True)

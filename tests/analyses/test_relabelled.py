@@ -15,7 +15,7 @@ from made_up import bright_or_dark, make_history
 from ule_datasets.analyses.relabelled import group_numbers, grouping, relabelled, summarise
 from ule_datasets.base.errors import InputError
 from ule_datasets.experiments.effect import Collapse
-from ule_datasets.victims.loop import TrainingData
+from ule_datasets.victims.data import TrainingData
 
 
 def drawn(seed: int) -> torch.Generator:

@@ -28,8 +28,10 @@ from ule_datasets.base.seeds import Seed
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.data.perturbation import NOWHERE, Additive, Overwrite, Perturbation, Support
 from ule_datasets.models.architectures import build_model
+from ule_datasets.models.states import load_weights
 from ule_datasets.sources import digits
-from ule_datasets.victims.loop import TrainingData, load_weights, train
+from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.loop import train
 from ule_datasets.victims.protocol import TrainingProtocol
 
 CPU = torch.device("cpu")

@@ -20,11 +20,12 @@ from ule_datasets.compute.executor import LocalExecutor, Lost
 from ule_datasets.experiments.grid import Cell, Grid, GridResult, Subject, train_grid
 from ule_datasets.experiments.runs import RunStore, RunTask
 from ule_datasets.models.architectures import build_model
+from ule_datasets.models.states import load_weights
 from ule_datasets.papers.claims import Claim, all_claims
 from ule_datasets.papers.ops import BY_ANALYSIS
 from ule_datasets.papers.rules import Power
 from ule_datasets.papers.statistics import Judged, Verdict
-from ule_datasets.victims.loop import RunHistory, load_weights
+from ule_datasets.victims.history import RunHistory
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -31,7 +31,7 @@ from ule_datasets.experiments.grid import (
 from ule_datasets.experiments.runs import Finished, RunStore, RunTask, run_task
 from ule_datasets.models.architectures import MODELS
 from ule_datasets.models.weights import WEIGHTS
-from ule_datasets.victims.loop import RunHistory
+from ule_datasets.victims.history import RunHistory
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +14,19 @@ import pytest
 import safetensors.torch
 import torch
 from helpers import run_python
-from made_up import CPU, Listener, bright_or_dark, make_history
+from made_up import PROTOCOL, Listener, make_history, make_task
 from tiny_weights import TINY, register_tiny_weights
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.executor import LocalExecutor, Lost
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.experiments import runs
-from ule_datasets.experiments.runs import CODE, Finished, RunStore, RunTask, code_digest, run_task, time_task, work_off
+from ule_datasets.experiments.runs import Finished, RunStore, RunTask, run_task, time_task, work_off
 from ule_datasets.models.architectures import forward_flop
-from ule_datasets.victims.loop import RunHistory
-from ule_datasets.victims.protocol import Sgd, TrainingProtocol
+from ule_datasets.victims.history import RunHistory
+from ule_datasets.victims.protocol import Sgd
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-PROTOCOL = TrainingProtocol(model="convnet3-w16", epochs=2, batch_size=16, strategy=parse_strategy("standard"))
-DATA = bright_or_dark(40)
-LIBRARY = Path(runs.__file__).parents[1]
-
-
-def make_task(seed: int = 0, **changes: Any) -> RunTask:
-    fields: dict[str, Any] = {
-        "dataset": "d", "data": DATA, "data_digest": DATA.digest(), "protocol": PROTOCOL, "device": CPU, **changes,
-    }  # fmt: skip
-    return RunTask(seed=seed, **fields)
 
 
 def work(tasks: list[RunTask], folder: Path, *, workers: int = 1) -> tuple[dict[int, RunHistory | Lost], Listener]:
@@ -106,81 +93,8 @@ def test_other_versions_make_other_runs(monkeypatch: pytest.MonkeyPatch) -> None
     assert make_task().identity != before
     monkeypatch.undo()
     assert make_task().identity == before
-    monkeypatch.setattr(runs, "code_digest", lambda: "other")
+    monkeypatch.setattr(runs, "code_digest", lambda *_: "other")
     assert make_task().identity != before
-
-
-@pytest.fixture
-def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the code that is digested."""
-    for place in CODE:
-        if (LIBRARY / place).is_dir():
-            shutil.copytree(LIBRARY / place, tmp_path / place, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            (tmp_path / place).parent.mkdir(exist_ok=True)
-            shutil.copy(LIBRARY / place, tmp_path / place)
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "experiments" / "runs.py"))
-    code_digest.cache_clear()
-    yield tmp_path
-    code_digest.cache_clear()
-
-
-def digest_after(path: Path, old: str, new: str) -> str:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    code_digest.cache_clear()
-    return code_digest()
-
-
-def test_code_is_the_same_wherever_it_is(copy: Path) -> None:
-    there = code_digest()
-    runs.__file__ = str(LIBRARY / "experiments" / "runs.py")
-    code_digest.cache_clear()
-    assert code_digest() == there
-
-
-@pytest.mark.parametrize(
-    ("place", "old", "new"),
-    [
-        ("victims/loop.py", "WINDOWS = 5\n", "WINDOWS = 5  # five\n"),
-        ("victims/loop.py", "WINDOWS = 5\n", "\n\n# of them\nWINDOWS = 5\n"),
-        ("victims/loop.py", '"""The one training loop', '"""Our training loop'),
-        ("victims/loop.py", "Train a new model and test it", "Makes and tests a model"),
-        ("victims/loop.py", "Whether the loss stayed finite", "If it is finite"),
-        ("victims/loop.py", '"""Counted from 1."""', ""),
-        ("countermeasures/cutout.py", "Side of the square in pixels", "How wide"),
-        ("models/architectures.py", '"""Rows and columns of the smallest', '"""Sides of the smallest'),
-    ],
-)
-def test_comments_and_docstrings_make_no_other_code(copy: Path, place: str, old: str, new: str) -> None:
-    before = code_digest()
-    assert digest_after(copy / place, old, new) == before
-
-
-@pytest.mark.parametrize(
-    ("place", "old", "new"),
-    [
-        ("victims/loop.py", "WINDOWS = 5\n", "WINDOWS = 6\n"),
-        ("victims/loop.py", "losses.sum() * (self.ranks / whole)", "losses.sum() / whole"),
-        ("victims/protocol.py", "momentum: float = 0.9", "momentum: float = 0.8"),
-        ("victims/augmentation.py", "pad, pad, pad, pad", "pad, pad, pad, 0"),
-        ("base/seeds.py", '"ule"', '"ulf"'),
-        ("countermeasures/cutout.py", "size: int = 16", "size: int = 8"),
-        ("models/lenet.py", "nn.Conv2d(3, 6, 5)", "nn.Conv2d(3, 8, 5)"),
-        ("models/weights.py", "IMAGENET_MEAN, IMAGENET_STD = (0.485", "IMAGENET_MEAN, IMAGENET_STD = (0.486"),
-    ],
-)
-def test_any_other_change_makes_other_code(copy: Path, place: str, old: str, new: str) -> None:
-    before = code_digest()
-    assert digest_after(copy / place, old, new) != before
-
-
-def test_a_new_file_makes_other_code(copy: Path) -> None:
-    before = code_digest()
-    (copy / "models" / "newer.py").write_text("X = 1\n")
-    code_digest.cache_clear()
-    assert code_digest() != before
 
 
 # What a run costs

@@ -33,7 +33,7 @@ from ule_datasets.verification.judging import ClaimResult, StatementResult
 from ule_datasets.verification.plots import PLOT_NAMES, _apart, draw_plots
 from ule_datasets.verification.report import DatasetPart, Report, describe_environment, paper_tables, write_report
 from ule_datasets.verification.separability import Separability
-from ule_datasets.victims.loop import EpochRecord, RunHistory, Window
+from ule_datasets.victims.history import EpochRecord, RunHistory, Window
 from ule_datasets.victims.protocol import TrainingProtocol
 
 SMOKE = dataclasses.replace(PROFILES["smoke"], epochs=3)

@@ -110,8 +110,10 @@ def test_content_is_plain_json() -> None:
     for change in CHANGES:
         content = dataclasses.replace(BASE, **change).content()  # type: ignore[arg-type]
         assert json.loads(json.dumps(content, allow_nan=False)) == content
-    assert BASE.content()["strategy"]["augmentation"] == {"crop_padding": 4, "flip": True}
-    assert BASE.content()["optimiser"] == {"kind": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+    sgd = {"is": "Sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+    assert BASE.content()["strategy"]["augmentation"] == {"is": "Augmentation", "crop_padding": 4, "flip": True}
+    assert BASE.content()["optimiser"] == sgd
+    assert "gradient_clip" not in BASE.content()
 
 
 def test_a_protocol_reads_as_model_and_strategy() -> None:

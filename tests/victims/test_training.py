@@ -25,18 +25,12 @@ from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import Cutout, LInfAttack, parse_strategy
 from ule_datasets.models import compact_transformer
 from ule_datasets.models.architectures import MODELS, build_model
+from ule_datasets.models.states import load_weights
 from ule_datasets.models.weights import WEIGHTS, WeightsFile
 from ule_datasets.victims.augmentation import Augmentation
-from ule_datasets.victims.loop import (
-    EpochRecord,
-    RunHistory,
-    TrainingData,
-    _Run,
-    initial_model,
-    load_weights,
-    time_run,
-    train,
-)
+from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.history import EpochRecord, RunHistory
+from ule_datasets.victims.loop import _Run, initial_model, time_run, train
 from ule_datasets.victims.protocol import AdamW, Cosine, MultiStep, Sgd, TrainingProtocol
 from ule_datasets.victims.strategy import Strategy
 
@@ -601,7 +595,7 @@ def test_a_history_survives_json() -> None:
     again = RunHistory.from_json(history.to_json(), history.protocol)
     assert again == history
     assert again.seconds == history.seconds
-    assert json.loads(history.to_json())["protocol"]["strategy"]["augmentation"] == {"crop_padding": 1, "flip": True}
+    assert json.loads(history.to_json())["protocol"] == history.protocol.content()
 
 
 def missing_field(content: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ule_datasets.base.errors import InputError
 from ule_datasets.papers.gates import FITTED
 from ule_datasets.papers.statistics import Estimate, Judged, Verdict, below
-from ule_datasets.victims.loop import RunHistory
+from ule_datasets.victims.history import RunHistory
 
 THRESHOLD = 90.0
 """Training accuracy (percent) at which the paper compares."""
@@ -276,7 +276,7 @@ def _check_comparable(clean: Sequence[RunHistory], protected: Sequence[RunHistor
     runs = (*clean, *protected)
     for run in runs[1:]:
         mine, first = run.protocol.content(), runs[0].protocol.content()
-        different = [name for name in mine if mine[name] != first[name]]
+        different = [name for name in {**first, **mine} if mine.get(name) != first.get(name)]
         if different:
             raise InputError(f"runs of one protocol are compared; these differ in {', '.join(different)}")
     steps = {run.epochs[0].windows[-1].step for run in runs if run.epochs[0].windows}

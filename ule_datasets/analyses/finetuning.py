@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ule_datasets.base.errors import InputError
 from ule_datasets.papers.rules import COLLAPSED, FAILED, LEARNED
 from ule_datasets.papers.statistics import Estimate, Judged, Verdict
-from ule_datasets.victims.loop import RunHistory
+from ule_datasets.victims.history import RunHistory
 from ule_datasets.victims.protocol import MultiStep, TrainingProtocol
 
 FINETUNING_RATES = (0.1, 0.01, 0.001)

@@ -16,7 +16,8 @@ import torch
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.experiments.effect import Comparison, compare
-from ule_datasets.victims.loop import RunHistory, TrainingData
+from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.history import RunHistory
 
 FEWEST_CLASSES = 4
 """With fewer, groups of two classes or more would be one group."""

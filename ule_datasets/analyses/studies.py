@@ -29,10 +29,11 @@ from ule_datasets.compute.precision import Precision
 from ule_datasets.experiments.grid import Cell, Grid, GridResult, Subject, estimate_seconds
 from ule_datasets.experiments.runs import RunStore, RunTask, work_off
 from ule_datasets.models.architectures import build_model
+from ule_datasets.models.states import load_weights
 from ule_datasets.papers.claims import Claim
 from ule_datasets.papers.rules import Power
 from ule_datasets.papers.statistics import Estimate, Judged, Verdict
-from ule_datasets.victims.loop import RunHistory, load_weights
+from ule_datasets.victims.history import RunHistory
 
 OF_ROLES = ("shuffled", "landscape", "finetune")
 """Analyses of models that were trained on what plays clean, EM and OPS images in the OPS paper."""

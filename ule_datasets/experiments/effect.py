@@ -9,7 +9,7 @@ from enum import StrEnum
 from ule_datasets.papers.gates import FITTED_SHORT
 from ule_datasets.papers.rules import COLLAPSED, FAILED, LEARNED, line_at
 from ule_datasets.papers.statistics import Estimate
-from ule_datasets.victims.loop import RunHistory
+from ule_datasets.victims.history import RunHistory
 
 MARGIN = 25.0
 """Points that a model lies below the control, at least, to have collapsed even in part."""

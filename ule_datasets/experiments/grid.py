@@ -19,7 +19,9 @@ from ule_datasets.experiments.profiles import Profile
 from ule_datasets.experiments.runs import RunStore, RunTask, time_task, work_off
 from ule_datasets.models.architectures import MODELS
 from ule_datasets.models.weights import WEIGHTS, WeightsFile
-from ule_datasets.victims.loop import RunHistory, TrainingData, known_models
+from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.history import RunHistory
+from ule_datasets.victims.loop import known_models
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -18,27 +16,21 @@ from pathlib import Path
 
 import torch
 
+from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import write_atomically
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.devices import cpu_threads
 from ule_datasets.compute.executor import Executor, Lost
 from ule_datasets.compute.ranks import on_ranks
-from ule_datasets.models.architectures import forward_flop
+from ule_datasets.experiments.identity import code_digest
+from ule_datasets.models.architectures import forward_flop, model_factory
 from ule_datasets.models.weights import WEIGHTS
-from ule_datasets.victims.loop import EpochRecord, RunHistory, TrainingData, time_run, train
+from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.history import EpochRecord, RunHistory
+from ule_datasets.victims.loop import time_run, train
 from ule_datasets.victims.protocol import TrainingProtocol
 
-CODE = (
-    "victims/loop.py",
-    "victims/protocol.py",
-    "victims/augmentation.py",
-    "compute/devices.py",
-    "base/seeds.py",
-    "countermeasures",
-    "models",
-)
-"""What a run's result depends on, besides the libraries."""
 SECONDS_BETWEEN_LOOKS = 0.5
 TRAINING_PASSES = 3
 """A training step costs so many forward passes: one forward, two for the gradients."""
@@ -76,22 +68,26 @@ class RunTask:
     @property
     def identity(self) -> str:
         """Digest of everything that the result depends on."""
-        parts = [
-            self.data_digest, self.protocol.content(), self.seed, self.device.type, self.ranks, code_digest(),
-            torch.__version__,
-        ]  # fmt: skip
+        weights = WEIGHTS.get(self.protocol.model)
+        factory = model_factory(self._architecture)
+        used = self.protocol, weights, factory
+        setting = self.data_digest, self.seed, self.device.type, self.ranks, torch.__version__
+        parts = [*setting, content(used), code_digest(train, *used)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property
     def flop(self) -> float:
         """Floating-point operations of the whole run; a multiply-add counts as two."""
-        model = self.protocol.model
-        architecture = WEIGHTS[model].architecture if model in WEIGHTS else model
-        forward = forward_flop(architecture, self.data.num_classes, self.data.images.shape[1])
+        forward = forward_flop(self._architecture, self.data.num_classes, self.data.images.shape[1])
         gradients = sum(part.gradients for part in self.protocol.strategy.parts)
         passes = TRAINING_PASSES + ATTACK_PASSES * gradients
         per_epoch = passes * len(self.data.images) + len(self.data.test_images)
         return forward * per_epoch * self.protocol.epochs
+
+    @property
+    def _architecture(self) -> str:
+        model = self.protocol.model
+        return WEIGHTS[model].architecture if model in WEIGHTS else model
 
     def __str__(self) -> str:
         return f"{self.dataset}, {self.protocol}, seed {self.seed}"
@@ -179,26 +175,6 @@ def work_off(
             last = result.history.last
             reporter.say(f"{task}: {last.test_accuracy:.1f} % clean test accuracy ({result.history.seconds:.0f} s)")
     return done
-
-
-@functools.cache
-def code_digest() -> str:
-    """Digest of the code that results depend on; comments and docstrings do not count."""
-    root, hasher = Path(__file__).parents[1], hashlib.sha256()
-    for place in CODE:
-        path = root / place
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                    node.body = [statement for statement in node.body if not _is_text(statement)] or [ast.Pass()]
-            hasher.update(ast.dump(tree).encode())
-    return hasher.hexdigest()[:16]
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    value = statement.value if isinstance(statement, ast.Expr) else None
-    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def _train(task: RunTask, rank: int, device: torch.device | None) -> Finished:

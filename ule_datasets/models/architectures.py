@@ -5,7 +5,6 @@ A new reference model is a module here and a row in ``MODELS``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache, partial
 
 import torch
@@ -18,13 +17,11 @@ from ule_datasets.models.compact_transformer import cct, cvt
 from ule_datasets.models.convnet import ConvNet3
 from ule_datasets.models.densenet import DenseNet
 from ule_datasets.models.imagenet import resnet18_224, resnet50_224
+from ule_datasets.models.initialisation import ModelFactory, initialised
 from ule_datasets.models.lenet import LeNet5
 from ule_datasets.models.libraries import is_library_model, library_model
 from ule_datasets.models.resnet import ResNet18
 from ule_datasets.models.wide_resnet import WideResNet
-
-ModelFactory = Callable[[int], nn.Module]
-"""From the number of classes to an initialised model: float32 [B, 3, H, W] in, logits [B, classes] out."""
 
 MODELS: dict[str, ModelFactory] = {
     "resnet18": partial(ResNet18, width=64),
@@ -67,10 +64,7 @@ def build_model(name: str, num_classes: int, *, seed: int) -> nn.Module:
     Raises:
         InputError: no model has this name, or its library is not installed.
     """
-    factory = _factory(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return factory(num_classes)
+    return initialised(partial(model_factory(name), num_classes), seed=seed)
 
 
 @cache
@@ -114,8 +108,8 @@ def forward_flop(name: str, num_classes: int, image_size: int) -> float:
     return float(counter.get_total_flops())
 
 
-def _factory(name: str) -> ModelFactory:
-    """Look a model up.
+def model_factory(name: str) -> ModelFactory:
+    """What makes the models of a name.
 
     Raises:
         InputError: as from ``build_model``.
@@ -129,6 +123,6 @@ def _factory(name: str) -> ModelFactory:
 
 def _without_memory(name: str, num_classes: int) -> nn.Module:
     """A model whose tensors have shapes but no values."""
-    factory = _factory(name)
+    factory = model_factory(name)
     with torch.device("meta"):
         return factory(num_classes)

@@ -35,7 +35,7 @@ def library_model(name: str) -> Callable[[int], nn.Module]:
         return partial(_tower, _tower_settings(name))
     timm, wanted = _imported("timm", name), name.removeprefix(TIMM)
     _known(wanted, timm.list_models(), "timm has no model")
-    return partial(_classifier, timm, wanted)
+    return partial(_classifier, wanted)
 
 
 def is_library_model(name: str) -> bool:
@@ -57,8 +57,8 @@ def embedding_length(name: str) -> int:
     return int(_tower_settings(name)["embed_dim"])
 
 
-def _classifier(timm: Any, wanted: str, num_classes: int) -> nn.Module:
-    model: nn.Module = timm.create_model(wanted, pretrained=False, num_classes=num_classes)
+def _classifier(wanted: str, num_classes: int) -> nn.Module:
+    model: nn.Module = importlib.import_module("timm").create_model(wanted, pretrained=False, num_classes=num_classes)
     return model
 
 

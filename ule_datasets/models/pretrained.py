@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.models.architectures import build_model
+from ule_datasets.models.architectures import model_factory
+from ule_datasets.models.initialisation import initialised
 from ule_datasets.models.libraries import embedding_length, is_tower
-from ule_datasets.models.weights import Weights, read_state
+from ule_datasets.models.states import read_state
+from ule_datasets.models.weights import Weights
 
 COUNTER = "num_batches_tracked"
 """Batch normalisation's count of updates, without effect on any model here; old files lack it."""
@@ -93,9 +96,7 @@ def _with_inputs_of(weights: Weights, model: nn.Module, normalise: bool) -> nn.M
 
 
 def _new_head(inputs: int, num_classes: int, seed: int) -> nn.Linear:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return nn.Linear(inputs, num_classes)
+    return initialised(partial(nn.Linear, inputs, num_classes), seed=seed)
 
 
 def _head(model: nn.Module, weights: Weights) -> tuple[str, nn.Linear]:
@@ -116,7 +117,7 @@ def _trained(weights: Weights, path: Path) -> nn.Module:
             f"{weights.num_outputs}"
         )
     state = _state(weights, path)
-    model = build_model(weights.architecture, weights.num_outputs, seed=0)
+    model = initialised(partial(model_factory(weights.architecture), weights.num_outputs), seed=0)
     wanted = dict(model.state_dict())
     if not any(name.endswith(COUNTER) for name in state):
         wanted = {name: tensor for name, tensor in wanted.items() if not name.endswith(COUNTER)}

@@ -1,4 +1,4 @@
-"""Trained weights: which they are, where they are found, and how they are read without running anything in them."""
+"""Trained weights: which they are, and where they are found."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.places import hub
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 VARIABLE = "ULE_WEIGHTS"
 """Environment variable: a folder of weight files that are used instead of downloads."""
@@ -23,14 +19,6 @@ ORIGIN = re.compile(
 )
 LEAST_DIGITS = 8
 """Of a digest: what torchvision and the authors of CIFAR networks put into their file names."""
-NESTED = ("state_dict", "model", "model_state_dict")
-"""Where training scripts put the weights in what they save."""
-STORED = {
-    "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16", "DoubleStorage": "float64",
-    "ByteStorage": "uint8", "CharStorage": "int8", "ShortStorage": "int16", "IntStorage": "int32",
-    "LongStorage": "int64", "BoolStorage": "bool",
-}  # fmt: skip
-"""What scripted models call the types of their numbers, and torch's names for them."""
 READ_AT_ONCE = 2**20
 
 
@@ -129,39 +117,6 @@ def obtain(weights: Weights, given: Path | None, reporter: Reporter) -> WeightsF
     return _checked(_from_address(what if kind == "url" else _torchvision_address(what), weights), weights)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Parameters and buffers by name, on the CPU; from safetensors, a file of torch, or a scripted model.
-
-    Nothing in the file is run. What a training script saved beside the weights is left out, as is ``module.``
-    before the names.
-
-    Raises:
-        InputError: it is none of these, damaged, or would have to be run.
-    """
-    import safetensors.torch
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            content: object = safetensors.torch.load_file(path)
-        elif _is_torchscript(path):
-            content = _scripted_state(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle fails in any way that its operations can fail
-        raise InputError(f"{path} holds no weights that can be read safely: {hub.first_line(error)}") from error
-    for key in NESTED:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no weights, but {type(content).__name__}")
-    state = {str(name).removeprefix("module."): value for name, value in content.items()}
-    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    if not tensors or len(tensors) < len(state):
-        raise InputError(f"{path} holds no weights: {len(tensors)} of its {len(state)} entries are tensors")
-    return tensors
-
-
 def _from_environment() -> Path | None:
     chosen = os.environ.get(VARIABLE)
     return Path(chosen).expanduser() if chosen else None
@@ -245,73 +200,6 @@ def _from_address(address: str, weights: Weights) -> Path:
             f"and give the file with --weights or ${VARIABLE}"
         ) from error
     return path
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Whether it is an archive of a scripted model, which has its constants in a file of its own."""
-    import zipfile
-
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _scripted_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a scripted model: the tree of its modules is read, their code is not.
-
-    (torch's own loader runs what the code does with the state, and is about to be removed.)
-    """
-    import pickle
-    import zipfile
-    from collections import OrderedDict
-
-    import torch
-
-    class Module:
-        """Whatever class of the model: its attributes alone."""
-
-    def rebuild(flat: Tensor, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> Tensor:
-        return flat.as_strided(shape, strides, offset).clone()
-
-    def plain(value: object, *_: object) -> object:
-        return value
-
-    class Reader(pickle.Unpickler):
-        """Knows modules, tensors, and lists that carry a type; refuses everything else."""
-
-        def find_class(self, module: str, name: str) -> object:
-            match module.partition(".")[0], module, name:
-                case "__torch__", _, _:
-                    return Module
-                case _, "torch._utils", "_rebuild_tensor_v2":
-                    return rebuild
-                case _, "torch.jit._pickle", _:
-                    return plain
-                case _, "collections", "OrderedDict":
-                    return OrderedDict
-                case _, "torch", _ if name in STORED:
-                    return getattr(torch, STORED[name])
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-        def persistent_load(self, reference: tuple[str, torch.dtype, str, str, int]) -> Tensor:
-            _, dtype, key, _, _ = reference
-            content = bytearray(archive.read(f"{folder}data/{key}"))
-            return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
-
-    def tensors(module: Module, prefix: str) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for name, value in vars(module).items():
-            if isinstance(value, torch.Tensor):
-                found[prefix + name] = value
-            elif isinstance(value, Module):
-                found |= tensors(value, f"{prefix}{name}.")
-        return found
-
-    with zipfile.ZipFile(path) as archive:
-        folder = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
-        with archive.open(f"{folder}data.pkl") as file:
-            return tensors(Reader(file).load(), "")
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

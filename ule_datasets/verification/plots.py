@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ule_datasets.analyses.studies import Landscape
     from ule_datasets.experiments.grid import Cell, GridResult, Run
     from ule_datasets.verification.report import Report
-    from ule_datasets.victims.loop import RunHistory
+    from ule_datasets.victims.history import RunHistory
 
 PLOT_NAMES = ("accuracy.png", "strategies.png", "displacement.png", "landscape.png")
 CONTROL = "#2f7ed8"

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.files import replacing
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import (
     describe_device,
@@ -33,138 +25,17 @@ from ule_datasets.compute.devices import (
 from ule_datasets.compute.precision import Precision
 from ule_datasets.models.architectures import MODELS, build_model
 from ule_datasets.models.pretrained import build_pretrained
+from ule_datasets.models.states import load_weights, save_weights
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.victims.augmentation import to_float
+from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.history import EpochRecord, RunHistory, Window
 from ule_datasets.victims.protocol import AdamW, TrainingProtocol
 from ule_datasets.victims.strategy import Countermeasure, Mixed, Progress
 
 EVALUATION_BATCH = 500
 WINDOWS = 5
 """An epoch's training accuracy and displacement are noted at so many places."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class TrainingData:
-    """What a model is trained and tested on."""
-
-    images: np.ndarray
-    """uint8, [N, H, W, 3]."""
-    labels: np.ndarray
-    """int64, [N]."""
-    test_images: np.ndarray
-    """uint8, [M, H, W, 3]."""
-    test_labels: np.ndarray
-    """int64, [M]."""
-    num_classes: int
-
-    def __post_init__(self) -> None:
-        _check("training", self.images, self.labels, self.num_classes, at_least=2)
-        _check("test", self.test_images, self.test_labels, self.num_classes, at_least=1)
-
-    def digest(self) -> str:
-        """Identity of the arrays in their order: results are filed under it."""
-        hasher = hashlib.blake2b(str(self.num_classes).encode(), digest_size=16)
-        for array in (self.images, self.labels, self.test_images, self.test_labels):
-            hasher.update(f"{array.dtype} {array.shape}".encode())
-            hasher.update(np.ascontiguousarray(array).data)
-        return hasher.hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Window:
-    """A part of an epoch."""
-
-    step: int
-    """The last step of the window, counted from 1 over the whole run."""
-    train_accuracy: float
-    """Over the window's images, as they were augmented, in training mode; percent."""
-    displacement: float
-    """Distance of the parameters from where they started, after that step."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EpochRecord:
-    """What one epoch gave; accuracies in percent."""
-
-    epoch: int
-    """Counted from 1."""
-    train_loss: float | None
-    """Mean over the epoch's images; ``None``: it was not finite."""
-    train_accuracy: float
-    """Running average over the epoch, in training mode, on the augmented images; mixed labels by their weights."""
-    test_accuracy: float
-    """Clean test accuracy after the epoch, in evaluation mode."""
-    displacement: float | None
-    """Root of the summed squares of all trainable parameters minus their first values; ``None``: it was not finite."""
-    windows: tuple[Window, ...]
-    """The epoch in parts; empty where the loss was not finite."""
-    seconds: float = field(compare=False)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunHistory:
-    """One training run. Two runs compare equal when everything but their times does."""
-
-    protocol: TrainingProtocol
-    seed: int
-    device: str
-    """Name of the hardware."""
-    threads: int
-    """CPU threads of torch; on a CPU the last digits depend on them."""
-    ranks: int
-    """Processes that shared the run, each with a part of every batch."""
-    num_parameters: int
-    """Trainable ones."""
-    epochs: tuple[EpochRecord, ...]
-    """Fewer than the protocol's when the loss was not finite: training stops there."""
-    seconds: float = field(compare=False)
-
-    @property
-    def finite(self) -> bool:
-        """Whether the loss stayed finite."""
-        return self.epochs[-1].train_loss is not None
-
-    @property
-    def last(self) -> EpochRecord:
-        """The last epoch: the headline."""
-        return self.epochs[-1]
-
-    @property
-    def best(self) -> EpochRecord:
-        """The (first) epoch with the best test accuracy: chosen by looking at the test set, never the headline."""
-        return max(self.epochs, key=lambda record: record.test_accuracy)
-
-    @property
-    def last_five(self) -> float:
-        """Mean clean test accuracy of the last five epochs."""
-        last = self.epochs[-5:]
-        return sum(record.test_accuracy for record in last) / len(last)
-
-    def fitted(self, threshold: float = 90.0) -> EpochRecord | None:
-        """The first epoch whose training accuracy (percent) reached the threshold."""
-        return next((record for record in self.epochs if record.train_accuracy >= threshold), None)
-
-    def to_json(self) -> str:
-        """Indented JSON; strict, because a loss that is not finite is ``null``."""
-        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str, protocol: TrainingProtocol) -> RunHistory:
-        """Read what ``to_json`` wrote for a run of this protocol.
-
-        Raises:
-            InputError: it is something else, or of another protocol.
-        """
-        try:
-            content = json.loads(text)
-            if content["protocol"] != protocol.content():
-                raise ValueError(f"it has another protocol, {content['protocol']}")
-            epochs = tuple(_epoch(record) for record in content["epochs"])
-            if not epochs:
-                raise ValueError("it has no epochs")
-            return cls(**{**content, "protocol": protocol, "epochs": epochs})
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"this is not the history of such a run: {error!r}") from error
 
 
 def train(
@@ -261,25 +132,6 @@ def initial_model(protocol: TrainingProtocol, num_classes: int, *, seed: int, st
     if start is not None:
         load_weights(model, start)
     return model
-
-
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write parameters and buffers as safetensors."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with replacing(path) as partial:
-        safetensors.torch.save_file(state, partial)
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill a model with what ``save_weights`` wrote.
-
-    Raises:
-        InputError: the file is missing, damaged, or of another model.
-    """
-    try:
-        model.load_state_dict(safetensors.torch.load_file(path))
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} does not hold the weights of this model: {str(error).splitlines()[0]}") from error
 
 
 @contextmanager
@@ -460,19 +312,3 @@ def _windows(steps: list[int], states: list[list[float]]) -> tuple[Window, ...]:
         windows.append(Window(step=step, train_accuracy=accuracy, displacement=displacement))
         before = correct, seen
     return tuple(windows)
-
-
-def _epoch(content: dict[str, Any]) -> EpochRecord:
-    return EpochRecord(**{**content, "windows": tuple(Window(**window) for window in content["windows"])})
-
-
-def _check(what: str, images: np.ndarray, labels: np.ndarray, num_classes: int, *, at_least: int) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise InputError(f"{what} images are {images.dtype} {list(images.shape)}; expected uint8 [N, H, W, 3]")
-    if len(images) < at_least or labels.dtype != np.int64 or labels.shape != (len(images),):
-        raise InputError(
-            f"{len(images)} {what} images with labels {labels.dtype} {list(labels.shape)}; "
-            f"expected at least {at_least}, with int64 labels [N]"
-        )
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise InputError(f"{what} labels lie in {labels.min()} .. {labels.max()}; expected 0 .. {num_classes - 1}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.precision import Precision
 from ule_datasets.victims.strategy import Strategy
@@ -17,7 +16,7 @@ from ule_datasets.victims.strategy import Strategy
 class Sgd:
     """Gradient descent with momentum, without Nesterov or damping: the papers' choice for convolutional networks."""
 
-    kind: str = field(default="sgd", init=False)
+    kind: ClassVar = "sgd"
     learning_rate: float = 0.1
     """The schedule's highest."""
     momentum: float = 0.9
@@ -28,7 +27,7 @@ class Sgd:
 class AdamW:
     """Adam with decoupled weight decay: the OPS paper's choice for the compact transformers (section 4.1)."""
 
-    kind: str = field(default="adamw", init=False)
+    kind: ClassVar = "adamw"
     learning_rate: float = 5e-4
     """The schedule's highest."""
     beta1: float = 0.9
@@ -40,7 +39,7 @@ class AdamW:
 class OneCycle:
     """Half a cosine up to the peak, half a cosine down to nearly nothing; the momentum stays as it is."""
 
-    kind: str = field(default="one-cycle", init=False)
+    kind: ClassVar = "one-cycle"
     warm_up: float = 0.3
     """Share of the steps before the peak."""
     start: float = 1 / 25
@@ -63,7 +62,7 @@ class MultiStep:
     The papers say "multi-step" for 200 epochs; the milestones are those of the OPS paper's code: 100 and 150.
     """
 
-    kind: str = field(default="multi-step", init=False)
+    kind: ClassVar = "multi-step"
     first: float = 0.5
     """Share of the epochs before the first drop."""
     second: float = 0.75
@@ -80,7 +79,7 @@ class MultiStep:
 class Cosine:
     """Half a cosine down from the highest; what the OPS paper's code does for the transformers."""
 
-    kind: str = field(default="cosine", init=False)
+    kind: ClassVar = "cosine"
     end: float = 0.0
     """Of the highest, after the last step."""
 
@@ -125,8 +124,8 @@ class TrainingProtocol:
 
     def content(self) -> dict[str, Any]:
         """JSON values: what a result is filed under."""
-        content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return content
+        values: dict[str, Any] = content(self)
+        return values
 
     def __str__(self) -> str:
         return f"{self.model}, {self.strategy.name}"

@@ -1,0 +1,190 @@
+"""A run is another one when what it used changes, and stays the same whatever else comes or goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import run_python
+from made_up import make_task
+
+from ule_datasets.countermeasures import parse_strategy
+from ule_datasets.experiments import identity
+from ule_datasets.models.architectures import MODELS
+
+LENET, FINE_TUNED = ("lenet5", "cutout"), ("resnet20@cifar10", "standard")
+
+
+def identity_of(model: str, strategy: str) -> str:
+    task = make_task()
+    protocol = dataclasses.replace(task.protocol, model=model, strategy=parse_strategy(strategy))
+    return dataclasses.replace(task, protocol=protocol).identity
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the code that is digested."""
+    folder = shutil.copytree(identity.ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(identity, "ROOT", folder)
+    identity._code.cache_clear()
+    yield folder
+    identity._code.cache_clear()
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    identity._code.cache_clear()
+
+
+def test_code_is_the_same_wherever_it_is(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = identity_of(*LENET)
+    monkeypatch.undo()
+    identity._code.cache_clear()
+    assert identity_of(*LENET) == there
+
+
+@pytest.mark.parametrize(
+    ("place", "old", "new"),
+    [
+        ("victims/loop.py", "WINDOWS = 5\n", "WINDOWS = 5  # five\n"),
+        ("victims/loop.py", "WINDOWS = 5\n", "\n\n# of them\nWINDOWS = 5\n"),
+        ("victims/loop.py", '"""The one training loop', '"""Our training loop'),
+        ("victims/loop.py", "Train a new model and test it", "Makes and tests a model"),
+        ("victims/history.py", "Whether the loss stayed finite", "If it is finite"),
+        ("victims/history.py", '"""Counted from 1."""', ""),
+        ("countermeasures/cutout.py", "Side of the square in pixels", "How wide"),
+        ("models/lenet.py", '"""', '"""Five layers. '),
+    ],
+)
+def test_comments_and_docstrings_make_no_other_run(copy: Path, place: str, old: str, new: str) -> None:
+    before = identity_of(*LENET)
+    change(copy / place, old, new)
+    assert identity_of(*LENET) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "old", "new"),
+    [
+        ("victims/loop.py", "WINDOWS = 5\n", "WINDOWS = 6\n"),
+        ("victims/loop.py", "losses.sum() * (self.ranks / whole)", "losses.sum() / whole"),
+        ("victims/protocol.py", "end + (start - end)", "end - (start - end)"),
+        ("victims/augmentation.py", "pad, pad, pad, pad", "pad, pad, pad, 0"),
+        ("base/seeds.py", '"ule"', '"ulf"'),
+        ("compute/devices.py", "cudnn.benchmark = False", "cudnn.benchmark = True"),
+        ("models/initialisation.py", "manual_seed(seed)", "manual_seed(seed + 1)"),
+        ("countermeasures/cutout.py", "size: int = 16", "size: int = 8"),
+        ("models/lenet.py", "nn.Conv2d(3, 6, 5)", "nn.Conv2d(3, 8, 5)"),
+        ("models/sizes.py", "SMALL: Final = 32", "SMALL: Final = 0"),
+    ],
+)
+def test_other_code_that_was_used_makes_another_run(copy: Path, place: str, old: str, new: str) -> None:
+    before = identity_of(*LENET)
+    change(copy / place, old, new)
+    assert identity_of(*LENET) != before
+
+
+@pytest.mark.parametrize(
+    ("place", "old", "new"),
+    [
+        ("countermeasures/mixing.py", "alpha: float = 1.0", "alpha: float = 0.5"),
+        ("countermeasures/adversarial.py", "steps: int = 10", "steps: int = 7"),
+        ("models/densenet.py", "nn.Linear(", "nn.Bilinear("),
+        ("base/progress.py", "SECONDS_BETWEEN_LINES", "SECONDS"),
+        ("compute/executor.py", "AHEAD = 16", "AHEAD = 8"),
+    ],
+)
+def test_code_that_was_not_used_makes_no_other_run(copy: Path, place: str, old: str, new: str) -> None:
+    before = identity_of(*LENET)
+    change(copy / place, old, new)
+    assert identity_of(*LENET) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "old", "new"),
+    [
+        ("models/pretrained.py", "(images - self.mean)", "(images + self.mean)"),
+        ("models/states.py", "weights_only=True", "weights_only=False"),
+        ("models/cifar_resnet.py", "bias=False", "bias=True"),
+    ],
+)
+def test_a_fine_tuned_run_used_its_architecture_and_what_reads_weights(
+    copy: Path, place: str, old: str, new: str
+) -> None:
+    before = identity_of(*FINE_TUNED)
+    change(copy / place, old, new)
+    assert identity_of(*FINE_TUNED) != before
+
+
+@pytest.mark.parametrize(
+    ("place", "field", "more"),
+    [
+        ("countermeasures/cutout.py", "    size: int = 16\n", "    colour: float = 0.0\n"),
+        ("victims/protocol.py", "    batch_size: int = 128\n", "    more: str | None = None\n"),
+        ("victims/strategy.py", "    augmentation: Augmentation\n", "    off: bool = False\n"),
+    ],
+)
+def test_a_field_that_is_off_by_default_is_no_other_code(copy: Path, place: str, field: str, more: str) -> None:
+    before = identity_of(*LENET)
+    change(copy / place, field, field + more)
+    assert identity_of(*LENET) == before
+
+
+ALL = """
+import sys
+sys.path[:0] = [{copy!r}, {tests!r}]
+from made_up import make_task
+import dataclasses
+from ule_datasets.countermeasures import COUNTERMEASURES, parse_strategy
+from ule_datasets.models.architectures import MODELS
+from ule_datasets.models.weights import WEIGHTS
+for model in (*MODELS, "resnet20@cifar10"):
+    for kind in COUNTERMEASURES:
+        strategy = kind.word + ("-eps1" if kind.word == "l2-at" else "")
+        protocol = dataclasses.replace(make_task().protocol, model=model, strategy=parse_strategy(strategy))
+        print(model, strategy, dataclasses.replace(make_task(), protocol=protocol).identity)
+"""
+
+NEW_COUNTERMEASURE = """
+from dataclasses import dataclass
+from ule_datasets.victims.strategy import Countermeasure
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Noise(Countermeasure):
+    word, source = "noise", "nobody"
+"""
+
+
+def test_new_countermeasures_models_and_victims_change_no_other_run(tmp_path: Path) -> None:
+    """Each in a file of its own and a row in the table of its room; fields of the protocol that are off."""
+    library = shutil.copytree(identity.ROOT, tmp_path / "ule_datasets", ignore=shutil.ignore_patterns("__pycache__"))
+    program = ALL.format(copy=str(tmp_path), tests=str(Path(__file__).parents[1]))
+
+    def identities() -> list[str]:
+        done = run_python(program)
+        assert done.code == 0, done.stderr
+        return done.stdout.splitlines()
+
+    before = identities()
+    assert len({line.split()[-1] for line in before}) == len(before) == (len(MODELS) + 1) * 7
+    (library / "countermeasures" / "noise.py").write_text(NEW_COUNTERMEASURE)
+    table = library / "countermeasures" / "__init__.py"
+    change(table, "import Final\n", "import Final\nfrom ule_datasets.countermeasures.noise import Noise\n")
+    change(table, "    CutMix,\n", "    CutMix,\n    Noise,\n")
+    (library / "models" / "tiny.py").write_text("from torch import nn\n\nclass Tiny(nn.Linear):\n    pass\n")
+    table = library / "models" / "architectures.py"
+    change(table, "import torch\n", "import torch\nfrom ule_datasets.models.tiny import Tiny\n")
+    change(table, "ModelFactory] = {", "ModelFactory] = {'tiny': Tiny,")
+    (library / "victims" / "contrastive.py").write_text("TEMPERATURE = 0.5\n")
+    change(
+        library / "victims" / "protocol.py",
+        "    batch_size: int = 128\n",
+        "    batch_size: int = 128\n    probe: int = 0\n",
+    )
+    after = identities()
+    assert set(before) < set(after)
+    assert len(after) == (len(MODELS) + 2) * 8

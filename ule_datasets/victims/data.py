@@ -1,0 +1,49 @@
+"""What a model is trained and tested on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from ule_datasets.base.errors import InputError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class TrainingData:
+    """What a model is trained and tested on."""
+
+    images: np.ndarray
+    """uint8, [N, H, W, 3]."""
+    labels: np.ndarray
+    """int64, [N]."""
+    test_images: np.ndarray
+    """uint8, [M, H, W, 3]."""
+    test_labels: np.ndarray
+    """int64, [M]."""
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        _check("training", self.images, self.labels, self.num_classes, at_least=2)
+        _check("test", self.test_images, self.test_labels, self.num_classes, at_least=1)
+
+    def digest(self) -> str:
+        """Identity of the arrays in their order: results are filed under it."""
+        hasher = hashlib.blake2b(str(self.num_classes).encode(), digest_size=16)
+        for array in (self.images, self.labels, self.test_images, self.test_labels):
+            hasher.update(f"{array.dtype} {array.shape}".encode())
+            hasher.update(np.ascontiguousarray(array).data)
+        return hasher.hexdigest()
+
+
+def _check(what: str, images: np.ndarray, labels: np.ndarray, num_classes: int, *, at_least: int) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise InputError(f"{what} images are {images.dtype} {list(images.shape)}; expected uint8 [N, H, W, 3]")
+    if len(images) < at_least or labels.dtype != np.int64 or labels.shape != (len(images),):
+        raise InputError(
+            f"{len(images)} {what} images with labels {labels.dtype} {list(labels.shape)}; "
+            f"expected at least {at_least}, with int64 labels [N]"
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise InputError(f"{what} labels lie in {labels.min()} .. {labels.max()}; expected 0 .. {num_classes - 1}")
