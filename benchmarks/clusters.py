@@ -30,9 +30,9 @@ from torchvision import transforms
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import describe_device, pick_device
 from ule_datasets.methods.engine.clustering import Clustering
+from ule_datasets.methods.engine.stepwise import repeatable
 from ule_datasets.methods.engine.translation_generator import build_generator
-from ule_datasets.methods.engine.unlearnable_clusters import GeneratorTraining, Work, Workbench, repeatable
-from ule_datasets.methods.unlearnable_clusters import CropRule, UnlearnableClusters
+from ule_datasets.methods.unlearnable_clusters import CropRule, GeneratorTraining, UnlearnableClusters, Work, Workbench
 from ule_datasets.models.architectures import build_model, forward_flop
 from ule_datasets.models.pretrained import build_features
 from ule_datasets.models.weights import IMAGENET_MEAN, IMAGENET_STD, Weights
@@ -69,13 +69,13 @@ class Reflected(nn.Module):
 class PlainLoop:
     """The published training of a generator, written down in the most direct way."""
 
-    def __init__(self, work: Work, device: torch.device, loader_workers: int) -> None:
-        method, size = work.method, work.images.shape[1]
+    def __init__(self, work: Work, images: np.ndarray, device: torch.device, loader_workers: int) -> None:
+        method, size = work.method, images.shape[1]
         crop = [transforms.RandomCrop(size, padding=4)]
         if method.augmentation is CropRule.ENLARGE:
             crop = [transforms.Resize(round(size * 8 / 7)), transforms.RandomCrop(size)]
         transform = transforms.Compose([*crop, transforms.RandomHorizontalFlip(), transforms.ToTensor()])
-        pictures = Pictures(work.images, transform)
+        pictures = Pictures(images, transform)
         self.loader = DataLoader(pictures, batch_size=method.batch_size, num_workers=loader_workers)
         self.surrogate = build_features(method.surrogate, work.weights, normalise=True).to(device)
         self.generator = Reflected(build_generator(width=64, blocks=6, seed=0)).to(device)
@@ -142,16 +142,15 @@ def main() -> int:
         with torch.no_grad():
             probe = build_features(weights, path, normalise=True)(torch.rand(2, 3, chosen.size, chosen.size))
         members = np.zeros(len(images), dtype=np.int32)
-        work = Work(
-            method=method, weights=path, seed=Seed(0), device=str(device), images=images,
-            clustering=Clustering(members=members, centres=probe.numpy(), inertia=0.0),
-        )  # fmt: skip
-        plain, ours = PlainLoop(work, device, chosen.loader_workers), GeneratorTraining(Workbench(work), 0)
+        clustering = Clustering(members=members, centres=probe.numpy(), inertia=0.0)
+        work = Work(method=method, weights=path, seed=Seed(0), device=str(device), clustering=clustering)
+        plain = PlainLoop(work, images, device, chosen.loader_workers)
+        ours = GeneratorTraining(Workbench(work, images), 0)
 
     def our_epoch() -> None:
-        with repeatable(device, method.precision):
-            for _ in range(ours.steps // method.epochs):
-                ours.advance()
+        with repeatable(device, method.precision, one_thread=True):
+            for step in range(ours.steps // method.epochs):
+                ours.advance(step)
         synchronise()
 
     def plain_epoch() -> None:

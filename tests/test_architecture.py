@@ -74,7 +74,6 @@ def test_a_module_imports_only_from_its_own_room_and_those_below(module: str) ->
 KNOWN_CIRCLES = (
     ("ule_datasets.compute.executor", "ule_datasets.compute.ray"),
     ("ule_datasets.verification.plots", "ule_datasets.verification.report"),
-    ("ule_datasets.methods.engine.unlearnable_clusters", "ule_datasets.methods.unlearnable_clusters"),
 )
 """Still to be taken apart; the import of the second by the first is not looked at."""
 

@@ -263,7 +263,6 @@ def _perturbation(
     workshop = Workshop(
         reporter=reporter,
         executor=executor,
-        workers=options.workers,
         device=options.device,
         weights=options.weights,
         checkpoints=folder.staging,

@@ -239,7 +239,7 @@ def _gathered(
             )
             for folder in folders
         ]  # fmt: skip
-        made = [make(recipe, sources=sources, reporter=reporter, workers=workers) for recipe in recipes if training]
+        made = [make(recipe, sources=sources, reporter=reporter) for recipe in recipes if training]
     subjects = [part.subject for part in examined if part.subject is not None]
     subjects += [subject for subject in made if subject is not None]
     check_controls(subjects)

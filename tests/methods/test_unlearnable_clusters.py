@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,18 @@ from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheck
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
-from ule_datasets.compute.executor import Lost
+from ule_datasets.compute.devices import cpu_threads
+from ule_datasets.compute.executor import LocalExecutor
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Additive, Perturbation, Support
-from ule_datasets.data.quantization import Apply, Quantize, quantize
+from ule_datasets.data.quantization import Apply, Quantize
 from ule_datasets.data.split import Split, sample_digest
-from ule_datasets.methods.engine import unlearnable_clusters as crafting
+from ule_datasets.methods.engine import stepwise
 from ule_datasets.methods.engine.clustering import Clustering
 from ule_datasets.methods.engine.translation_generator import build_generator
+from ule_datasets.methods.engine.windows import windows
 from ule_datasets.methods.method import Context, Crafted
-from ule_datasets.methods.unlearnable_clusters import BoundRule, CropRule, TrainOn, UnlearnableClusters
+from ule_datasets.methods.unlearnable_clusters import BoundRule, Clusters, CropRule, TrainOn, UnlearnableClusters
 from ule_datasets.models.architectures import build_model
 from ule_datasets.models.pretrained import build_features
 from ule_datasets.models.weights import WEIGHTS, Weights
@@ -128,7 +129,7 @@ def same(first: Crafted, second: Crafted) -> bool:
 
 @pytest.fixture(scope="module")
 def uninterrupted(folder: Path, surrogate: Weights) -> Crafted:
-    with crafting.cpu_threads(1):
+    with cpu_threads(1):
         return method_of(surrogate).generate(SPLIT, context_of(folder))
 
 
@@ -245,11 +246,11 @@ def plain_craft(method: UnlearnableClusters, path: Path, split: Split = SPLIT) -
 @pytest.mark.usefixtures("in_float64")
 def test_the_noise_is_that_of_the_published_steps(folder: Path, surrogate: Weights, changes: dict[str, Any]) -> None:
     method = method_of(surrogate, **changes)
-    clusters = crafting.Clusters(method, SPLIT, context_of(folder))
+    clusters = Clusters(method, SPLIT, context_of(folder))
     clusters.run()
-    found = np.stack([clusters.finished[cluster].noise for cluster in range(3)])
+    found = clusters.noise.numpy()
     expected, members = plain_craft(method, folder / "tiny.safetensors")
-    assert np.array_equal(clusters.members, members)
+    assert np.array_equal(clusters.clustering.members, members)
     assert np.abs(found - expected).max() < 1e-3 * method.epsilon, "centres are kept in float32"
     untrained = [plain_generator(4, 1, Seed(0).integer32("uc", i, "initialisation")) for i in range(3)]
     for index, network in enumerate(untrained):
@@ -277,7 +278,7 @@ def test_windows_lie_in_the_padded_or_the_enlarged_image() -> None:
     images = torch.from_numpy(make_split(40, 28).images)
     seen = {"corners": set(), "mirrored": set()}
     for rule in CropRule:
-        found = crafting.windows(images, rule, torch.Generator().manual_seed(1)).numpy()
+        found = windows(images, rule, torch.Generator().manual_seed(1)).numpy()
         assert found.shape == tuple(images.shape)
         for image, window in zip(images.numpy(), found, strict=True):
             if rule is CropRule.PAD:
@@ -378,11 +379,10 @@ def test_the_layer_has_an_entry_for_each_cluster_within_the_bound(uninterrupted:
 @pytest.mark.parametrize("epsilon", [16, 130])
 def test_no_rounding_rule_exceeds_the_bound(folder: Path, surrogate: Weights, rule: Quantize, epsilon: int) -> None:
     method = method_of(surrogate, epochs=1, bound=BoundRule.CLAMP, epsilon=epsilon, quantize=rule)
-    clusters = crafting.Clusters(method, SPLIT, context_of(folder))
-    clusters.finished = {
-        i: crafting.Finished(noise=method.bound.bounded(torch.full((SIZE, SIZE, 3), s), epsilon).numpy())
-        for i, s in enumerate((-1.0, 1.0, -1.0))
-    }
+    clusters = Clusters(method, SPLIT, context_of(folder))
+    clusters.noise = torch.stack(
+        [method.bound.bounded(torch.full((SIZE, SIZE, 3), sign), epsilon) for sign in (-1.0, 1.0, -1.0)]
+    )
     assert sorted({int(level) for level in np.unique(clusters.levels())}) == [-epsilon, epsilon]
 
 
@@ -411,8 +411,9 @@ def test_another_seed_gives_other_noise(folder: Path, surrogate: Weights, uninte
 
 
 def test_generators_trained_side_by_side_are_the_same(folder: Path, surrogate: Weights, uninterrupted: Crafted) -> None:
-    context = context_of(folder, workers=2)
-    together = method_of(surrogate).generate(SPLIT, context)
+    with LocalExecutor(2) as executor:
+        context = context_of(folder, executor=executor)
+        together = method_of(surrogate).generate(SPLIT, context)
     assert same(together, uninterrupted)
     assert together.notes == uninterrupted.notes
     assert isinstance(context.reporter, Listening)
@@ -471,7 +472,7 @@ def test_an_interrupted_craft_goes_on_to_the_same_end(
     saves: int,
 ) -> None:
     """Saved after clustering (1), after each of four steps, and after each generator (6, 11, 16)."""
-    monkeypatch.setattr(crafting, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(stepwise, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     checkpoint = FileCheckpoint(tmp_path / "craft.safetensors", "this craft")
     with pytest.raises(Interruption):
         method_of(surrogate).generate(SPLIT, context_of(folder, checkpoint=Interrupting(checkpoint, saves)))
@@ -484,23 +485,18 @@ def test_an_interrupted_craft_goes_on_to_the_same_end(
     assert not any("clusters of" in text for text in context.reporter.said), "the clustering was kept"
 
 
-def test_a_worker_goes_on_with_a_generator_that_was_begun(
-    folder: Path, surrogate: Weights, uninterrupted: Crafted, tmp_path: Path
+@pytest.mark.parametrize("saves", [1, 3, 6])
+def test_workers_go_on_after_a_generator_that_was_begun(
+    folder: Path, surrogate: Weights, uninterrupted: Crafted, monkeypatch: pytest.MonkeyPatch, saves: int
 ) -> None:
-    method = method_of(surrogate)
-    clusters = crafting.Clusters(method, SPLIT, context_of(folder))
-    clusters.run()
-    np.save(tmp_path / "images.npy", SPLIT.images)
-    work = crafting.Work(
-        method=method, weights=folder / "tiny.safetensors", seed=Seed(0), device="cpu", images=tmp_path / "images.npy",
-        clustering=clusters.clustering,
-    )  # fmt: skip
-    training = crafting.GeneratorTraining(crafting.Workbench(work), 1)
-    for _ in range(3):
-        training.advance()
-    done = crafting.train_generator(crafting.Task(work=work, cluster=1, begun=training.state()))
-    assert np.array_equal(quantize(done.noise, method.quantize), layer_of(uninterrupted).levels[1])
-    assert done.record == uninterrupted.notes["clusters"][1]
+    monkeypatch.setattr(stepwise, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    checkpoint, method = MemoryCheckpoint(), method_of(surrogate)
+    with pytest.raises(Interruption):
+        method.generate(SPLIT, context_of(folder, checkpoint=Interrupting(checkpoint, saves)))
+    with LocalExecutor(2) as executor:
+        resumed = method.generate(SPLIT, context_of(folder, checkpoint=checkpoint, executor=executor))
+    assert same(resumed, uninterrupted)
+    assert resumed.notes == uninterrupted.notes
 
 
 def test_going_on_elsewhere_is_said(folder: Path, surrogate: Weights) -> None:
@@ -516,20 +512,6 @@ def test_going_on_elsewhere_is_said(folder: Path, surrogate: Weights) -> None:
     assert [environment["device"] == "an abacus" for environment in notes["environments"]] == [True, False]
     assert isinstance(context.reporter, Listening)
     assert "an abacus" in context.reporter.warnings[0]
-
-
-def test_a_worker_that_dies_is_reported(folder: Path, surrogate: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Deadly(crafting.LocalExecutor):
-        def unordered(self, function: Any, tasks: Sequence[Any], **options: Any) -> Iterator[tuple[int, Any]]:
-            options["on_lost"](tasks[1])
-            yield 1, Lost(reason="its process was killed (signal 9)")
-
-    monkeypatch.setattr(crafting, "LocalExecutor", Deadly)
-    context = context_of(folder, workers=2)
-    with pytest.raises(InputError, match=r"generator 2 could not be trained: its process was killed .signal 9."):
-        method_of(surrogate).generate(SPLIT, context)
-    assert isinstance(context.reporter, Listening)
-    assert context.reporter.warnings == ["the worker of generator 2 died; once more"]
 
 
 # --- mistakes --------------------------------------------------------------------------------------------------

@@ -33,9 +33,7 @@ class Context:
     num_classes: int
     seed: Seed
     executor: Executor = field(default_factory=LocalExecutor)
-    """Where independent pieces of work run."""
-    workers: int = 1
-    """Processes for what needs this machine's device; never changes the result."""
+    """Where independent pieces of work run; never changes the result."""
     device: str = "cpu"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``; matters to methods that repeat on one device only."""
     weights: Path | None = None

@@ -28,7 +28,6 @@ class Workshop:
 
     reporter: Reporter
     executor: Executor = field(default_factory=LocalExecutor)
-    workers: int = 1
     device: str = "auto"
     weights: Path | None = None
     """See ``Context``."""
@@ -106,7 +105,6 @@ def _made(recipe: Recipe, index: int, source: Source, workshop: Workshop, earlie
         num_classes=len(source.class_names),
         seed=Seed(recipe.seed),
         executor=workshop.executor,
-        workers=workshop.workers,
         device=workshop.device,
         weights=workshop.weights,
         reporter=workshop.reporter,

@@ -132,10 +132,10 @@ def examine(
     )
 
 
-def make(recipe: Recipe, *, sources: SourceReader, reporter: Reporter, workers: int) -> Subject | None:
+def make(recipe: Recipe, *, sources: SourceReader, reporter: Reporter) -> Subject | None:
     """A dataset of the catalogue in memory; ``None`` where its noise would first have to be crafted for long."""
     source = sources.read(recipe)
-    workshop = Workshop(reporter=reporter, workers=workers, device="cpu", cache=CraftCache(cache_folder()))
+    workshop = Workshop(reporter=reporter, device="cpu", cache=CraftCache(cache_folder()))
     if not all(
         method.repeats == Repeats.EXACT or CraftCache(cache_folder()).get(digest, source.train.digest) is not None
         for method, digest in zip(recipe.methods, recipe.craft_digests, strict=True)

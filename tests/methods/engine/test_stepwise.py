@@ -21,7 +21,7 @@ from ule_datasets.compute.precision import Precision
 from ule_datasets.data.bounds import Budget
 from ule_datasets.data.split import Split
 from ule_datasets.methods.engine import stepwise
-from ule_datasets.methods.engine.stepwise import Estimate, Part, Phase, Spread, Stepwise, shared
+from ule_datasets.methods.engine.stepwise import Estimate, Part, Phase, Spread, Stepwise
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -222,8 +222,8 @@ def test_a_loss_that_is_no_number_ends_the_work_by_name() -> None:
 # --- handing out ---
 
 
-def squared(number: int) -> int:
-    assert number >= 0, "a negative number has no root here"
+def squared(number: int, array: np.ndarray) -> int:
+    assert array.tolist() == [7, 8]
     return number**2
 
 
@@ -232,7 +232,8 @@ class Squares(Walk):
 
     def following(self) -> Spread | None:  # type: ignore[override]
         left = {n: n for n in (2, 3, 5) if n not in [line["number"] for line in self.trace]}
-        return Spread(function=squared, tasks=left, unit="number", take=self.take) if left else None
+        array = np.array([7, 8])
+        return Spread(function=squared, tasks=left, array=array, unit="number", take=self.take) if left else None
 
     def take(self, result: int) -> str:
         self.trace.append({"number": round(result**0.5)})
@@ -271,9 +272,9 @@ def test_a_worker_that_dies_again_and_again_is_named() -> None:
 
 def test_large_arrays_reach_workers_of_this_machine_by_a_file_and_others_as_they_are() -> None:
     array = np.arange(12).reshape(3, 4)
-    with shared(array, LocalExecutor(2)) as given:
+    with stepwise._shared(array, LocalExecutor(2)) as given:
         assert isinstance(given, Path)
         assert np.array_equal(np.load(given), array)
     assert not given.exists()
-    with shared(array, object()) as given:  # type: ignore[arg-type]
+    with stepwise._shared(array, object()) as given:  # type: ignore[arg-type]
         assert given is array

@@ -6,18 +6,21 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
-from torch.fx.proxy import TraceError
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.lazy import lazy
 from ule_datasets.compute.devices import products_in
 from ule_datasets.compute.precision import Precision
-from ule_datasets.models.pretrained import build_features
 from ule_datasets.models.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = lazy("torch")
 
 
 class FrozenFeatures:
@@ -27,6 +30,8 @@ class FrozenFeatures:
     """
 
     def __init__(self, weights: Weights, path: Path, *, normalise: bool, device: torch.device) -> None:
+        from ule_datasets.models.pretrained import build_features
+
         model = build_features(weights, path, normalise=normalise).requires_grad_(False)
         self._model = _folded(model).to(device).to(memory_format=torch.channels_last)
         self._device = device
@@ -36,14 +41,13 @@ class FrozenFeatures:
         features: Tensor = self._model(levels / 255)
         return features.float()
 
-    @torch.no_grad()
     def of(self, images: np.ndarray, batch: int, track: Callable[[range], Iterator[int]] = iter) -> np.ndarray:
         """Features, float32 [N, D], of uint8 [N, H, W, C], with float32 products.
 
         Every batch is filled up to the same size, so that all images go through the same kernels.
         """
         parts = []
-        with products_in(Precision.FLOAT32):
+        with products_in(Precision.FLOAT32), torch.no_grad():
             for first in track(range(0, len(images), batch)):
                 rows = np.minimum(np.arange(first, first + batch), len(images) - 1)
                 shown = torch.from_numpy(images[rows]).to(self._device)
@@ -105,7 +109,24 @@ def to_levels(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)
 
 
+def nearness(features: np.ndarray, centres: np.ndarray, target: int) -> dict[str, float]:
+    """How close features, float32 [M, D], are to the centre of another cluster."""
+    seen, fixed = torch.from_numpy(features).double(), torch.from_numpy(centres).double()
+    distances = torch.cdist(seen, fixed)
+    share = fixed.softmax(dim=1)
+    divergences = (share * share.clamp_min(1e-300).log()).sum(dim=1) - seen.log_softmax(dim=1) @ share.T
+    return {
+        "nearest": round(100 * float((distances.argmin(dim=1) == target).double().mean()), 3),
+        "nearest_by_divergence": round(100 * float((divergences.argmin(dim=1) == target).double().mean()), 3),
+        "distance": round(float(distances[:, target].mean()), 6),
+        "divergence": round(float(divergences[:, target].mean()), 6),
+    }
+
+
 def _folded(model: nn.Module) -> nn.Module:
+    from torch.fx.experimental.optimization import fuse
+    from torch.fx.proxy import TraceError
+
     try:
         return fuse(copy.deepcopy(model)).requires_grad_(False)
     except TraceError:  # its way through the layers depends on the images

@@ -70,13 +70,27 @@ class Phase:
 class Spread:
     """Independent pieces of work for the workers of an executor."""
 
-    function: Callable[[Any], Any]
+    function: Callable[[Any, np.ndarray], Any]
+    """Called with each task and the array; must be importable where workers run."""
     tasks: Mapping[int, Any]
-    """By the number by which people are told of them."""
+    """Picklable; by the numbers by which people are told of them."""
+    array: np.ndarray
+    """Large, and what all of them need; workers must not write to it."""
     unit: str
     """What such a piece is called."""
     take: Callable[[Any], str]
     """Called with each result as it comes; returns what to tell of it."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class _Piece:
+    """One of them, as it is sent to a worker."""
+
+    function: Callable[[Any, np.ndarray], Any]
+    task: Any
+    array: np.ndarray | Path
+    """Or a file of NumPy that holds it, whose pages the workers of a machine share."""
+    device: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,11 +141,7 @@ class Stepwise(ABC):
 
     def environment(self) -> dict[str, str]:
         """What a result depends on besides recipe and source: the device, and the libraries that compute on it."""
-        versions = {"device": describe_device(self.device), "torch": torch.__version__}
-        if self.device.type == "cuda":
-            cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-            return {**versions, "cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
-        return {**versions, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+        return _machine(self.device)
 
     def notes(self) -> dict[str, Any]:
         """What happened, as JSON values; after ``run``."""
@@ -230,21 +240,28 @@ class Stepwise(ABC):
         self._end(phase.end())
 
     def _hand_out(self, work: Spread) -> None:
-        reporter, numbers, tasks = self.context.reporter, list(work.tasks), list(work.tasks.values())
-        results = self.context.executor.unordered(
-            work.function,
-            tasks,
-            on_lost=lambda task: reporter.warn(
-                f"the worker of {work.unit} {numbers[tasks.index(task)]} died; once more"
-            ),
-        )
-        for index, result in reporter.track(results, total=len(tasks), label=f"{work.unit}s", unit=work.unit):
-            if isinstance(result, Lost):
-                raise InputError(
-                    f"{self.method.title}: {work.unit} {numbers[index]} could not be trained: {result.reason}; "
-                    "fewer --workers need less memory"
-                )
-            self._end(work.take(result))
+        reporter, executor, numbers = self.context.reporter, self.context.executor, list(work.tasks)
+
+        def lost(piece: _Piece) -> None:
+            number = next(number for number, task in work.tasks.items() if task is piece.task)
+            reporter.warn(f"the worker of {work.unit} {number} died; once more")
+
+        with _shared(work.array, executor) as array:
+            pieces = [
+                _Piece(function=work.function, task=task, array=array, device=str(self.device))
+                for task in work.tasks.values()
+            ]
+            results = executor.unordered(_do, pieces, on_lost=lost)
+            for index, result in reporter.track(results, total=len(pieces), label=f"{work.unit}s", unit=work.unit):
+                if isinstance(result, Lost):
+                    raise InputError(
+                        f"{self.method.title}: {work.unit} {numbers[index]} could not be trained: {result.reason}; "
+                        "fewer --workers need less memory"
+                    )
+                made, machine = result
+                there = {**self.environment(), **machine}
+                self.environments += [] if there in self.environments else [there]
+                self._end(work.take(made))
 
     def _end(self, told: str) -> None:
         self.done, self.position = self.done + 1, 0
@@ -265,9 +282,25 @@ def repeatable(device: torch.device, precision: Precision, *, one_thread: bool) 
         yield
 
 
+def _machine(device: torch.device) -> dict[str, str]:
+    """What the bits of a result depend on, besides the libraries of a method's own."""
+    versions = {"device": describe_device(device), "torch": torch.__version__}
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        return {**versions, "cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
+    return {**versions, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+
+
+def _do(piece: _Piece) -> tuple[Any, dict[str, str]]:
+    """Do a piece of work; what came of it, and on what machine."""
+    # "c": torch takes only memory that may be written to.
+    array = piece.array if isinstance(piece.array, np.ndarray) else np.load(piece.array, mmap_mode="c")
+    return piece.function(piece.task, array), _machine(torch.device(piece.device))
+
+
 @contextmanager
-def shared(array: np.ndarray, executor: Executor) -> Iterator[np.ndarray | Path]:
-    """What an executor's workers get a large array by: a file whose pages those of this machine share, else itself."""
+def _shared(array: np.ndarray, executor: Executor) -> Iterator[np.ndarray | Path]:
+    """How an executor's workers get an array: those of this machine by a file."""
     if not isinstance(executor, LocalExecutor):
         yield array
         return
