@@ -58,6 +58,14 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
         return _fail(command, text, BAD_INPUT)
 
 
+def show_version() -> int:
+    """Print the package's version; returns the exit code."""
+    from ule_datasets.base.version import __version__
+
+    print(__version__)
+    return DONE
+
+
 def _system_message(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from ule_datasets.cli import CHECK_FAILED, DONE, run
+from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version
+from ule_datasets.cli.arguments import argument, flag, option, takes
 
 if TYPE_CHECKING:
-    from ule_datasets.build import BuildResult
+    from ule_datasets.base.progress import Reporter
+    from ule_datasets.build import BuildOptions, BuildResult
     from ule_datasets.packaging.publish import Plan, Publication
     from ule_datasets.recipe import Recipe
 
@@ -38,178 +41,152 @@ def console() -> None:
     sys.exit(main())
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildArguments:
+    """What stands on the command line; where and how, and which recipe."""
+
+    recipe: str | None = argument("NAME|RECIPE.py", "A name of the catalogue, or a file with a RECIPE.")
+    source: str | None = option(
+        "The clean images: hub:OWNER/NAME, digits, or a folder or file in any supported form. "
+        "Default: the recipe's own source.",
+        "WHERE",
+    )
+    out: str | None = option(
+        "The dataset folder, or a place such as s3://bucket/folder that files are sent to as they are "
+        "written. Default: ./datasets/NAME.",
+        "DIR|URL",
+    )
+    format: list[Format] | None = option("Repeat for several. Default: both.")
+    seed: int | None = option("Another seed than the recipe's; shows in the name.")
+    limit: int | None = option("A trial on the first N training images of each class.", "N")
+    device: str = option("Where noise is crafted. Default: a GPU if there is one.", "auto|cpu|cuda[:I]", default="auto")
+    weights: Path | None = option(
+        "Pretrained weights of methods that start from some, instead of a download. Default: $ULE_WEIGHTS.",
+        "FILE|FOLDER",
+    )
+    workers: int | None = option("Processes. Default: one per CPU. Never changes the result.")
+    executor: str = option(
+        "Where they run: on this machine, or on a Ray cluster whose machines all see --out and --source. "
+        "Never changes the result.",
+        "local|ray",
+        default="local",
+    )
+    scratch: Path | None = option("Where decoded images stand during the build. Default: within --out.", "DIR")
+    crop: int | None = option("Cut this square from the centre of one's own images, of any sizes.", "PIXELS")
+    resize: int | None = option("With --crop: bring the shorter side to this length first.", "PIXELS")
+    skip_unusable: bool = flag(
+        "--skip-unusable",
+        "Leave out images that cannot be decoded, list them in left-out.txt, and go on. "
+        "Default: name them and build nothing.",
+    )
+    perturbation: list[str] | None = option(
+        "Assemble from a saved perturbation, or from that of a dataset on the Hub; craft nothing. "
+        "Repeat it where each method has its own.",
+        "FILE|FOLDER|REPO",
+    )
+    no_cache: bool = flag("--no-cache", "Craft again although a finished craft is kept, and keep nothing.")
+    push_to_hub: bool = flag("--push-to-hub", "Publish the dataset on the Hub when it is built.")
+    repo_id: str | None = option("Where to publish. Default: ule/NAME.", "OWNER/NAME")
+    private: bool = flag("--private", "Make a new repository private.")
+    revision: str | None = option("Publish on this branch. Default: main, and a tag for the version.")
+    perturbation_only: bool = flag("--perturbation-only", "Publish no images: perturbation, recipe, digests and card.")
+    dry_run: bool = flag("--dry-run", "Show what would be published, with sizes, and stop.")
+    overwrite: bool = flag("--overwrite", "Replace an older dataset in the same folder.")
+    list_: bool = flag("--list", "Show the catalogue and stop.")
+    quiet: bool = flag("--quiet", "No progress, only the result.")
+    debug: bool = flag("--debug", "Show tracebacks.")
+    version: bool = flag("--version", "Show the version and stop.")
+
+
 @app.command()
-def build_command(
-    recipe: Annotated[
-        str | None, typer.Argument(metavar="NAME|RECIPE.py", help="A name of the catalogue, or a file with a RECIPE.")
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHERE",
-            help="The clean images: hub:OWNER/NAME, digits, or a folder or file in any supported form. "
-            "Default: the recipe's own source.",
-        ),
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR|URL",
-            help="The dataset folder, or a place such as s3://bucket/folder that files are sent to as they are "
-            "written. Default: ./datasets/NAME.",
-        ),
-    ] = None,
-    format: Annotated[list[Format] | None, typer.Option(help="Repeat for several. Default: both.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's; shows in the name.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", help="A trial on the first N training images of each class.")
-    ] = None,
-    device: Annotated[
-        str,
-        typer.Option(metavar="auto|cpu|cuda[:I]", help="Where noise is crafted. Default: a GPU if there is one."),
-    ] = "auto",
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE|FOLDER",
-            help="Pretrained weights of methods that start from some, instead of a download. Default: $ULE_WEIGHTS.",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes. Default: one per CPU. Never changes the result.")
-    ] = None,
-    executor: Annotated[
-        str,
-        typer.Option(
-            metavar="local|ray",
-            help="Where they run: on this machine, or on a Ray cluster whose machines all see --out and --source. "
-            "Never changes the result.",
-        ),
-    ] = "local",
-    scratch: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where decoded images stand during the build. Default: within --out."),
-    ] = None,
-    crop: Annotated[
-        int | None,
-        typer.Option(metavar="PIXELS", help="Cut this square from the centre of one's own images, of any sizes."),
-    ] = None,
-    resize: Annotated[
-        int | None,
-        typer.Option(metavar="PIXELS", help="With --crop: bring the shorter side to this length first."),
-    ] = None,
-    skip_unusable: Annotated[
-        bool,
-        typer.Option(
-            "--skip-unusable",
-            help="Leave out images that cannot be decoded, list them in left-out.txt, and go on. "
-            "Default: name them and build nothing.",
-        ),
-    ] = False,
-    perturbation: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE|FOLDER|REPO",
-            help="Assemble from a saved perturbation, or from that of a dataset on the Hub; craft nothing. "
-            "Repeat it where each method has its own.",
-        ),
-    ] = None,
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Craft again although a finished craft is kept, and keep nothing.")
-    ] = False,
-    push_to_hub: Annotated[
-        bool, typer.Option("--push-to-hub", help="Publish the dataset on the Hub when it is built.")
-    ] = False,
-    repo_id: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="Where to publish. Default: ule/NAME.")
-    ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    revision: Annotated[
-        str | None, typer.Option(help="Publish on this branch. Default: main, and a tag for the version.")
-    ] = None,
-    perturbation_only: Annotated[
-        bool, typer.Option("--perturbation-only", help="Publish no images: perturbation, recipe, digests and card.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be published, with sizes, and stop.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an older dataset in the same folder.")
-    ] = False,
-    list_: Annotated[bool, typer.Option("--list", help="Show the catalogue and stop.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
-) -> int:
+@takes(BuildArguments)
+def build_command(given: BuildArguments) -> int:
     """Build an unlearnable-example dataset: exact, sharded, with card, manifest and digests.
 
     The same command again continues an interrupted build and leaves a finished one alone.
     """
-    if version:
-        from ule_datasets.base.version import __version__
-
-        print(__version__)
-        return DONE
-    if list_:
+    if given.version:
+        return show_version()
+    if given.list_:
         print(catalogue())
         return DONE
-    if recipe is None:
+    if given.recipe is None:
         raise typer.BadParameter("name a recipe; ule-build --list shows them")
 
-    from builders import RECIPES
     from ule_datasets.base.progress import Reporter
-    from ule_datasets.build import BuildOptions, build
-    from ule_datasets.cli.recipes import find_recipe
-    from ule_datasets.compute.executor import available_cpus
+    from ule_datasets.build import build
     from ule_datasets.dataset.fetching import find_perturbation
-    from ule_datasets.dataset.shards import FORMATS
-    from ule_datasets.packaging.publish import PublishOptions, plan_publication, publish
-    from ule_datasets.places.urls import is_remote, shown
-    from ule_datasets.sources.spec import Preprocess
 
-    chosen = find_recipe(recipe)
-    if crop is not None:
-        chosen = chosen.with_preprocess(Preprocess(resize=resize, crop=crop, convert="RGB"))
-    elif resize is not None:
-        raise typer.BadParameter("--resize goes with --crop: give the side of the square to cut from the centre")
-    chosen = chosen if seed is None else chosen.with_seed(seed)
-    chosen = chosen if limit is None else chosen.as_trial(limit)
-    saved = [find_perturbation(where) for where in perturbation or ()]
-    away = out if out is not None and is_remote(out) else None
-    if away is not None and (push_to_hub or dry_run):
-        raise typer.BadParameter(f"publishing starts from a folder: --out {shown(away)} is a URL")
-    options = BuildOptions(
-        out=_work_folder(chosen, away, scratch) if away else Path(out) if out else Path("datasets") / chosen.name,
-        deliver_to=away,
-        source=source,
-        formats=tuple(f.value for f in format) if format else FORMATS,
-        perturbations=tuple(given.path for given in saved),
-        workers=available_cpus() if workers is None else workers,
-        executor=executor,
-        scratch=scratch,
-        skip_unusable=skip_unusable,
-        device=device,
-        weights=weights,
-        cache=not no_cache,
-        overwrite=overwrite,
-    )
-    reporter = Reporter(silent=quiet)
-    result = build(chosen, options, reporter)
+    recipe, reporter = _recipe(given.recipe, given), Reporter(silent=given.quiet)
+    saved = [find_perturbation(where) for where in given.perturbation or ()]
+    result = build(recipe, _options(recipe, tuple(each.path for each in saved), given), reporter)
     print(_summary(result))
-    differences = [line for given in saved for line in given.differences(result.manifest)]
+    differences = [line for each in saved for line in each.differences(result.manifest)]
     if differences:
         print("\n".join(differences), file=sys.stderr)
         return CHECK_FAILED
-    for given in saved:
-        if given.published is not None:
-            print(given.proof(result.manifest))
-    if result.folder is not None and (push_to_hub or dry_run):
-        target = PublishOptions(
-            repo_id=repo_id, private=private, revision=revision, perturbation_only=perturbation_only
-        )
-        plan = plan_publication(chosen, result.folder, target, catalogue=tuple(RECIPES))
-        print(plan.describe() if dry_run else _published(publish(plan, reporter), plan))
+    for each in saved:
+        if each.published is not None:
+            print(each.proof(result.manifest))
+    if result.folder is not None and (given.push_to_hub or given.dry_run):
+        print(_publish(recipe, result.folder, given, reporter))
     return DONE
+
+
+def _recipe(name: str, given: BuildArguments) -> Recipe:
+    """The recipe as the options change it."""
+    from ule_datasets.cli.recipes import find_recipe
+    from ule_datasets.sources.spec import Preprocess
+
+    recipe = find_recipe(name)
+    if given.crop is not None:
+        recipe = recipe.with_preprocess(Preprocess(resize=given.resize, crop=given.crop, convert="RGB"))
+    elif given.resize is not None:
+        raise typer.BadParameter("--resize goes with --crop: give the side of the square to cut from the centre")
+    recipe = recipe if given.seed is None else recipe.with_seed(given.seed)
+    return recipe if given.limit is None else recipe.as_trial(given.limit)
+
+
+def _options(recipe: Recipe, perturbations: tuple[Path, ...], given: BuildArguments) -> BuildOptions:
+    from ule_datasets.build import BuildOptions
+    from ule_datasets.compute.executor import available_cpus
+    from ule_datasets.dataset.shards import FORMATS
+    from ule_datasets.places.urls import is_remote, shown
+
+    away = given.out if given.out is not None and is_remote(given.out) else None
+    if away is not None and (given.push_to_hub or given.dry_run):
+        raise typer.BadParameter(f"publishing starts from a folder: --out {shown(away)} is a URL")
+    here = Path(given.out) if given.out else Path("datasets") / recipe.name
+    return BuildOptions(
+        out=_work_folder(recipe, away, given.scratch) if away else here,
+        deliver_to=away,
+        source=given.source,
+        formats=tuple(each.value for each in given.format) if given.format else FORMATS,
+        perturbations=perturbations,
+        workers=available_cpus() if given.workers is None else given.workers,
+        executor=given.executor,
+        scratch=given.scratch,
+        skip_unusable=given.skip_unusable,
+        device=given.device,
+        weights=given.weights,
+        cache=not given.no_cache,
+        overwrite=given.overwrite,
+    )
+
+
+def _publish(recipe: Recipe, folder: Path, given: BuildArguments, reporter: Reporter) -> str:
+    """Publish, or only say what would be published."""
+    from builders import RECIPES
+    from ule_datasets.packaging.publish import PublishOptions, plan_publication, publish
+
+    target = PublishOptions(
+        repo_id=given.repo_id,
+        private=given.private,
+        revision=given.revision,
+        perturbation_only=given.perturbation_only,
+    )
+    plan = plan_publication(recipe, folder, target, catalogue=tuple(RECIPES))
+    return plan.describe() if given.dry_run else _published(publish(plan, reporter), plan)
 
 
 def _work_folder(recipe: Recipe, url: str, scratch: Path | None) -> Path:

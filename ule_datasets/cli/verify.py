@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from ule_datasets.cli import CHECK_FAILED, DONE, run
+from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version
+from ule_datasets.cli.arguments import argument, flag, option, takes
 
 if TYPE_CHECKING:
     from ule_datasets.verification.report import Report
+    from ule_datasets.verify import VerifyOptions
 
 COMMAND = "ule-verify"
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -28,153 +31,88 @@ def console() -> None:
     sys.exit(main())
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyArguments:
+    """What stands on the command line; what to verify, where and how."""
+
+    datasets: list[str] | None = argument(
+        "[FOLDER|NAME|REPO]...",
+        "Dataset folders, names of those in ./datasets, or OWNER/NAME[@REVISION] on the Hub. With --claims "
+        "it may be left out: then what the claims speak of is taken from ./datasets or made in memory.",
+    )
+    profile: str = option(
+        "How much is trained: smoke (minutes on two CPU cores, shows a collapse), fast (a GPU, judges "
+        "effects), paper (the printed protocol, judges numbers).",
+        default="smoke",
+    )
+    claims: str | None = option("Run what these claims need, e.g. 'ops-t5-*'; several joined by commas.", "GLOB")
+    list_claims: bool = flag("--list-claims", "List the papers' claims (those of --claims), and stop.")
+    claims_file: Path | None = option("A TOML file with claims of your own, besides the papers'.", "FILE")
+    models: str | None = option(
+        "Models to train on every dataset. ARCHITECTURE@DATA (e.g. resnet20@cifar10, "
+        "resnet18@imagenet) starts from trained weights, as in BAIT. Default: resnet18's part.",
+        "A,B",
+    )
+    strategies: str | None = option("Training strategies, e.g. standard,mixup,linf-at. Default: the profile's.", "A,B")
+    analyses: str | None = option(
+        "shuffled, landscape, finetune (claims bring their own); relabelled: with classes put into groups.", "A,B"
+    )
+    seeds: int | None = option("Runs of each kind. Default: the profile's.", "N")
+    device: str = option("Where to train.", "auto|cpu|cuda[:i]", default="auto")
+    workers: int | None = option("Runs at a time. Default: one per CPU; on a GPU one, more share it.")
+    executor: str = option("Where runs go: processes here, or a Ray cluster.", "local|ray", default="local")
+    gpus_per_run: float = option("With Ray on GPUs: what a run takes, e.g. 0.25.", "SHARE", default=1.0)
+    threads: int = option("Of torch, for each run on a CPU.", "N", default=1)
+    ranks: int = option("Processes, each on a GPU of its own, that share one run (large models).", "N", default=1)
+    compile: bool = flag("--compile", "Train through torch.compile.")
+    dry_run: bool = flag("--dry-run", "Say what would be trained, and train nothing.")
+    integrity_only: bool = flag("--integrity-only", "Train nothing.")
+    source: str | None = option(
+        "The clean images, in any form that ule-build takes. Default: where the build took them from, "
+        "else the recipe's own source.",
+        "WHERE",
+    )
+    scratch: Path | None = option(
+        "Where images are decoded to that are too many for memory. Default: in the cache folder.", "DIR"
+    )
+    weights: Path | None = option(
+        "The weights that models start from, instead of a download; where runs go to other machines, "
+        "a place that all of them see. Default: $ULE_WEIGHTS.",
+        "FILE|FOLDER",
+    )
+    report: Path | None = option(
+        "Where the report goes. Default: FOLDER/verification; ./verification for several datasets, "
+        "./verification/NAME for one from the Hub.",
+        "DIR",
+    )
+    quiet: bool = flag("--quiet", "No progress, only the result.")
+    debug: bool = flag("--debug", "Show tracebacks.")
+    version: bool = flag("--version", "Show the version and stop.")
+
+
 @app.command()
-def verify_command(
-    datasets: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[FOLDER|NAME|REPO]...",
-            help="Dataset folders, names of those in ./datasets, or OWNER/NAME[@REVISION] on the Hub. With --claims "
-            "it may be left out: then what the claims speak of is taken from ./datasets or made in memory.",
-        ),
-    ] = None,
-    profile: Annotated[
-        str,
-        typer.Option(
-            help="How much is trained: smoke (minutes on two CPU cores, shows a collapse), fast (a GPU, judges "
-            "effects), paper (the printed protocol, judges numbers)."
-        ),
-    ] = "smoke",
-    claims: Annotated[
-        str | None,
-        typer.Option(metavar="GLOB", help="Run what these claims need, e.g. 'ops-t5-*'; several joined by commas."),
-    ] = None,
-    list_claims: Annotated[
-        bool, typer.Option("--list-claims", help="List the papers' claims (those of --claims), and stop.")
-    ] = False,
-    claims_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A TOML file with claims of your own, besides the papers'.")
-    ] = None,
-    models: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B",
-            help="Models to train on every dataset. ARCHITECTURE@DATA (e.g. resnet20@cifar10, "
-            "resnet18@imagenet) starts from trained weights, as in BAIT. Default: resnet18's part.",
-        ),
-    ] = None,
-    strategies: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Training strategies, e.g. standard,mixup,linf-at. Default: the profile's."),
-    ] = None,
-    analyses: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B",
-            help="shuffled, landscape, finetune (claims bring their own); relabelled: with classes put into groups.",
-        ),
-    ] = None,
-    seeds: Annotated[int | None, typer.Option(metavar="N", help="Runs of each kind. Default: the profile's.")] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to train.")] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Runs at a time. Default: one per CPU; on a GPU one, more share it.")
-    ] = None,
-    executor: Annotated[
-        str, typer.Option(metavar="local|ray", help="Where runs go: processes here, or a Ray cluster.")
-    ] = "local",
-    gpus_per_run: Annotated[
-        float, typer.Option(metavar="SHARE", help="With Ray on GPUs: what a run takes, e.g. 0.25.")
-    ] = 1.0,
-    threads: Annotated[int, typer.Option(metavar="N", help="Of torch, for each run on a CPU.")] = 1,
-    ranks: Annotated[
-        int, typer.Option(metavar="N", help="Processes, each on a GPU of its own, that share one run (large models).")
-    ] = 1,
-    compile_model: Annotated[bool, typer.Option("--compile", help="Train through torch.compile.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and train nothing.")] = False,
-    integrity_only: Annotated[bool, typer.Option("--integrity-only", help="Train nothing.")] = False,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHERE",
-            help="The clean images, in any form that ule-build takes. Default: where the build took them from, "
-            "else the recipe's own source.",
-        ),
-    ] = None,
-    scratch: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where images are decoded to that are too many for memory. Default: in the cache folder.",
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE|FOLDER",
-            help="The weights that models start from, instead of a download; where runs go to other machines, "
-            "a place that all of them see. Default: $ULE_WEIGHTS.",
-        ),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where the report goes. Default: FOLDER/verification; ./verification for several datasets, "
-            "./verification/NAME for one from the Hub.",
-        ),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
-) -> int:
+@takes(VerifyArguments)
+def verify_command(given: VerifyArguments) -> int:
     """Prove that datasets are what they say, train on them and on their clean controls, and judge what papers report.
 
     Finished runs are kept in the cache folder: the same command continues where it stopped.
     Exit codes: 0 done; 1 a check failed or a claim was refuted; 2 wrong usage or bad input; 130 interrupted.
     """
-    if version:
-        from ule_datasets.base.version import __version__
-
-        print(__version__)
-        return DONE
-    if list_claims:
-        return _list_claims(claims, claims_file)
-    if not datasets and claims is None:
+    if given.version:
+        return show_version()
+    if given.list_claims:
+        return _list_claims(given.claims, given.claims_file)
+    if not given.datasets and given.claims is None:
         raise typer.BadParameter("name a dataset folder, or claims with --claims")
 
     from builders import RECIPES
     from ule_datasets.base.progress import Reporter
-    from ule_datasets.dataset.manifest import DamagedManifestError, Manifest
-    from ule_datasets.verify import VerifyOptions, verify
+    from ule_datasets.dataset.manifest import DamagedManifestError
+    from ule_datasets.verify import verify
 
-    found = [_find(dataset) for dataset in datasets or []]
-    if report is None and len(found) == 1 and found[0][1]:
-        report = Path("verification") / Manifest.read(found[0][0]).name
-    options = VerifyOptions(
-        folders=tuple(folder for folder, _ in found),
-        profile=profile,
-        claims=claims,
-        claims_file=claims_file,
-        models=_words(models),
-        strategies=_words(strategies),
-        analyses=_words(analyses),
-        num_seeds=seeds,
-        device=device,
-        workers=workers,
-        executor=executor,
-        gpus_per_run=gpus_per_run,
-        threads=threads,
-        ranks=ranks,
-        compiled=compile_model,
-        dry_run=dry_run,
-        integrity_only=integrity_only,
-        source=source,
-        weights=weights,
-        scratch=scratch,
-        report=report,
-    )
+    options = _options(given)
     try:
-        result = verify(options, RECIPES, Reporter(silent=quiet and not dry_run))
+        result = verify(options, RECIPES, Reporter(silent=given.quiet and not given.dry_run))
     except DamagedManifestError as error:
         print(f"FAILED manifest: {error}")
         return CHECK_FAILED
@@ -182,6 +120,39 @@ def verify_command(
         return DONE
     print(_summary(result, options.report_folder))
     return DONE if result.passed else CHECK_FAILED
+
+
+def _options(given: VerifyArguments) -> VerifyOptions:
+    from ule_datasets.dataset.manifest import Manifest
+    from ule_datasets.verify import VerifyOptions
+
+    found = [_find(dataset) for dataset in given.datasets or []]
+    report = given.report
+    if report is None and len(found) == 1 and found[0][1]:
+        report = Path("verification") / Manifest.read(found[0][0]).name
+    return VerifyOptions(
+        folders=tuple(folder for folder, _ in found),
+        profile=given.profile,
+        claims=given.claims,
+        claims_file=given.claims_file,
+        models=_words(given.models),
+        strategies=_words(given.strategies),
+        analyses=_words(given.analyses),
+        num_seeds=given.seeds,
+        device=given.device,
+        workers=given.workers,
+        executor=given.executor,
+        gpus_per_run=given.gpus_per_run,
+        threads=given.threads,
+        ranks=given.ranks,
+        compiled=given.compile,
+        dry_run=given.dry_run,
+        integrity_only=given.integrity_only,
+        source=given.source,
+        weights=given.weights,
+        scratch=given.scratch,
+        report=report,
+    )
 
 
 def _find(dataset: str) -> tuple[Path, bool]:
