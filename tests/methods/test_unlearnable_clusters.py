@@ -339,7 +339,7 @@ def check_moved(crafted: Crafted, weights: Weights, path: Path, split: Split, of
 
 
 def test_images_move_to_the_centre_of_the_wrong_cluster(folder: Path, surrogate: Weights) -> None:
-    method = method_of(surrogate, epochs=40, epsilon=64)
+    method = method_of(surrogate, epochs=40, epsilon=128, learning_rate=1e-3)
     crafted = method.generate(SPLIT, context_of(folder))
     check_moved(crafted, surrogate, folder / "tiny.safetensors", SPLIT)
 
