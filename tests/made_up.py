@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
+from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.data.perturbation import Overwrite, Perturbation, Support
+from ule_datasets.data.spool import Images
 from ule_datasets.experiments.effect import compare
 from ule_datasets.experiments.grid import Cell, GridResult, LostRun, Run, Subject
 from ule_datasets.experiments.profiles import Profile
@@ -20,7 +24,9 @@ from ule_datasets.models.architectures import num_parameters
 from ule_datasets.papers.rules import Power
 from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.history import EpochRecord, RunHistory, Window
+from ule_datasets.victims.preparation import Preparation
 from ule_datasets.victims.protocol import OneCycle, TrainingProtocol
+from ule_datasets.victims.strategy import Countermeasure, Option
 
 CPU = torch.device("cpu")
 STEPS = 10
@@ -62,6 +68,36 @@ def make_task(seed: int = 0, **changes: Any) -> RunTask:
         "dataset": "d", "data": DATA, "data_digest": DATA.digest(), "protocol": PROTOCOL, "device": CPU, **changes,
     }  # fmt: skip
     return RunTask(seed=seed, **fields)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Noisy(Countermeasure):
+    """Random noise on every image before training, and how often that was asked for in this process."""
+
+    word: ClassVar[str] = "noisy"
+    citation: ClassVar[str] = "zhang2018mixup"
+    options: ClassVar[tuple[Option, ...]] = (Option("a", "amount", "an amount A of at least 1"),)
+    calls: ClassVar[list[int]] = []
+    breaks_at: ClassVar[int] = -1
+    """The number of the call that fails."""
+
+    amount: int = 8
+
+    def __post_init__(self) -> None:
+        if self.amount < 1:
+            raise InputError(f"Noisy: amount is {self.amount}, must be at least 1")
+
+    def prepare(self, images: Images, labels: np.ndarray, context: Preparation) -> Images:
+        """Piece by piece."""
+        return context.piecewise(self.changed, images, label="noise")
+
+    def changed(self, images: np.ndarray, seed: Seed) -> np.ndarray:
+        """Some images with noise of their own."""
+        if len(self.calls) == self.breaks_at:
+            raise KeyboardInterrupt
+        self.calls.append(len(images))
+        noise = np.random.default_rng(seed.value).integers(-self.amount, self.amount + 1, images.shape)
+        return np.clip(images + noise, 0, 255).astype(np.uint8)
 
 
 def make_profile(**changes: Any) -> Profile:

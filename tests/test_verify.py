@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 from helpers import make_splits, write_image_folder
+from made_up import Noisy
 from tiny_weights import FILE, TINY, register_tiny_weights
 
 from builders import RECIPES
+from ule_datasets import countermeasures
 from ule_datasets.cli.build import main as build_main
 from ule_datasets.cli.verify import main
+from ule_datasets.countermeasures import COUNTERMEASURES
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.verification.subjects import expects_collapse, why_unjudged
@@ -97,6 +100,19 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(
     assert "ops-digits, resnet18-w8, linf-at: 3 runs of 10 epochs on 1,437 images" in err
     assert not fresh_runs.exists()
     assert not (digits / "verification").exists()
+
+
+def test_a_countermeasure_prepares_its_training_sets_before_training_and_never_in_a_dry_run(
+    digits: Path, fresh_runs: Path, one_epoch: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(countermeasures, "COUNTERMEASURES", (*COUNTERMEASURES, Noisy))
+    arguments = [str(digits), "--strategies", "noisy", "--workers", "1"]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert not fresh_runs.with_name("prepared").exists()
+    assert main(arguments) == 0
+    assert "noisy: 64 images are prepared once" in capsys.readouterr().err
+    assert len(list(fresh_runs.with_name("prepared").glob("noisy-*.npy"))) == 2, "of the dataset and of its control"
+    assert {run["strategy"] for run in report_of(digits / "verification")["runs"]} == {"noisy"}
 
 
 CLAIMS = """

@@ -279,6 +279,7 @@ def _planned(
         ranks=options.ranks,
         keep_weights=frozenset(with_controls(wanted.weights, subjects)),
         weights=weights,
+        weights_place=options.weights,
     )
 
 

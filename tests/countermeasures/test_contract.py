@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shutil
+from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
 import pytest
 import torch
+from made_up import Noisy
 from torch import Tensor
 
+import cards
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.base.seeds import Seed
+from ule_datasets.compute.executor import LocalExecutor
 from ule_datasets.countermeasures import COUNTERMEASURES, parse_strategy
 from ule_datasets.models.architectures import build_model
+from ule_datasets.victims import preparation
 from ule_datasets.victims.augmentation import to_float
+from ule_datasets.victims.preparation import PieceFiles, Preparation
 from ule_datasets.victims.strategy import Countermeasure, Progress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-HOOKS = ("on_bytes", "on_floats", "attack", "mix")
+HOOKS = ("prepare", "on_bytes", "on_floats", "attack", "mix")
+IN_TRAINING = HOOKS[1:]
 SHAPES = ((1, 8, 8), (2, 8, 13), (5, 32, 32), (3, 64, 64))
 """Images, rows, columns."""
 
@@ -57,7 +68,7 @@ def test_it_is_frozen_and_has_at_least_one_hook(kind: type[Countermeasure]) -> N
 def test_it_says_what_it_is_where_it_is_from_and_what_may_be_set(kind: type[Countermeasure]) -> None:
     assert kind.__doc__
     assert not kind.__doc__.startswith(f"{kind.__name__}("), "a docstring of its own"
-    assert kind.source
+    assert kind.citation in cards.citation(kind.citation)
     for option in kind.options:
         assert option.help
         assert option.field in {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -138,7 +149,7 @@ def applied(one: Countermeasure, hook: str, images: Tensor, labels: Tensor, seed
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(
     ("kind", "hook"),
-    [(kind, hook) for kind in COUNTERMEASURES for hook in HOOKS if has(kind, hook)],
+    [(kind, hook) for kind in COUNTERMEASURES for hook in IN_TRAINING if has(kind, hook)],
     ids=lambda value: value if isinstance(value, str) else value.word,
 )
 def test_a_hook_keeps_shape_type_and_range_and_repeats(
@@ -172,7 +183,55 @@ def test_only_attacks_take_gradients(kind: type[Countermeasure]) -> None:
 @every
 def test_hooks_that_it_does_not_have_leave_everything_alone(kind: type[Countermeasure]) -> None:
     one, (images, labels) = example(kind), batch(3, 8, 8)
-    for hook in HOOKS:
+    for hook in IN_TRAINING:
         if not has(kind, hook):
             given = images if hook == "on_bytes" else to_float(images)
             assert torch.equal(applied(one, hook, images, labels, 0)[0], given)
+
+
+preparing = pytest.mark.parametrize(
+    "kind", [kind for kind in (*COUNTERMEASURES, Noisy) if has(kind, "prepare")], ids=lambda kind: kind.word
+)
+
+
+def prepared(kind: type[Countermeasure], images: np.ndarray, folder: Path, *, workers: int = 1) -> np.ndarray:
+    labels = np.arange(len(images)) % 3
+    before = images.copy()
+    height, width, channels = images.shape[1:]
+    with LocalExecutor(workers) as executor:
+        context = Preparation(
+            pieces=PieceFiles(folder, (height, width, channels)),
+            seed=Seed(5),
+            executor=executor,
+            reporter=Reporter(silent=True),
+        )
+        result = np.asarray(example(kind).prepare(images, labels, context))
+    assert np.array_equal(images, before), "what it is given stays as it is"
+    assert (result.shape, result.dtype) == (images.shape, np.dtype(np.uint8))
+    return result
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@preparing
+def test_a_prepared_training_set_repeats(
+    kind: type[Countermeasure], shape: tuple[int, int, int], tmp_path: Path
+) -> None:
+    images = batch(*shape)[0].numpy()
+    assert np.array_equal(prepared(kind, images, tmp_path / "a"), prepared(kind, images, tmp_path / "b"))
+
+
+@preparing
+def test_its_preparation_is_the_same_with_any_workers_and_resumed_anywhere(
+    kind: type[Countermeasure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "PIECE_BYTES", 4 * 3 * 8 * 8)
+    images = batch(14, 8, 8)[0].numpy()
+    alone = prepared(kind, images, tmp_path / "one")
+    assert np.array_equal(prepared(kind, images, tmp_path / "two", workers=2), alone)
+    pieces = sorted((tmp_path / "one").iterdir())
+    for number in range(len(pieces) + 1):
+        folder = tmp_path / f"interrupted-{number}"
+        folder.mkdir()
+        for piece in pieces[:number]:
+            shutil.copy(piece, folder)
+        assert np.array_equal(prepared(kind, images, folder), alone)

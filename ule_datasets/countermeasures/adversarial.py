@@ -40,7 +40,7 @@ class LInfAttack(Countermeasure):
     """
 
     word: ClassVar[str] = "linf-at"
-    source: ClassVar[str] = "Madry et al., ICLR 2018"
+    citation: ClassVar[str] = "madry2018towards"
     place: ClassVar[str] = "attack"
 
     radius: float = 8 / 255
@@ -91,7 +91,7 @@ class L2Attack(Countermeasure):
     """
 
     word: ClassVar[str] = "l2-at"
-    source: ClassVar[str] = "Madry et al., ICLR 2018"
+    citation: ClassVar[str] = "madry2018towards"
     options: ClassVar[tuple[Option, ...]] = (Option("eps", "radius", "a radius E above 0"),)
     place: ClassVar[str] = "attack"
 

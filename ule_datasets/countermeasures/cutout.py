@@ -22,7 +22,7 @@ class Cutout(Countermeasure):
     """A square of zeros around a uniformly drawn pixel of every image, cut off at the border; always applied."""
 
     word: ClassVar[str] = "cutout"
-    source: ClassVar[str] = "DeVries and Taylor, 2017"
+    citation: ClassVar[str] = "devries2017improved"
 
     size: int = 16
     """Side of the square in pixels."""

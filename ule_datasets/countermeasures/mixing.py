@@ -26,7 +26,7 @@ class Mixup(Countermeasure):
     """Each image becomes ``weight * image + (1 - weight) * other``; the weight is drawn from Beta(alpha, alpha)."""
 
     word: ClassVar[str] = "mixup"
-    source: ClassVar[str] = "Zhang et al., ICLR 2018"
+    citation: ClassVar[str] = "zhang2018mixup"
     place: ClassVar[str] = "mixing"
 
     alpha: float = 1.0
@@ -58,7 +58,7 @@ class CutMix(Countermeasure):
     """
 
     word: ClassVar[str] = "cutmix"
-    source: ClassVar[str] = "Yun et al., ICCV 2019"
+    citation: ClassVar[str] = "yun2019cutmix"
     place: ClassVar[str] = "mixing"
 
     alpha: float = 1.0

@@ -60,7 +60,7 @@ class RandAugment(Countermeasure):
     """Two of 15 operations at one of 9 levels each, all equally likely; each applied with probability one half."""
 
     word: ClassVar[str] = "randaugment"
-    source: ClassVar[str] = "Cubuk et al., 2020, as in the code released with One-Pixel Shortcut"
+    citation: ClassVar[str] = "cubuk2020randaugment"
     place: ClassVar[str] = "randaugment"
 
     def on_bytes(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -131,7 +131,7 @@ class TorchvisionRandAugment(Countermeasure):
     """
 
     word: ClassVar[str] = "randaugment-torchvision"
-    source: ClassVar[str] = "torchvision.transforms.v2.RandAugment"
+    citation: ClassVar[str] = "cubuk2020randaugment"
     place: ClassVar[str] = "randaugment"
 
     num_ops: int = 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -129,6 +130,8 @@ class Grid:
     """Cells whose trained models an analysis looks at."""
     weights: Mapping[str, WeightsFile] = field(default_factory=dict)
     """Files of the trained weights that models of ``WEIGHTS`` start from, by model."""
+    weights_place: Path | None = None
+    """A file or folder of trained weights for countermeasures, to look at before downloading."""
     _data: dict[tuple[str, int], tuple[TrainingData, str]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -157,7 +160,7 @@ class Grid:
         return RunTask(
             dataset=cell.dataset, data=data, data_digest=digest, protocol=protocol, seed=seed, device=self.device,
             threads=self.threads, ranks=self.ranks, keep_weights=cell in self.keep_weights,
-            start=None if file is None else file.path,
+            start=None if file is None else file.path, weights=self.weights_place,
         )  # fmt: skip
 
     def subject_of(self, dataset: str) -> Subject:

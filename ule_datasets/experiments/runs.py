@@ -24,6 +24,7 @@ from ule_datasets.compute.devices import cpu_threads
 from ule_datasets.compute.executor import Executor, Lost
 from ule_datasets.compute.ranks import on_ranks
 from ule_datasets.experiments.identity import code_digest
+from ule_datasets.experiments.prepared import PreparedSets
 from ule_datasets.models.architectures import forward_flop, model_factory
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.victims.data import TrainingData
@@ -55,6 +56,8 @@ class RunTask:
     keep_weights: bool = False
     start: Path | None = None
     """Weights to start from, see ``initial_model``; every worker must find them there."""
+    weights: Path | None = None
+    """A file or folder of trained weights for countermeasures, to look at before downloading."""
     log: Path = Path(os.devnull)
     """One line of JSON per epoch is added here while it runs."""
 
@@ -162,7 +165,15 @@ def work_off(
     done: dict[int, RunHistory | Lost] = {**(store.known(tasks, reporter) if known is None else known)}
     store.folder.mkdir(parents=True, exist_ok=True)
     waiting = [index for index in range(len(tasks)) if index not in done]
-    todo = [dataclasses.replace(tasks[index], log=store.path(tasks[index]).with_suffix(".log")) for index in waiting]
+    prepared = PreparedSets(folder=store.folder.with_name("prepared"), executor=executor, reporter=reporter)
+    todo = [
+        dataclasses.replace(
+            task,
+            data=prepared.of(task.data, task.data_digest, task.protocol.strategy, task.device, task.weights),
+            log=store.path(task).with_suffix(".log"),
+        )
+        for task in (tasks[index] for index in waiting)
+    ]
     with _following(todo, reporter):
         for number, result in executor.unordered(run_task, todo):
             index, task = waiting[number], tasks[waiting[number]]

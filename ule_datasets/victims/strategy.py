@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.data.spool import Images
+from ule_datasets.models.weights import Weights
 from ule_datasets.victims.augmentation import Augmentation
+from ule_datasets.victims.preparation import Preparation
 
 DIGITS = {float: r"[0-9]+(?:\.[0-9]+)?", int: r"[0-9]+"}
 """How the values of options are written, by their type."""
@@ -64,12 +67,25 @@ class Countermeasure:
 
     word: ClassVar[str]
     """Names it in a strategy: lower-case letters and digits, with hyphens between."""
-    source: ClassVar[str]
-    """The publication, or the code, that it is after."""
+    citation: ClassVar[str]
+    """Key in ``cards/citations.bib``."""
     options: ClassVar[tuple[Option, ...]] = ()
     """In the order in which a name has them."""
     place: ClassVar[str] = ""
     """Of countermeasures with the same place a strategy has at most one, e.g. one attack; empty: its own word."""
+
+    def prepare(self, images: Images, labels: np.ndarray, context: Preparation) -> Images:
+        """Change a whole training set, once before all training on it.
+
+        Args:
+            images: uint8 [N, H, W, 3], in memory or on disk.
+            labels: int64 [N].
+            context: what it may use; ``context.piecewise`` shares the work, and resumes it.
+
+        Returns:
+            As many images of the same shape and type, in the same order.
+        """
+        return images
 
     def on_bytes(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Change images after crop and flip: uint8 [B, H, W, 3] to the same. The generator is on the CPU."""
@@ -99,6 +115,11 @@ class Countermeasure:
     def mix(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Mixed:
         """Combine the images of a batch, and their labels: float32 [B, 3, H, W], int64 [B]; a generator on the CPU."""
         return Mixed(images, labels, labels, images.new_ones(()))
+
+    @property
+    def weights(self) -> tuple[Weights, ...]:
+        """The trained models that it starts from."""
+        return ()
 
     @property
     def gradients(self) -> int:

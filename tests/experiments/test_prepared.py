@@ -1,0 +1,145 @@
+"""Training sets that a countermeasure prepares: made once, before training only, resumed, filed by what made them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up import CPU, DATA, PROTOCOL, Listener, Noisy, make_task
+
+from ule_datasets import countermeasures
+from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.countermeasures import COUNTERMEASURES, parse_strategy
+from ule_datasets.experiments import prepared
+from ule_datasets.experiments.prepared import PreparedSets
+from ule_datasets.experiments.runs import RunStore, RunTask, work_off
+from ule_datasets.victims import preparation
+from ule_datasets.victims.data import TrainingData
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def noise_is_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As a row of the table; pieces of ten images."""
+    monkeypatch.setattr(countermeasures, "COUNTERMEASURES", (*COUNTERMEASURES, Noisy))
+    monkeypatch.setattr(preparation, "PIECE_BYTES", 10 * 3 * 8 * 8)
+    monkeypatch.setattr(Noisy, "breaks_at", -1)
+    Noisy.calls.clear()
+    yield
+    Noisy.calls.clear()
+
+
+def noisy_task(strategy: str = "noisy", **changes: Any) -> RunTask:
+    return make_task(protocol=dataclasses.replace(PROTOCOL, strategy=parse_strategy(strategy)), **changes)
+
+
+def made(folder: Path, strategy: str, data: TrainingData = DATA, digest: str = "d") -> TrainingData:
+    sets = PreparedSets(folder=folder, reporter=Listener())
+    return sets.of(data, digest, parse_strategy(strategy), CPU)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_strategy_without_preparation_trains_on_the_images_themselves(tmp_path: Path) -> None:
+    assert made(tmp_path / "sets", "cutout").images is DATA.images
+    assert not (tmp_path / "sets").exists()
+
+
+def test_a_training_set_is_prepared_once_for_all_runs_on_it(tmp_path: Path) -> None:
+    tasks, listener = [noisy_task(seed=seed) for seed in (0, 1)], Listener()
+    done = work_off(tasks, RunStore(tmp_path / "runs"), LocalExecutor(), listener)
+    assert len(done) == 2
+    assert Noisy.calls == [10, 10, 10, 10]
+    assert sum("noisy: 40 images are prepared once" in line for line in listener.said) == 1
+    (file,) = files(tmp_path / "prepared")
+    assert file.startswith("noisy-")
+    assert file.endswith(".npy")
+    work_off([noisy_task(seed=2), noisy_task("noisy+cutout")], RunStore(tmp_path / "runs"), LocalExecutor(), listener)
+    assert len(Noisy.calls) == 4
+
+
+def test_finished_runs_and_plans_prepare_nothing(tmp_path: Path) -> None:
+    store, task, listener = RunStore(tmp_path / "runs"), noisy_task(), Listener()
+    assert task.identity
+    assert task.flop == make_task().flop
+    assert store.get(task, listener) is None
+    assert Noisy.calls == []
+    work_off([task], store, LocalExecutor(), listener)
+    Noisy.calls.clear()
+    for file in (tmp_path / "prepared").iterdir():
+        file.unlink()
+    work_off([task], store, LocalExecutor(), listener)
+    assert Noisy.calls == []
+
+
+def test_only_training_images_change(tmp_path: Path) -> None:
+    changed = made(tmp_path, "noisy")
+    assert not np.array_equal(changed.images, DATA.images)
+    assert int(np.abs(changed.images.astype(int) - DATA.images).max()) <= 8
+    for name in ("labels", "test_images", "test_labels"):
+        assert getattr(changed, name) is getattr(DATA, name)
+
+
+def test_two_preparations_follow_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+    class Inverted(Noisy):
+        word = "inverted"
+
+        def prepare(self, images: Any, labels: Any, context: Any) -> Any:
+            return 255 - np.asarray(images)
+
+    monkeypatch.setattr(countermeasures, "COUNTERMEASURES", (*COUNTERMEASURES, Noisy, Inverted))
+    both = made(tmp_path, "inverted+noisy")
+    assert np.array_equal(both.images, 255 - made(tmp_path, "noisy").images)
+    assert len(Noisy.calls) == 4
+    assert len(files(tmp_path)) == 2
+
+
+def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = made(tmp_path / "whole", "noisy").images
+    for number in range(4):
+        Noisy.calls.clear()
+        monkeypatch.setattr(Noisy, "breaks_at", number)
+        with pytest.raises(KeyboardInterrupt):
+            made(tmp_path / f"{number}", "noisy")
+        assert not list((tmp_path / f"{number}").glob("*.npy"))
+        monkeypatch.setattr(Noisy, "breaks_at", -1)
+        assert np.array_equal(made(tmp_path / f"{number}", "noisy").images, whole)
+        assert len(Noisy.calls) == 4, "no piece was made twice"
+        assert len(files(tmp_path / f"{number}")) == 1, "the pieces are gone"
+
+
+def test_another_process_may_finish_the_same_set_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, write = made(tmp_path / "whole", "noisy").images, prepared._write
+
+    def write_after_the_other(images: Any, path: Path) -> None:
+        write(images, path)
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(prepared, "_write", write_after_the_other)
+    assert np.array_equal(made(tmp_path / "sets", "noisy").images, whole)
+
+    def fail(images: Any, path: Path) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(prepared, "_write", fail)
+    with pytest.raises(FileNotFoundError):
+        made(tmp_path / "none", "noisy")
+
+
+def test_sets_are_filed_by_data_settings_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for strategy, digest in (("noisy", "d"), ("noisy", "e"), ("noisy-a3", "d")):
+        made(tmp_path, strategy, digest=digest)
+    assert len(files(tmp_path)) == 3
+    monkeypatch.setattr(prepared, "code_digest", lambda *_: "other")
+    made(tmp_path, "noisy")
+    assert len(files(tmp_path)) == 4
+    made(tmp_path, "noisy+cutout+mixup")
+    assert len(files(tmp_path)) == 4
