@@ -13,7 +13,9 @@ from pathlib import Path
 
 import torch
 
-from ule_datasets.analyses.studies import OF_ROLES, STUDIES, Studies, study
+from ule_datasets.analyses import ANALYSES
+from ule_datasets.analyses.analysis import Material
+from ule_datasets.analyses.findings import OPTIONAL, ROLES, Findings, analyse
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import WORKER_MODULES
@@ -24,7 +26,6 @@ from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 from ule_datasets.experiments.grid import (
     Cell,
     Grid,
-    GridResult,
     Subject,
     check_controls,
     plan_lines,
@@ -38,21 +39,21 @@ from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.models.weights import WEIGHTS, WeightsFile, obtain
 from ule_datasets.packaging.craft_cache import cache_folder
 from ule_datasets.packaging.folder import VERIFICATION
-from ule_datasets.papers.claims import Claim, Regime, Statement, all_claims, for_dataset, listed, statements
+from ule_datasets.papers.claims import Claim, Statement, all_claims, for_dataset, listed, statements
 from ule_datasets.papers.statistics import Verdict
 from ule_datasets.recipe import Recipe
 from ule_datasets.verification.judging import (
-    SHUFFLED_SETS,
     StatementResult,
     Wanted,
+    cells_of,
+    datasets_of,
     judge_claims,
     judge_statements,
-    shuffle_roles,
-    slugs_of,
-    study_roles,
+    roles_of_analyses,
     what_is_wanted,
 )
-from ule_datasets.verification.report import DatasetPart, Report, describe_environment, write_report
+from ule_datasets.verification.report.content import DatasetPart, Report, describe_environment
+from ule_datasets.verification.report.writing import write_report
 from ule_datasets.verification.separability import cluster_separability, linear_separability
 from ule_datasets.verification.subjects import Catalogue, Examined, SourceReader, examine, make
 from ule_datasets.victims.loop import known_models
@@ -124,8 +125,8 @@ class VerifyOptions:
             if model not in {*MODELS, *WEIGHTS}:
                 raise InputError(f"--models {model}: choose from {known_models()}")
         for analysis in self.analyses:
-            if analysis not in STUDIES:
-                raise InputError(f"--analyses {analysis}: choose from {', '.join(STUDIES)}")
+            if analysis not in OPTIONAL:
+                raise InputError(f"--analyses {analysis}: choose from {', '.join(OPTIONAL)}")
         for strategy in self.strategies:
             parse_strategy(strategy)
         if not self.folders and self.claims is None:
@@ -167,18 +168,24 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
     asked, said = _asked(options)
     weights = {} if options.integrity_only else _trained_weights(options, reporter)
     examined, subjects = _gathered(options, asked, said, catalogue, reporter)
-    of_roles = [name for name in options.analyses if name in OF_ROLES]
-    wanted = what_is_wanted(asked, said, subjects, options.chosen, analyses=of_roles)
+    wanted = what_is_wanted(asked, said, subjects, options.chosen, analyses=options.analyses)
     grid = _planned(options, subjects, wanted, weights, device)
     if options.dry_run:
         _show_plan(grid, asked, wanted.open, reporter)
         return None
-    result, studies = None, Studies()
+    result, findings = None, Findings()
     if grid is not None:
         with _trainers(options, device) as executor:
             store = RunStore(cache_folder() / "runs")
             result = train_grid(grid, store=store, executor=executor, reporter=reporter)
-            studies = _studied(options, grid, result, wanted, store, executor, reporter)
+            roles = roles_of_analyses(grid.subjects, options.chosen)
+            if not roles and any(ANALYSES[name].roles for name in wanted.analyses):
+                played = f"none of {', '.join(ROLES)}, or of what stands for them, is here"
+                reporter.warn(f"no analysis is made: {played}")
+            material = Material(
+                grid=grid, result=result, roles=roles, store=store, executor=executor, reporter=reporter
+            )
+            findings = analyse(material, wanted.analyses)
     claims = asked
     if options.claims is None:
         claims, said = (*asked, *_about(subjects)), tuple(statements().values())
@@ -189,9 +196,9 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
         ),
         profile=options.chosen,
         result=result,
-        claims=judge_claims(claims, result, subjects, studies, profile=options.chosen, asked=asked),
-        statements=_told(judge_statements(said, result, subjects, studies), everything=options.claims is not None),
-        studies=studies,
+        claims=judge_claims(claims, result, subjects, findings, profile=options.chosen, asked=asked),
+        statements=_told(judge_statements(said, result, subjects, findings), everything=options.claims is not None),
+        findings=findings,
         separability={s.name: linear_separability(s.clean_images, s.poisoned_images, s.labels) for s in subjects},
         cluster_separability={
             s.name: found
@@ -283,18 +290,6 @@ def _planned(
     )
 
 
-def _studied(
-    options: VerifyOptions, grid: Grid, result: GridResult, wanted: Wanted, store: RunStore, executor: Executor,
-    reporter: Reporter,
-) -> Studies:  # fmt: skip
-    """The analyses that were asked for, and those that come with every run."""
-    names = wanted.studies.union(options.analyses)
-    roles = study_roles(grid.subjects, options.chosen)
-    if not roles and not names.isdisjoint(OF_ROLES):
-        reporter.warn(f"no analysis is made: none of {', '.join(SHUFFLED_SETS)}, or of what stands for them, is here")
-    return study(grid, result, names, roles, store=store, executor=executor, reporter=reporter)
-
-
 def _asked(options: VerifyOptions) -> tuple[tuple[Claim, ...], tuple[Statement, ...]]:
     """What the user names: by pattern, or all claims of a file of the user's own."""
     if options.claims is not None:
@@ -322,10 +317,9 @@ def _at_hand(
     """The datasets that claims and statements speak of: folders in ./datasets, and recipes to be made in memory."""
     names: dict[str, None] = {}
     for claim in claims:
-        analysis = claim.regime is Regime.ANALYSIS
-        names.update(dict.fromkeys(shuffle_roles(claim) if analysis else (claim.train_dataset,)))
+        names.update(dict.fromkeys(datasets_of(claim)))
     for statement in said:
-        names.update((dataset, None) for dataset, _, _ in slugs_of(statement))
+        names.update((dataset, None) for dataset, _, _ in cells_of(statement))
     known = [name for name in names if name in catalogue]
     if not known and names:  # clean images only: any dataset brings its control
         sources = {

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from ule_datasets.analyses.displacement import compare, compare_fitting, crossing, first_window
+from ule_datasets.analyses.displacement import compare, crossing, first_window
+from ule_datasets.analyses.fitting import compare_fitting
 from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.papers.statistics import Verdict

@@ -17,14 +17,13 @@ from ule_datasets.build import BuildOptions, build
 from ule_datasets.compute.executor import LocalExecutor
 from ule_datasets.data.codec import encode_png
 from ule_datasets.data.split import order_free_digest, sample_digest
-from ule_datasets.dataset.integrity import check_against_source, check_content, check_files, open_dataset
+from ule_datasets.dataset.integrity import Check, check_against_source, check_content, check_files, open_dataset
 from ule_datasets.dataset.manifest import DamagedManifestError, FileRecord, Manifest
 from ule_datasets.dataset.shards import file_record
 from ule_datasets.dataset.shards import parquet as parquet_shards
 from ule_datasets.dataset.shards import webdataset as tar_shards
 from ule_datasets.dataset.shards.reading import ShardContent, decode_images, read_parquet_shard
 from ule_datasets.sources import Source, read_source
-from ule_datasets.verification.report import Check
 
 RECIPE = dataclasses.replace(RECIPES["ops-digits"], name="my-digits", shard_mebibytes=2)
 SILENT = Reporter(silent=True)

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 from made_up import make_history, make_profile, make_result, make_subject, seeds_of
 
-from ule_datasets.analyses.shuffled import ShuffledCell
-from ule_datasets.analyses.studies import ShuffleTable, Studies
+from ule_datasets.analyses.findings import Findings, judging
+from ule_datasets.analyses.shuffled import ShuffledCell, ShuffleTable
 from ule_datasets.experiments.grid import Cell, GridResult, Subject
 from ule_datasets.experiments.profiles import PROFILES, Profile
 from ule_datasets.papers.claims import Claim, Regime, all_claims, statements
-from ule_datasets.papers.ops import BY_ANALYSIS
 from ule_datasets.papers.rules import Power
 from ule_datasets.papers.statistics import Judged, Verdict
 from ule_datasets.verification.judging import (
@@ -22,11 +21,11 @@ from ule_datasets.verification.judging import (
     StatementResult,
     Wanted,
     cell_of,
+    datasets_of,
     judge_claims,
     judge_statements,
-    shuffle_roles,
+    roles_of_analyses,
     stand_ins,
-    study_roles,
     subject_for,
     what_is_wanted,
 )
@@ -69,7 +68,7 @@ def judged(
     runs = {cell: seeds_of(values, cell, **options) for cell, values in outcomes.items()}
     result = make_result(runs, profile=profile)
     to_run = [given] if asked else []
-    (found,) = judge_claims([given], result, subjects, Studies(), profile=profile, asked=to_run)
+    (found,) = judge_claims([given], result, subjects, Findings(), profile=profile, asked=to_run)
     return found
 
 
@@ -114,7 +113,7 @@ def test_why_a_claim_cannot_be_run(given: Claim, profile: Profile, reason: str) 
     wanted = what_is_wanted([given], [], [OPS], profile)
     assert wanted.open == {given.id: found}
     assert wanted.cells == ()
-    (result,) = judge_claims([given], None, [OPS], Studies(), profile=profile, asked=[given])
+    (result,) = judge_claims([given], None, [OPS], Findings(), profile=profile, asked=[given])
     assert result.verdict is result.level.verdict is result.effect.verdict is Verdict.NOT_RUN
     assert result.level.reason == found
     assert not result.refuted
@@ -135,20 +134,20 @@ def test_every_claim_of_the_catalogue_has_a_cell_or_a_reason() -> None:
 def test_a_cell_serves_many_claims_and_is_there_once() -> None:
     given = [claim(id) for id in ("ops-t2-resnet18-ops", "ops-t5-ops-standard", "ops-t2-resnet18-clean")]
     assert what_is_wanted(given, [], [OPS], PAPER) == Wanted(
-        cells=(POISONED, CLEAN), weights=frozenset(), studies=frozenset(), open={}
+        cells=(POISONED, CLEAN), weights=frozenset(), analyses=frozenset(), open={}
     )
 
 
 def test_shuffled_perturbations_need_the_models_of_all_sets() -> None:
     wanted = what_is_wanted([claim("ops-t1-train_ops-test_em_shuffled")], [], [OPS, EM], PAPER)
-    assert wanted.studies == {"shuffled"}
+    assert wanted.analyses == {"shuffled"}
     everything = {Cell(name, "resnet18", "standard") for name in ("cifar10", "em-cifar10", "ops-cifar10")}
     assert set(wanted.cells) == wanted.weights == everything
 
 
 def test_roles_of_table_1() -> None:
-    assert shuffle_roles(claim("ops-t1-train_ops-test_em_shuffled")) == ("ops-cifar10", "em-cifar10")
-    assert shuffle_roles(claim("ops-t1-train_em-test_clean")) == ("em-cifar10", "cifar10")
+    assert datasets_of(claim("ops-t1-train_ops-test_em_shuffled")) == ("ops-cifar10", "em-cifar10")
+    assert datasets_of(claim("ops-t1-train_em-test_clean")) == ("em-cifar10", "cifar10")
 
 
 @pytest.mark.parametrize("analysis", ["landscape", "finetune"])
@@ -156,7 +155,7 @@ def test_statements_about_trained_models_keep_them(analysis: str) -> None:
     by_statement = what_is_wanted([], [STATEMENTS[f"ops-q-{analysis}"]], [OPS], PAPER)
     by_name = what_is_wanted([], [], [OPS], PAPER, analyses=[analysis])
     for wanted in (by_statement, by_name):
-        assert wanted.studies == {analysis}
+        assert wanted.analyses == {analysis}
         assert set(wanted.cells) == wanted.weights == {CLEAN, POISONED}
 
 
@@ -170,7 +169,7 @@ def test_statements_need_only_what_can_be_trained_here() -> None:
     assert set(what_is_wanted([], [transfer], [OPS], SMOKE).cells) == {NARROW}
     fitting = what_is_wanted([], [STATEMENTS["ops-q-train-acc"]], [OPS], PAPER)
     assert set(fitting.cells) == {CLEAN, POISONED}
-    assert fitting.studies == fitting.weights == frozenset()
+    assert fitting.analyses == fitting.weights == frozenset()
 
 
 # Stand-ins
@@ -188,9 +187,9 @@ def test_reduced_datasets_stand_for_whole_ones_that_are_not_there() -> None:
 
 
 def test_who_plays_what_in_the_analyses() -> None:
-    assert study_roles([OPS], PAPER) == {"cifar10": "cifar10", "ops-cifar10": "ops-cifar10"}
-    assert study_roles([REDUCED], SMOKE) == {"cifar10": "cifar10-first3", "em-cifar10": "em-cifar10-small"}
-    assert study_roles([make_subject("d", source="svhn")], PAPER) == {}
+    assert roles_of_analyses([OPS], PAPER) == {"cifar10": "cifar10", "ops-cifar10": "ops-cifar10"}
+    assert roles_of_analyses([REDUCED], SMOKE) == {"cifar10": "cifar10-first3", "em-cifar10": "em-cifar10-small"}
+    assert roles_of_analyses([make_subject("d", source="svhn")], PAPER) == {}
 
 
 # Verdicts on claims
@@ -221,7 +220,7 @@ def test_the_last_epoch_is_measured_and_the_best_shown() -> None:
         ],
     }
     given = claim("ops-t2-resnet18-ops")
-    (found,) = judge_claims([given], make_result(runs, profile=PAPER), [OPS], Studies(), profile=PAPER, asked=[given])
+    (found,) = judge_claims([given], make_result(runs, profile=PAPER), [OPS], Findings(), profile=PAPER, asked=[given])
     assert (found.measured, found.best) == (AS_PRINTED, (60.0,) * 5)
 
 
@@ -323,12 +322,12 @@ def test_sizes_are_counted_without_any_run() -> None:
         sizes = [c for c in CLAIMS.values() if c.regime is Regime.SIZE]
         wanted = what_is_wanted(sizes, [], [OPS], SMOKE)
         assert wanted.cells == ()
-        found = judge_claims(sizes, result, [OPS], Studies(), profile=SMOKE, asked=[])
+        found = judge_claims(sizes, result, [OPS], Findings(), profile=SMOKE, asked=[])
         assert {each.level.verdict for each in found} == {Verdict.CONFIRMED}
         assert found[0].measured == (pytest.approx(0.37, abs=0.005),)
         assert not any(each.stand_in or each.refuted for each in found)
         other = claim(sizes[0].id, value=0.5)
-        (wrong,) = judge_claims([other], result, [OPS], Studies(), profile=SMOKE, asked=[])
+        (wrong,) = judge_claims([other], result, [OPS], Findings(), profile=SMOKE, asked=[])
         assert wrong.level.verdict is Verdict.REFUTED
         assert wrong.refuted
 
@@ -337,7 +336,7 @@ def test_what_was_not_run_says_why() -> None:
     given = claim("ops-t2-resnet18-ops")
     assert judged(given, {}, asked=False).level.reason == "not asked for: --claims ops-t2-resnet18-ops"
     assert judged(given, {}, asked=True).level.reason == "no run was finished"
-    (found,) = judge_claims([given], None, [OPS], Studies(), profile=PAPER, asked=[given])
+    (found,) = judge_claims([given], None, [OPS], Findings(), profile=PAPER, asked=[given])
     assert (found.verdict, found.level.reason) == (Verdict.NOT_RUN, "no model was trained")
 
 
@@ -390,13 +389,13 @@ def test_an_analysis_speaks_of_what_it_evaluates_too(changed: str, verdict: Verd
         )
         for seed in range(3)
     )
-    studies = Studies(roles=study_roles(subjects, PAPER), shuffles=tables)
+    findings = Findings(roles=roles_of_analyses(subjects, PAPER), found={"shuffled": tables})
     result = make_result({CLEAN: seeds_of(GOOD[:3], CLEAN)}, profile=PAPER)
-    (found,) = judge_claims([given], result, subjects, studies, profile=PAPER, asked=[given])
+    (found,) = judge_claims([given], result, subjects, findings, profile=PAPER, asked=[given])
     assert (found.measured, found.cell, found.best) == ((99.5,) * 3, CLEAN, ())
     assert found.level.verdict is verdict
     assert found.effect.verdict is Verdict.NOT_COMPARABLE
-    (unasked,) = judge_claims([given], result, subjects, Studies(), profile=PAPER, asked=[given])
+    (unasked,) = judge_claims([given], result, subjects, Findings(), profile=PAPER, asked=[given])
     assert unasked.level.verdict is Verdict.NOT_RUN
 
 
@@ -413,7 +412,7 @@ WIDE = (50.0, 62.0, 40.0, 55.0, 45.0)
 
 
 def told(result: GridResult | None, subjects: Sequence[Subject], statement: Any = SIGMAS) -> StatementResult:
-    (found,) = judge_statements([statement], result, subjects, Studies())
+    (found,) = judge_statements([statement], result, subjects, Findings())
     return found
 
 
@@ -461,9 +460,9 @@ def test_a_statement_about_nothing_that_was_trained_is_not_run() -> None:
 
 def test_every_statement_is_judged_once() -> None:
     result = make_result({CLEAN: seeds_of(GOOD, CLEAN), POISONED: seeds_of(AS_PRINTED, POISONED)}, profile=PAPER)
-    found = judge_statements(STATEMENTS.values(), result, [OPS], Studies())
+    found = judge_statements(STATEMENTS.values(), result, [OPS], Findings())
     assert [each.statement.id for each in found] == list(STATEMENTS)
     assert not any(each.refuted for each in found)
-    analysed = [each for each in found if each.statement.id in BY_ANALYSIS]
+    analysed = [each for each in found if judging(each.statement.id)]
     assert {each.judged.verdict for each in analysed} == {Verdict.NOT_RUN}
     assert len(analysed) == 4

@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from ule_datasets.analyses.displacement import compare as compare_displacement
-from ule_datasets.analyses.displacement import compare_fitting
+from ule_datasets.analyses.findings import Findings
 from ule_datasets.analyses.finetuning import FINETUNING_RATES, finetuning_protocol, summarise
-from ule_datasets.analyses.landscape import Surface
+from ule_datasets.analyses.fitting import compare_fitting
+from ule_datasets.analyses.landscape import Pair, Surface
 from ule_datasets.analyses.relabelled import RelabelledResult
 from ule_datasets.analyses.relabelled import summarise as summarise_relabelled
-from ule_datasets.analyses.shuffled import Reading, ShuffledCell
-from ule_datasets.analyses.studies import Landscape, ShuffleTable, Studies
+from ule_datasets.analyses.shuffled import Reading, ShuffledCell, ShuffleTable
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.dataset.integrity import Check
 from ule_datasets.experiments.effect import Collapse, compare
@@ -30,8 +30,10 @@ from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.papers.claims import Claim, Regime, Statement, all_claims, select, statements
 from ule_datasets.papers.statistics import Judged, Verdict
 from ule_datasets.verification.judging import ClaimResult, StatementResult
-from ule_datasets.verification.plots import PLOT_NAMES, _apart, draw_plots
-from ule_datasets.verification.report import DatasetPart, Report, describe_environment, paper_tables, write_report
+from ule_datasets.verification.report.content import DatasetPart, Report, describe_environment
+from ule_datasets.verification.report.plots import PLOT_NAMES, _apart, draw_plots
+from ule_datasets.verification.report.tables import paper_tables
+from ule_datasets.verification.report.writing import write_report
 from ule_datasets.verification.separability import Separability
 from ule_datasets.victims.history import EpochRecord, RunHistory, Window
 from ule_datasets.victims.protocol import TrainingProtocol
@@ -125,7 +127,7 @@ def report(**changes: Any) -> Report:
         result=grid(),
         claims=(),
         statements=(),
-        studies=Studies(),
+        findings=Findings(),
         separability={"ops-cifar10": Separability(fitted=99.75, held_out=98.5, num_samples=9_876)},
         collapse_expected={"ops-cifar10": True},
         environment={"device": "A chip (CPU)", "cores": "2"},
@@ -157,7 +159,7 @@ def regrouped(num_groups: int, seeds: Sequence[int]) -> RelabelledResult:
     return found
 
 
-def studies(seeds: Sequence[int] = (0, 1, 2)) -> Studies:
+def findings(seeds: Sequence[int] = (0, 1, 2)) -> Findings:
     """All analyses."""
     clean, ops = (
         [history(CURVES[name, "standard"], seed=seed, train=train) for seed in seeds]
@@ -180,11 +182,10 @@ def studies(seeds: Sequence[int] = (0, 1, 2)) -> Studies:
         ]
         for index, rate in enumerate(FINETUNING_RATES)
     }  # fmt: skip
-    return Studies(
-        roles={name: name for name in STUDIED},
-        displacement={"ops-cifar10": compare_displacement(clean, ops)},
-        fitting={"ops-cifar10": compare_fitting(clean, ops, paper_length=False)},
-        shuffles=tuple(
+    found = {
+        "displacement": {"ops-cifar10": compare_displacement(clean, ops)},
+        "fitting": {"ops-cifar10": compare_fitting(clean, ops, paper_length=False)},
+        "shuffled": tuple(
             ShuffleTable(
                 seed=seed,
                 cells=tuple(
@@ -201,10 +202,11 @@ def studies(seeds: Sequence[int] = (0, 1, 2)) -> Studies:
             )
             for seed in seeds
         ),
-        landscapes=tuple(Landscape(seed=seed, dataset="ops-cifar10", protected=flat, clean=steep) for seed in seeds),
-        finetuning=summarise(tuned, start_accuracy=93.5, chance=10.0),
-        relabelled=tuple(regrouped(number, seeds) for number in (5, 2)),
-    )  # fmt: skip
+        "landscape": tuple(Pair(seed=seed, dataset="ops-cifar10", protected=flat, clean=steep) for seed in seeds),
+        "finetune": summarise(tuned, start_accuracy=93.5, chance=10.0),
+        "relabelled": tuple(regrouped(number, seeds) for number in (5, 2)),
+    }  # fmt: skip
+    return Findings(roles={name: name for name in STUDIED}, found=found)
 
 
 # --- reading what was written ---------------------------------------------------------------------------------
@@ -330,7 +332,7 @@ def busy() -> Report:
             StatementResult(statement=some["ops-q-l2-crossover"], judged=REFUTED, stand_ins=("resnet18 = small",)),
             StatementResult(statement=some["ops-q-landscape"], judged=NOT_RUN),
         ),
-        studies=studies(),
+        findings=findings(),
         separability={**report().separability, "em-cifar10": None},
         collapse_expected={"ops-cifar10": True, "em-cifar10": True},
     )  # fmt: skip
@@ -443,7 +445,7 @@ def test_the_runs_are_told_number_by_number(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_plots")
 def test_a_table_of_a_paper_is_laid_out_as_printed_with_the_measurement_beneath(tmp_path: Path) -> None:
     given = report(claims=(judged("ops-t5-ops-standard"), left_open("ops-t5-clean-standard", "no time")))
-    (table,) = paper_tables(given)
+    (table,) = paper_tables(given.claims)
     assert [name for name, _ in table.columns] == ["cifar10", "em-cifar10", "ops-cifar10", "cifar10-s"]
     assert [head for (head, _), _ in table.rows][:3] == ["standard", "mixup", "cutout"]
     assert (table.corner, table.measured, len(table.rows)) == ("strategy", 1, 9)
@@ -471,7 +473,7 @@ def test_a_table_of_a_paper_is_laid_out_as_printed_with_the_measurement_beneath(
 )
 def test_rows_and_columns_of_the_papers_tables(id: str, corner: str, columns: list[str], rows: int) -> None:
     claim = all_claims().get(id) or next(c for c in all_claims().values() if (c.paper, c.table) == ("ops", "A"))
-    (table,) = paper_tables(report(claims=(left_open(claim.id, "no time"),)))
+    (table,) = paper_tables((left_open(claim.id, "no time"),))
     assert table.corner == corner
     assert [column[1] or column[0] for column in table.columns] == columns
     assert len(table.rows) == rows
@@ -479,7 +481,7 @@ def test_rows_and_columns_of_the_papers_tables(id: str, corner: str, columns: li
 
 def test_no_number_of_any_table_is_missing_or_doubled() -> None:
     everything = report(claims=tuple(left_open(id, "no time") for id in all_claims()))
-    tables = paper_tables(everything)
+    tables = paper_tables(everything.claims)
     assert [(t.paper, t.number) for t in tables] == list(
         dict.fromkeys((c.paper, c.table) for c in all_claims().values())
     )
@@ -545,7 +547,7 @@ def test_the_analyses_are_told_number_by_number(tmp_path: Path) -> None:
     given = busy()
     texts = written(tmp_path, given)
     page, tables = Page(texts["report.html"]), markdown_tables(texts["report.md"])
-    found = given.studies.displacement["ops-cifar10"]
+    found = given.findings.found["displacement"]["ops-cifar10"]
     rows = page.table("dataset", "first", "seed")
     assert len(rows) == 6
     for row, at in zip(rows, (*found.by_epoch.protected, *found.by_window.protected), strict=True):
@@ -561,11 +563,11 @@ def test_the_analyses_are_told_number_by_number(tmp_path: Path) -> None:
     assert row_starting(tables, "ops-cifar10", "shuffled, additive")[2:] == ["19.10 ± 1.00 (3)", "4.10 ± 1.00 (3)"]
     assert row_starting(tables, "ops-cifar10", "shuffled, re-stamped")[2:] == ["23.62 ± 1.00 (3)", "4.88 ± 1.00 (3)"]
     assert row_starting(tables, "ops-cifar10", "2", "0.25")[3:] == ["0.25", "**0.125**", "**2**", "500"]
-    assert given.studies.finetuning is not None
-    for rate in given.studies.finetuning.rates:
+    finetuning = given.findings.found["finetune"]
+    for rate in finetuning.rates:
         cells = row_starting(tables, f"{rate.learning_rate:g}", "0, 1, 2")
         assert cells[2] == f"**{rate.mean:.2f} ± {rate.sd:.2f} (3)**"
-        assert page.table("learning rate")[given.studies.finetuning.rates.index(rate)][:3] == [
+        assert page.table("learning rate")[finetuning.rates.index(rate)][:3] == [
             f"{rate.learning_rate:g}", "0, 1, 2", cells[2].strip("*"),
         ]  # fmt: skip
     assert "Clean test accuracy before: 93.5 %; chance 10.0 %." in page.text
@@ -579,7 +581,7 @@ def test_the_analyses_are_told_number_by_number(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_plots")
 def test_other_labels_alone_have_a_section(tmp_path: Path) -> None:
-    texts = written(tmp_path, report(studies=Studies(relabelled=(regrouped(5, (0,)),))))
+    texts = written(tmp_path, report(findings=Findings(found={"relabelled": (regrouped(5, (0,)),)})))
     assert "analyses" in Page(texts["report.html"]).ids
     assert "#analyses" in Page(texts["report.html"]).references
     assert re.findall(r"^#+ (?:Analyses|Other labels|Runs)$", texts["report.md"], re.M) == [
@@ -854,6 +856,6 @@ def test_claims_of_no_paper_have_a_table_too() -> None:
         id="mine", paper="own", table="1", metric="clean test accuracy, %", value=12.0, train_dataset="ops-digits",
         test_dataset="digits-test", model=MODEL, strategy="none", regime=Regime.COLLAPSED,
     )  # fmt: skip
-    (table,) = paper_tables(report(claims=(ClaimResult(claim=own, level=OPEN, effect=OPEN),)))
+    (table,) = paper_tables((ClaimResult(claim=own, level=OPEN, effect=OPEN),))
     assert (table.paper, table.columns) == ("own", (("ops-digits", ""),))
     assert table.about == f"no augmentation, {MODEL}, digits-test, clean test accuracy, %"

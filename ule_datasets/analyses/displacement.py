@@ -6,11 +6,29 @@ longer way move parameters too, so that only runs of one protocol are compared. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from ule_datasets.analyses.analysis import Analysis, Material, standard_cell
+from ule_datasets.analyses.telling import (
+    FILLED,
+    HOLLOW,
+    Column,
+    Curves,
+    Line,
+    Named,
+    Panel,
+    Point,
+    Row,
+    Said,
+    Section,
+    Table,
+    number,
+)
 from ule_datasets.base.errors import InputError
-from ule_datasets.papers.gates import FITTED
+from ule_datasets.experiments.grid import GridResult
+from ule_datasets.papers.ops import CLEAN, EM, OPS
 from ule_datasets.papers.statistics import Estimate, Judged, Verdict, below
 from ule_datasets.victims.history import RunHistory
 
@@ -18,6 +36,7 @@ THRESHOLD = 90.0
 """Training accuracy (percent) at which the paper compares."""
 SEEDS_FOR_A_VERDICT = 3
 """Runs of each kind; fewer are shown, and left open."""
+TOO_FEW = f"at least {SEEDS_FOR_A_VERDICT} runs of each kind are needed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +139,7 @@ def compare(
         InputError: the runs differ in protocol or in steps per epoch, a seed occurs twice, or the threshold is not a
             percentage above 0.
     """
-    _check_comparable(clean, protected, threshold)
+    check_comparable(clean, protected, threshold)
     return DisplacementResult(
         threshold=threshold,
         by_epoch=_compared(clean, protected, threshold, crossing),
@@ -141,7 +160,7 @@ def _compared(
         never.append(tuple(seed for seed, each in found if each is None))
     judged = _judge_displacement(*([each.displacement for each in side] for side in reached))
     if not clean or not protected:
-        judged = Judged(verdict=Verdict.NOT_RUN, reason="no run was made on one of the two")
+        judged = Judged(Verdict.NOT_RUN, "no run was made on one of the two")
     unreached = [
         f"{len(seeds)} of {len(runs)} runs on {kind} data never reached {threshold:g} % (seeds {_listed(seeds)})"
         for kind, runs, seeds in zip(("clean", "protected"), (clean, protected), never, strict=True)
@@ -158,119 +177,16 @@ def _compared(
 
 def _judge_displacement(clean: Sequence[float], protected: Sequence[float]) -> Judged:
     if not clean or not protected:
-        return Judged(verdict=Verdict.INCONCLUSIVE, reason="nothing to compare")
+        return Judged(Verdict.INCONCLUSIVE, "nothing to compare")
     judged = below(protected, clean, paired=False)
     reason = f"protected {Estimate(tuple(protected))}, clean {Estimate(tuple(clean))}: {judged.reason}"
     if min(len(clean), len(protected)) < SEEDS_FOR_A_VERDICT:
-        return Judged(verdict=Verdict.INCONCLUSIVE, reason=f"{reason}; {_too_few()}")
-    return Judged(verdict=judged.verdict, reason=reason)
+        return Judged(Verdict.INCONCLUSIVE, f"{reason}; {TOO_FEW}")
+    return Judged(judged.verdict, reason)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FittingResult:
-    """How completely and how soon runs of one protocol fit their training data."""
-
-    threshold: float
-    clean_final: tuple[float, ...]
-    """Training accuracy of the last epoch, percent; one per run."""
-    protected_final: tuple[float, ...]
-    clean_first: tuple[int | None, ...]
-    """The first epoch at the threshold, one per run; ``None``: never."""
-    protected_first: tuple[int | None, ...]
-    ends_fitted: Judged
-    """Whether every run ends near 100 %."""
-    earlier: Judged
-    """Whether protected data reaches the threshold in an earlier epoch."""
-    judged: Judged
-    """Both."""
-
-
-def compare_fitting(
-    clean: Sequence[RunHistory],
-    protected: Sequence[RunHistory],
-    threshold: float = THRESHOLD,
-    *,
-    paper_length: bool,
-) -> FittingResult:
-    """Whether every run ends near 100 % training accuracy, and protected data is fitted earlier than clean data.
-
-    *Ends near 100 %*: confirmed if every run's last epoch has at least 99 %, refuted if the 95 % interval of the mean
-    of either kind lies below; runs shorter than the paper's leave it open instead. *Earlier*: Welch's interval of the
-    difference of the first epochs at the threshold. A run that never got there counts as one epoch longer than it was,
-    the least it can be; where that would favour the verdict it is inconclusive. No verdict below three runs each.
-
-    Args:
-        clean: one run per seed.
-        protected: likewise, of the same protocol.
-        threshold: training accuracy, percent.
-        paper_length: whether the runs are as long as the paper's.
-
-    Raises:
-        InputError: the runs cannot be compared (see ``compare``), or their strategy cannot be expected to fit: mixing,
-            an attack, or RandAugment with Cutout.
-    """
-    _check_comparable(clean, protected, threshold)
-    for run in (*clean, *protected):
-        strategy = run.protocol.strategy
-        if strategy.having("mix") or strategy.having("attack") or len(strategy.parts) > 1:
-            raise InputError(
-                f"runs under {strategy} cannot be expected to fit their data; this statement is about strategies "
-                "without mixing, attack, or RandAugment together with Cutout"
-            )
-    sides = (clean, protected)
-    final = [tuple(run.last.train_accuracy for run in side) for side in sides]
-    firsts = [tuple(None if (at := crossing(run, threshold)) is None else at.epoch for run in side) for side in sides]
-    if not clean or not protected:
-        ends = earlier = judged = Judged(verdict=Verdict.NOT_RUN, reason="no run was made on one of the two")
-    else:
-        ends = _ends_fitted(final, paper_length=paper_length)
-        earlier = _earlier(firsts, clean[0].protocol.epochs + 1)
-        judged = Judged(verdict=_both(ends.verdict, earlier.verdict), reason=f"{ends.reason}; {earlier.reason}")
-        if min(len(clean), len(protected)) < SEEDS_FOR_A_VERDICT:
-            judged = Judged(verdict=Verdict.INCONCLUSIVE, reason=f"{judged.reason}; {_too_few()}")
-    return FittingResult(
-        threshold=threshold,
-        clean_final=final[0],
-        protected_final=final[1],
-        clean_first=firsts[0],
-        protected_first=firsts[1],
-        ends_fitted=ends,
-        earlier=earlier,
-        judged=judged,
-    )
-
-
-def _ends_fitted(final: Sequence[tuple[float, ...]], *, paper_length: bool) -> Judged:
-    clean, protected = (Estimate(values) for values in final)
-    reason = f"last training accuracy clean {clean}, protected {protected} (line {FITTED:g})"
-    if all(value >= FITTED for values in final for value in values):
-        return Judged(verdict=Verdict.CONFIRMED, reason=reason)
-    bounds = [each.interval() for each in (clean, protected)]
-    if any(bound is not None and bound[1] < FITTED for bound in bounds):
-        if paper_length:
-            return Judged(verdict=Verdict.REFUTED, reason=reason)
-        reason += ", after fewer epochs than the paper's"
-    return Judged(verdict=Verdict.INCONCLUSIVE, reason=reason)
-
-
-def _earlier(firsts: Sequence[tuple[int | None, ...]], least: int) -> Judged:
-    clean, protected = ([float(least if epoch is None else epoch) for epoch in side] for side in firsts)
-    judged = below(protected, clean, paired=False)
-    reason = f"first fitted epoch, protected minus clean: {judged.reason}"
-    never = [side.count(None) for side in firsts]
-    if any(never):
-        reason += f"; never fitted: {never[0]} clean, {never[1]} protected, counted as epoch {least}"
-    unsafe = (judged.verdict is Verdict.CONFIRMED and never[1]) or (judged.verdict is Verdict.REFUTED and never[0])
-    return Judged(verdict=Verdict.INCONCLUSIVE if unsafe else judged.verdict, reason=reason)
-
-
-def _both(first: Verdict, second: Verdict) -> Verdict:
-    if Verdict.REFUTED in (first, second):
-        return Verdict.REFUTED
-    return Verdict.CONFIRMED if first is second is Verdict.CONFIRMED else Verdict.INCONCLUSIVE
-
-
-def _check_comparable(clean: Sequence[RunHistory], protected: Sequence[RunHistory], threshold: float) -> None:
+def check_comparable(clean: Sequence[RunHistory], protected: Sequence[RunHistory], threshold: float) -> None:
+    """Refuse runs that differ in protocol or length, seeds that occur twice, and what is no percentage above 0."""
     if not 0 < threshold <= 100:
         raise InputError(f"threshold is {threshold}, must be a percentage above 0 and at most 100")
     runs = (*clean, *protected)
@@ -288,9 +204,138 @@ def _check_comparable(clean: Sequence[RunHistory], protected: Sequence[RunHistor
             raise InputError(f"every seed must occur once; the runs on {kind} data have {_listed(seeds)}")
 
 
-def _too_few() -> str:
-    return f"at least {SEEDS_FOR_A_VERDICT} runs of each kind are needed"
-
-
 def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(str(number) for number in numbers)
+
+
+def judge_ops_and_em(found: Mapping[str, Judged], roles: Mapping[str, str]) -> Judged:
+    """A statement about OPS and EM data: confirmed if it holds of both, refuted if it fails of one.
+
+    Args:
+        found: by dataset, others included.
+        roles: which datasets play the papers' ones.
+    """
+    named = [roles[slug] for slug in (OPS, EM) if slug in roles]
+    judged = {name: found[name] for name in named if name in found}
+    if not judged:
+        return Judged(Verdict.NOT_RUN, "neither OPS nor EM data was trained on beside its control")
+    reason = "; ".join(f"{name}: {each.reason}" for name, each in judged.items())
+    verdicts = {each.verdict for each in judged.values()}
+    if Verdict.REFUTED in verdicts:
+        return Judged(Verdict.REFUTED, reason)
+    whole = verdicts == {Verdict.CONFIRMED} and len(judged) == 2
+    return Judged(Verdict.CONFIRMED if whole else Verdict.INCONCLUSIVE, reason)
+
+
+BY_EPOCH, BY_WINDOW = "epoch", "fifth of an epoch"
+
+
+class Displacement(Analysis[Mapping[str, DisplacementResult]]):
+    """Whether parameters move less on protected than on clean data until that is fitted."""
+
+    name = key = "displacement"
+    always = True
+    statements: ClassVar = {"ops-q-displacement": (CLEAN, OPS, EM)}
+    figures = ("displacement",)
+
+    def nothing(self) -> dict[str, DisplacementResult]:
+        """By dataset."""
+        return {}
+
+    def run(self, material: Material) -> dict[str, DisplacementResult]:
+        """Every dataset beside its control, of standard training."""
+        return {name: compare(clean, protected) for name, clean, protected in material.beside_controls()}
+
+    def judge(self, found: Mapping[str, DisplacementResult], statement: str, roles: Mapping[str, str]) -> Judged:
+        """It must hold of OPS and of EM."""
+        return judge_ops_and_em({name: each.judged for name, each in found.items()}, roles)
+
+    def sections(self, found: Mapping[str, DisplacementResult]) -> Sequence[Section]:
+        """A row for each dataset, way of looking and seed."""
+        if not found:
+            return []
+        columns = [Column("dataset"), Column("first"), Column("seed", number=True)]
+        for side in ("clean", "protected"):
+            heads = (f"{side}: epoch", "step", "training accuracy")
+            columns += [Column(head, number=True) for head in heads]
+            columns.append(Column("displacement", number=True, strong=True))
+        both = [(name, each.by_epoch, each.by_window) for name, each in found.items()]
+        rows: list[Row] = [
+            (Named(name), words, *row)
+            for name, *ways in both
+            for words, way in zip((BY_EPOCH, BY_WINDOW), ways, strict=True)
+            for row in _rows(way)
+        ]
+        return [
+            Section(
+                title="Displacement when the training data is fitted",
+                about="Distance of the parameters from their first values where the training accuracy first reached "
+                f"{THRESHOLD:g} %, standard training; epochs counted from 1.",
+                table=Table(columns, rows),
+                verdicts=tuple(
+                    Said(way.judged, name, f"by {words}")
+                    for name, *ways in both
+                    for words, way in zip((BY_EPOCH, BY_WINDOW), ways, strict=True)
+                ),
+                figure="displacement",
+            )
+        ]
+
+    def charts(self, found: Mapping[str, DisplacementResult], result: GridResult) -> Sequence[Curves]:
+        """The whole way of every run, with the places where the threshold was reached."""
+        control = {one.dataset: one.control for one in result.comparisons}
+        panels = []
+        for name, each in found.items():
+            lines, points = [], []
+            for dataset, side in ((control.get(name, ""), "clean"), (name, "protected")):
+                runs = [run.history for run in result.runs if run.cell == standard_cell(dataset, result.profile)]
+                steps = _steps(runs)
+                lines += [_way(dataset, history) for history in runs]
+                points += [
+                    Point(dataset, at.epoch if at.by == "epoch" else at.step / steps, at.displacement, sign)
+                    for way, sign in ((each.by_epoch, FILLED), (each.by_window, HOLLOW))
+                    for at in getattr(way, side)
+                ]
+            panels.append(Panel(name, tuple(lines), tuple(points)))
+        chart = Curves(
+            name="displacement",
+            alt="Distance of the parameters from their first values",
+            y="distance from the first parameters",
+            filled=f"first epoch at {THRESHOLD:g} % training accuracy",
+            hollow=f"first fifth of an epoch at {THRESHOLD:g} %",
+            panels=tuple(panels),
+        )
+        return [chart] if panels else []
+
+
+def _rows(way: Crossings) -> list[tuple[str, ...]]:
+    """The cells of each seed after the name and the way of looking."""
+    sides = [{at.seed: at for at in side} for side in (way.clean, way.protected)]
+    rows = []
+    for seed in sorted({*sides[0], *sides[1], *way.clean_never, *way.protected_never}):
+        cells = [str(seed)]
+        for side in sides:
+            at = side.get(seed)
+            cells += (
+                ["never", "", "", ""]
+                if at is None
+                else [str(at.epoch), str(at.step), number(at.train_accuracy), number(at.displacement, ".2f")]
+            )
+        rows.append(tuple(cells))
+    return rows
+
+
+def _steps(runs: Sequence[RunHistory]) -> int:
+    """Steps of an epoch."""
+    return next((run.epochs[0].windows[-1].step for run in runs if run.epochs[0].windows), 1)
+
+
+def _way(dataset: str, history: RunHistory) -> Line:
+    """Displacement after each part of an epoch."""
+    steps = _steps([history])
+    windows = [window for record in history.epochs for window in record.windows]
+    return Line(
+        dataset,
+        (0.0, *(window.step / steps for window in windows)),
+        (0.0, *(window.displacement for window in windows)),
+    )

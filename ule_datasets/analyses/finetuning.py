@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from ule_datasets.analyses.analysis import NOT_MADE, Analysis, Material
+from ule_datasets.analyses.telling import Column, Said, Section, Table, listed, number
 from ule_datasets.base.errors import InputError
-from ule_datasets.papers.rules import COLLAPSED, FAILED, LEARNED
-from ule_datasets.papers.statistics import Estimate, Judged, Verdict
+from ule_datasets.compute.executor import Lost
+from ule_datasets.papers.ops import CLEAN, OPS, ROLES
+from ule_datasets.papers.rules import COLLAPSED, FAILED, LEARNED, line_at
+from ule_datasets.papers.statistics import Estimate, Judged, Verdict, spread
 from ule_datasets.victims.history import RunHistory
 from ule_datasets.victims.protocol import MultiStep, TrainingProtocol
 
@@ -121,7 +127,7 @@ def summarise(
 
 def _judge(rates: Sequence[RateResult], start_accuracy: float, chance: float) -> Judged:
     if not rates:
-        return Judged(verdict=Verdict.NOT_RUN, reason="no run was made")
+        return Judged(Verdict.NOT_RUN, "no run was made")
     reasons = [f"start {start_accuracy:.2f}", *(f"rate {each.learning_rate:g}: {each.judged.reason}" for each in rates)]
     verdicts = {each.judged.verdict for each in rates}
     verdict = verdicts.pop() if len(verdicts) == 1 else Verdict.INCONCLUSIVE
@@ -129,10 +135,10 @@ def _judge(rates: Sequence[RateResult], start_accuracy: float, chance: float) ->
     if missing:
         verdict = Verdict.INCONCLUSIVE
         reasons.append(f"learning rate {' and '.join(missing)} not tried")
-    if start_accuracy < (least := chance + LEARNED * (100 - chance)):
+    if start_accuracy < (least := line_at(LEARNED, chance)):
         verdict = Verdict.INCONCLUSIVE
         reasons.append(f"the model had not learned before (line {least:.2f})")
-    return Judged(verdict=verdict, reason="; ".join(reasons))
+    return Judged(verdict, "; ".join(reasons))
 
 
 def _summarised(rate: float, runs: Sequence[RunHistory], start_accuracy: float, chance: float) -> RateResult:
@@ -150,7 +156,7 @@ def _summarised(rate: float, runs: Sequence[RunHistory], start_accuracy: float, 
 
 
 def _judge_rate(estimate: Estimate, diverged: Sequence[int], start_accuracy: float, chance: float) -> Judged:
-    bad, good = (chance + share * (start_accuracy - chance) for share in (COLLAPSED, FAILED))
+    bad, good = (line_at(share, chance, start_accuracy) for share in (COLLAPSED, FAILED))
     bounds, reason = estimate.interval(), f"ends at {estimate} (lines {bad:.2f} and {good:.2f})"
     verdict = Verdict.INCONCLUSIVE
     if diverged:
@@ -161,7 +167,7 @@ def _judge_rate(estimate: Estimate, diverged: Sequence[int], start_accuracy: flo
         verdict = Verdict.CONFIRMED
     elif bounds[0] >= good:
         verdict = Verdict.REFUTED
-    return Judged(verdict=verdict, reason=reason)
+    return Judged(verdict, reason)
 
 
 def _check(tried: Mapping[float, Sequence[RunHistory]]) -> None:
@@ -182,3 +188,79 @@ def _check(tried: Mapping[float, Sequence[RunHistory]]) -> None:
             first = first or kind
             if kind != first:
                 raise InputError("runs that differ in more than learning rate, start and seed cannot be summarised")
+
+
+class Finetuning(Analysis[FinetuningResult | None]):
+    """Whether a model that was trained on clean data ends badly when it is trained further on OPS data."""
+
+    name, key = "finetune", "finetuning"
+    roles = ROLES
+    statements: ClassVar = {"ops-q-finetune": (CLEAN, OPS)}
+
+    def nothing(self) -> None:
+        """Where no clean model is there to start from."""
+        return
+
+    def run(self, material: Material) -> FinetuningResult | None:
+        """Every clean model with every learning rate."""
+        grid, roles, store = material.grid, material.roles, material.store
+        if OPS not in roles or CLEAN not in roles or material.cell(roles[OPS]) not in grid.cells:
+            return None
+        rates, tasks, accuracies = [], [], []
+        for run in material.result.runs:
+            if run.cell != material.cell(roles[CLEAN]):
+                continue
+            accuracies.append(run.history.last.test_accuracy)
+            clean, task = grid.task(run.cell, run.seed), grid.task(material.cell(roles[OPS]), run.seed)
+            for rate in FINETUNING_RATES:
+                protocol = finetuning_protocol(task.protocol, learning_rate=rate, start=clean.identity)
+                name, start = f"{task.dataset}-after-{clean.dataset}-lr{rate:g}", store.weights(clean)
+                tasks.append(
+                    dataclasses.replace(task, dataset=name, protocol=protocol, start=start, keep_weights=False)
+                )
+                rates.append(rate)
+        said = f"fine-tuning on {roles[OPS]} from models trained on {roles[CLEAN]}: {len(tasks)} runs"
+        material.reporter.say(said)
+        done = material.train(tasks)
+        if not accuracies:
+            return None
+        histories = {
+            rate: [each for each, at in zip(done, rates, strict=True) if at == rate and not isinstance(each, Lost)]
+            for rate in FINETUNING_RATES
+        }
+        return summarise(histories, start_accuracy=statistics.fmean(accuracies), chance=material.result.chance)
+
+    def judge(self, found: FinetuningResult | None, statement: str, roles: Mapping[str, str]) -> Judged:
+        """Over all learning rates."""
+        return NOT_MADE if found is None else found.judged
+
+    def sections(self, found: FinetuningResult | None) -> Sequence[Section]:
+        """A row for each learning rate."""
+        if found is None:
+            return []
+        columns = (
+            Column("learning rate", number=True),
+            Column("seeds"),
+            Column("clean test accuracy after", number=True, strong=True),
+            Column("training accuracy", number=True),
+            Column("ends badly"),
+        )
+        rows = tuple(
+            (
+                f"{rate.learning_rate:g}",
+                listed(rate.seeds),
+                spread([accuracies[-1] for accuracies in rate.accuracies]),
+                listed(rate.train_accuracies),
+                rate.judged,
+            )
+            for rate in found.rates
+        )
+        before = f"Clean test accuracy before: {number(found.start_accuracy)} %; chance {number(found.chance)} %."
+        return [
+            Section(
+                title="Fine-tuning a clean model on protected data",
+                about=before,
+                table=Table(columns, rows),
+                verdicts=(Said(found.judged),),
+            )
+        ]

@@ -11,15 +11,22 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ule_datasets.analyses.analysis import NOT_MADE, Analysis, Material
 from ule_datasets.analyses.evaluation import FixedImages, evaluating, still_copy
+from ule_datasets.analyses.telling import Column, Contours, Named, Plane, Row, Said, Section, Table, number
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.precision import Precision
+from ule_datasets.experiments.grid import GridResult
+from ule_datasets.papers.ops import CLEAN, OPS, ROLES
+from ule_datasets.papers.rules import Power
 from ule_datasets.papers.statistics import Judged, Verdict, below
 
 Direction = dict[str, Tensor]
@@ -28,6 +35,10 @@ Direction = dict[str, Tensor]
 CIRCLE_RADIUS = 0.5
 CIRCLE_POINTS = 16
 PAIRS_FOR_A_VERDICT = 3
+POINTS, IMAGES = 25, 10_000
+"""Of a surface: points of the grid's side, images that the loss is measured on."""
+FEW_POINTS, FEW_IMAGES = 9, 500
+"""For profiles that say nothing about a number."""
 
 
 def directions(model: nn.Module, generator: torch.Generator) -> tuple[Direction, Direction]:
@@ -182,7 +193,7 @@ def compare_surfaces(protected: Sequence[Surface], clean: Sequence[Surface]) -> 
     if len(counts) > 1:
         raise InputError(f"surfaces on {counts} images; all must have the same number")
     if not clean:
-        return Judged(verdict=Verdict.NOT_RUN, reason="no surface was measured")
+        return Judged(Verdict.NOT_RUN, "no surface was measured")
     increases = [
         [math.nan if surface.increase is None else surface.increase for surface in side] for side in (protected, clean)
     ]
@@ -192,5 +203,104 @@ def compare_surfaces(protected: Sequence[Surface], clean: Sequence[Surface]) -> 
     reason += judged.reason
     if len(clean) < PAIRS_FOR_A_VERDICT:
         reason += f"; at least {PAIRS_FOR_A_VERDICT} pairs are needed"
-        return Judged(verdict=Verdict.INCONCLUSIVE, reason=reason)
-    return Judged(verdict=judged.verdict, reason=reason)
+        return Judged(Verdict.INCONCLUSIVE, reason)
+    return Judged(judged.verdict, reason)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """The loss around two models of one seed, each on its own training images (Figure 3)."""
+
+    seed: int
+    dataset: str
+    protected: Surface
+    clean: Surface
+
+
+class Landscape(Analysis[tuple[Pair, ...]]):
+    """Whether the loss is flatter around models trained on OPS data than around those trained on clean data."""
+
+    name, key = "landscape", "landscapes"
+    roles = ROLES
+    statements: ClassVar = {"ops-q-landscape": (CLEAN, OPS)}
+    figures = ("landscape",)
+
+    def nothing(self) -> tuple[Pair, ...]:
+        """By seed."""
+        return ()
+
+    def run(self, material: Material) -> tuple[Pair, ...]:
+        """Both surfaces of every seed, on the same directions."""
+        grid, found = material.grid, []
+        points, images = (FEW_POINTS, FEW_IMAGES) if grid.profile.power is Power.NONE else (POINTS, IMAGES)
+        for seed in grid.seeds:
+            protected, clean = material.task(OPS, seed), material.task(CLEAN, seed)
+            if protected is None or clean is None:
+                continue
+            surfaces = []
+            for task in (protected, clean):
+                said = f"loss landscape of {task}: {points} x {points} points on {images:,} images"
+                material.reporter.say(said)
+                model = material.model(task)
+                planes = directions(model, torch.Generator().manual_seed(Seed(seed).integer32("landscape")))
+                surfaces.append(
+                    loss_surface(
+                        model,
+                        task.data.images[:images],
+                        task.data.labels[:images],
+                        planes,
+                        points=points,
+                        device=grid.device,
+                        precision=material.precision,
+                    )
+                )
+            found.append(Pair(seed=seed, dataset=protected.dataset, protected=surfaces[0], clean=surfaces[1]))
+        return tuple(found)
+
+    def judge(self, found: tuple[Pair, ...], statement: str, roles: Mapping[str, str]) -> Judged:
+        """By the pairs of all seeds."""
+        if not found:
+            return NOT_MADE
+        return compare_surfaces([each.protected for each in found], [each.clean for each in found])
+
+    def sections(self, found: tuple[Pair, ...]) -> Sequence[Section]:
+        """A row for each seed."""
+        columns = (
+            Column("dataset"),
+            Column("seed", number=True),
+            Column("loss at the model, protected", number=True),
+            Column("clean", number=True),
+            Column(f"increase at radius {CIRCLE_RADIUS:g}, protected", number=True, strong=True),
+            Column("clean", number=True, strong=True),
+            Column("images", number=True),
+        )
+        rows: list[Row] = []
+        for each in found:
+            losses = (each.protected.centre, each.clean.centre, each.protected.increase, each.clean.increase)
+            told = (number(loss, ".4g") for loss in losses)
+            rows.append((Named(each.dataset), str(each.seed), *told, f"{each.protected.num_images:,}"))
+        section = Section(
+            title="Loss landscape",
+            table=Table(columns, rows),
+            verdicts=(Said(self.judge(found, "", {})),),
+            figure="landscape",
+        )
+        return [section] if found else []
+
+    def charts(self, found: tuple[Pair, ...], result: GridResult) -> Sequence[Contours]:
+        """A row for each seed, protected beside clean."""
+        rows = tuple(
+            (
+                Plane(f"seed {each.seed}", each.dataset, each.protected.grid, each.protected.losses),
+                Plane(f"clean control, seed {each.seed}", "", each.clean.grid, each.clean.losses),
+            )
+            for each in found
+        )
+        chart = Contours(
+            name="landscape",
+            alt="Loss around the trained parameters, protected and clean",
+            rows=rows,
+            x="second direction",
+            y="first direction",
+        )
+        return [chart] if rows else []

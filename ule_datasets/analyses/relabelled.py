@@ -8,14 +8,20 @@ the classes: of training and test images alike, so that a model of clean images 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from ule_datasets.analyses.analysis import Analysis, Material
+from ule_datasets.analyses.telling import Column, Named, Row, Section, Table, listed, number
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.seeds import Seed
+from ule_datasets.compute.executor import Lost
 from ule_datasets.experiments.effect import Comparison, compare
+from ule_datasets.experiments.grid import estimate_seconds
+from ule_datasets.experiments.runs import RunTask
 from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.history import RunHistory
 
@@ -108,8 +114,88 @@ def summarise(
     if not seeds:
         return None
     chance = 100 / num_groups
-    comparison = compare(
-        [clean[seed] for seed in seeds], [poisoned[seed] for seed in seeds], dataset=dataset, control=control,
-        chance=chance,
-    )  # fmt: skip
+    sides = ([runs[seed] for seed in seeds] for runs in (clean, poisoned))
+    comparison = compare(*sides, dataset=dataset, control=control, chance=chance)
     return RelabelledResult(num_groups=num_groups, seeds=seeds, comparison=comparison, chance=chance)
+
+
+class Relabelled(Analysis[tuple[RelabelledResult, ...]]):
+    """Whether protection holds for who gives the images other classes."""
+
+    name = key = "relabelled"
+
+    def nothing(self) -> tuple[RelabelledResult, ...]:
+        """By dataset, then by number of groups."""
+        return ()
+
+    def run(self, material: Material) -> tuple[RelabelledResult, ...]:
+        """Every dataset and its control with grouped classes; each run once, however many share the control."""
+        grid = material.grid
+        numbers = group_numbers(num_classes := grid.subjects[0].num_classes)
+        if not numbers:
+            warning = f"no other labels are given: {num_classes} classes are too few to be grouped"
+            material.reporter.warn(warning)
+            return ()
+        tasks: dict[tuple[str, int, int], RunTask] = {}
+        for num_groups in numbers:
+            for seed in grid.seeds:
+                drawn = torch.Generator().manual_seed(Seed(seed).integer32("relabelled", num_groups))
+                groups = grouping(num_classes, num_groups, drawn)
+                for dataset in dict.fromkeys(name for each in grid.subjects for name in (each.control, each.name)):
+                    task = grid.task(material.cell(dataset), seed)
+                    tasks[dataset, num_groups, seed] = _with_groups(task, groups, num_groups)
+        histories: dict[tuple[str, int], dict[int, RunHistory]] = {}
+        for (dataset, num_groups, seed), history in zip(tasks, _trained(list(tasks.values()), material), strict=True):
+            if not isinstance(history, Lost):
+                histories.setdefault((dataset, num_groups), {})[seed] = history
+        found: list[RelabelledResult] = []
+        for subject in grid.subjects:
+            for num_groups in numbers:
+                sides = (histories.get((name, num_groups), {}) for name in (subject.control, subject.name))
+                told = summarise(*sides, dataset=subject.name, control=subject.control, num_groups=num_groups)
+                found += [] if told is None else [told]
+        return tuple(found)
+
+    def sections(self, found: tuple[RelabelledResult, ...]) -> Sequence[Section]:
+        """A row for each dataset and number of groups."""
+        columns = (
+            Column("dataset"),
+            Column("groups", number=True),
+            Column("seeds"),
+            Column("poisoned", number=True, strong=True),
+            Column("clean control", number=True),
+            Column("chance", number=True),
+            Column("training accuracy, poisoned", number=True),
+            Column("result"),
+        )
+        rows: list[Row] = []
+        for each in found:
+            one = each.comparison
+            told = (one.poisoned.percent, one.clean.percent, f"{number(each.chance)} %", one.poisoned_train.percent)
+            lines = (str(one.collapse), *one.notes)
+            rows.append((Named(one.dataset), str(each.num_groups), listed(each.seeds), *told, lines))
+        section = Section(
+            title="Other labels",
+            about="The classes put into groups at random, the groups as labels of training and test images; standard "
+            "training, every seed with a grouping of its own. Mean ± standard deviation over seeds.",
+            table=Table(columns, rows),
+        )
+        return [section] if found else []
+
+
+def _with_groups(task: RunTask, groups: np.ndarray, num_groups: int) -> RunTask:
+    data = relabelled(task.data, groups)
+    name = f"{task.dataset}-in-{num_groups}-groups"
+    return dataclasses.replace(task, dataset=name, data=data, data_digest=data.digest(), keep_weights=False)
+
+
+def _trained(tasks: Sequence[RunTask], material: Material) -> list[RunHistory | Lost]:
+    """What became of each task; says before how many there are and how long they take."""
+    known = material.store.known(tasks, material.reporter)
+    waiting = [task for index, task in enumerate(tasks) if index not in known]
+    said = f"training with other labels: {len(tasks)} runs, {len(known)} finished before"
+    if waiting:
+        minutes = estimate_seconds(waiting) / min(material.executor.workers, len(waiting)) / 60
+        said += f"; this will take about {max(1, round(minutes))} min, going by the time of a few steps"
+    material.reporter.say(said)
+    return material.train(tasks, known)

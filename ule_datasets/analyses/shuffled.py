@@ -15,14 +15,23 @@ import numpy as np
 import torch
 from torch import nn
 
+from ule_datasets.analyses.analysis import Analysis, Material
 from ule_datasets.analyses.evaluation import FixedImages, evaluating, still_copy
+from ule_datasets.analyses.telling import Column, Named, Row, Section, Table
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Overwrite, Perturbation
-from ule_datasets.papers.statistics import Estimate
+from ule_datasets.experiments.grid import Subject
+from ule_datasets.experiments.runs import RunTask
+from ule_datasets.papers.claims import Claim, Regime
+from ule_datasets.papers.ops import ROLES
+from ule_datasets.papers.statistics import Estimate, spread
 
 ROWS_AT_ONCE = 1024
+PERMUTATIONS = 5
+SHUFFLED = " shuffled"
+"""Follows the name of a set whose perturbations were moved."""
 
 
 class Reading(StrEnum):
@@ -177,7 +186,7 @@ def table_of_shuffles(
     models: Mapping[str, nn.Module],
     sets: Mapping[str, EvaluationSet],
     *,
-    permutations: int = 5,
+    permutations: int = PERMUTATIONS,
     seed: Seed,
     device: torch.device,
     precision: Precision = Precision.FLOAT32,
@@ -218,11 +227,15 @@ def table_of_shuffles(
     return tuple(_cell(*key, found[key]) for key in ordered if key in found)
 
 
+def _set_name(name: str, moved: bool) -> str:
+    return f"{name}{SHUFFLED}" if moved else name
+
+
 def _cell(trained_on: str, name: str, reading: Reading | None, accuracies: list[float]) -> ShuffledCell:
     estimate = Estimate(tuple(accuracies))
     return ShuffledCell(
         trained_on=trained_on,
-        evaluated_on=name if reading is None else f"{name} shuffled",
+        evaluated_on=_set_name(name, reading is not None),
         reading=reading,
         accuracies=estimate.values,
         mean=estimate.mean,
@@ -248,3 +261,100 @@ def _check(clean: np.ndarray, poisoned: np.ndarray, labels: np.ndarray, overwrit
         raise InputError(
             f"overwritten is {overwritten.dtype} {list(overwritten.shape)}; expected bool {list(clean.shape[:3])}"
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShuffleTable:
+    """Models of one seed on all sets (Table 1)."""
+
+    seed: int
+    cells: tuple[ShuffledCell, ...]
+
+
+class Shuffled(Analysis[tuple[ShuffleTable, ...]]):
+    """What models say about training images, their own and others', whose perturbations were moved to other images."""
+
+    name, key = "shuffled", "shuffles"
+    roles = ROLES
+
+    def nothing(self) -> tuple[ShuffleTable, ...]:
+        """By seed."""
+        return ()
+
+    def run(self, material: Material) -> tuple[ShuffleTable, ...]:
+        """Every model on the training images of every model; nothing where their numbers differ."""
+        tables = []
+        subjects = {subject.name: subject for subject in material.grid.subjects}
+        for seed in material.grid.seeds:
+            found = (material.task(slug, seed) for slug in self.roles)
+            tasks = {task.dataset: task for task in found if task is not None}
+            if not tasks:
+                continue
+            if len({len(task.data.images) for task in tasks.values()}) > 1:
+                names = " and ".join(tasks)
+                material.reporter.warn(f"no perturbations are shuffled: {names} differ in their number of images")
+                return ()
+            sets = {name: _evaluation_set(subjects.get(name), task) for name, task in tasks.items()}
+            material.reporter.say(f"shuffled perturbations, seed {seed}: {len(tasks)} models on {len(sets)} sets")
+            cells = table_of_shuffles(
+                {name: material.model(task) for name, task in tasks.items()},
+                sets,
+                seed=Seed(seed),
+                device=material.grid.device,
+                precision=material.precision,
+            )
+            tables.append(ShuffleTable(seed=seed, cells=cells))
+        return tuple(tables)
+
+    def speaks_of(self, claim: Claim) -> tuple[str, ...]:
+        """The dataset trained on, and the one whose perturbations are evaluated."""
+        if claim.regime is not Regime.ANALYSIS:
+            return ()
+        return claim.train_dataset, claim.test_dataset.removesuffix("-train").replace("-shuffled", "")
+
+    def values(self, found: tuple[ShuffleTable, ...], claim: Claim, roles: Mapping[str, str]) -> tuple[float, ...]:
+        """What agreed with the labels, in the reading that adds the difference."""
+        trained_on, evaluated_on = (roles.get(slug, "") for slug in self.speaks_of(claim))
+        moved = "-shuffled" in claim.test_dataset
+        wanted = (trained_on, _set_name(evaluated_on, moved), Reading.ADDITIVE if moved else None)
+        return tuple(
+            cell.mean
+            for table in found
+            for cell in table.cells
+            if (cell.trained_on, cell.evaluated_on, cell.reading) == wanted
+        )
+
+    def sections(self, found: tuple[ShuffleTable, ...]) -> Sequence[Section]:
+        """Columns by what was trained on, rows by what was evaluated and how its perturbations were moved."""
+        trained_on = dict.fromkeys(cell.trained_on for table in found for cell in table.cells)
+        rows: dict[tuple[str, str], dict[str, list[float]]] = {}
+        for table in found:
+            for cell in table.cells:
+                how = "as they are" if cell.reading is None else f"shuffled, {cell.reading}"
+                row = rows.setdefault((cell.evaluated_on.removesuffix(SHUFFLED), how), {})
+                row.setdefault(cell.trained_on, []).append(cell.mean)
+        columns = [Column("trained on", number=True, dataset=name) for name in trained_on]
+        lines: list[Row] = [
+            (Named(name), how, *(spread(means.get(on, ())) for on in trained_on)) for (name, how), means in rows.items()
+        ]
+        section = Section(
+            title="Shuffled perturbations",
+            about="How often models agree with the labels (percent) on training images, each with the perturbation of "
+            "another image and its label where shuffled: mean ± standard deviation (seeds), each seed's value the mean "
+            "over permutations. *Additive*: the difference is added; *re-stamped*: overwritten pixels get their "
+            "colour.",
+            table=Table((Column("evaluated on"), Column("perturbations"), *columns), lines),
+        )
+        return [section] if rows else []
+
+
+def _evaluation_set(subject: Subject | None, task: RunTask) -> EvaluationSet:
+    """The training images of a run; with what is needed to shuffle them, where they are perturbed."""
+    images, labels = task.data.images, task.data.labels
+    if subject is None:
+        return EvaluationSet(images=images, labels=labels)
+    rows = len(images)
+    height, width = images.shape[1:3]
+    marks = overwritten_pixels(subject.perturbation, labels, subject.keys[:rows], (height, width))
+    clean = subject.clean_images[:rows]
+    return EvaluationSet(images=images, labels=labels, clean=clean, overwritten=marks if marks.any() else None)

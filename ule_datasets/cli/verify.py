@@ -14,7 +14,7 @@ from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version
 from ule_datasets.cli.arguments import argument, flag, option, takes
 
 if TYPE_CHECKING:
-    from ule_datasets.verification.report import Report
+    from ule_datasets.verification.report.content import Report
     from ule_datasets.verify import VerifyOptions
 
 COMMAND = "ule-verify"

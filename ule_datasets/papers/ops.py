@@ -9,6 +9,8 @@ from ule_datasets.papers.rules import Part, Parts
 from ule_datasets.papers.statistics import Judged, below, deviations_below, mean_below, unusable, within
 
 CLEAN, EM, OPS = "cifar10", "em-cifar10", "ops-cifar10"
+ROLES = (CLEAN, EM, OPS)
+"""Datasets whose trained models the paper's analyses look at."""
 GENERATOR = "resnet18"
 """The architecture that crafted the error-minimising noise."""
 TRANSFER_MODELS = ("lenet5", "cvt-7-4", "cct-7-3x1", "densenet121", "resnet18", "wrn-28-10")
@@ -128,13 +130,6 @@ def _cifar10s_below_50(chance: float) -> list[Part]:
     ]
 
 
-BY_ANALYSIS = {
-    "ops-q-train-acc": (CLEAN, OPS, EM),
-    "ops-q-displacement": (CLEAN, OPS, EM),
-    "ops-q-landscape": (CLEAN, OPS),
-    "ops-q-finetune": (CLEAN, OPS),
-}
-"""Statements that need more than accuracies, and the datasets whose models are looked at."""
 STATEMENTS: dict[str, Parts] = {
     "ops-q-em-transfer": _em_transfer,
     "ops-q-randpix-3sigma": _three_sigma,

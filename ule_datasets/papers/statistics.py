@@ -97,6 +97,16 @@ class Estimate:
         return f"{self.mean:.2f}{spread} ({self.n} run{'s' if self.n > 1 else ''})"
 
 
+def spread(values: Sequence[float]) -> str:
+    """Mean ± deviation (how many); says so where a value is not finite, a dash where there is none."""
+    broken = sum(not math.isfinite(value) for value in values)
+    if not values or broken:
+        return f"not finite in {broken} of {len(values)}" if broken else "–"
+    estimate = Estimate(tuple(values))
+    deviation = "" if estimate.sd is None else f" ± {estimate.sd:.2f}"
+    return f"{estimate.mean:.2f}{deviation} ({estimate.n})"
+
+
 def all_finite(values: Sequence[float]) -> bool:
     """Whether none of the values is infinite or not a number."""
     return all(math.isfinite(value) for value in values)

@@ -5,27 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from ule_datasets.analyses import ANALYSES
+from ule_datasets.analyses.analysis import MODEL, STRATEGY, standard_cell
+from ule_datasets.analyses.findings import ROLES, Findings, judging, measuring
 from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.experiments.grid import Cell, GridResult, Subject
 from ule_datasets.experiments.profiles import Profile
 from ule_datasets.models.architectures import MODELS, num_parameters
-from ule_datasets.papers.claims import CLEAN_ACCURACY, Claim, Regime, Statement
+from ule_datasets.papers.claims import CLEAN_ACCURACY, Claim, Regime, Statement, all_claims
 from ule_datasets.papers.gates import Gate, after_gates, gates
-from ule_datasets.papers.ops import BY_ANALYSIS
 from ule_datasets.papers.rules import Power, judge_effect, judge_level
 from ule_datasets.papers.statements import cells_of_statement, judge_statement
 from ule_datasets.papers.statistics import Judged, Verdict
 
-if TYPE_CHECKING:
-    from ule_datasets.analyses.studies import Studies
-
 CIFAR_CLASSES = 10
 """Of the images that the parameter counts of the papers are for."""
-SHUFFLED_SETS = ("cifar10", "em-cifar10", "ops-cifar10")
-"""Datasets of the table of shuffled perturbations: each is trained on, and evaluated on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,41 +83,46 @@ class Wanted:
     """Without controls."""
     weights: frozenset[Cell]
     """Whose trained models are looked at."""
-    studies: frozenset[str]
-    """Names of the analyses besides plain training."""
+    analyses: frozenset[str]
+    """Names of those besides plain training."""
     open: Mapping[str, str]
     """Why a claim cannot be run here, by its id."""
 
 
 def what_is_wanted(
-    claims: Iterable[Claim], statements: Iterable[Statement], subjects: Sequence[Subject], profile: Profile,
-    *, analyses: Iterable[str] = (),
-) -> Wanted:  # fmt: skip
+    claims: Iterable[Claim],
+    statements: Iterable[Statement],
+    subjects: Sequence[Subject],
+    profile: Profile,
+    *,
+    analyses: Iterable[str] = (),
+) -> Wanted:
     """The cells that claims, statements and analyses need: each once, however many it serves."""
     cells: dict[Cell, None] = {}
-    weights, studies, open_ = set(), set(analyses), {}
+    weights, made, open_ = set(), set(analyses), {}
     for claim in claims:
         found = cell_of(claim, subjects, profile)
         if isinstance(found, str):
             open_[claim.id] = found
         elif found is not None:
             cells[found] = None
-            if claim.regime is Regime.ANALYSIS:
+            if (measured_by := measuring(claim)) is not None:
                 weights.add(found)
-                studies.add("shuffled")
+                made.add(measured_by.name)
     roles = stand_ins(subjects, profile)
     for statement in statements:
         needed = _cells_for(statement, roles, subjects)
         cells.update(dict.fromkeys(needed))
-        if statement.id in ("ops-q-landscape", "ops-q-finetune"):
-            studies.add(statement.id.removeprefix("ops-q-"))
+        judged_by = judging(statement.id)
+        if judged_by is not None and not judged_by.always:
+            made.add(judged_by.name)
             weights.update(needed)
-    if studies:
-        model = profile.trained_for("resnet18") or "resnet18"
-        played = {Cell(name, model, "standard"): None for name in study_roles(subjects, profile).values()}
-        cells.update(played)
-        weights.update(played)
-    return Wanted(cells=tuple(cells), weights=frozenset(weights), studies=frozenset(studies), open=open_)
+    looked_at = {slug for name in made for slug in ANALYSES[name].roles}
+    played = [name for slug, name in roles_of_analyses(subjects, profile).items() if slug in looked_at]
+    standard = [standard_cell(name, profile) for name in played]
+    cells.update(dict.fromkeys(standard))
+    weights.update(standard)
+    return Wanted(cells=tuple(cells), weights=frozenset(weights), analyses=frozenset(made), open=open_)
 
 
 def cell_of(claim: Claim, subjects: Sequence[Subject], profile: Profile) -> Cell | str | None:
@@ -141,13 +142,9 @@ def cell_of(claim: Claim, subjects: Sequence[Subject], profile: Profile) -> Cell
         return f"{claim.strategy} is no strategy of training here"
     if claim.variant:
         return f"a variant of a strategy that is not here: {claim.variant}"
-    if claim.regime is Regime.ANALYSIS:
-        needed = dict.fromkeys(shuffle_roles(claim))
-        missing = [name for name in needed if subject_for(name, subjects) is None]
-    elif claim.metric != CLEAN_ACCURACY:
+    if claim.regime is not Regime.ANALYSIS and claim.metric != CLEAN_ACCURACY:
         return f"{claim.metric} is not measured here"
-    else:
-        missing = [] if subject_for(claim.train_dataset, subjects) is not None else [claim.train_dataset]
+    missing = [name for name in datasets_of(claim) if subject_for(name, subjects) is None]
     if missing:
         return f"{' and '.join(missing)} not at hand: build it with ule-build, or name its folder"
     return Cell(claim.train_dataset, model, strategy)
@@ -158,9 +155,10 @@ def subject_for(dataset: str, subjects: Sequence[Subject]) -> Subject | None:
     return next((subject for subject in subjects if dataset in (subject.name, subject.control)), None)
 
 
-def shuffle_roles(claim: Claim) -> tuple[str, str]:
-    """(dataset trained on, dataset that the evaluated perturbations are from) of a claim of Table 1."""
-    return claim.train_dataset, claim.test_dataset.removesuffix("-train").replace("-shuffled", "")
+def datasets_of(claim: Claim) -> tuple[str, ...]:
+    """What a claim speaks of, each once: the dataset trained on, and those that an analysis looks at besides."""
+    analysis = measuring(claim)
+    return (claim.train_dataset,) if analysis is None else tuple(dict.fromkeys(analysis.speaks_of(claim)))
 
 
 def stand_ins(subjects: Sequence[Subject], profile: Profile) -> dict[str, str]:
@@ -175,28 +173,33 @@ def stand_ins(subjects: Sequence[Subject], profile: Profile) -> dict[str, str]:
     return roles
 
 
-def study_roles(subjects: Sequence[Subject], profile: Profile) -> dict[str, str]:
-    """Which datasets play clean, EM and OPS images in the analyses: themselves, or reduced ones."""
+def roles_of_analyses(subjects: Sequence[Subject], profile: Profile) -> dict[str, str]:
+    """Which datasets play those that analyses look at: themselves, or reduced ones."""
     roles = stand_ins(subjects, profile)
-    found = {slug: roles.get(slug, slug) for slug in SHUFFLED_SETS}
+    found = {slug: roles.get(slug, slug) for slug in ROLES}
     return {slug: name for slug, name in found.items() if subject_for(name, subjects) is not None}
 
 
 def judge_claims(
-    claims: Iterable[Claim], result: GridResult | None, subjects: Sequence[Subject], studies: Studies,
-    *, profile: Profile, asked: Iterable[Claim],
-) -> tuple[ClaimResult, ...]:  # fmt: skip
+    claims: Iterable[Claim],
+    result: GridResult | None,
+    subjects: Sequence[Subject],
+    findings: Findings,
+    *,
+    profile: Profile,
+    asked: Iterable[Claim],
+) -> tuple[ClaimResult, ...]:
     """A verdict on every claim; those that were not run say why: ``asked`` are those that were to be."""
     wanted = {claim.id for claim in asked}
-    return tuple(_judge_claim(claim, result, subjects, studies, profile, claim.id in wanted) for claim in claims)
+    return tuple(_judge_claim(claim, result, subjects, findings, profile, claim.id in wanted) for claim in claims)
 
 
 def judge_statements(
-    statements: Iterable[Statement], result: GridResult | None, subjects: Sequence[Subject], studies: Studies
+    statements: Iterable[Statement], result: GridResult | None, subjects: Sequence[Subject], findings: Findings
 ) -> tuple[StatementResult, ...]:
     """A verdict on every statement; with stand-ins it speaks of those, and says so."""
     if result is None:
-        open_ = Judged(verdict=Verdict.NOT_RUN, reason="no model was trained")
+        open_ = Judged(Verdict.NOT_RUN, "no model was trained")
         return tuple(StatementResult(statement=statement, judged=open_) for statement in statements)
     roles = stand_ins(subjects, result.profile)
     lost = {run.seed for run in result.lost}  # values at one position must be of one seed
@@ -204,11 +207,11 @@ def judge_statements(
     cells = {(run.cell.dataset, run.cell.model, run.cell.strategy): kept.accuracies(run.cell) for run in kept.runs}
     found = []
     for statement in statements:
-        slugs = {name for cell in slugs_of(statement) for name in cell[:2]}
+        slugs = {name for cell in cells_of(statement) for name in cell[:2]}
         replaced = {f"{slug} = {roles[slug]}" for slug in slugs & roles.keys()}
         changed = {f"{s.name} = one of another recipe" for s in subjects if s.unjudged and s.name in slugs}
-        if statement.id in BY_ANALYSIS:
-            judged = studies.judged(statement.id)
+        if judging(statement.id) is not None:
+            judged = findings.judged(statement.id)
         else:
             judged = judge_statement(statement.id, cells, chance=result.chance, roles=roles)
         found.append(StatementResult(statement=statement, judged=judged, stand_ins=tuple(sorted(replaced | changed))))
@@ -216,35 +219,41 @@ def judge_statements(
 
 
 def _judge_claim(
-    claim: Claim, result: GridResult | None, subjects: Sequence[Subject], studies: Studies, profile: Profile,
+    claim: Claim,
+    result: GridResult | None,
+    subjects: Sequence[Subject],
+    findings: Findings,
+    profile: Profile,
     asked: bool,
-) -> ClaimResult:  # fmt: skip
+) -> ClaimResult:
     cell = cell_of(claim, subjects, profile)
     if isinstance(cell, str):
-        return _open(claim, Verdict.NOT_RUN, cell)
-    if claim.regime is Regime.SIZE:
-        millions = (num_parameters(claim.model, CIFAR_CLASSES) / 1e6,)
-        level = judge_level(claim, millions, power=Power.FULL)
-        return ClaimResult(claim=claim, level=level, effect=_no_effect(claim), measured=millions)
+        return _open(claim, cell)
+    if cell is None:
+        return _size(claim)
     if result is None:
-        return _open(claim, Verdict.NOT_RUN, "no model was trained")
-    assert isinstance(cell, Cell)
+        return _open(claim, "no model was trained")
+    if not result.histories(cell):
+        return _open(claim, "no run was finished" if asked else f"not asked for: --claims {claim.id}")
+    if measuring(claim) is None:
+        return _judge_runs(claim, cell, result.accuracies(cell), result, subjects)
+    values = findings.values(claim)
+    if not values:
+        return _open(claim, f"not asked for: --claims {claim.id}")
+    return dataclasses.replace(_judge_runs(claim, cell, values, result, subjects), best=(), control=())
+
+
+def _judge_runs(
+    claim: Claim, cell: Cell, values: tuple[float, ...], result: GridResult, subjects: Sequence[Subject]
+) -> ClaimResult:
+    """Level and effect of what was measured, as far as the gates let them through."""
     subject = subject_for(claim.train_dataset, subjects)
     assert subject is not None
-    histories, values = result.histories(cell), result.accuracies(cell)
-    if not histories:
-        return _open(claim, Verdict.NOT_RUN, "no run was finished" if asked else f"not asked for: --claims {claim.id}")
-    control_cell = Cell(subject.control, cell.model, cell.strategy)
-    control = () if claim.regime is Regime.BASELINE else result.accuracies(control_cell)
-    if claim.regime is Regime.ANALYSIS:
-        values, control = studies.shuffled_values(claim), ()
-        if not values:
-            return _open(claim, Verdict.NOT_RUN, f"not asked for: --claims {claim.id}")
-    stood_in = cell.model != claim.model
-    named = shuffle_roles(claim) if claim.regime is Regime.ANALYSIS else (claim.train_dataset,)
-    changed = [each.unjudged for each in subjects if each.unjudged and each.name in named]
-    unjudged = changed[0] if changed and _in_a_paper(claim) else ""
-    power = result.profile.power
+    histories, power = result.histories(cell), result.profile.power
+    controlled = claim.regime not in (Regime.BASELINE, Regime.ANALYSIS)
+    control = result.accuracies(dataclasses.replace(cell, dataset=subject.control)) if controlled else ()
+    changed = [each.unjudged for each in subjects if each.unjudged and each.name in datasets_of(claim)]
+    unjudged = changed[0] if changed and claim.id in all_claims() else ""  # a user's own claims are about anything
     conditions = gates(
         claim,
         train_accuracies=[history.last.train_accuracy for history in histories],
@@ -256,57 +265,57 @@ def _judge_claim(
         power=power,
     )
     level = after_gates(judge_level(claim, values, power=power), conditions, level=True)
-    effect = _effect(claim, values, control, result, stood_in)
+    effect = _effect(claim, values, control, result, stood_in=cell.model != claim.model)
     if unjudged:
-        level = effect = Judged(verdict=Verdict.NOT_COMPARABLE, reason=unjudged)
+        level = effect = Judged(Verdict.NOT_COMPARABLE, unjudged)
     return ClaimResult(
-        claim=claim, level=level, effect=after_gates(effect, conditions, level=False), cell=cell, measured=values,
-        best=() if claim.regime is Regime.ANALYSIS else tuple(history.best.test_accuracy for history in histories),
-        control=control, gates=conditions,
-    )  # fmt: skip
+        claim=claim,
+        level=level,
+        effect=after_gates(effect, conditions, level=False),
+        cell=cell,
+        measured=values,
+        best=tuple(history.best.test_accuracy for history in histories),
+        control=control,
+        gates=conditions,
+    )
 
 
 def _effect(
-    claim: Claim, values: Sequence[float], control: Sequence[float], result: GridResult, stood_in: bool
+    claim: Claim, values: Sequence[float], control: Sequence[float], result: GridResult, *, stood_in: bool
 ) -> Judged:
     """A narrow model in place of the paper's shows a collapse or a baseline that learns, and nothing finer."""
-    if claim.regime is Regime.ANALYSIS:
-        return _no_effect(claim)
-    if stood_in and claim.regime not in (Regime.COLLAPSED, Regime.BASELINE):
+    if stood_in and claim.regime in (Regime.PARTIAL, Regime.RECOVERED):
         reason = f"the {result.profile.name} profile shows whether there is a collapse, not how much is recovered"
-        return Judged(verdict=Verdict.NOT_RUN, reason=reason)
+        return Judged(Verdict.NOT_RUN, reason)
     return judge_effect(claim, values, control, chance=result.chance)
 
 
-def _in_a_paper(claim: Claim) -> bool:
-    """Whether it is one of the catalogue's, not a user's own."""
-    from ule_datasets.papers.claims import all_claims
+def _size(claim: Claim) -> ClaimResult:
+    """Parameters are counted, and nothing is trained."""
+    millions = (num_parameters(claim.model, CIFAR_CLASSES) / 1e6,)
+    level = judge_level(claim, millions, power=Power.FULL)
+    effect = judge_effect(claim, millions, (), chance=0)
+    return ClaimResult(claim=claim, level=level, effect=effect, measured=millions)
 
-    return claim.id in all_claims()
 
-
-def _open(claim: Claim, verdict: Verdict, reason: str) -> ClaimResult:
-    judged = Judged(verdict=verdict, reason=reason)
+def _open(claim: Claim, reason: str) -> ClaimResult:
+    judged = Judged(Verdict.NOT_RUN, reason)
     return ClaimResult(claim=claim, level=judged, effect=judged)
 
 
-def _no_effect(claim: Claim) -> Judged:
-    return Judged(verdict=Verdict.NOT_COMPARABLE, reason=f"a claim of kind {claim.regime} has a level and no effect")
-
-
-def slugs_of(statement: Statement) -> tuple[tuple[str, str, str], ...]:
+def cells_of(statement: Statement) -> tuple[tuple[str, str, str], ...]:
     """The cells that a statement speaks of, in the catalogue's names."""
-    if statement.id in BY_ANALYSIS:
-        return tuple((name, "resnet18", "standard") for name in BY_ANALYSIS[statement.id])
+    analysis = judging(statement.id)
+    if analysis is not None:
+        return tuple((name, MODEL, STRATEGY) for name in analysis.statements[statement.id])
     return cells_of_statement(statement.id)
 
 
 def _cells_for(statement: Statement, roles: Mapping[str, str], subjects: Sequence[Subject]) -> tuple[Cell, ...]:
     """The cells of a statement that can be trained here."""
     found = []
-    for dataset, model, strategy in slugs_of(statement):
+    for dataset, model, strategy in cells_of(statement):
         name, actual = roles.get(dataset, dataset), roles.get(model, model)
         if subject_for(name, subjects) is not None and actual in MODELS:
             found.append(Cell(name, actual, strategy))
-    stood_in = "resnet18" in roles
-    return tuple(cell for cell in found if not stood_in or cell.model == roles["resnet18"])
+    return tuple(cell for cell in found if cell.model == roles.get(MODEL, cell.model))

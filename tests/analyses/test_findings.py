@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 from made_up import CPU, Listener, make_history, make_profile, make_result, make_subject
 
-from ule_datasets.analyses import displacement
-from ule_datasets.analyses import studies as studies_module
+from ule_datasets.analyses import ANALYSES, analysis, displacement, fitting
+from ule_datasets.analyses.analysis import Material
+from ule_datasets.analyses.findings import OPTIONAL, Findings, analyse, judging
 from ule_datasets.analyses.finetuning import FINETUNING_RATES, FinetuningResult
-from ule_datasets.analyses.landscape import Surface
-from ule_datasets.analyses.shuffled import Reading, ShuffledCell, evaluate
-from ule_datasets.analyses.studies import OF_ROLES, STUDIES, Landscape, ShuffleTable, Studies, standard_cell, study
+from ule_datasets.analyses.landscape import Pair, Surface
+from ule_datasets.analyses.shuffled import Reading, ShuffledCell, ShuffleTable, evaluate
+from ule_datasets.analyses.telling import Named
 from ule_datasets.compute.executor import LocalExecutor, Lost
 from ule_datasets.experiments.grid import Cell, Grid, GridResult, Subject, train_grid
 from ule_datasets.experiments.runs import RunStore, RunTask
 from ule_datasets.models.architectures import build_model
 from ule_datasets.models.states import load_weights
-from ule_datasets.papers.claims import Claim, all_claims
-from ule_datasets.papers.ops import BY_ANALYSIS
+from ule_datasets.papers.claims import Claim, all_claims, statements
 from ule_datasets.papers.rules import Power
 from ule_datasets.papers.statistics import Judged, Verdict
 from ule_datasets.victims.history import RunHistory
@@ -53,17 +53,17 @@ def compared(protected: Sequence[float], moved: float = 1.0) -> displacement.Dis
     return displacement.compare(runs(LATE, 2.0), runs(protected, moved))
 
 
-def fitted(protected: Sequence[float]) -> displacement.FittingResult:
-    return displacement.compare_fitting(runs(LATE, 2.0), runs(protected, 1.0), paper_length=True)
+def fitted(protected: Sequence[float]) -> fitting.FittingResult:
+    return fitting.compare_fitting(runs(LATE, 2.0), runs(protected, 1.0), paper_length=True)
 
 
 # Statements
 
 
-@pytest.mark.parametrize("statement", BY_ANALYSIS)
+@pytest.mark.parametrize("statement", [id for id in statements() if judging(id)])
 def test_what_was_not_looked_at_is_not_run(statement: str) -> None:
-    assert Studies().judged(statement).verdict is Verdict.NOT_RUN
-    assert Studies(roles=ROLES).judged(statement).verdict is Verdict.NOT_RUN
+    assert Findings().judged(statement).verdict is Verdict.NOT_RUN
+    assert Findings(roles=ROLES).judged(statement).verdict is Verdict.NOT_RUN
 
 
 def test_displacement_speaks_of_both_datasets() -> None:
@@ -72,7 +72,7 @@ def test_displacement_speaks_of_both_datasets() -> None:
 
     def verdict(**found: displacement.DisplacementResult) -> Judged:
         named = {name.replace("_", "-"): result for name, result in found.items()}
-        return Studies(roles=ROLES, displacement=named).judged("ops-q-displacement")
+        return Findings(roles=ROLES, found={"displacement": named}).judged("ops-q-displacement")
 
     assert verdict(ops_cifar10=near, em_cifar10=near).verdict is Verdict.CONFIRMED
     assert verdict(ops_cifar10=near, em_cifar10=far).verdict is Verdict.REFUTED
@@ -87,17 +87,17 @@ def test_fitting_speaks_of_both_datasets() -> None:
     soon, never = fitted(EARLY), fitted(NEVER)
     assert soon.judged.verdict is Verdict.CONFIRMED
     assert never.judged.verdict is Verdict.REFUTED
-    both = Studies(roles=ROLES, fitting={"ops-cifar10": soon, "em-cifar10": soon})
+    both = Findings(roles=ROLES, found={"fitting": {"ops-cifar10": soon, "em-cifar10": soon}})
     assert both.judged("ops-q-train-acc").verdict is Verdict.CONFIRMED
-    one = Studies(roles=ROLES, fitting={"ops-cifar10": soon})
+    one = Findings(roles=ROLES, found={"fitting": {"ops-cifar10": soon}})
     assert one.judged("ops-q-train-acc").verdict is Verdict.INCONCLUSIVE
-    bad = Studies(roles=ROLES, fitting={"ops-cifar10": soon, "em-cifar10": never})
+    bad = Findings(roles=ROLES, found={"fitting": {"ops-cifar10": soon, "em-cifar10": never}})
     assert bad.judged("ops-q-train-acc").verdict is Verdict.REFUTED
 
 
 def test_reduced_datasets_are_found_by_the_roles_they_play() -> None:
     roles = {"ops-cifar10": "ops-small", "em-cifar10": "em-small"}
-    found = Studies(roles=roles, displacement={"ops-small": compared(EARLY), "em-small": compared(EARLY)})
+    found = Findings(roles=roles, found={"displacement": {"ops-small": compared(EARLY), "em-small": compared(EARLY)}})
     assert found.judged("ops-q-displacement").verdict is Verdict.CONFIRMED
 
 
@@ -111,13 +111,13 @@ def surface(increase: float) -> Surface:
 def test_landscapes_are_compared_pair_by_pair() -> None:
     def verdict(protected: float, clean: float) -> Verdict:
         pairs = tuple(
-            Landscape(
+            Pair(
                 seed=seed, dataset="ops-cifar10", protected=surface(protected + seed / 10),
                 clean=surface(clean + seed / 20),
             )
             for seed in SEEDS
         )  # fmt: skip
-        return Studies(landscapes=pairs).judged("ops-q-landscape").verdict
+        return Findings(found={"landscape": pairs}).judged("ops-q-landscape").verdict
 
     assert verdict(1.0, 3.0) is Verdict.CONFIRMED
     assert verdict(3.0, 1.0) is Verdict.REFUTED
@@ -126,7 +126,7 @@ def test_landscapes_are_compared_pair_by_pair() -> None:
 def test_fine_tuning_is_judged_by_its_result() -> None:
     judged = Judged(verdict=Verdict.CONFIRMED, reason="it ends badly")
     result = FinetuningResult(start_accuracy=94.0, chance=10.0, rates=(), judged=judged)
-    assert Studies(finetuning=result).judged("ops-q-finetune") == judged
+    assert Findings(found={"finetune": result}).judged("ops-q-finetune") == judged
 
 
 # Table 1
@@ -148,10 +148,10 @@ def table(seed: int, *, on: str = "ops-cifar10", at: str = "ops-cifar10") -> Shu
 
 
 def test_claims_of_table_1_are_read_as_added_differences() -> None:
-    found = Studies(roles=ROLES, shuffles=(table(0), table(1)))
+    found = Findings(roles=ROLES, found={"shuffled": (table(0), table(1))})
 
     def values(id: str) -> tuple[float, ...]:
-        return found.shuffled_values(CLAIMS[f"ops-t1-{id}"])
+        return found.values(CLAIMS[f"ops-t1-{id}"])
 
     assert values("train_ops-test_ops_shuffled") == (70.0, 71.0)
     assert values("train_ops-test_ops") == (99.0, 99.1)
@@ -164,16 +164,18 @@ def test_claims_of_table_1_are_read_as_added_differences() -> None:
 def test_values_of_stand_ins_are_found_and_others_are_not() -> None:
     tables = (table(0, on="ops-small", at="ops-small"),)
     claim: Claim = CLAIMS["ops-t1-train_ops-test_ops_shuffled"]
-    assert Studies(roles={"ops-cifar10": "ops-small"}, shuffles=tables).shuffled_values(claim) == (70.0,)
-    assert Studies(roles=ROLES, shuffles=tables).shuffled_values(claim) == ()
-    assert Studies(shuffles=tables).shuffled_values(claim) == ()
+    assert Findings(roles={"ops-cifar10": "ops-small"}, found={"shuffled": tables}).values(claim) == (70.0,)
+    assert Findings(roles=ROLES, found={"shuffled": tables}).values(claim) == ()
+    assert Findings(found={"shuffled": tables}).values(claim) == ()
 
 
 def test_the_summary_is_over_seeds() -> None:
-    summary = Studies(shuffles=tuple(table(seed) for seed in SEEDS)).summary_of_shuffles()
-    assert len(summary) == 5
-    added = next(cell for cell in summary if cell.reading is Reading.ADDITIVE and cell.trained_on == "ops-cifar10")
-    assert (added.accuracies, added.mean, added.sd) == ((70.0, 71.0, 72.0), 71.0, 1.0)
+    (section,) = Findings(found={"shuffled": tuple(table(seed) for seed in SEEDS)}).sections
+    assert [column.dataset for column in section.table.columns[2:]] == ["ops-cifar10", "cifar10"]
+    rows = {(row[0], row[1]): row[2:] for row in section.table.rows}
+    assert len(rows) == 4
+    assert rows[Named("ops-cifar10"), "shuffled, additive"] == ("71.00 ± 1.00 (3)", "11.00 ± 1.00 (3)")
+    assert rows[Named("ops-cifar10"), "shuffled, re-stamped"] == ("81.00 ± 1.00 (3)", "–")
 
 
 # From a grid
@@ -191,16 +193,20 @@ def make_grid(
     return Grid(subjects=subjects or (OPS,), cells=cells, seeds=seeds, **fields)
 
 
-def looked_at(grid: Grid, result: GridResult, names: Sequence[str], roles: dict[str, str], folder: Path) -> Studies:
+def looked_at(
+    grid: Grid,
+    result: GridResult,
+    names: Sequence[str],
+    roles: dict[str, str],
+    folder: Path,
+    listener: Listener | None = None,
+) -> Findings:
     with LocalExecutor(1) as executor:
-        return study(grid, result, names, roles, store=RunStore(folder), executor=executor, reporter=Listener())
-
-
-def test_the_standard_cell_has_the_model_of_the_profile() -> None:
-    assert standard_cell("ops-cifar10", make_grid()) == POISONED
-    assert standard_cell("em-cifar10", make_grid()) is None
-    other = Cell("ops-cifar10", MODEL, "none")
-    assert standard_cell("ops-cifar10", make_grid(cells=(other,))) is None
+        material = Material(
+            grid=grid, result=result, roles=roles, store=RunStore(folder), executor=executor,
+            reporter=listener or Listener(),
+        )  # fmt: skip
+        return analyse(material, names)
 
 
 @pytest.mark.parametrize(("power", "verdict"), [(Power.FULL, Verdict.REFUTED), (Power.NONE, Verdict.INCONCLUSIVE)])
@@ -212,43 +218,45 @@ def test_displacement_and_fitting_come_with_every_grid(power: Power, verdict: Ve
         {CLEAN: runs(LATE, 2.0, model=MODEL), POISONED: runs(EARLY, 1.0, model=MODEL)}, profile=profile
     )
     found = looked_at(grid, result, (), {"ops-cifar10": "ops-cifar10"}, tmp_path)
-    assert found.displacement["ops-cifar10"].judged.verdict is Verdict.CONFIRMED
-    assert found.fitting["ops-cifar10"].judged.verdict is Verdict.CONFIRMED
+    assert found.found["displacement"]["ops-cifar10"].judged.verdict is Verdict.CONFIRMED
+    assert found.found["fitting"]["ops-cifar10"].judged.verdict is Verdict.CONFIRMED
     assert found.judged("ops-q-displacement").verdict is Verdict.INCONCLUSIVE, "EM is missing"
-    assert (found.shuffles, found.landscapes, found.finetuning) == ((), (), None)
+    assert set(found.found) == {"displacement", "fitting"}
     unfitted = make_result({CLEAN: runs(LATE, 2.0, model=MODEL), POISONED: runs(NEVER, 1.0, model=MODEL)})
-    fitting = looked_at(grid, unfitted, (), {}, tmp_path).fitting["ops-cifar10"]
+    fitting = looked_at(grid, unfitted, (), {}, tmp_path).found["fitting"]["ops-cifar10"]
     assert fitting.ends_fitted.verdict is verdict
 
 
 def test_without_a_control_nothing_is_compared(tmp_path: Path) -> None:
     result = make_result({POISONED: runs(EARLY, 1.0, model=MODEL)})
     found = looked_at(make_grid(), result, (), {}, tmp_path)
-    assert found.displacement == found.fitting == {}
+    assert found.found == {"displacement": {}, "fitting": {}}
 
 
 def test_without_models_the_analyses_are_empty(tmp_path: Path) -> None:
-    found = looked_at(make_grid(), make_result({}, profile=SMALL), OF_ROLES, {}, tmp_path)
-    assert (found.shuffles, found.landscapes, found.finetuning) == ((), (), None)
+    names = [name for name, each in ANALYSES.items() if each.roles]
+    found = looked_at(make_grid(), make_result({}, profile=SMALL), names, {}, tmp_path)
+    assert found.found == {name: ANALYSES[name].nothing() for name in ("displacement", "fitting", *names)}
+    assert found.sections == ()
 
 
 @pytest.fixture(scope="module")
-def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Grid, GridResult, RunStore, Studies, Listener]:
+def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Grid, GridResult, RunStore, Findings, Listener]:
     """One seed, two models, all analyses."""
     grid, store, listener = make_grid(), RunStore(tmp_path_factory.mktemp("runs")), Listener()
     roles = {"cifar10": "cifar10", "ops-cifar10": "ops-cifar10"}
     with LocalExecutor(1) as executor:
         result = train_grid(grid, store=store, executor=executor, reporter=listener)
-        found = study(grid, result, STUDIES, roles, store=store, executor=executor, reporter=listener)
+    found = looked_at(grid, result, OPTIONAL, roles, store.folder, listener)
     return grid, result, store, found, listener
 
 
-Studied = tuple[Grid, GridResult, RunStore, Studies, Listener]
+Studied = tuple[Grid, GridResult, RunStore, Findings, Listener]
 
 
 def test_trained_models_are_asked_about_their_training_images(studied: Studied) -> None:
     grid, _, store, found, _ = studied
-    (tables,) = found.shuffles
+    (tables,) = found.found["shuffled"]
     assert tables.seed == 0
     keys = {(cell.trained_on, cell.evaluated_on, cell.reading) for cell in tables.cells}
     stamped = "ops-cifar10 shuffled"
@@ -264,11 +272,11 @@ def test_trained_models_are_asked_about_their_training_images(studied: Studied) 
     load_weights(model, store.weights(task))
     wanted = evaluate(model, task.data.images, task.data.labels, CPU)
     claim = CLAIMS["ops-t1-train_ops-test_ops"]
-    assert found.shuffled_values(claim) == (wanted,)
+    assert found.values(claim) == (wanted,)
 
 
 def test_the_landscape_lies_around_both_models(studied: Studied) -> None:
-    (pair,) = studied[3].landscapes
+    (pair,) = studied[3].found["landscape"]
     assert (pair.seed, pair.dataset) == (0, "ops-cifar10")
     assert len(pair.protected.grid) == len(pair.clean.grid) == 9
     assert pair.protected.num_images == pair.clean.num_images == 30
@@ -279,10 +287,10 @@ def test_the_landscape_lies_around_both_models(studied: Studied) -> None:
 
 def test_fine_tuning_starts_from_the_clean_model(studied: Studied) -> None:
     _, result, store, found, listener = studied
-    assert found.finetuning is not None
-    assert tuple(rate.learning_rate for rate in found.finetuning.rates) == FINETUNING_RATES
-    assert found.finetuning.start_accuracy == result.accuracies(CLEAN)[0]
-    assert found.finetuning.chance == 10.0
+    tuned = found.found["finetune"]
+    assert tuple(rate.learning_rate for rate in tuned.rates) == FINETUNING_RATES
+    assert tuned.start_accuracy == result.accuracies(CLEAN)[0]
+    assert tuned.chance == 10.0
     clean = next(run for run in result.runs if run.cell == CLEAN)
     files = sorted(store.folder.glob("ops-cifar10-after-cifar10-lr*.json"))
     assert len(files) == len(FINETUNING_RATES)
@@ -302,7 +310,7 @@ def test_fine_tuning_is_given_the_weights_it_names(tmp_path: Path, monkeypatch: 
             for index, task in enumerate(tasks)
         }  # fmt: skip
 
-    monkeypatch.setattr(studies_module, "work_off", noted)
+    monkeypatch.setattr(analysis, "work_off", noted)
     grid = make_grid(seeds=(0, 1))
     both = {cell: [make_history(90.0, seed=seed, model=MODEL) for seed in (0, 1)] for cell in (CLEAN, POISONED)}
     roles = {"cifar10": "cifar10", "ops-cifar10": "ops-cifar10"}
@@ -317,8 +325,7 @@ def test_fine_tuning_is_given_the_weights_it_names(tmp_path: Path, monkeypatch: 
         assert task.protocol.start == clean.identity
         assert task.data is grid.task(POISONED, task.seed).data
         assert (task.threads, task.keep_weights) == (1, False)
-    assert found.finetuning is not None
-    assert [rate.seeds for rate in found.finetuning.rates] == [(0, 1)] * 3
+    assert [rate.seeds for rate in found.found["finetune"].rates] == [(0, 1)] * 3
 
 
 def grouped(store: RunStore) -> list[str]:
@@ -328,11 +335,11 @@ def grouped(store: RunStore) -> list[str]:
 
 def test_classes_are_grouped_and_learned_again(studied: Studied) -> None:
     grid, _, store, found, listener = studied
-    assert [(each.num_groups, each.seeds, each.chance) for each in found.relabelled] == [
+    assert [(each.num_groups, each.seeds, each.chance) for each in found.found["relabelled"]] == [
         (5, (0,), 20.0),
         (2, (0,), 50.0),
     ]
-    for each in found.relabelled:
+    for each in found.found["relabelled"]:
         one = each.comparison
         assert (one.dataset, one.control, one.model, one.strategy) == ("ops-cifar10", "cifar10", MODEL, "standard")
         assert len(one.clean.values) == len(one.poisoned.values) == 1
@@ -341,9 +348,8 @@ def test_classes_are_grouped_and_learned_again(studied: Studied) -> None:
     ]
     (said,) = (line for line in listener.said if line.startswith("training with other labels"))
     assert said.startswith("training with other labels: 4 runs, 0 finished before; this will take about 1 min")
-    with LocalExecutor(1) as executor:
-        again = study(grid, studied[1], ["relabelled"], {}, store=store, executor=executor, reporter=listener)
-    assert again.relabelled == found.relabelled
+    again = looked_at(grid, studied[1], ["relabelled"], {}, store.folder, listener)
+    assert again.found["relabelled"] == found.found["relabelled"]
     assert listener.said[-1] == "training with other labels: 4 runs, 4 finished before"
 
 
@@ -360,7 +366,7 @@ def test_both_sides_have_the_groups_of_their_seed_and_share_the_control(
             for index, task in enumerate(tasks)
         }  # fmt: skip
 
-    monkeypatch.setattr(studies_module, "work_off", noted)
+    monkeypatch.setattr(analysis, "work_off", noted)
     em = make_subject("em-cifar10", num_classes=10)
     grid = make_grid(OPS, em, cells=(), seeds=(0, 1))
     found = looked_at(grid, make_result({}, profile=SMALL), ["relabelled"], {}, tmp_path)
@@ -382,21 +388,17 @@ def test_both_sides_have_the_groups_of_their_seed_and_share_the_control(
         assert task.data.num_classes == int(rest[0])
         assert (task.data_digest, task.keep_weights) == (task.data.digest(), False)
     assert groups["5-groups", 0] != groups["5-groups", 1]
-    assert [(each.comparison.dataset, each.num_groups, each.seeds) for each in found.relabelled] == [
+    assert [(each.comparison.dataset, each.num_groups, each.seeds) for each in found.found["relabelled"]] == [
         ("ops-cifar10", 5, (0, 1)), ("ops-cifar10", 2, (0, 1)), ("em-cifar10", 5, (0, 1)), ("em-cifar10", 2, (0,)),
     ]  # fmt: skip
-    assert found.relabelled[0].comparison.poisoned.values == (40.0, 41.0)
-    assert found.relabelled[0].comparison.clean.values == (90.0, 90.0)
+    assert found.found["relabelled"][0].comparison.poisoned.values == (40.0, 41.0)
+    assert found.found["relabelled"][0].comparison.clean.values == (90.0, 90.0)
 
 
 def test_few_classes_have_no_other_labels(tmp_path: Path) -> None:
     grid, listener = make_grid(make_subject("ops-cifar10", num_classes=3)), Listener()
-    with LocalExecutor(1) as executor:
-        found = study(
-            grid, make_result({}, profile=SMALL), ["relabelled"], {}, store=RunStore(tmp_path), executor=executor,
-            reporter=listener,
-        )  # fmt: skip
-    assert found.relabelled == ()
+    found = looked_at(grid, make_result({}, profile=SMALL), ["relabelled"], {}, tmp_path, listener)
+    assert found.found["relabelled"] == ()
     assert listener.warned == ["no other labels are given: 3 classes are too few to be grouped"]
 
 
@@ -406,11 +408,8 @@ def test_sets_of_different_size_are_not_shuffled(tmp_path: Path) -> None:
     grid, listener = make_grid(OPS, few, cells=cells), Listener()
     result = make_result({cell: [make_history(50.0, model=MODEL, strategy="standard")] for cell in cells})
     roles = {"cifar10": "cifar10", "ops-cifar10": "ops-cifar10", "em-cifar10": "em-small"}
-    with LocalExecutor(1) as executor:
-        found = study(
-            grid, result, ["shuffled"], roles, store=RunStore(tmp_path), executor=executor, reporter=listener
-        )  # fmt: skip
-    assert found.shuffles == ()
+    found = looked_at(grid, result, ["shuffled"], roles, tmp_path, listener)
+    assert found.found["shuffled"] == ()
     assert listener.warned == [
         "no perturbations are shuffled: cifar10 and em-small and ops-cifar10 differ in their number of images"
     ]

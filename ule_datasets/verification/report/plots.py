@@ -11,21 +11,21 @@ import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
+from ule_datasets.analyses.findings import FIGURES
+from ule_datasets.analyses.telling import FILLED, HOLLOW, Contours, Curves, Plane
+from ule_datasets.experiments.grid import Cell, GridResult, Run
 from ule_datasets.papers.claims import CLEAN_ACCURACY
+from ule_datasets.verification.report.content import Report, strategy_words
 
-if TYPE_CHECKING:
-    from ule_datasets.analyses.studies import Landscape
-    from ule_datasets.experiments.grid import Cell, GridResult, Run
-    from ule_datasets.verification.report import Report
-    from ule_datasets.victims.history import RunHistory
-
-PLOT_NAMES = ("accuracy.png", "strategies.png", "displacement.png", "landscape.png")
+PLOT_NAMES = tuple(f"{name}.png" for name in ("accuracy", "strategies", *FIGURES))
 CONTROL = "#2f7ed8"
 PALETTE = (
-    "#e0561b", "#2a9d57", "#9a5bd0", "#c79100", "#13a3a3", "#d6408f", "#8c6239", "#7c8a2e", "#c1121f",
-)  # fmt: skip
+    *("#e0561b", "#2a9d57", "#9a5bd0", "#c79100", "#13a3a3"),
+    *("#d6408f", "#8c6239", "#7c8a2e", "#c1121f"),
+)
 """Of the datasets, in turn; readable on white and on black."""
 GREY = "#888888"
 INK = "#010203"
@@ -36,16 +36,15 @@ BARS_WITH_NUMBERS = 20
 CONTOURS = 10
 LAST, BEST, CHANCE = "last epoch", "best epoch", "chance"
 REPORTED, REPORTED_OF_OTHERS = "reported", "reported; measured with another model or other data"
-BY_EPOCH, BY_WINDOW = "first epoch at 90 % training accuracy", "first fifth of an epoch at 90 %"
-FILLED: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 5}
-HOLLOW: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 8, "markerfacecolor": "none"}
+DOT: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 5}
+RING: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 8, "markerfacecolor": "none"}
 DIAMOND: dict[str, Any] = {"marker": "D", "linestyle": "", "markersize": 6, "markerfacecolor": "#d9d9d9"}
 SIGNS: dict[str, dict[str, Any]] = {
     CHANCE: {"linestyle": (0, (4, 3)), "linewidth": 1},
-    LAST: FILLED,
-    BEST: HOLLOW,
-    BY_EPOCH: FILLED,
-    BY_WINDOW: HOLLOW,
+    LAST: DOT,
+    BEST: RING,
+    FILLED: DOT,
+    HOLLOW: RING,
     REPORTED: DIAMOND,
     REPORTED_OF_OTHERS: {**DIAMOND, "markerfacecolor": "none"},
 }
@@ -86,43 +85,37 @@ def draw_plots(report: Report, labels: Mapping[str, str]) -> tuple[Plot, ...] | 
         return None
     artist = _Artist(report, result, labels)
     drawn = [
-        _plot(PLOT_NAMES[0], "Clean test accuracy after every epoch, by strategy", artist.accuracy),
-        _plot(PLOT_NAMES[1], "Clean test accuracy after the last epoch, measured and reported", artist.strategies),
+        _plot("accuracy", "Clean test accuracy after every epoch, by strategy", artist.accuracy),
+        _plot("strategies", "Clean test accuracy after the last epoch, measured and reported", artist.strategies),
     ]
-    if report.studies.displacement:
-        drawn.append(_plot(PLOT_NAMES[2], "Distance of the parameters from their first values", artist.displacement))
-    if any(_levels(each) for each in report.studies.landscapes):
-        drawn.append(_plot(PLOT_NAMES[3], "Loss around the trained parameters, protected and clean", artist.landscape))
+    for chart in report.findings.charts(result):
+        if isinstance(chart, Curves):
+            drawn.append(_plot(chart.name, chart.alt, partial(artist.curves, chart)))
+        elif any(_levels(row) for row in chart.rows):
+            drawn.append(_plot(chart.name, chart.alt, partial(artist.contours, chart)))
     return tuple(drawn)
 
 
-def strategy_words(strategy: str) -> str:
-    """A strategy's slug as a heading."""
-    return "no augmentation" if strategy == "none" else strategy
-
-
-def _plot(name: str, alt: str, draw: Callable[[str], Any]) -> Plot:
+def _plot(stem: str, alt: str, draw: Callable[[str], Any]) -> Plot:
     """Draw it twice, ``draw`` takes the colour of the text: dark on white, and for the page's own colour."""
     import matplotlib as mpl
 
-    stem = name.removesuffix(".png")
     png, svg = io.BytesIO(), io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     for ink, target, how in (
         ("#222222", png, {"format": "png", "dpi": 130, "facecolor": "white"}),
         (INK, svg, {"format": "svg", "transparent": True, "metadata": nothing}),
     ):
-        settings: Any = {
-            "svg.fonttype": "none", "svg.hashsalt": stem, "font.family": "sans-serif", "font.size": 9.5,
-            "text.parse_math": False, **{f"{part}.color": ink for part in ("text", "xtick", "ytick")},
-        }  # fmt: skip
+        settings: Any = {f"{part}.color": ink for part in ("text", "xtick", "ytick")}
+        settings |= {"font.family": "sans-serif", "font.size": 9.5, "text.parse_math": False}
+        settings |= {"svg.fonttype": "none", "svg.hashsalt": stem}
         with mpl.rc_context(settings):
             draw(ink).savefig(target, **how)
     text = svg.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     # Names inside of a picture must be unique on a page with several of them.
     text = re.sub(r'(?<=\sid=")|(?<=url\(#)|(?<=xlink:href="#)', f"{stem}-", text)
-    return Plot(name=name, alt=alt, png=png.getvalue(), svg=text)
+    return Plot(name=f"{stem}.png", alt=alt, png=png.getvalue(), svg=text)
 
 
 class _Artist:
@@ -147,7 +140,7 @@ class _Artist:
             panel.set_ylim(0, 102)
             panel.set_ylabel("clean test accuracy, %", color=ink)
             self._epochs(panel, ink)
-        self._legend(figure, (CHANCE, LAST, BEST))
+        self._legend(figure, {sign: sign for sign in (CHANCE, LAST, BEST)})
         return figure
 
     def strategies(self, ink: str) -> Any:
@@ -175,60 +168,53 @@ class _Artist:
             _plain(panel)
         drawn = {run.cell for run in self.result.runs}
         signs = {sign for cell, row in self._reported().items() if cell in drawn for _, sign in row}
-        self._legend(figure, (CHANCE, *sorted(signs)), bars=True)
+        self._legend(figure, {sign: sign for sign in (CHANCE, *sorted(signs))}, bars=True)
         return figure
 
-    def displacement(self, ink: str) -> Any:
-        """Displacement over training: a panel for each dataset beside its control."""
-        found = self.report.studies.displacement
-        model = self.report.profile.trained_for("resnet18") or "resnet18"
-        control = {one.dataset: one.control for one in self.report.comparisons}
-        figure, panels = self._panels(len(found), sharey=False)
-        for panel, (name, result) in zip(panels, found.items(), strict=True):
-            both = result.by_epoch, result.by_window
-            for dataset, side in ((control.get(name, ""), "clean"), (name, "protected")):
-                colour = self._colour(dataset)
-                runs = [r.history for r in self.result.runs if _is(r, dataset, model, "standard")]
-                for history in runs:
-                    panel.plot(*_way(history), color=colour, linewidth=1.5, alpha=0.85, zorder=3)
-                steps = _steps(runs)
-                for comparison, sign in zip(both, (BY_EPOCH, BY_WINDOW), strict=True):
-                    for at in getattr(comparison, side):
-                        x = at.epoch if at.by == "epoch" else at.step / steps
-                        panel.plot(x, at.displacement, color=colour, zorder=4, **SIGNS[sign])
-            panel.set_title(self.labels.get(name, name), fontsize=9.5, loc="left", color=ink)
+    def curves(self, chart: Curves, ink: str) -> Any:
+        """A panel for each dataset beside its control, a curve for each run."""
+        shown = [panel.dataset for panel in chart.panels]
+        figure, panels = self._panels(len(shown), sharey=False)
+        for panel, given in zip(panels, chart.panels, strict=True):
+            for line in given.lines:
+                panel.plot(line.x, line.y, color=self._colour(line.dataset), linewidth=1.5, alpha=0.85, zorder=3)
+            for point in given.points:
+                panel.plot(point.x, point.y, color=self._colour(point.dataset), zorder=4, **SIGNS[point.sign])
+            panel.set_title(self._named(given.dataset), fontsize=9.5, loc="left", color=ink)
             panel.set_ylim(bottom=0)
-            panel.set_ylabel("distance from the first parameters", color=ink)
+            panel.set_ylabel(chart.y, color=ink)
             self._epochs(panel, ink, last=self.epochs + 0.5)
-        self._legend(figure, (BY_EPOCH, BY_WINDOW), shown=found)
+        self._legend(figure, {chart.filled: FILLED, chart.hollow: HOLLOW}, shown=shown)
         return figure
 
-    def landscape(self, ink: str) -> Any:
-        """Contours of the loss: a row for each seed, protected beside clean, the same levels on both."""
+    def contours(self, chart: Contours, ink: str) -> Any:
+        """A row of planes under another, the same levels on all of a row."""
         import numpy as np
         from matplotlib.colors import LinearSegmentedColormap
 
         colours = LinearSegmentedColormap.from_list("loss", [CONTROL, PALETTE[2], PALETTE[0]])
-        found = [(each, levels) for each in self.report.studies.landscapes if (levels := _levels(each))]
+        found = [(row, levels) for row in chart.rows if (levels := _levels(row))]
         figure = _figure(8.4, 3.9 * len(found))
-        rows = figure.subplots(len(found), 2, squeeze=False)
-        for row, (each, levels) in zip(rows, found, strict=True):
-            sides = ((each.protected, self.labels.get(each.dataset, each.dataset)), (each.clean, "clean control"))
-            for panel, (surface, words) in zip(row, sides, strict=True):
-                losses = np.array([[np.nan if v is None else v for v in line] for line in surface.losses])
-                if np.nanmin(losses, initial=np.inf) <= levels[-1]:
-                    lines = panel.contour(
-                        surface.grid, surface.grid, losses, levels=levels, cmap=colours, linewidths=1.2, norm="log",
-                    )  # fmt: skip
+        rows = figure.subplots(len(found), len(chart.rows[0]), squeeze=False)
+        for panels, (planes, levels) in zip(rows, found, strict=True):
+            for panel, plane in zip(panels, planes, strict=True):
+                values = np.array([[np.nan if v is None else v for v in line] for line in plane.values])
+                if np.nanmin(values, initial=np.inf) <= levels[-1]:
+                    how = {"levels": levels, "cmap": colours, "linewidths": 1.2, "norm": "log"}
+                    lines = panel.contour(plane.grid, plane.grid, values, **how)
                     panel.clabel(lines, fmt="%.2g", fontsize=7)
                 panel.plot(0, 0, "+", color=GREY, markersize=9)
-                panel.set_title(f"{words}, seed {each.seed}", fontsize=9.5, loc="left", color=ink)
+                title = f"{self._named(plane.dataset)}, {plane.title}" if plane.dataset else plane.title
+                panel.set_title(title, fontsize=9.5, loc="left", color=ink)
                 panel.set_aspect("equal")
                 panel.locator_params(nbins=5)
-                panel.set_xlabel("second direction", color=ink)
-                panel.set_ylabel("first direction", color=ink)
+                panel.set_xlabel(chart.x, color=ink)
+                panel.set_ylabel(chart.y, color=ink)
                 _plain(panel, grid=False)
         return figure
+
+    def _named(self, dataset: str) -> str:
+        return self.labels.get(dataset, dataset)
 
     def _panels(self, number: int, *, sharey: bool = True) -> tuple[Any, Sequence[Any]]:
         """A figure with so many panels in rows; what is left of the last row stays empty."""
@@ -260,10 +246,8 @@ class _Artist:
             ends.append((statistics.fmean(history.last.test_accuracy for history in own), colour))
         heights = _apart([value for value, _ in ends], gap=6.0)
         for (value, colour), height in zip(ends, heights, strict=True):
-            panel.annotate(
-                f"{value:.1f}", (self.epochs, height), xytext=(9, 0), textcoords="offset points", color=colour,
-                va="center", fontweight="bold", fontsize=9, annotation_clip=False,
-            )  # fmt: skip
+            look = {"color": colour, "va": "center", "fontweight": "bold", "fontsize": 9}
+            _write(panel, f"{value:.1f}", (self.epochs, height), (9, 0), **look)
 
     def _bar(self, panel: Any, place: float, cell: Cell, *, numbers: bool) -> None:
         values = [history.last.test_accuracy for history in self.result.histories(cell)]
@@ -275,10 +259,8 @@ class _Artist:
         for value, sign in reported:
             panel.plot(place, value, color=GREY, zorder=4, **SIGNS[sign])
         if numbers:
-            panel.annotate(
-                f"{mean:.1f}", (place, max([mean, *(value for value, _ in reported)])), xytext=(0, 6), fontsize=8,
-                textcoords="offset points", ha="center", annotation_clip=False,
-            )  # fmt: skip
+            height = max([mean, *(value for value, _ in reported)])
+            _write(panel, f"{mean:.1f}", (place, height), (0, 6), fontsize=8, ha="center")
 
     def _rows_of_bars(self) -> Iterator[tuple[str, list[tuple[str, list[Cell]]]]]:
         """(model, [(strategy, its cells, controls first)]) of each row, as many strategies as fit."""
@@ -322,7 +304,7 @@ class _Artist:
         _plain(panel)
 
     def _legend(
-        self, figure: Any, signs: Sequence[str], *, bars: bool = False, shown: Mapping[str, object] | None = None
+        self, figure: Any, signs: Mapping[str, str], *, bars: bool = False, shown: Sequence[str] | None = None
     ) -> None:
         """Below all panels: datasets by colour (those in ``shown`` if not all), and what the signs mean."""
         from matplotlib.lines import Line2D
@@ -334,13 +316,12 @@ class _Artist:
         for name in self.datasets:
             if shown is None or name in shown:
                 style = {} if bars else {"linestyle": self._style(name)}
-                entries.append((self.labels.get(name, name), {"color": self._colour(name), **look, **style}))
-        entries += [(words, {"color": GREY, **SIGNS[words]}) for words in signs]
+                entries.append((self._named(name), {"color": self._colour(name), **look, **style}))
+        entries += [(words, {"color": GREY, **SIGNS[sign]}) for words, sign in signs.items()]
         fitting = int(figure.get_figwidth() * 11 / (max(len(words) for words, _ in entries) + 6))
-        figure.legend(
-            handles=[Line2D([], [], label=words, **how) for words, how in entries], loc="outside lower center",
-            ncols=min(max(1, fitting), len(entries)), frameon=False, fontsize=9,
-        )  # fmt: skip
+        handles = [Line2D([], [], label=words, **how) for words, how in entries]
+        columns = min(max(1, fitting), len(entries))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
 def _figure(width: float, height: float) -> Any:
@@ -360,20 +341,9 @@ def _plain(panel: Any, *, grid: bool = True) -> None:
         side.set_visible(False)
 
 
-def _is(run: Run, dataset: str, model: str, strategy: str) -> bool:
-    return (run.cell.dataset, run.cell.model, run.cell.strategy) == (dataset, model, strategy)
-
-
-def _steps(runs: Sequence[RunHistory]) -> int:
-    """Steps of an epoch."""
-    return next((run.epochs[0].windows[-1].step for run in runs if run.epochs[0].windows), 1)
-
-
-def _way(history: RunHistory) -> tuple[list[float], list[float]]:
-    """(epochs and parts of them, displacement after each)."""
-    steps = _steps([history])
-    windows = [window for record in history.epochs for window in record.windows]
-    return [0.0, *(window.step / steps for window in windows)], [0.0, *(window.displacement for window in windows)]
+def _write(panel: Any, text: str, place: tuple[float, float], shift: tuple[int, int], **look: Any) -> None:
+    """Text so many points beside a place of the panel."""
+    panel.annotate(text, place, xytext=shift, textcoords="offset points", annotation_clip=False, **look)
 
 
 def _apart(values: Sequence[float], gap: float) -> list[float]:
@@ -391,18 +361,12 @@ def _apart(values: Sequence[float], gap: float) -> list[float]:
     return [heights[order.index(index)] for index in range(len(values))]
 
 
-def _levels(landscape: Landscape) -> list[float]:
-    """Losses to draw contours at, evenly spaced by their logarithms; none where nothing is finite or all is flat."""
-    losses = [
-        loss
-        for surface in (landscape.protected, landscape.clean)
-        for row in surface.losses
-        for loss in row
-        if loss is not None and loss > 0
-    ]
-    if not losses or min(losses) == max(losses):
+def _levels(planes: Sequence[Plane]) -> list[float]:
+    """Values to draw contours at, evenly spaced by their logarithms; none where nothing is finite or all is flat."""
+    values = [value for plane in planes for row in plane.values for value in row if value is not None and value > 0]
+    if not values or min(values) == max(values):
         return []
-    low, high = math.log(max(min(losses), 1e-3)), math.log(max(losses))
+    low, high = math.log(max(min(values), 1e-3)), math.log(max(values))
     if low >= high:
         return []
     return [math.exp(low + (high - low) * (index + 0.5) / CONTOURS) for index in range(CONTOURS)]

@@ -1,0 +1,80 @@
+"""Analyses made and asked: whatever they are, by what they all have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ule_datasets.analyses import ANALYSES
+from ule_datasets.analyses.analysis import Analysis, Material
+from ule_datasets.analyses.telling import Chart, Section
+from ule_datasets.experiments.grid import GridResult
+from ule_datasets.papers.claims import Claim
+from ule_datasets.papers.statistics import Judged
+
+OPTIONAL = tuple(name for name, analysis in ANALYSES.items() if not analysis.always)
+"""Analyses that are made where they are asked for."""
+ROLES = tuple(dict.fromkeys(slug for analysis in ANALYSES.values() for slug in analysis.roles))
+"""Datasets, in the papers' names, whose models analyses look at."""
+FIGURES = tuple(name for analysis in ANALYSES.values() for name in analysis.figures)
+"""Names of all charts that they may draw."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """What the analyses found."""
+
+    roles: Mapping[str, str] = field(default_factory=dict)
+    """The papers' names of datasets to those that were looked at."""
+    found: Mapping[str, Any] = field(default_factory=dict)
+    """By the analysis' name; those that are not in it were not made."""
+
+    def judged(self, statement: str) -> Judged:
+        """The verdict on a statement that an analysis judges."""
+        analysis = judging(statement)
+        assert analysis is not None, f"no analysis judges {statement}"
+        return analysis.judge(self.found.get(analysis.name, analysis.nothing()), statement, self.roles)
+
+    def values(self, claim: Claim) -> tuple[float, ...]:
+        """What an analysis measured for a claim, one value per seed; none: it was not made."""
+        analysis = measuring(claim)
+        found = None if analysis is None else self.found.get(analysis.name)
+        return analysis.values(found, claim, self.roles) if analysis is not None and found else ()
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Everything for JSON, by the key of the analysis."""
+        plain = dataclasses.asdict(self)
+        found = {a.key: plain["found"].get(name, a.nothing()) for name, a in ANALYSES.items()}
+        return {"roles": plain["roles"], **found}
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """What a report tells."""
+        return tuple(section for analysis, found in self._made() for section in analysis.sections(found))
+
+    def charts(self, result: GridResult) -> tuple[Chart, ...]:
+        """What there is to draw."""
+        return tuple(chart for analysis, found in self._made() for chart in analysis.charts(found, result))
+
+    def _made(self) -> Iterator[tuple[Analysis[Any], Any]]:
+        return ((analysis, self.found[name]) for name, analysis in ANALYSES.items() if name in self.found)
+
+
+def analyse(material: Material, names: Iterable[str]) -> Findings:
+    """Make the analyses of these names, and those that come with every run."""
+    asked = frozenset(names)
+    made = {name: a.run(material) for name, a in ANALYSES.items() if a.always or name in asked}
+    return Findings(roles=dict(material.roles), found=made)
+
+
+def judging(statement: str) -> Analysis[Any] | None:
+    """The analysis that judges a statement; ``None``: it is one over accuracies."""
+    return next((analysis for analysis in ANALYSES.values() if statement in analysis.statements), None)
+
+
+def measuring(claim: Claim) -> Analysis[Any] | None:
+    """The analysis that measures a claim's number; ``None``: it is an accuracy, or something else."""
+    return next((analysis for analysis in ANALYSES.values() if analysis.speaks_of(claim)), None)

@@ -1,0 +1,184 @@
+"""How completely and how soon the training data is fitted, protected and clean.
+
+The One-Pixel Shortcut paper says (sections 4.1 and 4.2) that every model ends near 100 % training accuracy, and that
+protected data gets there within a few epochs. Everything is read off histories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ule_datasets.analyses.analysis import Analysis, Material
+from ule_datasets.analyses.displacement import (
+    SEEDS_FOR_A_VERDICT,
+    THRESHOLD,
+    TOO_FEW,
+    check_comparable,
+    crossing,
+    judge_ops_and_em,
+)
+from ule_datasets.analyses.telling import Column, Named, Row, Section, Table, listed
+from ule_datasets.base.errors import InputError
+from ule_datasets.papers.gates import FITTED
+from ule_datasets.papers.ops import CLEAN, EM, OPS
+from ule_datasets.papers.rules import Power
+from ule_datasets.papers.statistics import Estimate, Judged, Verdict, below
+from ule_datasets.victims.history import RunHistory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FittingResult:
+    """How completely and how soon runs of one protocol fit their training data."""
+
+    threshold: float
+    clean_final: tuple[float, ...]
+    """Training accuracy of the last epoch, percent; one per run."""
+    protected_final: tuple[float, ...]
+    clean_first: tuple[int | None, ...]
+    """The first epoch at the threshold, one per run; ``None``: never."""
+    protected_first: tuple[int | None, ...]
+    ends_fitted: Judged
+    """Whether every run ends near 100 %."""
+    earlier: Judged
+    """Whether protected data reaches the threshold in an earlier epoch."""
+    judged: Judged
+    """Both."""
+
+
+def compare_fitting(
+    clean: Sequence[RunHistory],
+    protected: Sequence[RunHistory],
+    threshold: float = THRESHOLD,
+    *,
+    paper_length: bool,
+) -> FittingResult:
+    """Whether every run ends near 100 % training accuracy, and protected data is fitted earlier than clean data.
+
+    *Ends near 100 %*: confirmed if every run's last epoch has at least 99 %, refuted if the 95 % interval of the mean
+    of either kind lies below; runs shorter than the paper's leave it open instead. *Earlier*: Welch's interval of the
+    difference of the first epochs at the threshold. A run that never got there counts as one epoch longer than it was,
+    the least it can be; where that would favour the verdict it is inconclusive. No verdict below three runs each.
+
+    Args:
+        clean: one run per seed.
+        protected: likewise, of the same protocol.
+        threshold: training accuracy, percent.
+        paper_length: whether the runs are as long as the paper's.
+
+    Raises:
+        InputError: the runs cannot be compared (see ``compare``), or their strategy cannot be expected to fit: mixing,
+            an attack, or RandAugment with Cutout.
+    """
+    check_comparable(clean, protected, threshold)
+    for run in (*clean, *protected):
+        strategy = run.protocol.strategy
+        if strategy.having("mix") or strategy.having("attack") or len(strategy.parts) > 1:
+            raise InputError(
+                f"runs under {strategy} cannot be expected to fit their data; this statement is about strategies "
+                "without mixing, attack, or RandAugment together with Cutout"
+            )
+    sides = (clean, protected)
+    final = [tuple(run.last.train_accuracy for run in side) for side in sides]
+    firsts = [tuple(None if (at := crossing(run, threshold)) is None else at.epoch for run in side) for side in sides]
+    if not clean or not protected:
+        ends = earlier = judged = Judged(Verdict.NOT_RUN, "no run was made on one of the two")
+    else:
+        ends = _ends_fitted(final, paper_length=paper_length)
+        earlier = _earlier(firsts, clean[0].protocol.epochs + 1)
+        judged = Judged(_both(ends.verdict, earlier.verdict), f"{ends.reason}; {earlier.reason}")
+        if min(len(clean), len(protected)) < SEEDS_FOR_A_VERDICT:
+            judged = Judged(Verdict.INCONCLUSIVE, f"{judged.reason}; {TOO_FEW}")
+    return FittingResult(
+        threshold=threshold,
+        clean_final=final[0],
+        protected_final=final[1],
+        clean_first=firsts[0],
+        protected_first=firsts[1],
+        ends_fitted=ends,
+        earlier=earlier,
+        judged=judged,
+    )
+
+
+def _ends_fitted(final: Sequence[tuple[float, ...]], *, paper_length: bool) -> Judged:
+    clean, protected = (Estimate(values) for values in final)
+    reason = f"last training accuracy clean {clean}, protected {protected} (line {FITTED:g})"
+    if all(value >= FITTED for values in final for value in values):
+        return Judged(Verdict.CONFIRMED, reason)
+    bounds = [each.interval() for each in (clean, protected)]
+    if any(bound is not None and bound[1] < FITTED for bound in bounds):
+        if paper_length:
+            return Judged(Verdict.REFUTED, reason)
+        reason += ", after fewer epochs than the paper's"
+    return Judged(Verdict.INCONCLUSIVE, reason)
+
+
+def _earlier(firsts: Sequence[tuple[int | None, ...]], least: int) -> Judged:
+    clean, protected = ([float(least if epoch is None else epoch) for epoch in side] for side in firsts)
+    judged = below(protected, clean, paired=False)
+    reason = f"first fitted epoch, protected minus clean: {judged.reason}"
+    never = [side.count(None) for side in firsts]
+    if any(never):
+        reason += f"; never fitted: {never[0]} clean, {never[1]} protected, counted as epoch {least}"
+    unsafe = (judged.verdict is Verdict.CONFIRMED and never[1]) or (judged.verdict is Verdict.REFUTED and never[0])
+    return Judged(Verdict.INCONCLUSIVE if unsafe else judged.verdict, reason)
+
+
+def _both(first: Verdict, second: Verdict) -> Verdict:
+    if Verdict.REFUTED in (first, second):
+        return Verdict.REFUTED
+    return Verdict.CONFIRMED if first is second is Verdict.CONFIRMED else Verdict.INCONCLUSIVE
+
+
+class Fitting(Analysis[Mapping[str, FittingResult]]):
+    """Whether training data is fitted to the end, and protected data earlier than clean data."""
+
+    name = key = "fitting"
+    always = True
+    statements: ClassVar = {"ops-q-train-acc": (CLEAN, OPS, EM)}
+
+    def nothing(self) -> dict[str, FittingResult]:
+        """By dataset."""
+        return {}
+
+    def run(self, material: Material) -> dict[str, FittingResult]:
+        """Every dataset beside its control, of standard training."""
+        full = material.grid.profile.power is Power.FULL
+        return {
+            name: compare_fitting(clean, protected, paper_length=full)
+            for name, clean, protected in material.beside_controls()
+        }
+
+    def judge(self, found: Mapping[str, FittingResult], statement: str, roles: Mapping[str, str]) -> Judged:
+        """It must hold of OPS and of EM."""
+        return judge_ops_and_em({name: each.judged for name, each in found.items()}, roles)
+
+    def sections(self, found: Mapping[str, FittingResult]) -> Sequence[Section]:
+        """A row for each dataset."""
+        columns = (
+            Column("dataset"),
+            Column("last training accuracy, clean", number=True),
+            Column("protected", number=True),
+            Column(f"first epoch at {THRESHOLD:g} %, clean", number=True),
+            Column("protected", number=True),
+            Column("ends near 100 %"),
+            Column("earlier than clean"),
+        )
+        rows: list[Row] = [
+            (
+                Named(name),
+                *(listed(values) for values in (each.clean_final, each.protected_final)),
+                *(
+                    ", ".join("never" if epoch is None else str(epoch) for epoch in epochs)
+                    for epochs in (each.clean_first, each.protected_first)
+                ),
+                each.ends_fitted,
+                each.earlier,
+            )
+            for name, each in found.items()
+        ]
+        table = Table(columns, rows)
+        note = "One value per seed."
+        return [Section(title="Fitting the training data", table=table, note=note)] if found else []

@@ -1,0 +1,152 @@
+"""What an analysis tells in a report, without saying how that is written: text, tables, verdicts and charts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ule_datasets.papers.statistics import Judged
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A dataset, which the report calls by its name and whatever must be said with it."""
+
+    dataset: str
+
+
+Cell = str | Named | Judged | tuple[str, ...]
+"""Text, a dataset, a verdict with its reason, or several lines of which the first is the main one."""
+
+
+Row = tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Of a table."""
+
+    head: str
+    number: bool = False
+    """Aligned to the right."""
+    strong: bool = False
+    """What the table is about."""
+    dataset: str = ""
+    """Named after the head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows with a cell for each column."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            assert len(row) == len(self.columns), f"{row} has another number of cells than {self.columns}"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A verdict beside a table; on one of several datasets, with what tells it from the others."""
+
+    judged: Judged
+    dataset: str = ""
+    words: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """A heading of the report, with what stands below it in this order."""
+
+    title: str
+    about: str = ""
+    """How to read the table; words between asterisks stand out."""
+    table: Table
+    note: str = ""
+    verdicts: tuple[Said, ...] = ()
+    figure: str = ""
+    """Name of the chart at its end, if that was drawn."""
+
+
+FILLED, HOLLOW = "filled", "hollow"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A mark in a panel."""
+
+    dataset: str
+    x: float
+    y: float
+    sign: str
+    """``FILLED`` or ``HOLLOW``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A curve in a panel."""
+
+    dataset: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Curves over the epochs that belong to one dataset, its control's included."""
+
+    dataset: str
+    lines: tuple[Line, ...]
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curves:
+    """A panel for each dataset."""
+
+    name: str
+    alt: str
+    """What it shows, for those who do not see it."""
+    y: str
+    """What the curves are of."""
+    filled: str
+    """What such marks mean."""
+    hollow: str
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Values on a square grid; ``None`` where there is none."""
+
+    title: str
+    dataset: str
+    """Named before the title; empty: none."""
+    grid: tuple[float, ...]
+    values: tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contours:
+    """Planes side by side, with the same levels in a row; a row without two different values above 0 is left out."""
+
+    name: str
+    alt: str
+    rows: tuple[tuple[Plane, ...], ...]
+    x: str
+    y: str
+
+
+Chart = Curves | Contours
+
+
+def number(value: float | None, form: str = ".1f") -> str:
+    """A number as the tables have it, percentages with one digit; a dash for ``None``."""
+    return "–" if value is None else format(value, form)
+
+
+def listed(values: tuple[object, ...]) -> str:
+    """Values of several seeds in one cell."""
+    return ", ".join(number(value) if isinstance(value, float) else str(value) for value in values)

@@ -1,0 +1,220 @@
+"""What a verification report tells: what was checked, measured and left open, as data and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from ule_datasets.analyses.findings import Findings
+from ule_datasets.base.version import __version__
+from ule_datasets.compute.devices import cpu_model, describe_device
+from ule_datasets.dataset.integrity import Check
+from ule_datasets.experiments.effect import Collapse, Comparison
+from ule_datasets.experiments.grid import GridResult, LostRun, Run
+from ule_datasets.experiments.profiles import Profile
+from ule_datasets.models.weights import WEIGHTS
+from ule_datasets.verification.judging import ClaimResult, StatementResult
+from ule_datasets.verification.separability import Separability
+
+SCHEMA = "ule-datasets report 2"
+EPOCHS_SHOWN = (1, 2, 5, 10, 20, 50)
+"""After which the accuracy of a run is told, besides the last and the best epoch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetPart:
+    """What a report tells about one dataset besides results."""
+
+    name: str
+    version: str
+    title: str
+    reduced: str | None
+    """What is smaller than in the paper."""
+    recipe_digest: str
+    perturbation_digest: str
+    manifest_digest: str | None
+    """``None``: it was made in memory, exactly as the recipe says."""
+    checks: tuple[Check, ...]
+    unjudged: str
+    """Why its results are not compared with a paper's; empty: they are, or nothing was trained."""
+
+    @property
+    def intact(self) -> bool:
+        """Whether every integrity check passed."""
+        return all(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """Everything that a report tells."""
+
+    datasets: tuple[DatasetPart, ...]
+    profile: Profile
+    result: GridResult | None
+    """``None``: only the integrity was checked."""
+    claims: tuple[ClaimResult, ...]
+    statements: tuple[StatementResult, ...]
+    findings: Findings
+    separability: Mapping[str, Separability | None]
+    """By dataset; ``None``: its perturbation changes images of fewer than two classes."""
+    collapse_expected: Mapping[str, bool]
+    """By dataset: whether it is supposed to collapse under at least one strategy."""
+    environment: dict[str, str]
+    command: str
+    date: str
+    cluster_separability: Mapping[str, Separability] = field(default_factory=dict)
+    """By dataset whose perturbation has clusters."""
+    weights: tuple[Mapping[str, str], ...] = ()
+    """Provenance of the trained weights that models started from (``WeightsFile.provenance``)."""
+
+    @property
+    def intact(self) -> bool:
+        """Whether every integrity check passed."""
+        return all(part.intact for part in self.datasets)
+
+    @property
+    def refuted(self) -> tuple[str, ...]:
+        """Ids of claims and statements that were refuted, with the models and datasets that they speak of."""
+        claims = [result.claim.id for result in self.claims if result.refuted]
+        return (*claims, *(result.statement.id for result in self.statements if result.refuted))
+
+    @property
+    def unexpected(self) -> tuple[str, ...]:
+        """Datasets whose collapse was expected and showed under no strategy, not even in part, though it could.
+
+        Only where all strategies were tried that the profile usually tries, and only with models that started from
+        random weights: most datasets are not made against others.
+        """
+        found = []
+        for name, expected in self.collapse_expected.items():
+            own = [c for c in self.comparisons if c.dataset == name and c.model not in WEIGHTS]
+            seen, tried = {c.collapse for c in own}, {c.strategy for c in own}
+            if not tried >= set(self.profile.strategies):
+                continue
+            if expected and Collapse.NOT_SHOWN in seen and not seen & {Collapse.SHOWN, Collapse.PARTIAL}:
+                found.append(name)
+        return tuple(found)
+
+    @property
+    def lost(self) -> tuple[LostRun, ...]:
+        """Runs that are missing because their workers died."""
+        return () if self.result is None else self.result.lost
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed, nothing was refuted, every run ended, and expected collapses are there."""
+        return self.intact and not self.refuted and not self.unexpected and not self.lost
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Every dataset beside its control, by model and strategy."""
+        return () if self.result is None else self.result.comparisons
+
+    def to_json(self) -> str:
+        """Indented JSON with everything, including what was derived from the runs."""
+        content = {
+            "schema": SCHEMA,
+            "command": self.command,
+            "date": self.date,
+            "environment": self.environment,
+            "profile": dataclasses.asdict(self.profile),
+            "intact": self.intact,
+            "passed": self.passed,
+            "refuted": self.refuted,
+            "unexpected": self.unexpected,
+            "datasets": [{**dataclasses.asdict(part), "intact": part.intact} for part in self.datasets],
+            "separability": {k: None if v is None else dataclasses.asdict(v) for k, v in self.separability.items()},
+            "cluster_separability": {k: dataclasses.asdict(v) for k, v in self.cluster_separability.items()},
+            "weights": self.weights,
+            "comparisons": [_comparison_content(comparison, self) for comparison in self.comparisons],
+            "claims": [_claim_content(result) for result in self.claims],
+            "statements": [dataclasses.asdict(result) for result in self.statements],
+            "analyses": self.findings.content,
+            "runs": [] if self.result is None else [_run_content(run) for run in self.result.runs],
+            "lost": [dataclasses.asdict(run) for run in self.lost],
+        }
+        return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def describe_environment(device: torch.device) -> dict[str, str]:
+    """Hardware, system and versions that results depend on; no host name, user or path."""
+    packages = ("numpy", "pillow", "pyarrow")
+    return {
+        "device": describe_device(device),
+        "processor": cpu_model(),
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "ule-datasets": __version__,
+        "torch": torch.__version__,
+        **({"cuda": str(torch.version.cuda)} if device.type == "cuda" else {}),
+        **{name: metadata.version(name) for name in packages},
+    }
+
+
+def strategy_words(strategy: str) -> str:
+    """A strategy's slug as a heading."""
+    return "no augmentation" if strategy == "none" else strategy
+
+
+def _comparison_content(comparison: Comparison, report: Report) -> dict[str, Any]:
+    assert report.result is not None
+    percentages = {
+        name: {"mean": summary.mean, "sd": summary.sd, "values": summary.values}
+        for name in ("clean", "poisoned", "poisoned_best", "poisoned_train")
+        for summary in (getattr(comparison, name),)
+    }
+    return {
+        **dataclasses.asdict(comparison),
+        **percentages,
+        "fully_fitted": comparison.fully_fitted,
+        "seeds": report.result.seeds,
+        "num_train": report.result.num_train[comparison.dataset],
+        "num_test": report.result.num_test,
+    }
+
+
+def _claim_content(result: ClaimResult) -> dict[str, Any]:
+    return {
+        "id": result.claim.id,
+        "verdict": result.verdict,
+        "stand_in": result.stand_in,
+        "reported": result.claim.value,
+        **dataclasses.asdict(result),
+    }
+
+
+def _run_content(run: Run) -> dict[str, Any]:
+    history = run.history
+    accuracy = {record.epoch: record.test_accuracy for record in history.epochs}
+    fitted = history.fitted()
+    return {
+        **dataclasses.asdict(run.cell),
+        "reused": run.reused,
+        "identity": run.identity,
+        "finite": history.finite,
+        "last_epoch": {"epoch": history.last.epoch, "test_accuracy": history.last.test_accuracy},
+        "last_five": history.last_five,
+        "best_epoch": {"epoch": history.best.epoch, "test_accuracy": history.best.test_accuracy},
+        "after_epoch": {str(epoch): accuracy[epoch] for epoch in EPOCHS_SHOWN if epoch in accuracy},
+        "first_fitted_epoch": None if fitted is None else fitted.epoch,
+        **dataclasses.asdict(history),
+    }
+
+
+def _finite(content: Any) -> Any:
+    """JSON has no NaN: ``None`` in its place."""
+    if isinstance(content, dict):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple | set | frozenset):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
