@@ -104,7 +104,8 @@ def test_help_and_list_import_neither_torch_nor_pyarrow() -> None:
 
 
 def test_building_and_integrity_import_no_torch_and_nothing_imports_torchvision() -> None:
-    assert "torch" not in modules_after("import ule_datasets.build, ule_datasets.dataset.integrity")
+    for modules in ("build, ule_datasets.dataset.integrity", "countermeasures, ule_datasets.methods.purified"):
+        assert "torch" not in modules_after(f"import ule_datasets.{modules}")
     everything = modules_after("import ule_datasets.dataset.loading, ule_datasets.verify")
     assert "torch" in everything
     assert "torchvision" not in everything

@@ -116,14 +116,17 @@ class Recipe:
 
     @property
     def craft_digests(self) -> tuple[str, ...]:
-        """Per method, sha256 of what its layers depend on besides the images: not the name, the card or other methods.
+        """Per method, sha256 of what its layers depend on besides the images: not the name or the card.
 
-        Recipes that share a method with its settings, source and seed share its layers.
+        Recipes that share a method with its settings, source and seed share its layers; other methods matter only to
+        one that uses what those before it have made.
         """
-        return tuple(
-            hashlib.sha256(_canonical((self.source.name, method, self.seed, self.limit_per_class)).encode()).hexdigest()
-            for method in self.methods
-        )
+        digests = []
+        for index, method in enumerate(self.methods):
+            used = self.methods[: index + 1] if method.uses_layers else method
+            content = _canonical((self.source.name, used, self.seed, self.limit_per_class))
+            digests.append(hashlib.sha256(content.encode()).hexdigest())
+        return tuple(digests)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

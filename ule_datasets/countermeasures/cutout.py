@@ -7,14 +7,18 @@ Cutout", 2017.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.lazy import lazy
 from ule_datasets.compute.devices import to_device
 from ule_datasets.victims.strategy import Countermeasure
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.lazy import lazy
 from ule_datasets.compute.devices import to_device
 from ule_datasets.victims.strategy import Countermeasure, Mixed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 LEAST_ALPHA = 0.1
 """Below, draws from the beta distribution are no longer accurate."""

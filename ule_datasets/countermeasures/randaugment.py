@@ -12,16 +12,21 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.lazy import lazy
 from ule_datasets.compute.devices import to_device
 from ule_datasets.countermeasures.cutout import squares
 from ule_datasets.victims.strategy import Countermeasure
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 LEVELS: Final = 9
 """Levels are 1 to 9."""
@@ -33,7 +38,7 @@ CUTOUT_COLOUR: Final = (125, 122, 113)
 
 NUM_PARAMETERS: Final = 6
 
-Operation = Callable[[Tensor, Tensor], Tensor]
+Operation: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 """From uint8 [n, H, W, 3] and float64 [n, 6], what ``parameters`` gives for each, to new images."""
 
 

@@ -67,6 +67,8 @@ class Method(Protocol):
     repeats: ClassVar[Repeats]
     needs_labels: ClassVar[bool]
     """Whether the images' classes matter; if not, images without labels will do."""
+    uses_layers: ClassVar[bool] = False
+    """Whether what it makes depends on what the recipe's earlier methods made."""
     redrawable: ClassVar[bool] = False
     """Whether it is a draw at random, made anew by the seed for every repetition of an experiment."""
 

@@ -7,12 +7,17 @@ gather, without a loop over images and without waiting for the device.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.lazy import lazy
 from ule_datasets.compute.devices import to_device
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 
 @dataclass(frozen=True, slots=True)

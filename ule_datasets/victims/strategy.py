@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, dataclass, fields
-from typing import ClassVar, NamedTuple, Self, get_type_hints
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, get_type_hints
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.data.spool import Images
 from ule_datasets.models.weights import Weights
 from ule_datasets.victims.augmentation import Augmentation
 from ule_datasets.victims.preparation import Preparation
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 DIGITS = {float: r"[0-9]+(?:\.[0-9]+)?", int: r"[0-9]+"}
 """How the values of options are written, by their type."""
