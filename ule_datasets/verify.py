@@ -6,7 +6,7 @@ import datetime
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,12 @@ from ule_datasets.build import WORKER_MODULES
 from ule_datasets.compute.devices import pick_device
 from ule_datasets.compute.executor import EXECUTORS, Executor, available_cpus, open_executor
 from ule_datasets.countermeasures import parse_strategy
+from ule_datasets.dataset.integrity import Check
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 from ule_datasets.experiments.grid import (
     Cell,
     Grid,
+    GridResult,
     Subject,
     check_controls,
     plan_lines,
@@ -43,7 +45,6 @@ from ule_datasets.papers.claims import Claim, Statement, all_claims, for_dataset
 from ule_datasets.papers.statistics import Verdict
 from ule_datasets.recipe import Recipe
 from ule_datasets.verification.judging import (
-    StatementResult,
     Wanted,
     cells_of,
     datasets_of,
@@ -175,29 +176,17 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
         return None
     result, findings = None, Findings()
     if grid is not None:
-        with _trainers(options, device) as executor:
-            store = RunStore(cache_folder() / "runs")
-            result = train_grid(grid, store=store, executor=executor, reporter=reporter)
-            roles = roles_of_analyses(grid.subjects, options.chosen)
-            if not roles and any(ANALYSES[name].roles for name in wanted.analyses):
-                played = f"none of {', '.join(ROLES)}, or of what stands for them, is here"
-                reporter.warn(f"no analysis is made: {played}")
-            material = Material(
-                grid=grid, result=result, roles=roles, store=store, executor=executor, reporter=reporter
-            )
-            findings = analyse(material, wanted.analyses)
+        result, findings = _trained(options, grid, wanted.analyses, reporter)
     claims = asked
     if options.claims is None:
         claims, said = (*asked, *_about(subjects)), tuple(statements().values())
+    told = judge_statements(said, result, subjects, findings)
     report = Report(
-        datasets=(
-            *(_part(one) for one in examined),
-            *(_part_in_memory(s) for s in subjects if s.manifest_digest is None),
-        ),
+        datasets=_parts(examined, subjects),
         profile=options.chosen,
         result=result,
         claims=judge_claims(claims, result, subjects, findings, profile=options.chosen, asked=asked),
-        statements=_told(judge_statements(said, result, subjects, findings), everything=options.claims is not None),
+        statements=tuple(one for one in told if options.claims or one.judged.verdict is not Verdict.NOT_RUN),
         findings=findings,
         separability={s.name: linear_separability(s.clean_images, s.poisoned_images, s.labels) for s in subjects},
         cluster_separability={
@@ -205,7 +194,7 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
             for s in subjects
             if (found := cluster_separability(s.clean_images, s.poisoned_images, s.perturbation, s.keys)) is not None
         },
-        collapse_expected={s.name: s.collapse_expected for s in subjects},
+        collapse_expected={each.name: each.collapse_expected for each in subjects},
         environment=describe_environment(device),
         weights=tuple(file.provenance(WEIGHTS[model]) for model, file in weights.items()),
         command=_command(options, [one.manifest.name for one in examined]),
@@ -213,6 +202,21 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
     )
     write_report(report, options.report_folder)
     return report
+
+
+def _trained(
+    options: VerifyOptions, grid: Grid, analyses: Iterable[str], reporter: Reporter
+) -> tuple[GridResult, Findings]:
+    """Every run, and the analyses that were asked for besides those that come with every run."""
+    roles = roles_of_analyses(grid.subjects, options.chosen)
+    with _trainers(options, grid.device) as executor:
+        store = RunStore(cache_folder() / "runs")
+        result = train_grid(grid, store=store, executor=executor, reporter=reporter)
+        if not roles and any(ANALYSES[name].roles for name in analyses):
+            played = f"none of {', '.join(ROLES)}, or of what stands for them, is here"
+            reporter.warn(f"no analysis is made: {played}")
+        material = Material(grid=grid, result=result, roles=roles, store=store, executor=executor, reporter=reporter)
+        return result, analyse(material, analyses)
 
 
 def _trained_weights(options: VerifyOptions, reporter: Reporter) -> dict[str, WeightsFile]:
@@ -374,43 +378,43 @@ def _trainers(options: VerifyOptions, device: torch.device) -> AbstractContextMa
     return open_executor(options.executor, workers, gpus_per_task=share, preload=TRAINER_MODULES)
 
 
-def _part(one: Examined) -> DatasetPart:
-    manifest = one.manifest
-    return DatasetPart(
-        name=manifest.name, version=manifest.version, title=one.title, reduced=manifest.reduced,
-        recipe_digest=one.recipe_digest, perturbation_digest=manifest.perturbation_digest,
-        manifest_digest=one.manifest_digest, checks=one.checks,
-        unjudged="" if one.subject is None else one.subject.unjudged,
-    )  # fmt: skip
+def _parts(examined: Sequence[Examined], subjects: Sequence[Subject]) -> tuple[DatasetPart, ...]:
+    """The folders, then what was made in memory."""
 
+    def part(dataset: Manifest | Subject, about: Examined | Subject, unjudged: str, *checks: Check) -> DatasetPart:
+        return DatasetPart(
+            name=dataset.name,
+            version=dataset.version,
+            title=about.title,
+            reduced=dataset.reduced,
+            recipe_digest=about.recipe_digest,
+            perturbation_digest=dataset.perturbation_digest,
+            manifest_digest=about.manifest_digest,
+            checks=checks,
+            unjudged=unjudged,
+        )
 
-def _part_in_memory(subject: Subject) -> DatasetPart:
-    return DatasetPart(
-        name=subject.name, version=subject.version, title=subject.title, reduced=subject.reduced,
-        recipe_digest=subject.recipe_digest, perturbation_digest=subject.perturbation_digest, manifest_digest=None,
-        checks=(), unjudged=subject.unjudged,
-    )  # fmt: skip
-
-
-def _told(results: tuple[StatementResult, ...], *, everything: bool) -> tuple[StatementResult, ...]:
-    """Statements that nobody asked for are told where something was measured for them."""
-    return tuple(r for r in results if everything or r.judged.verdict is not Verdict.NOT_RUN)
+    folders = [part(e.manifest, e, "" if e.subject is None else e.subject.unjudged, *e.checks) for e in examined]
+    return (*folders, *(part(each, each, each.unjudged) for each in subjects if each.manifest_digest is None))
 
 
 def _command(options: VerifyOptions, names: Sequence[str]) -> str:
     """The command that repeats this: what decides the result, without the paths of this machine."""
-    words = ["ule-verify", *names]
-    words += ["--claims", f"'{options.claims}'"] if options.claims is not None else []
-    words += ["--claims-file", options.claims_file.name] if options.claims_file is not None else []
-    words += ["--analyses", ",".join(options.analyses)] if options.analyses else []
-    words += ["--models", ",".join(options.models)] if options.models else []
-    words += ["--strategies", ",".join(options.strategies)] if options.strategies else []
-    words += ["--profile", options.profile]
-    words += ["--seeds", str(options.num_seeds)] if options.num_seeds is not None else []
-    words += ["--device", options.device] if options.device != "auto" else []
-    words += ["--workers", str(options.workers)] if options.workers is not None else []
-    words += ["--executor", options.executor] if options.executor != "local" else []
-    words += ["--threads", str(options.threads)] if options.threads != 1 else []
-    words += ["--ranks", str(options.ranks)] if options.ranks != 1 else []
-    words += ["--compile"] if options.compiled else []
-    return " ".join([*words, *(["--integrity-only"] if options.integrity_only else [])])
+    usual = {"--device": "auto", "--executor": "local", "--threads": 1, "--ranks": 1}
+    given = {
+        "--claims": None if options.claims is None else f"'{options.claims}'",
+        "--claims-file": None if options.claims_file is None else options.claims_file.name,
+        "--analyses": ",".join(options.analyses),
+        "--models": ",".join(options.models),
+        "--strategies": ",".join(options.strategies),
+        "--profile": options.profile,
+        "--seeds": options.num_seeds,
+        "--device": options.device,
+        "--workers": options.workers,
+        "--executor": options.executor,
+        "--threads": options.threads,
+        "--ranks": options.ranks,
+    }
+    words = [f"{name} {value}" for name, value in given.items() if value not in (None, "", usual.get(name))]
+    flags = [flag for flag, on in (("--compile", options.compiled), ("--integrity-only", options.integrity_only)) if on]
+    return " ".join(["ule-verify", *names, *words, *flags])

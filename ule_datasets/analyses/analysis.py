@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import nn
 
@@ -22,6 +22,9 @@ from ule_datasets.papers.claims import Claim
 from ule_datasets.papers.statistics import Judged, Verdict
 from ule_datasets.victims.history import RunHistory
 
+RUNS_FOR_A_VERDICT = 3
+"""Of each kind; fewer are shown, and left open."""
+TOO_FEW = f"at least {RUNS_FOR_A_VERDICT} runs of each kind are needed"
 MODEL, STRATEGY = "resnet18", "standard"
 """What analyses look at, or what the profile trains in the model's place."""
 
@@ -101,6 +104,8 @@ class Analysis(ABC, Generic[Found]):
     """How users ask for it."""
     key: ClassVar[str]
     """Its place in report.json."""
+    nothing: ClassVar[Any] = ()
+    """What is found where it is not made."""
     always: ClassVar[bool] = False
     """It costs nothing and comes with every verification; otherwise it is made where it is asked for."""
     roles: ClassVar[tuple[str, ...]] = ()
@@ -109,10 +114,6 @@ class Analysis(ABC, Generic[Found]):
     """Names of all charts that it may draw."""
     statements: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Ids of the statements that it judges, and the datasets that they speak of."""
-
-    @abstractmethod
-    def nothing(self) -> Found:
-        """What is found where it is not made."""
 
     @abstractmethod
     def run(self, material: Material) -> Found:

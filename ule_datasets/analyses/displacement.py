@@ -6,15 +6,14 @@ longer way move parameters too, so that only runs of one protocol are compared. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
-from ule_datasets.analyses.analysis import Analysis, Material, standard_cell
+from ule_datasets.analyses.analysis import RUNS_FOR_A_VERDICT, TOO_FEW, Analysis, Material, standard_cell
 from ule_datasets.analyses.telling import (
     FILLED,
     HOLLOW,
-    Column,
     Curves,
     Line,
     Named,
@@ -25,18 +24,17 @@ from ule_datasets.analyses.telling import (
     Section,
     Table,
     number,
+    numbers,
+    words,
 )
 from ule_datasets.base.errors import InputError
 from ule_datasets.experiments.grid import GridResult
 from ule_datasets.papers.ops import CLEAN, EM, OPS
-from ule_datasets.papers.statistics import Estimate, Judged, Verdict, below
-from ule_datasets.victims.history import RunHistory
+from ule_datasets.papers.statistics import Estimate, Judged, Verdict, below, verdict_of_all
+from ule_datasets.victims.history import RunHistory, Window
 
 THRESHOLD = 90.0
 """Training accuracy (percent) at which the paper compares."""
-SEEDS_FOR_A_VERDICT = 3
-"""Runs of each kind; fewer are shown, and left open."""
-TOO_FEW = f"at least {SEEDS_FOR_A_VERDICT} runs of each kind are needed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,17 +59,12 @@ def crossing(history: RunHistory, threshold: float = THRESHOLD) -> Crossing | No
 
     The paper's statistic. An epoch whose loss was not finite does not count.
     """
-    for record in history.epochs:
-        if record.train_accuracy >= threshold and record.displacement is not None:
-            return Crossing(
-                seed=history.seed,
-                epoch=record.epoch,
-                step=record.windows[-1].step,
-                train_accuracy=record.train_accuracy,
-                displacement=record.displacement,
-                by="epoch",
-            )
-    return None
+    found = (
+        (each.epoch, replace(each.windows[-1], train_accuracy=each.train_accuracy, displacement=each.displacement))
+        for each in history.epochs
+        if each.displacement is not None
+    )
+    return _first(found, threshold, history.seed, "epoch")
 
 
 def first_window(history: RunHistory, threshold: float = THRESHOLD) -> Crossing | None:
@@ -79,17 +72,14 @@ def first_window(history: RunHistory, threshold: float = THRESHOLD) -> Crossing 
 
     A shortcut may be found inside the first epochs, where an average over a whole epoch comes late.
     """
-    for record in history.epochs:
-        for window in record.windows:
-            if window.train_accuracy >= threshold:
-                return Crossing(
-                    seed=history.seed,
-                    epoch=record.epoch,
-                    step=window.step,
-                    train_accuracy=window.train_accuracy,
-                    displacement=window.displacement,
-                    by="window",
-                )
+    found = ((record.epoch, window) for record in history.epochs for window in record.windows)
+    return _first(found, threshold, history.seed, "window")
+
+
+def _first(found: Iterable[tuple[int, Window]], threshold: float, seed: int, by: str) -> Crossing | None:
+    for epoch, at in found:
+        if at.train_accuracy >= threshold:
+            return Crossing(seed=seed, epoch=epoch, by=by, **asdict(at))
     return None
 
 
@@ -171,7 +161,7 @@ def _compared(
         protected=reached[1],
         clean_never=never[0],
         protected_never=never[1],
-        judged=Judged(verdict=judged.verdict, reason="; ".join([judged.reason, *unreached])),
+        judged=Judged(judged.verdict, "; ".join([judged.reason, *unreached])),
     )
 
 
@@ -180,7 +170,7 @@ def _judge_displacement(clean: Sequence[float], protected: Sequence[float]) -> J
         return Judged(Verdict.INCONCLUSIVE, "nothing to compare")
     judged = below(protected, clean, paired=False)
     reason = f"protected {Estimate(tuple(protected))}, clean {Estimate(tuple(clean))}: {judged.reason}"
-    if min(len(clean), len(protected)) < SEEDS_FOR_A_VERDICT:
+    if min(len(clean), len(protected)) < RUNS_FOR_A_VERDICT:
         return Judged(Verdict.INCONCLUSIVE, f"{reason}; {TOO_FEW}")
     return Judged(judged.verdict, reason)
 
@@ -220,11 +210,9 @@ def judge_ops_and_em(found: Mapping[str, Judged], roles: Mapping[str, str]) -> J
     if not judged:
         return Judged(Verdict.NOT_RUN, "neither OPS nor EM data was trained on beside its control")
     reason = "; ".join(f"{name}: {each.reason}" for name, each in judged.items())
-    verdicts = {each.verdict for each in judged.values()}
-    if Verdict.REFUTED in verdicts:
-        return Judged(Verdict.REFUTED, reason)
-    whole = verdicts == {Verdict.CONFIRMED} and len(judged) == 2
-    return Judged(Verdict.CONFIRMED if whole else Verdict.INCONCLUSIVE, reason)
+    verdict = verdict_of_all(each.verdict for each in judged.values())
+    alone = verdict is Verdict.CONFIRMED and len(judged) < 2
+    return Judged(Verdict.INCONCLUSIVE if alone else verdict, reason)
 
 
 BY_EPOCH, BY_WINDOW = "epoch", "fifth of an epoch"
@@ -234,13 +222,10 @@ class Displacement(Analysis[Mapping[str, DisplacementResult]]):
     """Whether parameters move less on protected than on clean data until that is fitted."""
 
     name = key = "displacement"
+    nothing: ClassVar = {}
     always = True
     statements: ClassVar = {"ops-q-displacement": (CLEAN, OPS, EM)}
     figures = ("displacement",)
-
-    def nothing(self) -> dict[str, DisplacementResult]:
-        """By dataset."""
-        return {}
 
     def run(self, material: Material) -> dict[str, DisplacementResult]:
         """Every dataset beside its control, of standard training."""
@@ -254,16 +239,14 @@ class Displacement(Analysis[Mapping[str, DisplacementResult]]):
         """A row for each dataset, way of looking and seed."""
         if not found:
             return []
-        columns = [Column("dataset"), Column("first"), Column("seed", number=True)]
+        columns = words("dataset", "first") + numbers("seed")
         for side in ("clean", "protected"):
-            heads = (f"{side}: epoch", "step", "training accuracy")
-            columns += [Column(head, number=True) for head in heads]
-            columns.append(Column("displacement", number=True, strong=True))
+            columns += numbers(f"{side}: epoch", "step", "training accuracy") + numbers("displacement", strong=True)
         both = [(name, each.by_epoch, each.by_window) for name, each in found.items()]
         rows: list[Row] = [
-            (Named(name), words, *row)
+            (Named(name), how, *row)
             for name, *ways in both
-            for words, way in zip((BY_EPOCH, BY_WINDOW), ways, strict=True)
+            for how, way in zip((BY_EPOCH, BY_WINDOW), ways, strict=True)
             for row in _rows(way)
         ]
         return [
@@ -273,9 +256,9 @@ class Displacement(Analysis[Mapping[str, DisplacementResult]]):
                 f"{THRESHOLD:g} %, standard training; epochs counted from 1.",
                 table=Table(columns, rows),
                 verdicts=tuple(
-                    Said(way.judged, name, f"by {words}")
+                    Said(way.judged, name, f"by {how}")
                     for name, *ways in both
-                    for words, way in zip((BY_EPOCH, BY_WINDOW), ways, strict=True)
+                    for how, way in zip((BY_EPOCH, BY_WINDOW), ways, strict=True)
                 ),
                 figure="displacement",
             )
@@ -314,13 +297,11 @@ def _rows(way: Crossings) -> list[tuple[str, ...]]:
     rows = []
     for seed in sorted({*sides[0], *sides[1], *way.clean_never, *way.protected_never}):
         cells = [str(seed)]
-        for side in sides:
-            at = side.get(seed)
-            cells += (
-                ["never", "", "", ""]
-                if at is None
-                else [str(at.epoch), str(at.step), number(at.train_accuracy), number(at.displacement, ".2f")]
-            )
+        for at in (side.get(seed) for side in sides):
+            if at is None:
+                cells += ["never", "", "", ""]
+            else:
+                cells += [str(at.epoch), str(at.step), number(at.train_accuracy), number(at.displacement, ".2f")]
         rows.append(tuple(cells))
     return rows
 

@@ -35,7 +35,7 @@ class Findings:
         """The verdict on a statement that an analysis judges."""
         analysis = judging(statement)
         assert analysis is not None, f"no analysis judges {statement}"
-        return analysis.judge(self.found.get(analysis.name, analysis.nothing()), statement, self.roles)
+        return analysis.judge(self.found.get(analysis.name, analysis.nothing), statement, self.roles)
 
     def values(self, claim: Claim) -> tuple[float, ...]:
         """What an analysis measured for a claim, one value per seed; none: it was not made."""
@@ -47,7 +47,7 @@ class Findings:
     def content(self) -> dict[str, Any]:
         """Everything for JSON, by the key of the analysis."""
         plain = dataclasses.asdict(self)
-        found = {a.key: plain["found"].get(name, a.nothing()) for name, a in ANALYSES.items()}
+        found = {a.key: plain["found"].get(name, a.nothing) for name, a in ANALYSES.items()}
         return {"roles": plain["roles"], **found}
 
     @property

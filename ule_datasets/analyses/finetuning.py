@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ule_datasets.analyses.analysis import NOT_MADE, Analysis, Material
-from ule_datasets.analyses.telling import Column, Said, Section, Table, listed, number
+from ule_datasets.analyses.analysis import NOT_MADE, RUNS_FOR_A_VERDICT, Analysis, Material
+from ule_datasets.analyses.telling import Row, Said, Section, Table, listed, number, numbers, words
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.executor import Lost
 from ule_datasets.papers.ops import CLEAN, OPS, ROLES
@@ -29,7 +29,6 @@ NEEDED_RATES = (0.1, 0.01)
 SHARE_OF_EPOCHS = 4
 """One in so many of the base protocol's epochs: 50 of 200."""
 LEAST_EPOCHS = 3
-SEEDS_FOR_A_VERDICT = 3
 
 
 def finetuning_protocol(base: TrainingProtocol, *, learning_rate: float, start: str) -> TrainingProtocol:
@@ -161,8 +160,8 @@ def _judge_rate(estimate: Estimate, diverged: Sequence[int], start_accuracy: flo
     verdict = Verdict.INCONCLUSIVE
     if diverged:
         reason += f", loss not finite with seed {', '.join(str(seed) for seed in diverged)}"
-    elif bounds is None or estimate.n < SEEDS_FOR_A_VERDICT:
-        reason += f", at least {SEEDS_FOR_A_VERDICT} runs are needed"
+    elif bounds is None or estimate.n < RUNS_FOR_A_VERDICT:
+        reason += f", at least {RUNS_FOR_A_VERDICT} runs are needed"
     elif bounds[1] <= bad:
         verdict = Verdict.CONFIRMED
     elif bounds[0] >= good:
@@ -194,12 +193,9 @@ class Finetuning(Analysis[FinetuningResult | None]):
     """Whether a model that was trained on clean data ends badly when it is trained further on OPS data."""
 
     name, key = "finetune", "finetuning"
+    nothing = None
     roles = ROLES
     statements: ClassVar = {"ops-q-finetune": (CLEAN, OPS)}
-
-    def nothing(self) -> None:
-        """Where no clean model is there to start from."""
-        return
 
     def run(self, material: Material) -> FinetuningResult | None:
         """Every clean model with every learning rate."""
@@ -238,23 +234,13 @@ class Finetuning(Analysis[FinetuningResult | None]):
         """A row for each learning rate."""
         if found is None:
             return []
-        columns = (
-            Column("learning rate", number=True),
-            Column("seeds"),
-            Column("clean test accuracy after", number=True, strong=True),
-            Column("training accuracy", number=True),
-            Column("ends badly"),
-        )
-        rows = tuple(
-            (
-                f"{rate.learning_rate:g}",
-                listed(rate.seeds),
-                spread([accuracies[-1] for accuracies in rate.accuracies]),
-                listed(rate.train_accuracies),
-                rate.judged,
-            )
-            for rate in found.rates
-        )
+        columns = numbers("learning rate") + words("seeds") + numbers("clean test accuracy after", strong=True)
+        columns += numbers("training accuracy") + words("ends badly")
+        rows: list[Row] = []
+        for rate in found.rates:
+            after = spread([accuracies[-1] for accuracies in rate.accuracies])
+            trained = listed(rate.train_accuracies)
+            rows.append((f"{rate.learning_rate:g}", listed(rate.seeds), after, trained, rate.judged))
         before = f"Clean test accuracy before: {number(found.start_accuracy)} %; chance {number(found.chance)} %."
         return [
             Section(

@@ -10,21 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ule_datasets.analyses.analysis import Analysis, Material
-from ule_datasets.analyses.displacement import (
-    SEEDS_FOR_A_VERDICT,
-    THRESHOLD,
-    TOO_FEW,
-    check_comparable,
-    crossing,
-    judge_ops_and_em,
-)
-from ule_datasets.analyses.telling import Column, Named, Row, Section, Table, listed
+from ule_datasets.analyses.analysis import RUNS_FOR_A_VERDICT, TOO_FEW, Analysis, Material
+from ule_datasets.analyses.displacement import THRESHOLD, check_comparable, crossing, judge_ops_and_em
+from ule_datasets.analyses.telling import Named, Row, Section, Table, listed, numbers, words
 from ule_datasets.base.errors import InputError
 from ule_datasets.papers.gates import FITTED
 from ule_datasets.papers.ops import CLEAN, EM, OPS
 from ule_datasets.papers.rules import Power
-from ule_datasets.papers.statistics import Estimate, Judged, Verdict, below
+from ule_datasets.papers.statistics import Estimate, Judged, Verdict, below, verdict_of_all
 from ule_datasets.victims.history import RunHistory
 
 
@@ -87,8 +80,8 @@ def compare_fitting(
     else:
         ends = _ends_fitted(final, paper_length=paper_length)
         earlier = _earlier(firsts, clean[0].protocol.epochs + 1)
-        judged = Judged(_both(ends.verdict, earlier.verdict), f"{ends.reason}; {earlier.reason}")
-        if min(len(clean), len(protected)) < SEEDS_FOR_A_VERDICT:
+        judged = Judged(verdict_of_all((ends.verdict, earlier.verdict)), f"{ends.reason}; {earlier.reason}")
+        if min(len(clean), len(protected)) < RUNS_FOR_A_VERDICT:
             judged = Judged(Verdict.INCONCLUSIVE, f"{judged.reason}; {TOO_FEW}")
     return FittingResult(
         threshold=threshold,
@@ -126,22 +119,13 @@ def _earlier(firsts: Sequence[tuple[int | None, ...]], least: int) -> Judged:
     return Judged(Verdict.INCONCLUSIVE if unsafe else judged.verdict, reason)
 
 
-def _both(first: Verdict, second: Verdict) -> Verdict:
-    if Verdict.REFUTED in (first, second):
-        return Verdict.REFUTED
-    return Verdict.CONFIRMED if first is second is Verdict.CONFIRMED else Verdict.INCONCLUSIVE
-
-
 class Fitting(Analysis[Mapping[str, FittingResult]]):
     """Whether training data is fitted to the end, and protected data earlier than clean data."""
 
     name = key = "fitting"
+    nothing: ClassVar = {}
     always = True
     statements: ClassVar = {"ops-q-train-acc": (CLEAN, OPS, EM)}
-
-    def nothing(self) -> dict[str, FittingResult]:
-        """By dataset."""
-        return {}
 
     def run(self, material: Material) -> dict[str, FittingResult]:
         """Every dataset beside its control, of standard training."""
@@ -157,28 +141,14 @@ class Fitting(Analysis[Mapping[str, FittingResult]]):
 
     def sections(self, found: Mapping[str, FittingResult]) -> Sequence[Section]:
         """A row for each dataset."""
-        columns = (
-            Column("dataset"),
-            Column("last training accuracy, clean", number=True),
-            Column("protected", number=True),
-            Column(f"first epoch at {THRESHOLD:g} %, clean", number=True),
-            Column("protected", number=True),
-            Column("ends near 100 %"),
-            Column("earlier than clean"),
-        )
-        rows: list[Row] = [
-            (
-                Named(name),
-                *(listed(values) for values in (each.clean_final, each.protected_final)),
-                *(
-                    ", ".join("never" if epoch is None else str(epoch) for epoch in epochs)
-                    for epochs in (each.clean_first, each.protected_first)
-                ),
-                each.ends_fitted,
-                each.earlier,
-            )
-            for name, each in found.items()
-        ]
+        columns = words("dataset") + numbers("last training accuracy, clean", "protected")
+        columns += numbers(f"first epoch at {THRESHOLD:g} %, clean", "protected")
+        columns += words("ends near 100 %", "earlier than clean")
+        rows: list[Row] = []
+        for name, each in found.items():
+            final = (listed(values) for values in (each.clean_final, each.protected_final))
+            first = (listed(values, "never") for values in (each.clean_first, each.protected_first))
+            rows.append((Named(name), *final, *first, each.ends_fitted, each.earlier))
         table = Table(columns, rows)
         note = "One value per seed."
         return [Section(title="Fitting the training data", table=table, note=note)] if found else []

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ule_datasets.analyses.analysis import NOT_MADE, Analysis, Material
+from ule_datasets.analyses.analysis import NOT_MADE, RUNS_FOR_A_VERDICT, Analysis, Material
 from ule_datasets.analyses.evaluation import FixedImages, evaluating, still_copy
-from ule_datasets.analyses.telling import Column, Contours, Named, Plane, Row, Said, Section, Table, number
+from ule_datasets.analyses.telling import Contours, Named, Plane, Row, Said, Section, Table, number, numbers, words
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.precision import Precision
@@ -34,7 +34,6 @@ Direction = dict[str, Tensor]
 
 CIRCLE_RADIUS = 0.5
 CIRCLE_POINTS = 16
-PAIRS_FOR_A_VERDICT = 3
 POINTS, IMAGES = 25, 10_000
 """Of a surface: points of the grid's side, images that the loss is measured on."""
 FEW_POINTS, FEW_IMAGES = 9, 500
@@ -201,8 +200,8 @@ def compare_surfaces(protected: Sequence[Surface], clean: Sequence[Surface]) -> 
     protected_words, clean_words = (", ".join(f"{value:.3g}" for value in side) for side in increases)
     reason = f"increase of the loss at radius {CIRCLE_RADIUS:g}: protected {protected_words}; clean {clean_words}; "
     reason += judged.reason
-    if len(clean) < PAIRS_FOR_A_VERDICT:
-        reason += f"; at least {PAIRS_FOR_A_VERDICT} pairs are needed"
+    if len(clean) < RUNS_FOR_A_VERDICT:
+        reason += f"; at least {RUNS_FOR_A_VERDICT} pairs are needed"
         return Judged(Verdict.INCONCLUSIVE, reason)
     return Judged(judged.verdict, reason)
 
@@ -224,10 +223,6 @@ class Landscape(Analysis[tuple[Pair, ...]]):
     roles = ROLES
     statements: ClassVar = {"ops-q-landscape": (CLEAN, OPS)}
     figures = ("landscape",)
-
-    def nothing(self) -> tuple[Pair, ...]:
-        """By seed."""
-        return ()
 
     def run(self, material: Material) -> tuple[Pair, ...]:
         """Both surfaces of every seed, on the same directions."""
@@ -265,15 +260,9 @@ class Landscape(Analysis[tuple[Pair, ...]]):
 
     def sections(self, found: tuple[Pair, ...]) -> Sequence[Section]:
         """A row for each seed."""
-        columns = (
-            Column("dataset"),
-            Column("seed", number=True),
-            Column("loss at the model, protected", number=True),
-            Column("clean", number=True),
-            Column(f"increase at radius {CIRCLE_RADIUS:g}, protected", number=True, strong=True),
-            Column("clean", number=True, strong=True),
-            Column("images", number=True),
-        )
+        heads = f"increase at radius {CIRCLE_RADIUS:g}, protected", "clean"
+        columns = words("dataset") + numbers("seed", "loss at the model, protected", "clean")
+        columns += numbers(*heads, strong=True) + numbers("images")
         rows: list[Row] = []
         for each in found:
             losses = (each.protected.centre, each.clean.centre, each.protected.increase, each.clean.increase)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ule_datasets.analyses.analysis import Analysis, Material
-from ule_datasets.analyses.telling import Column, Named, Row, Section, Table, listed, number
+from ule_datasets.analyses.telling import Named, Row, Section, Table, listed, number, numbers, words
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.executor import Lost
@@ -124,10 +124,6 @@ class Relabelled(Analysis[tuple[RelabelledResult, ...]]):
 
     name = key = "relabelled"
 
-    def nothing(self) -> tuple[RelabelledResult, ...]:
-        """By dataset, then by number of groups."""
-        return ()
-
     def run(self, material: Material) -> tuple[RelabelledResult, ...]:
         """Every dataset and its control with grouped classes; each run once, however many share the control."""
         grid = material.grid
@@ -158,16 +154,8 @@ class Relabelled(Analysis[tuple[RelabelledResult, ...]]):
 
     def sections(self, found: tuple[RelabelledResult, ...]) -> Sequence[Section]:
         """A row for each dataset and number of groups."""
-        columns = (
-            Column("dataset"),
-            Column("groups", number=True),
-            Column("seeds"),
-            Column("poisoned", number=True, strong=True),
-            Column("clean control", number=True),
-            Column("chance", number=True),
-            Column("training accuracy, poisoned", number=True),
-            Column("result"),
-        )
+        columns = words("dataset") + numbers("groups") + words("seeds") + numbers("poisoned", strong=True)
+        columns += numbers("clean control", "chance", "training accuracy, poisoned") + words("result")
         rows: list[Row] = []
         for each in found:
             one = each.comparison

@@ -17,7 +17,7 @@ from torch import nn
 
 from ule_datasets.analyses.analysis import Analysis, Material
 from ule_datasets.analyses.evaluation import FixedImages, evaluating, still_copy
-from ule_datasets.analyses.telling import Column, Named, Row, Section, Table
+from ule_datasets.analyses.telling import Column, Named, Row, Section, Table, words
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.precision import Precision
@@ -277,10 +277,6 @@ class Shuffled(Analysis[tuple[ShuffleTable, ...]]):
     name, key = "shuffled", "shuffles"
     roles = ROLES
 
-    def nothing(self) -> tuple[ShuffleTable, ...]:
-        """By seed."""
-        return ()
-
     def run(self, material: Material) -> tuple[ShuffleTable, ...]:
         """Every model on the training images of every model; nothing where their numbers differ."""
         tables = []
@@ -343,7 +339,7 @@ class Shuffled(Analysis[tuple[ShuffleTable, ...]]):
             "another image and its label where shuffled: mean ± standard deviation (seeds), each seed's value the mean "
             "over permutations. *Additive*: the difference is added; *re-stamped*: overwritten pixels get their "
             "colour.",
-            table=Table((Column("evaluated on"), Column("perturbations"), *columns), lines),
+            table=Table(words("evaluated on", "perturbations") + columns, lines),
         )
         return [section] if rows else []
 

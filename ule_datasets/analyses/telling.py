@@ -35,6 +35,16 @@ class Column:
     """Named after the head."""
 
 
+def words(*heads: str) -> list[Column]:
+    """Columns of text, datasets and verdicts."""
+    return [Column(head) for head in heads]
+
+
+def numbers(*heads: str, strong: bool = False) -> list[Column]:
+    """Columns of numbers."""
+    return [Column(head, number=True, strong=strong) for head in heads]
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Rows with a cell for each column."""
@@ -147,6 +157,6 @@ def number(value: float | None, form: str = ".1f") -> str:
     return "–" if value is None else format(value, form)
 
 
-def listed(values: tuple[object, ...]) -> str:
+def listed(values: tuple[float | None, ...], none: str = "") -> str:
     """Values of several seeds in one cell."""
-    return ", ".join(number(value) if isinstance(value, float) else str(value) for value in values)
+    return ", ".join(none if v is None else number(v) if isinstance(v, float) else str(v) for v in values)

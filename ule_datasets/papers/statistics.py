@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -116,6 +116,12 @@ def verdict_of(*, confirmed: bool, refuted: bool) -> Verdict:
     """Confirmed, refuted or inconclusive; never both of the first two."""
     assert not (confirmed and refuted)
     return Verdict.CONFIRMED if confirmed else Verdict.REFUTED if refuted else Verdict.INCONCLUSIVE
+
+
+def verdict_of_all(verdicts: Iterable[Verdict]) -> Verdict:
+    """Of a conjunction: refuted if one is, confirmed if all are."""
+    found = set(verdicts)
+    return verdict_of(confirmed=found == {Verdict.CONFIRMED}, refuted=Verdict.REFUTED in found)
 
 
 def interval_of_difference(a: Sequence[float], b: Sequence[float], *, paired: bool) -> tuple[float, float] | None:

@@ -67,7 +67,7 @@ def linear_separability(clean: np.ndarray, poisoned: np.ndarray, labels: np.ndar
 def cluster_separability(
     clean: np.ndarray, poisoned: np.ndarray, perturbation: Perturbation, keys: Sequence[str]
 ) -> Separability | None:
-    """The same for clusters in place of classes; samples in no cluster do not count.
+    """Fit and test a ridge classifier for clusters in place of classes; samples in no cluster do not count.
 
     Args:
         clean: uint8 [N, H, W, C].
