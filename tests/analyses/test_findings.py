@@ -236,7 +236,7 @@ def test_without_a_control_nothing_is_compared(tmp_path: Path) -> None:
 def test_without_models_the_analyses_are_empty(tmp_path: Path) -> None:
     names = [name for name, each in ANALYSES.items() if each.roles]
     found = looked_at(make_grid(), make_result({}, profile=SMALL), names, {}, tmp_path)
-    assert found.found == {name: ANALYSES[name].nothing() for name in ("displacement", "fitting", *names)}
+    assert found.found == {name: ANALYSES[name].nothing for name in ("displacement", "fitting", *names)}
     assert found.sections == ()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,10 +44,8 @@ class Findings:
 
     @property
     def content(self) -> dict[str, Any]:
-        """Everything for JSON, by the key of the analysis."""
-        plain = dataclasses.asdict(self)
-        found = {a.key: plain["found"].get(name, a.nothing) for name, a in ANALYSES.items()}
-        return {"roles": plain["roles"], **found}
+        """What report.json has of them, by the key of the analysis."""
+        return {"roles": self.roles, **{a.key: self.found.get(name, a.nothing) for name, a in ANALYSES.items()}}
 
     @property
     def sections(self) -> tuple[Section, ...]:

@@ -24,8 +24,11 @@ from ule_datasets.experiments.profiles import Profile
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.verification.judging import ClaimResult, StatementResult
 from ule_datasets.verification.separability import Separability
+from ule_datasets.victims.strategy import Strategy
 
 SCHEMA = "ule-datasets report 2"
+HOOKS = {"on_bytes": "on_bytes", "on_floats": "on_floats", "attack": "attack", "mixing": "mix"}
+"""What report.json calls the parts of a strategy, by what they do."""
 EPOCHS_SHOWN = (1, 2, 5, 10, 20, 50)
 """After which the accuracy of a run is told, besides the last and the best epoch."""
 
@@ -126,23 +129,23 @@ class Report:
             "command": self.command,
             "date": self.date,
             "environment": self.environment,
-            "profile": dataclasses.asdict(self.profile),
+            "profile": self.profile,
             "intact": self.intact,
             "passed": self.passed,
             "refuted": self.refuted,
             "unexpected": self.unexpected,
-            "datasets": [{**dataclasses.asdict(part), "intact": part.intact} for part in self.datasets],
-            "separability": {k: None if v is None else dataclasses.asdict(v) for k, v in self.separability.items()},
-            "cluster_separability": {k: dataclasses.asdict(v) for k, v in self.cluster_separability.items()},
+            "datasets": [{**_fields(part), "intact": part.intact} for part in self.datasets],
+            "separability": self.separability,
+            "cluster_separability": self.cluster_separability,
             "weights": self.weights,
             "comparisons": [_comparison_content(comparison, self) for comparison in self.comparisons],
             "claims": [_claim_content(result) for result in self.claims],
-            "statements": [dataclasses.asdict(result) for result in self.statements],
+            "statements": self.statements,
             "analyses": self.findings.content,
             "runs": [] if self.result is None else [_run_content(run) for run in self.result.runs],
-            "lost": [dataclasses.asdict(run) for run in self.lost],
+            "lost": self.lost,
         }
-        return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:
@@ -174,7 +177,7 @@ def _comparison_content(comparison: Comparison, report: Report) -> dict[str, Any
         for summary in (getattr(comparison, name),)
     }
     return {
-        **dataclasses.asdict(comparison),
+        **_fields(comparison),
         **percentages,
         "fully_fitted": comparison.fully_fitted,
         "seeds": report.result.seeds,
@@ -189,7 +192,7 @@ def _claim_content(result: ClaimResult) -> dict[str, Any]:
         "verdict": result.verdict,
         "stand_in": result.stand_in,
         "reported": result.claim.value,
-        **dataclasses.asdict(result),
+        **_fields(result),
     }
 
 
@@ -198,7 +201,7 @@ def _run_content(run: Run) -> dict[str, Any]:
     accuracy = {record.epoch: record.test_accuracy for record in history.epochs}
     fitted = history.fitted()
     return {
-        **dataclasses.asdict(run.cell),
+        **_fields(run.cell),
         "reused": run.reused,
         "identity": run.identity,
         "finite": history.finite,
@@ -207,14 +210,26 @@ def _run_content(run: Run) -> dict[str, Any]:
         "best_epoch": {"epoch": history.best.epoch, "test_accuracy": history.best.test_accuracy},
         "after_epoch": {str(epoch): accuracy[epoch] for epoch in EPOCHS_SHOWN if epoch in accuracy},
         "first_fitted_epoch": None if fitted is None else fitted.epoch,
-        **dataclasses.asdict(history),
+        **_fields(history),
     }
 
 
-def _finite(content: Any) -> Any:
-    """JSON has no NaN: ``None`` in its place."""
-    if isinstance(content, dict):
-        return {str(key): _finite(value) for key, value in content.items()}
+def _fields(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass, after its kind if it is one of several; a strategy's parts by what they do."""
+    found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Strategy):
+        del found["parts"]
+        for key, hook in HOOKS.items():
+            found[key] = next(iter(value.having(hook)), None)
+    return {"kind": value.kind, **found} if hasattr(value, "kind") else found
+
+
+def _plain(content: Any) -> Any:
+    """JSON values; there is no NaN among them: ``None`` in its place."""
+    if dataclasses.is_dataclass(content):
+        content = _fields(content)
+    if isinstance(content, Mapping):
+        return {str(key): _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple | set | frozenset):
-        return [_finite(value) for value in content]
+        return [_plain(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
