@@ -152,15 +152,16 @@ def test_the_images_given_are_not_changed_and_get_no_gradient() -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("size", [16, 32])
-def test_gradients_are_the_same_to_the_last_bit_for_any_batching(model: str, size: int) -> None:
+def test_gradients_are_the_same_to_the_last_bit_in_any_batches_of_equal_size(model: str, size: int) -> None:
     frozen, (images, labels) = trained(model=model).frozen(Precision.FLOAT32), batch(64, size=size)
     whole, loss = frozen.input_gradient(images, labels)
-    halves = [frozen.input_gradient(images[part], labels[part]) for part in (slice(32), slice(32, None))]
-    assert torch.equal(whole, torch.cat([gradient for gradient, _ in halves]))
-    assert float(loss) == pytest.approx(float(halves[0][1] + halves[1][1]), rel=1e-5)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(whole[order], frozen.input_gradient(images[order].contiguous(memory_format=torch.channels_last),
-                                                           labels[order])[0])  # fmt: skip
+    shuffled = images[order].contiguous(memory_format=torch.channels_last)
+    assert torch.equal(whole[order], frozen.input_gradient(shuffled, labels[order])[0])
+    beside_others = torch.cat([images[:32], torch.full_like(images[32:], 0.3)])
+    assert torch.equal(whole[:32], frozen.input_gradient(beside_others, labels)[0][:32])
+    halves = [frozen.input_gradient(images[part], labels[part])[1] for part in (slice(32), slice(32, None))]
+    assert float(loss) == pytest.approx(float(halves[0] + halves[1]), rel=1e-5)
 
 
 @pytest.mark.parametrize("model", MODELS)

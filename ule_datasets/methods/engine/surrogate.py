@@ -93,7 +93,7 @@ class FrozenSurrogate:
     """A model in evaluation mode whose parameters need no gradients, with batch norm folded into the convolutions.
 
     In evaluation mode images do not influence each other, so results do not depend on how they are batched;
-    on a CPU this holds to the last bit (for batches of equal size, or of some dozens of images).
+    on a CPU this holds to the last bit for batches of equal size.
     """
 
     def __init__(self, model: nn.Module, precision: Precision, device: torch.device) -> None:
