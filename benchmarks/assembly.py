@@ -38,7 +38,8 @@ from PIL import Image
 from builders.ops_cifar10 import RECIPE
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import WORKER_MODULES, _assemble
-from ule_datasets.compute.executor import LocalExecutor, available_cpus
+from ule_datasets.compute.executor import available_cpus
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import COMPRESS_LEVEL, encode_png
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import Split

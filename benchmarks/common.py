@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ule_datasets.base.progress import Reporter
-from ule_datasets.compute.executor import LocalExecutor, available_cpus
+from ule_datasets.compute.executor import available_cpus
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import encoder_versions
 from ule_datasets.sources import Source, read_source
 from ule_datasets.sources.cifar10 import CIFAR10

@@ -37,7 +37,8 @@ from common import Timing, finish, interleaved, seconds_of, table
 from PIL import Image
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.compute.executor import LocalExecutor, available_cpus
+from ule_datasets.compute.executor import available_cpus
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import decode_rgb, encode_png, resize_and_crop
 
 if TYPE_CHECKING:

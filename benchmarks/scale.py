@@ -40,7 +40,9 @@ from decode import CROP, RESIZE
 from memory import KIB_MB, PROC, Memory, read, ule_build
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.compute.executor import EXECUTORS, LocalExecutor, available_cpus
+from ule_datasets.compute.executor import available_cpus
+from ule_datasets.compute.opening import EXECUTORS
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import decode_rgb, encode_png
 from ule_datasets.data.split import Split, order_free_digest
 from ule_datasets.data.spool import view

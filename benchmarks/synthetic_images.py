@@ -27,7 +27,8 @@ from common import finish, table
 from PIL import Image
 
 from ule_datasets.base.progress import Reporter
-from ule_datasets.compute.executor import LocalExecutor, available_cpus
+from ule_datasets.compute.executor import available_cpus
+from ule_datasets.compute.processes import LocalExecutor
 
 TEXTURE_SIDE = 1024
 LONGEST, SHORTEST = 640, 224

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ule_datasets.base.progress import Reporter
-from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.bounds import L0
 from ule_datasets.methods.method import Method
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut

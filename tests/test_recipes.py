@@ -121,7 +121,7 @@ def test_recipe_meets_the_contract(name: str, small_images: Path, tmp_path: Path
 
 
 def original_samples(folder: Path) -> tuple[list[str], list[tuple[np.ndarray, int]]]:
-    from ule_datasets.compute.executor import LocalExecutor
+    from ule_datasets.compute.processes import LocalExecutor
     from ule_datasets.sources import read_source
     from ule_datasets.sources.own_images import OWN_IMAGES
 

@@ -30,7 +30,7 @@ from photos import (
 from tests.dataset.test_integrity import rewrite
 from ule_datasets import build, sources, verify
 from ule_datasets.base.progress import Reporter
-from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.spool import SpooledImages
 from ule_datasets.dataset import shards
 from ule_datasets.dataset.integrity import Check, check_against_source, check_content, open_dataset

@@ -14,7 +14,8 @@ from typing import Any
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import PARTIAL, replacing, write_atomically
 from ule_datasets.base.progress import Reporter
-from ule_datasets.compute.executor import EXECUTORS, Executor, open_executor
+from ule_datasets.compute.executor import Executor
+from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import Split, order_free_digest

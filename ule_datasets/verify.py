@@ -20,7 +20,8 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import WORKER_MODULES
 from ule_datasets.compute.devices import pick_device
-from ule_datasets.compute.executor import EXECUTORS, Executor, available_cpus, open_executor
+from ule_datasets.compute.executor import Executor, available_cpus
+from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.dataset.integrity import Check
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest

@@ -17,7 +17,8 @@ from ule_datasets.analyses.finetuning import FINETUNING_RATES, FinetuningResult
 from ule_datasets.analyses.landscape import Pair, Surface
 from ule_datasets.analyses.shuffled import Reading, ShuffledCell, ShuffleTable, evaluate
 from ule_datasets.analyses.telling import Named
-from ule_datasets.compute.executor import LocalExecutor, Lost
+from ule_datasets.compute.executor import Lost
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.experiments.grid import Cell, Grid, GridResult, Subject, train_grid
 from ule_datasets.experiments.runs import RunStore, RunTask
 from ule_datasets.models.architectures import build_model

@@ -20,7 +20,9 @@ import pytest
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.cli import run
-from ule_datasets.compute.executor import EXECUTORS, LocalExecutor, Lost, open_executor
+from ule_datasets.compute.executor import Lost
+from ule_datasets.compute.opening import EXECUTORS, open_executor
+from ule_datasets.compute.processes import LocalExecutor
 
 KILLED = "its process was killed (signal 9), perhaps for want of memory"
 
@@ -240,7 +242,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     script.write_text(
         "import time\n"
         "from tests.compute.test_executor import process_of\n"
-        "from ule_datasets.compute.executor import LocalExecutor\n"
+        "from ule_datasets.compute.processes import LocalExecutor\n"
         "if __name__ == '__main__':\n"
         "    with LocalExecutor(2) as executor:\n"
         "        print(*set(executor.map(process_of, range(8))), flush=True)\n"
@@ -281,22 +283,18 @@ def test_results_of_torch_are_the_same_anywhere() -> None:
 
 def test_a_task_larger_than_any_pipe_arrives_and_stays_as_it_was_here() -> None:
     array = np.arange(2**20, dtype=np.int64)
-    with LocalExecutor(1, isolated=True) as executor:
+    with LocalExecutor(2) as executor:
         [(_, result)] = executor.unordered(double, [array])
     assert np.array_equal(result, 2 * np.arange(2**20))  # type: ignore[arg-type]
     assert array[-1] == 2**20 - 1
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_lost_worker_is_tried_again_or_given_up_and_the_rest_is_unharmed(workers: int, tmp_path: Path) -> None:
+def test_a_lost_worker_is_tried_again_or_given_up_and_the_rest_is_unharmed(tmp_path: Path) -> None:
     tasks = [Attempted(number=n, folder=tmp_path, deaths=deaths) for n, deaths in enumerate([0, 1, 9, 0, 2])]
     lost: list[int] = []
-    with LocalExecutor(workers, isolated=True) as executor:
+    with LocalExecutor(2) as executor:
         results = dict(executor.unordered(attempt, tasks, attempts=3, on_lost=lambda task: lost.append(task.number)))
-    assert results == {
-        0: 0, 1: 1, 3: 9, 4: 16,
-        2: Lost(reason=KILLED),
-    }  # fmt: skip
+    assert results == {0: 0, 1: 1, 2: Lost(reason=KILLED), 3: 9, 4: 16}
     assert sorted(lost) == [1, 2, 2, 2, 4, 4]
     assert [len(task.attempts) for task in tasks] == [1, 2, 3, 1, 3]
 
@@ -304,8 +302,8 @@ def test_a_lost_worker_is_tried_again_or_given_up_and_the_rest_is_unharmed(worke
 def test_a_process_that_leaves_by_itself_is_lost_too() -> None:
     with LocalExecutor(2) as executor:
         results = dict(executor.unordered(leave, [0, 3], attempts=1))
-    assert results == {code: Lost(reason=f"its process ended by itself (exit code {exit_code})")
-                       for code, exit_code in enumerate([0, 3])}  # fmt: skip
+    ends = [Lost(reason=f"its process ended by itself (exit code {code})") for code in (0, 3)]
+    assert results == dict(enumerate(ends))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

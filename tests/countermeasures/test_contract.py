@@ -18,7 +18,7 @@ import cards
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
-from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.countermeasures import COUNTERMEASURES, parse_strategy
 from ule_datasets.models.architectures import build_model
 from ule_datasets.victims import preparation

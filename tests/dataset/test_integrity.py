@@ -14,7 +14,7 @@ import pytest
 from builders import RECIPES
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
-from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import encode_png
 from ule_datasets.data.split import order_free_digest, sample_digest
 from ule_datasets.dataset.integrity import Check, check_against_source, check_content, check_files, open_dataset

@@ -13,7 +13,8 @@ from made_up import CPU, Listener, make_history, make_profile, make_result, make
 from tiny_weights import TINY, register_tiny_weights
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.compute.executor import LocalExecutor, Lost
+from ule_datasets.compute.executor import Lost
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.experiments import grid as grid_module
 from ule_datasets.experiments import runs
 from ule_datasets.experiments.effect import Collapse

@@ -12,7 +12,7 @@ import pytest
 from made_up import CPU, DATA, PROTOCOL, Listener, Noisy, make_task
 
 from ule_datasets import countermeasures
-from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.countermeasures import COUNTERMEASURES, parse_strategy
 from ule_datasets.experiments import prepared
 from ule_datasets.experiments.prepared import PreparedSets

@@ -18,7 +18,8 @@ from made_up import PROTOCOL, Listener, make_history, make_task
 from tiny_weights import TINY, register_tiny_weights
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.compute.executor import LocalExecutor, Lost
+from ule_datasets.compute.executor import Lost
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.experiments import runs
 from ule_datasets.experiments.runs import Finished, RunStore, RunTask, run_task, time_task, work_off

@@ -272,7 +272,7 @@ def test_cifar10_pixels_equal_the_direct_float64_evaluation(
     cifar10_folder: Path, objective: Objective, classes: Sequence[int]
 ) -> None:
     from ule_datasets.base.progress import Reporter
-    from ule_datasets.compute.executor import LocalExecutor
+    from ule_datasets.compute.processes import LocalExecutor
     from ule_datasets.sources import read_source
     from ule_datasets.sources.cifar10 import CIFAR10
 

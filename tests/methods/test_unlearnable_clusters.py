@@ -21,8 +21,8 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import cpu_threads
-from ule_datasets.compute.executor import LocalExecutor
 from ule_datasets.compute.precision import Precision
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.perturbation import Additive, Perturbation, Support
 from ule_datasets.data.quantization import Apply, Quantize
 from ule_datasets.data.split import Split, sample_digest
@@ -347,7 +347,7 @@ def test_images_move_to_the_centre_of_the_wrong_cluster(folder: Path, surrogate:
 def test_images_move_in_the_features_of_a_trained_network(weights_folder: Path) -> None:
     weights = WEIGHTS["resnet20@cifar10"]
     split = make_split(16, 32, kinds=2)
-    method = method_of(weights, num_clusters=2, epochs=25, bound=BoundRule.CLAMP, epsilon=32, learning_rate=5e-3)
+    method = method_of(weights, num_clusters=2, epochs=25, bound=BoundRule.CLAMP, epsilon=128, learning_rate=1e-3)
     crafted = method.generate(split, context_of(weights_folder))
     assert crafted.notes["weights"] == {
         "name": weights.name, "architecture": "resnet20", "origin": weights.origin, "file": "resnet20-12fca82f.th",

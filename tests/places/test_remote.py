@@ -16,7 +16,7 @@ from helpers import run_python
 from stores import Web, s3_endpoint, s3_store
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.places import urls as remote
 from ule_datasets.places.urls import TRIES, TRIES_AT_FIRST, RemoteFolder, attempt, is_remote, shown
 
@@ -160,7 +160,7 @@ def test_workers_send_and_this_process_sees_it(store: Any, tmp_path: Path) -> No
     program = """
 import sys
 from pathlib import Path
-from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.places.urls import RemoteFolder
 from tests.places.test_remote import Send
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from helpers import make_splits, run_build, write_image_folder
 from builders import RECIPES
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
-from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.dataset.manifest import build_environment, other_decoder
 from ule_datasets.sources import Source, read_source

@@ -26,7 +26,7 @@ from photos import (
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
-from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.spool import SpooledImages
 from ule_datasets.sources import Source, decode, hub, image_folder, read_source
 from ule_datasets.sources.own_images import OWN_IMAGES

@@ -33,7 +33,7 @@ from stores import Web, s3_store, upload
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
-from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.places import remote_path
 from ule_datasets.places import urls as remote
 from ule_datasets.places.remote_path import RemotePath
@@ -96,7 +96,7 @@ def test_workers_open_urls_of_every_form_themselves(store: Any, web: Web, tmp_pa
     program = """
 import sys
 from pathlib import Path
-from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.base.progress import Reporter
 from ule_datasets.sources import read_source
 from ule_datasets.sources.own_images import OWN_IMAGES

@@ -12,26 +12,15 @@ import secrets
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, Self
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.compute.executor import (
-    AHEAD,
-    Launcher,
-    Lost,
-    Result,
-    Task,
-    available_cpus,
-    check_ahead,
-    check_attempts,
-    close_all,
-    run_in_order,
-    run_unordered,
-)
+from ule_datasets.compute.executor import Executor, Launcher, Lost, Result, Task, available_cpus
 
 SHARED_FROM = 2**20
 """NumPy arrays and tensors of at least so many bytes go to the object store once, not to every task."""
@@ -41,7 +30,7 @@ LONGEST_ROOT = 20
 """Characters that a folder for temporary files may have: Ray adds 80 to it for its sockets, which may have 103."""
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """Runs tasks on a Ray cluster, at most ``workers`` at a time.
 
     Those of ``unordered``, and all that use GPUs, have a process of their own; those of ``map`` that do not are
@@ -69,7 +58,6 @@ class RayExecutor:
         workers: int | None = None,
         *,
         gpus_per_task: float = 0.0,
-        cpus_per_task: float = 1.0,
         address: str | None = None,
         object_store_bytes: int | None = None,
     ) -> None:
@@ -78,7 +66,6 @@ class RayExecutor:
         Args:
             workers: how many tasks at a time; ``None``: as many as the cluster has room for on entering.
             gpus_per_task: what Ray sets aside for a task: a share of one GPU, or a whole number of them.
-            cpus_per_task: likewise, more than 0.
             address: ``HOST:PORT`` of a running cluster, ``auto`` or ``local``.
             object_store_bytes: memory for arrays in a private cluster; ``None``: what Ray thinks fit.
 
@@ -88,89 +75,46 @@ class RayExecutor:
         """
         if workers is not None and workers < 1:
             raise InputError(f"workers is {workers}, must be at least 1")
-        for name, amount in (("gpus_per_task", gpus_per_task), ("cpus_per_task", cpus_per_task)):
-            if amount < 0 or (amount > 1 and amount != int(amount)):
-                raise InputError(f"{name} is {amount:g}, must be between 0 and 1, or a whole number")
-        if cpus_per_task == 0:
-            raise InputError("cpus_per_task is 0, must be above 0")
-        self._workers = workers
+        if gpus_per_task < 0 or (gpus_per_task > 1 and gpus_per_task != int(gpus_per_task)):
+            raise InputError(f"gpus_per_task is {gpus_per_task:g}, must be between 0 and 1, or a whole number")
+        super().__init__(workers)
         self._gpus = gpus_per_task
-        self._cpus = cpus_per_task
         self._address = address
         self._object_store_bytes = object_store_bytes
-        self._unfinished: list[Generator[Any, None, None]] = []
         self._open = ExitStack()
 
-    def __enter__(self) -> RayExecutor:
+    def __enter__(self) -> Self:
         ray = _import_ray()
         with ExitStack() as stack:
             if not ray.is_initialized():
                 self._connect(ray, stack)
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            room = sum(_room(node, self._cpus, self._gpus) for node in nodes)
+            room = sum(_room(node, self._gpus) for node in nodes)
             if room == 0:
                 have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
                 raise InputError(
-                    f"a task takes {self._cpus:g} CPUs and {self._gpus:g} GPUs, more than any node of the Ray "
-                    f"cluster has ({have})"
+                    f"a task takes 1 CPUs and {self._gpus:g} GPUs, more than any node of the Ray cluster has ({have})"
                 )
             self._workers = self._workers or room
-            stack.callback(close_all, self._unfinished)
             self._open = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.close()
+        with self._open:
+            super().__exit__(kind, error, trace)
 
-    @property
-    def workers(self) -> int:
-        """How many tasks run at a time; where that is left to the cluster, only known inside ``with``."""
-        assert self._workers is not None, "enter the executor first"
-        return self._workers
-
-    def start(self) -> None:
-        """Nothing: the cluster runs already."""
-
-    def map(
-        self,
-        function: Callable[[Task], Result],
-        tasks: Iterable[Task],
-        *,
-        ahead: int = AHEAD,
-        attempts: int = 3,
-        on_lost: Callable[[str], None] = lambda _: None,
-    ) -> Iterator[Result]:
-        """As ``Executor.map`` says; every task is sent whole, nothing is shared between them."""
-        check_attempts(attempts)
-        check_ahead(ahead)
-        launcher = _RayLauncher[Task, Result](self._remote(reused=self._gpus == 0), function, None)
-        results = run_in_order(launcher, tasks, workers=self.workers, ahead=ahead, attempts=attempts, on_lost=on_lost)
-        self._unfinished.append(results)
-        return results
-
-    def unordered(
-        self,
-        function: Callable[[Task], Result],
-        tasks: Sequence[Task],
-        *,
-        attempts: int = 2,
-        on_lost: Callable[[Task], None] = lambda _: None,
-    ) -> Iterator[tuple[int, Result | Lost]]:
-        """As ``Executor.unordered`` says; lost tasks are submitted again from here, not by Ray, to count them alike."""
-        check_attempts(attempts)
-        launcher = _RayLauncher[Task, Result](self._remote(reused=False), function, _Store())
-        results = run_unordered(launcher, tasks, workers=self.workers, attempts=attempts, on_lost=on_lost)
-        self._unfinished.append(results)
-        return results
+    def _launcher(self, function: Callable[[Task], Result], *, reused: bool) -> _RayLauncher[Task, Result]:
+        # Lost tasks are submitted again from here, not by Ray, to count them as elsewhere.
+        return _RayLauncher(self._remote(reused=reused and self._gpus == 0), function, None if reused else _Store())
 
     def _remote(self, *, reused: bool) -> Any:
         ray = _import_ray()
         if not ray.is_initialized():
             # Ray would start a cluster of its own by itself.
             raise InputError("a RayExecutor is to be used in a 'with' statement")
-        options: dict[str, Any] = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_retries": 0}
+        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": 0}
         if reused:
             # Ray shares no process between environments. A library that is loaded has read this variable for good,
             # and a fresh process must not be one that has served here.
@@ -203,7 +147,7 @@ class RayExecutor:
         with _environment(_for_private_cluster()):
             ray.init(
                 address="local",
-                num_cpus=available_cpus() if self._workers is None else math.ceil(self._workers * self._cpus),
+                num_cpus=self._workers or available_cpus(),
                 object_store_memory=self._object_store_bytes,
                 include_dashboard=False,
                 _temp_dir=folder.name,
@@ -217,11 +161,13 @@ class _Store:
     def __init__(self) -> None:
         # With the array itself, so that its id stays its own.
         self._kept: dict[int, tuple[object, Any]] = {}
+        self._lock = threading.Lock()
 
     def reference(self, array: object) -> Any:
-        if id(array) not in self._kept:
-            self._kept[id(array)] = array, _import_ray().put(array)
-        return self._kept[id(array)][1]
+        with self._lock:
+            if id(array) not in self._kept:
+                self._kept[id(array)] = array, _import_ray().put(array)
+            return self._kept[id(array)][1]
 
 
 class _RayLauncher(Launcher[Task, Result, Any]):
@@ -245,10 +191,6 @@ class _RayLauncher(Launcher[Task, Result, Any]):
     def start(self, task: Task) -> Any:
         content, references = _packed((self._function, task), self._store)
         return self._remote.remote(content, references, self._omp_num_threads)
-
-    def first_ended(self, handles: Sequence[Any]) -> Any:
-        ended, _ = self._ray.wait(list(handles), num_returns=1)
-        return ended[0]
 
     def outcome(self, handle: Any) -> Result | Lost:
         try:
@@ -347,9 +289,9 @@ def _import_ray() -> ModuleType:
     return module
 
 
-def _room(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+def _room(node: Mapping[str, float], gpus: float) -> int:
     """How many tasks a node has room for at a time."""
-    wanted = {"CPU": cpus, "GPU": gpus}
+    wanted = {"CPU": 1, "GPU": gpus}
     return min(math.floor(node.get(kind, 0) / amount + 1e-6) for kind, amount in wanted.items() if amount > 0)
 
 

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
-from ule_datasets.compute.executor import LocalExecutor, available_cpus
+from ule_datasets.compute.executor import available_cpus
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import encode_png
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation

@@ -17,7 +17,8 @@ from ule_datasets.base.content import content
 from ule_datasets.base.files import replacing
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
-from ule_datasets.compute.executor import Executor, LocalExecutor
+from ule_datasets.compute.executor import Executor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.spool import Images
 from ule_datasets.experiments.identity import code_digest
 from ule_datasets.victims.data import TrainingData

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Protocol
 from ule_datasets.base.checkpoint import Checkpoint, MemoryCheckpoint
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
-from ule_datasets.compute.executor import Executor, LocalExecutor
+from ule_datasets.compute.executor import Executor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.bounds import Budget
 from ule_datasets.data.perturbation import Layer
 from ule_datasets.data.split import Split

@@ -12,7 +12,8 @@ from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheck
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
-from ule_datasets.compute.executor import Executor, LocalExecutor
+from ule_datasets.compute.executor import Executor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.perturbation import Layer, Perturbation
 from ule_datasets.data.split import share_of
 from ule_datasets.dataset.manifest import build_environment, other_decoder

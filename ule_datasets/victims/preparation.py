@@ -13,7 +13,8 @@ import numpy as np
 from ule_datasets.base.files import replacing
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
-from ule_datasets.compute.executor import Executor, LocalExecutor
+from ule_datasets.compute.executor import Executor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.spool import Images, SpooledImages
 
 PIECE_BYTES = 2**22

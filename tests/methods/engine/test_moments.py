@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from photos import spooled
 
-from ule_datasets.compute.executor import LocalExecutor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import decode_rgb
 from ule_datasets.data.spool import Images, SpooledImages
 from ule_datasets.methods.engine import moments as module

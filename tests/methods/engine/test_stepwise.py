@@ -16,8 +16,9 @@ from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheck
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
-from ule_datasets.compute.executor import LocalExecutor, Lost
+from ule_datasets.compute.executor import Lost
 from ule_datasets.compute.precision import Precision
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.bounds import Budget
 from ule_datasets.data.split import Split
 from ule_datasets.methods.engine import stepwise

@@ -30,8 +30,9 @@ from ule_datasets.compute.devices import (
     pick_device,
     products_in,
 )
-from ule_datasets.compute.executor import Executor, LocalExecutor, Lost
+from ule_datasets.compute.executor import Executor, Lost
 from ule_datasets.compute.precision import Precision
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.methods.method import Context, Method
 
 if TYPE_CHECKING:

@@ -1,0 +1,32 @@
+"""Executors by name."""
+
+from __future__ import annotations
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.compute.executor import Executor
+from ule_datasets.compute.processes import LocalExecutor
+from ule_datasets.compute.ray import RayExecutor
+
+EXECUTORS = ("local", "ray")
+"""What ``open_executor`` knows."""
+
+
+def open_executor(name: str, workers: int, *, gpus_per_task: float = 0.0, preload: tuple[str, ...] = ()) -> Executor:
+    """The executor of that name, to be used in a ``with`` statement.
+
+    Args:
+        name: ``local`` (processes of this machine) or ``ray`` (the cluster that ``RayExecutor`` finds or starts).
+        workers: how many tasks run at a time, at least 1.
+        gpus_per_task: what Ray sets aside for each task; local processes share the GPUs there are.
+        preload: modules that local workers find imported.
+
+    Raises:
+        InputError: another name, or fewer than one worker.
+    """
+    if workers < 1:
+        raise InputError(f"workers is {workers}, must be at least 1")
+    if name == "local":
+        return LocalExecutor(workers, preload=preload)
+    if name == "ray":
+        return RayExecutor(workers, gpus_per_task=gpus_per_task)
+    raise InputError(f"no executor is called {name!r}; there are: {', '.join(EXECUTORS)}")

@@ -1,0 +1,219 @@
+"""Tasks in this process, or in several of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from types import TracebackType
+
+from ule_datasets.compute.executor import Executor, Launcher, Lost, Result, Task
+
+
+class LocalExecutor(Executor):
+    """Runs tasks in ``workers`` processes of this machine; with one worker in this process, where nothing can be lost.
+
+    Functions and tasks must be picklable. Processes of ``map`` are kept from task to task; every attempt of
+    ``unordered`` has a new one, which is sent its own copy of the task.
+    """
+
+    def __init__(self, workers: int = 1, *, preload: tuple[str, ...] = ()) -> None:
+        """Start nothing yet.
+
+        Args:
+            workers: how many processes.
+            preload: modules that they find imported.
+        """
+        super().__init__(workers)
+        self._preload = preload
+        self._kept: _Processes | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    def start(self) -> None:
+        """Let the process that workers are forked from import the modules, while this one does other work."""
+        if self.workers > 1 and self._context().get_start_method() == "forkserver":
+            forkserver.ensure_running()
+
+    def _launcher(self, function: Callable[[Task], Result], *, reused: bool) -> _ProcessLauncher[Task, Result] | None:
+        if self.workers == 1:
+            return None
+        if not reused:
+            return _ProcessLauncher(function, _Processes(self._context(), reused=False))
+        if self._kept is None:
+            self._kept = _Processes(self._context(), reused=True)
+        return _ProcessLauncher(function, self._kept)
+
+    def _context(self) -> BaseContext:
+        # forkserver: one process imports the libraries once and never runs a thread, so forking it is safe.
+        method = "forkserver" if sys.platform == "linux" else "spawn"
+        context = multiprocessing.get_context(method)
+        if method == "forkserver":
+            context.set_forkserver_preload([__name__, *self._preload])
+        return context
+
+
+class _Worker:
+    """A process for one task after another; tasks and results go through a pipe.
+
+    Both are pickled plainly: the reductions of ``multiprocessing`` would leave tensors in memory that goes
+    away with the process.
+    """
+
+    def __init__(self, context: BaseContext) -> None:
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs,))  # type: ignore[attr-defined]
+        self.process.start()
+        theirs.close()
+
+    def ask(self, content: bytes) -> None:
+        # A process that is gone already is found by its end, like one that dies later.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send_bytes(content)
+
+    def answer(self) -> bytes | None:
+        """What it sends; ``None``: it ended before it had sent all of it."""
+        multiprocessing.connection.wait([self.pipe, self.process.sentinel])
+        try:
+            # Where it started processes of its own, these may hold the pipe open: ask before reading.
+            return self.pipe.recv_bytes() if self.pipe.poll() else None
+        except (EOFError, OSError):
+            return None
+
+
+class _Processes:
+    """Starts and ends workers; with ``reused``, one that has done its task is kept for another."""
+
+    def __init__(self, context: BaseContext, *, reused: bool) -> None:
+        self._context = context
+        self._reused = reused
+        self._idle: list[_Worker] = []
+        # Wherever a process is started or joined, multiprocessing looks for the end of all others, and two threads
+        # that see the same end would disagree about its exit code.
+        self._lock = threading.Lock()
+
+    def take(self) -> _Worker:
+        with self._lock:
+            while self._idle:
+                worker = self._idle.pop()
+                if worker.process.is_alive():
+                    return worker
+            return _Worker(self._context)
+
+    def give_back(self, worker: _Worker) -> None:
+        if self._reused:
+            self._idle.append(worker)
+        else:
+            self.end([worker])
+
+    def end(self, workers: Sequence[_Worker]) -> None:
+        """Let them go, and wait until they are gone."""
+        for worker in workers:
+            worker.pipe.close()
+        with self._lock:
+            for worker in workers:
+                worker.process.join()
+
+    def kill(self, workers: Sequence[_Worker]) -> None:
+        """End them in the middle of a task; their pipes may be in use by another thread."""
+        for worker in workers:
+            worker.process.terminate()
+        with self._lock:
+            for worker in workers:
+                worker.process.join()
+
+    def close(self) -> None:
+        self.end(self._idle)
+        self._idle = []
+
+
+class _ProcessLauncher(Launcher[Task, Result, _Worker]):
+    """A local process for every attempt, new or not."""
+
+    def __init__(self, function: Callable[[Task], Result], processes: _Processes) -> None:
+        self._function = function
+        self._processes = processes
+
+    def start(self, task: Task) -> _Worker:
+        content = pickle.dumps((self._function, task), pickle.HIGHEST_PROTOCOL)
+        worker = self._processes.take()
+        worker.ask(content)
+        return worker
+
+    def outcome(self, handle: _Worker) -> Result | Lost:
+        answer = handle.answer()
+        if answer is None:
+            self._processes.end([handle])
+            return Lost(reason=_how_it_ended(handle.process.exitcode))
+        self._processes.give_back(handle)
+        done, content = pickle.loads(answer)  # noqa: S301 (from our own process)
+        if not done:
+            raise content
+        result: Result = content
+        return result
+
+    def stop(self, handles: Sequence[_Worker]) -> None:
+        self._processes.kill(handles)
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"its process was killed (signal {-code}), perhaps for want of memory"
+    return f"its process ended by itself (exit code {code})"
+
+
+def _serve(pipe: Connection) -> None:
+    """Main function of a ``_Worker``: until nobody holds the other end of the pipe."""
+    _prepare_worker()
+    while True:
+        try:
+            pipe.send_bytes(_answer(pipe.recv_bytes()))
+        except EOFError:
+            return
+
+
+def _answer(content: bytes) -> bytes:
+    try:
+        function, task = pickle.loads(content)  # noqa: S301 (from our own parent)
+        return pickle.dumps((True, function(task)), pickle.HIGHEST_PROTOCOL)
+    except BaseException as error:
+        return pickle.dumps((False, _portable(error)))
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The error with its traceback as a note; where it cannot be pickled, one that says the same."""
+    error.add_note(f"\nin a worker process:\n{''.join(traceback.format_exception(error))}")
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 (our own)
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _prepare_worker() -> None:
+    """Leave Ctrl-C to the parent, and end when the parent is gone, even if it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
