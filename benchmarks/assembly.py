@@ -35,7 +35,7 @@ import numpy as np
 from common import Timing, finish, interleaved, parser, read_cifar10, seconds_of, table, wall
 from PIL import Image
 
-from builders.ops_cifar10 import RECIPE
+from builders import RECIPES
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import WORKER_MODULES, _assemble
 from ule_datasets.compute.executor import available_cpus
@@ -48,6 +48,7 @@ from ule_datasets.packaging.crafting import Workshop, craft
 from ule_datasets.packaging.folder import BuildFolder
 from ule_datasets.sources import Source
 
+RECIPE = RECIPES["ops-cifar10"]
 SILENT = Reporter(silent=True)
 DATASETS, WEBDATASET = "datasets: from_dict(PIL), to_parquet", "webdataset: TarWriter(PIL)"
 OTHERWISE = "both"

@@ -18,11 +18,10 @@ from pathlib import Path
 
 from common import environment, table
 
-from builders.digits_s import RECIPE
+from builders import RECIPES
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
 from ule_datasets.compute.executor import available_cpus
-from ule_datasets.data.bounds import L0, LInf
 from ule_datasets.data.perturbation import FILE_NAME, Perturbation
 from ule_datasets.methods.error_minimizing import ErrorMinimizing
 from ule_datasets.recipe import Recipe
@@ -31,11 +30,10 @@ from ule_datasets.verify import VerifyOptions, verify
 
 def with_bound(levels: int) -> Recipe:
     """digits-s with another bound; a step stays a tenth of it."""
-    noise, pixel = RECIPE.methods
+    noise, pixel = RECIPES["digits-s"].methods
     assert isinstance(noise, ErrorMinimizing)
     noise = replace(noise, epsilon=levels, step_size=levels / 10)
-    name, budget = f"digits-s-eps{levels}", (LInf(levels=levels), L0(pixels=1))
-    return replace(RECIPE, name=name, methods=(noise, pixel), budget=budget)
+    return replace(RECIPES["digits-s"], name=f"digits-s-eps{levels}", methods=(noise, pixel))
 
 
 def row(levels: int, num_seeds: int) -> list[str]:

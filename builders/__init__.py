@@ -1,74 +1,21 @@
-"""One module per published dataset: a typed ``RECIPE``, no logic."""
+"""The catalogue: a module per family of datasets, each a literal table of recipes without logic.
 
-from builders import (
-    bait_cifar10,
-    bait_cifar10_small,
-    bait_cifar10_small_imagenet,
-    cifar10_s,
-    cifar10_s_small,
-    digits_s,
-    em_c_cifar10,
-    em_c_cifar10_small,
-    em_cifar10,
-    em_cifar10_small,
-    ops,
-    ops_cifar10,
-    ops_cifar10_k2,
-    ops_cifar10_k3,
-    ops_cifar10_k4,
-    ops_color_cifar10,
-    ops_digits,
-    ops_imagenet1k,
-    ops_imagenet100,
-    ops_position_cifar10,
-    ops_search1pct_cifar10,
-    ops_search1pct_noisy_cifar10,
-    ops_search10pct_cifar10,
-    ops_search10pct_noisy_cifar10,
-    ops_var_cifar10,
-    randpix_cifar10,
-    uc,
-    uc_cifar10,
-    uc_cifar10_small,
-    uc_clip_pets,
-    uc_pets,
-)
+``RECIPE`` of a module is the one for one's own images.
+"""
+
+from builders import bait, digits, em, ops, uc
 from ule_datasets.recipe import Recipe
 
 RECIPES: dict[str, Recipe] = {
-    module.RECIPE.name: module.RECIPE
-    for module in (
-        digits_s,
-        ops_digits,
-        cifar10_s,
-        em_cifar10,
-        em_c_cifar10,
-        cifar10_s_small,
-        em_cifar10_small,
-        em_c_cifar10_small,
-        bait_cifar10,
-        bait_cifar10_small,
-        bait_cifar10_small_imagenet,
-        uc_cifar10,
-        uc_cifar10_small,
-        uc_pets,
-        uc_clip_pets,
-        ops_cifar10,
-        ops_cifar10_k2,
-        ops_cifar10_k3,
-        ops_cifar10_k4,
-        ops_var_cifar10,
-        ops_position_cifar10,
-        ops_color_cifar10,
-        randpix_cifar10,
-        ops_search1pct_cifar10,
-        ops_search10pct_cifar10,
-        ops_search1pct_noisy_cifar10,
-        ops_search10pct_noisy_cifar10,
-        ops_imagenet100,
-        ops_imagenet1k,
-        ops,
-        uc,
+    recipe.name: recipe
+    for recipe in (
+        *digits.RECIPES,
+        *em.RECIPES,
+        *bait.RECIPES,
+        *uc.RECIPES,
+        *ops.RECIPES,
+        ops.RECIPE,
+        uc.RECIPE,
     )
 }
-"""The catalogue, in the order in which it is listed."""
+"""In the order in which they are listed."""

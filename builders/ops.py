@@ -1,9 +1,146 @@
-"""ops: One-Pixel Shortcut on one's own images."""
+"""One-Pixel Shortcut (OPS), its ablations and baselines: on CIFAR-10, ImageNet, and one's own images.
 
-from ule_datasets.data.bounds import L0
-from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
+Tables and appendices are those of Wu et al.; run r of ``randpix-cifar10`` is ``--seed r``.
+"""
+
+from dataclasses import replace
+
+from ule_datasets.methods.one_pixel_shortcut import Objective, OnePixelShortcut, Upload
+from ule_datasets.methods.pixel_baselines import OPSColor, OPSPosition, RandPix
 from ule_datasets.recipe import Recipe
+from ule_datasets.sources.cifar10 import CIFAR10
+from ule_datasets.sources.imagenet import IMAGENET1K, IMAGENET100
 from ule_datasets.sources.own_images import OWN_IMAGES
+
+OPS_CIFAR10 = Recipe(
+    name="ops-cifar10",
+    title="OPS CIFAR-10",
+    summary="CIFAR-10 with one pixel per class overwritten in every training image (One-Pixel Shortcut).",
+    source=CIFAR10,
+    methods=(OnePixelShortcut(),),
+    version="1.0.0",
+)
+OPS_IMAGENET100 = Recipe(
+    name="ops-imagenet100",
+    title="OPS ImageNet-100",
+    summary=(
+        "The first hundred classes of ImageNet, 224 x 224 pixels, with one pixel per class overwritten in every "
+        "training image (One-Pixel Shortcut)."
+    ),
+    source=IMAGENET100,
+    methods=(OnePixelShortcut(),),
+    version="1.0.0",
+    shard_mebibytes=256,
+)
+
+RECIPES = (
+    OPS_CIFAR10,
+    replace(  # Table 6, like the next two
+        OPS_CIFAR10,
+        name="ops-cifar10-k2",
+        title="OPS CIFAR-10, 2 pixels",
+        summary="CIFAR-10 with 2 pixels per class overwritten in every training image (One-Pixel Shortcut).",
+        methods=(OnePixelShortcut(num_pixels=2),),
+    ),
+    replace(
+        OPS_CIFAR10,
+        name="ops-cifar10-k3",
+        title="OPS CIFAR-10, 3 pixels",
+        summary="CIFAR-10 with 3 pixels per class overwritten in every training image (One-Pixel Shortcut).",
+        methods=(OnePixelShortcut(num_pixels=3),),
+    ),
+    replace(
+        OPS_CIFAR10,
+        name="ops-cifar10-k4",
+        title="OPS CIFAR-10, 4 pixels",
+        summary="CIFAR-10 with 4 pixels per class overwritten in every training image (One-Pixel Shortcut).",
+        methods=(OnePixelShortcut(num_pixels=4),),
+    ),
+    replace(
+        OPS_CIFAR10,
+        name="ops-var-cifar10",
+        title="OPS CIFAR-10, the paper's formula",
+        summary=(
+            "CIFAR-10 with one pixel per class overwritten in every training image, chosen by the printed objective of "
+            "One-Pixel Shortcut (mean over variance) instead of the released code's (mean over standard deviation)."
+        ),
+        methods=(OnePixelShortcut(objective=Objective.MEAN_OVER_VAR),),
+    ),
+    replace(  # appendix A, like the next one
+        OPS_CIFAR10,
+        name="ops-position-cifar10",
+        title="OPS-Position CIFAR-10",
+        summary="CIFAR-10 with the pixel of each class's One-Pixel Shortcut overwritten in a random colour per image.",
+        methods=(OPSPosition(),),
+    ),
+    replace(
+        OPS_CIFAR10,
+        name="ops-color-cifar10",
+        title="OPS-Color CIFAR-10",
+        summary=(
+            "CIFAR-10 with one pixel per image overwritten in its class's colour, where the image is farthest from it."
+        ),
+        methods=(OPSColor(),),
+    ),
+    replace(  # appendix B
+        OPS_CIFAR10,
+        name="randpix-cifar10",
+        title="RandPix CIFAR-10",
+        summary="CIFAR-10 with one pixel per class overwritten, at a random position in a random colour.",
+        methods=(RandPix(),),
+    ),
+    replace(  # appendix C, like the next three
+        OPS_CIFAR10,
+        name="ops-search1pct-cifar10",
+        title="OPS CIFAR-10, searched on 1 %",
+        summary=(
+            "CIFAR-10 with one pixel per class overwritten in every training image (One-Pixel Shortcut), "
+            "searched on 1 % of the images of each class."
+        ),
+        methods=(OnePixelShortcut(search_fraction=0.01),),
+    ),
+    replace(
+        OPS_CIFAR10,
+        name="ops-search10pct-cifar10",
+        title="OPS CIFAR-10, searched on 10 %",
+        summary=(
+            "CIFAR-10 with one pixel per class overwritten in every training image (One-Pixel Shortcut), "
+            "searched on 10 % of the images of each class."
+        ),
+        methods=(OnePixelShortcut(search_fraction=0.1),),
+    ),
+    replace(
+        OPS_CIFAR10,
+        name="ops-search1pct-noisy-cifar10",
+        title="OPS CIFAR-10, searched on 1 %, noisy upload",
+        summary=(
+            "CIFAR-10 with one pixel per class overwritten in every training image (One-Pixel Shortcut), "
+            "searched on 1 % of the images of each class; the other images carry uniform noise of up to 8/255."
+        ),
+        methods=(OnePixelShortcut(search_fraction=0.01, upload=Upload.NOISY),),
+    ),
+    replace(
+        OPS_CIFAR10,
+        name="ops-search10pct-noisy-cifar10",
+        title="OPS CIFAR-10, searched on 10 %, noisy upload",
+        summary=(
+            "CIFAR-10 with one pixel per class overwritten in every training image (One-Pixel Shortcut), "
+            "searched on 10 % of the images of each class; the other images carry uniform noise of up to 8/255."
+        ),
+        methods=(OnePixelShortcut(search_fraction=0.1, upload=Upload.NOISY),),
+    ),
+    OPS_IMAGENET100,
+    replace(
+        OPS_IMAGENET100,
+        name="ops-imagenet1k",
+        title="OPS ImageNet-1k",
+        summary=(
+            "ImageNet-1k, 224 x 224 pixels, with one pixel per class overwritten in every training image (One-Pixel "
+            "Shortcut)."
+        ),
+        source=IMAGENET1K,
+    ),
+)
 
 RECIPE = Recipe(
     name="ops",
@@ -11,6 +148,5 @@ RECIPE = Recipe(
     summary="Labelled images with one pixel per class overwritten in every training image (One-Pixel Shortcut).",
     source=OWN_IMAGES,
     methods=(OnePixelShortcut(),),
-    budget=(L0(pixels=1),),
     version="1.0.0",
 )

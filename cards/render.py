@@ -42,10 +42,6 @@ def preview(recipe: Recipe) -> str:
 
 
 def _expected_manifest(recipe: Recipe) -> Manifest:
-    class_names = recipe.source.class_names or ()
-    counts = dict(recipe.source.num_images or ())
-    if recipe.limit_per_class is not None and "train" in counts:
-        counts["train"] = min(counts["train"], recipe.limit_per_class * len(class_names))
     return Manifest(
         name=recipe.name,
         version=recipe.version,
@@ -56,10 +52,10 @@ def _expected_manifest(recipe: Recipe) -> Manifest:
         source_about={},
         perturbation_digest=UNKNOWN,
         craft=(),
-        class_names=class_names,
+        class_names=recipe.source.class_names or (),
         image_shape=(0, 0, 3),
         formats=FORMATS,
-        splits={name: _expected_split(name, count, recipe) for name, count in counts.items()},
+        splits={name: _expected_split(name, count, recipe) for name, count in recipe.num_images.items()},
         files=(),
         environment={},
         timings={},

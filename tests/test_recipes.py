@@ -9,11 +9,13 @@ import json
 import tempfile
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from helpers import Samples, class_names, make_images, run_build, write_image_folder
 from tiny_weights import save_tiny_weights
 
 import builders
@@ -23,7 +25,8 @@ from cards import render
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
-from ule_datasets.data.bounds import L0
+from ule_datasets.cli.recipes import find_recipe
+from ule_datasets.data.bounds import L0, L2
 from ule_datasets.data.codec import encode_png
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
@@ -205,17 +208,114 @@ def test_names_titles_and_summaries_are_unique_across_the_catalogue() -> None:
         assert len(set(values)) == len(values)
 
 
-def test_every_module_of_builders_is_in_the_catalogue_under_its_file_name() -> None:
+def test_every_recipe_of_every_module_of_builders_is_in_the_catalogue() -> None:
     modules = {path.stem for path in Path(builders.__file__).parent.glob("*.py")} - {"__init__"}
-    assert {name.replace("-", "_") for name in RECIPES} == modules
-    for module in modules:
-        assert import_module(f"builders.{module}").RECIPE.name.replace("-", "_") == module
+    families = [import_module(f"builders.{module}") for module in sorted(modules)]
+    own = [family.RECIPE for family in families if hasattr(family, "RECIPE")]
+    found = [*own, *(recipe for family in families for recipe in family.RECIPES)]
+    assert sorted(recipe.name for recipe in found) == sorted(RECIPES)
+    assert all(RECIPES[recipe.name] is recipe for recipe in found)
+    assert [recipe.source.name for recipe in own] == ["own-images"] * 2
 
 
 def test_recipe_modules_hold_no_logic() -> None:
     for path in Path(builders.__file__).parent.glob("*.py"):
         nodes = ast.walk(ast.parse(path.read_text()))
         assert not any(isinstance(node, ast.FunctionDef | ast.If | ast.For | ast.While) for node in nodes), path
+
+
+def test_the_recipe_file_of_the_readme_still_runs(tmp_path: Path) -> None:
+    text = (Path(builders.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = (part for part in text.split("```python\n") if part.startswith("# mine.py"))
+    (tmp_path / "mine.py").write_text(block.partition("```")[0], encoding="utf-8")
+    recipe = find_recipe(str(tmp_path / "mine.py"))
+    images, labels = make_images(3, 8, 12)
+    outcome = run_build(
+        tmp_path / "mine.py",
+        "--source",
+        write_image_folder(tmp_path / "photos", {"train": Samples(images, labels)}, class_names(3)),
+        "--out",
+        tmp_path / "x",
+    )
+    assert outcome.code == 0, outcome.stderr
+    assert (recipe.name, recipe.budget, recipe.poison_rate) == ("my-photos", (L0(pixels=2),), 0.8)
+    assert load(tmp_path / "x").poisoned.mean() == pytest.approx(0.8, abs=0.05)
+
+
+def test_the_names_of_the_first_recipes_are_imported_as_before() -> None:
+    """What people's own recipe files begin with."""
+    assert import_module("builders.ops").RECIPE is RECIPES["ops"]
+    assert import_module("builders.uc").RECIPE is RECIPES["uc"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_budget_is_that_of_the_methods_unless_it_is_narrowed(name: str) -> None:
+    recipe = RECIPES[name]
+    assert recipe.budget == tuple(bound for method in recipe.methods for bound in method.bounds)
+    other = dataclasses.replace(recipe, methods=(OnePixelShortcut(num_pixels=3),))
+    assert other.budget == (L0(pixels=3),), "other methods, other bounds"
+    narrowed = dataclasses.replace(recipe, budget=(L2(levels=1),) * len(recipe.budget))
+    assert dataclasses.replace(narrowed, name="x", methods=(OnePixelShortcut(),)).budget == narrowed.budget
+    assert json.loads(narrowed.to_json())["budget"][0] == {"type": "L2", "levels": 1}
+    assert PublishedRecipe.parse(narrowed.to_json()).budget == narrowed.budget
+
+
+def grown(value: Any) -> Any:
+    """An object as it would be after an option, off by default, was added to it and to everything in it."""
+    if isinstance(value, tuple):
+        return tuple(map(grown, value))
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    off: tuple[tuple[Any, Any], ...] = ((bool, False), (float | None, None), (str, ""), (int, 0))
+    options = [(f"later{i}", kind, dataclasses.field(default=default)) for i, (kind, default) in enumerate(off)]
+    kind: Any = dataclasses.make_dataclass(
+        type(value).__name__, options, bases=(type(value),), frozen=True, kw_only=True, slots=True
+    )
+    return kind(**{field.name: grown(getattr(value, field.name)) for field in dataclasses.fields(value)})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_option_that_is_added_to_anything_in_a_recipe_changes_no_digest_until_it_is_used(name: str) -> None:
+    recipe = RECIPES[name]
+    later = grown(recipe)
+    assert (later.digest, later.craft_digests) == (recipe.digest, recipe.craft_digests)
+    method = dataclasses.replace(later.methods[0], later0=True)
+    used = dataclasses.replace(later, methods=(method, *later.methods[1:]))
+    assert used.digest != recipe.digest
+    assert used.craft_digests[0] != recipe.craft_digests[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Rate:
+    """A setting whose default is not to be off."""
+
+    rate: float = 0.5
+
+
+def test_another_default_is_another_recipe() -> None:
+    source = dataclasses.replace(DIGITS, preprocess=Rate())
+    content = json.loads(dataclasses.replace(RECIPES["ops"], source=source).to_json())
+    assert content["source"]["preprocess"] == {"type": "Rate", "rate": 0.5}
+
+
+def test_the_list_says_which_datasets_are_reduced_and_how_many_images_they_have() -> None:
+    lines = {line.split()[0]: line for line in run_build("--list").stdout.splitlines() if line}
+    assert set(RECIPES) <= set(lines)
+    for name, recipe in RECIPES.items():
+        assert ("(reduced)" in lines[name]) == (recipe.reduced is not None)
+        for count in recipe.num_images.values():
+            assert f"{count:,}" in lines[name]
+    assert " 3,000 of 50,000 + 10,000 " in lines["cifar10-s-small"]
+    assert " 50,000 + 10,000 " in lines["uc-cifar10"], "reduced in size and surrogate, not in images"
+    assert " any " in lines["ops"]
+
+
+def test_a_reduced_recipe_has_the_images_that_its_summary_counts() -> None:
+    for recipe in RECIPES.values():
+        if recipe.limit_per_class is not None:
+            assert recipe.summary.startswith(f"{recipe.num_images['train']:,} training images")
+    assert RECIPES["ops-digits"].as_trial(12).num_images == {"train": 120, "test": 360}
+    assert RECIPES["ops-digits"].as_trial(10**6).num_images == RECIPES["ops-digits"].num_images
 
 
 def test_preprocessing_is_in_the_json_of_recipes_that_use_it_and_of_no_other() -> None:

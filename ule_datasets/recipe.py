@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.data.bounds import L0, L2, Budget, LInf, Unbounded, parse_bound
+from ule_datasets.data.bounds import L0, L2, Bound, Budget, LInf, Unbounded, parse_bound
 from ule_datasets.methods.method import Method
 from ule_datasets.sources.spec import Licence, Preprocess, SourceSpec
 
@@ -18,6 +18,15 @@ __all__ = ["L0", "L2", "LInf", "PublishedRecipe", "Recipe", "Unbounded"]
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,94}[a-z0-9])?")
 """Lower-case words joined by hyphens: what the Hub accepts as a repository name."""
+
+
+class _OfMethods(tuple[Bound, ...]):
+    """Bounds that a recipe took from its methods, and takes anew when it gets others."""
+
+    __slots__ = ()
+
+
+FROM_METHODS = _OfMethods()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,9 +40,10 @@ class Recipe:
     source: SourceSpec
     methods: tuple[Method, ...]
     """Applied in order; each contributes its layers."""
-    budget: Budget
     version: str
     """MAJOR: pixels, labels or order; MINOR: columns; PATCH: bytes on disk or the card."""
+    budget: Budget = FROM_METHODS
+    """What the dataset is checked against: the methods' own bounds, where it is not narrowed."""
     seed: int = 0
     poison_rate: float = 1.0
     """Share of the training images that is perturbed: nested, seeded subsets."""
@@ -59,6 +69,9 @@ class Recipe:
             raise InputError(f"recipe {self.name}: version {self.version!r} is not MAJOR.MINOR.PATCH")
         if self.shard_mebibytes <= 0:
             raise InputError(f"recipe {self.name}: shard_mebibytes is {self.shard_mebibytes}, not above 0")
+        if isinstance(self.budget, _OfMethods):
+            bounds = _OfMethods(bound for method in self.methods for bound in method.bounds)
+            object.__setattr__(self, "budget", bounds)
 
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe with another seed; a seed that is not the published one shows in the name."""
@@ -104,6 +117,14 @@ class Recipe:
             source=dataclasses.replace(self.source, preprocess=step),
             derived_from=self.derived_from or self.name,
         )
+
+    @property
+    def num_images(self) -> dict[str, int]:
+        """How many images each split will hold, as far as its source tells; empty for one's own images."""
+        counts = dict(self.source.num_images or ())
+        if self.limit_per_class is not None and self.source.class_names is not None and "train" in counts:
+            counts["train"] = min(counts["train"], self.limit_per_class * len(self.source.class_names))
+        return counts
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, every method and bound with its type's name."""
@@ -186,11 +207,29 @@ def _canonical(value: Any) -> str:
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+WRITTEN_ALTHOUGH_OFF = {
+    "Recipe": ("seed", "limit_per_class", "reduced", "derived_from"),
+    "SourceSpec": ("citation", "hub_id"),
+    "ErrorMinimizing": ("random_start",),
+    "ClasswiseErrorMinimizing": ("random_start",),
+    "OnePixelShortcut": ("allow_same_position",),
+    "Bait": ("exclude_true", "normalise", "refresh"),
+    "Weights": ("prefix", "renamed"),
+}
+"""Fields that the digests of published recipes cover while they are off; whatever was added later is left out then."""
+
+
 def _plain(value: Any) -> Any:
-    """Dataclasses as dictionaries that name their type; tuples as lists."""
+    """Dataclasses as dictionaries that name their type; tuples as lists.
+
+    A field that is off by default (``None``, false, zero, empty) and was not chosen is left out: recipes from before
+    there was such a field keep their digest. All others are written, so that another default is another recipe.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if not _is_absent(value, f)}
-        return {"type": type(value).__name__, **fields}
+        kind = type(value).__name__
+        always = WRITTEN_ALTHOUGH_OFF.get(kind, ())
+        chosen = [f.name for f in dataclasses.fields(value) if f.name in always or not _is_off(value, f)]
+        return {"type": kind, **{name: _plain(getattr(value, name)) for name in chosen}}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, str | int | float | bool):
@@ -198,5 +237,6 @@ def _plain(value: Any) -> Any:
     raise InputError(f"a recipe may hold numbers, text, tuples and dataclasses, not {type(value).__name__}")
 
 
-def _is_absent(value: Any, one: dataclasses.Field[Any]) -> bool:
-    return bool(one.metadata.get("absent_if_none")) and getattr(value, one.name) is None
+def _is_off(owner: Any, field: dataclasses.Field[Any]) -> bool:
+    value = getattr(owner, field.name)
+    return not value and field.default is not dataclasses.MISSING and bool(value == field.default)

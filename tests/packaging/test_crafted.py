@@ -35,8 +35,9 @@ TRIAL = ("digits-s", "--limit", "12")
 NAME = "digits-s-trial12"
 EM_ALONE = """
 from dataclasses import replace
-from builders.digits_s import RECIPE as DIGITS_S
+from builders import RECIPES
 
+DIGITS_S = RECIPES["digits-s"]
 RECIPE = replace(DIGITS_S, name="my-noise", methods=DIGITS_S.methods[:1], budget=DIGITS_S.budget[:1])
 """
 """A user's recipe file: the noise of digits-s without the pixel."""

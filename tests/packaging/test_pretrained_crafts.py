@@ -24,14 +24,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 RECIPES = """
 from dataclasses import replace
-from builders.{module} import RECIPE as OTHER
+from builders import RECIPES
 from ule_datasets.methods.bait import Bait
 from ule_datasets.methods.unlearnable_clusters import CropRule, UnlearnableClusters
-from ule_datasets.data.bounds import LInf
 from ule_datasets.models.weights import Weights
 
 TINY = {weights!r}
-RECIPE = replace(OTHER, name="mine", methods=({method},), budget=(LInf(levels={levels}),))
+RECIPE = replace(RECIPES["{other}"], name="mine", methods=({method},))
 """
 BAIT = "Bait(prior=TINY, generator_width=1, generator_blocks=1, stages=(2, 2, 2), batch_size=64)"
 CLUSTERS = (
@@ -61,7 +60,7 @@ def write_pile(folder: Path, count: int, size: int = 16) -> Path:
 def bait(folder: Path, weights: Weights, *, method: str = BAIT) -> Path:
     """A recipe file on the digits."""
     path = folder / "bait.py"
-    path.write_text(RECIPES.format(module="ops_digits", weights=weights, method=method, levels=8))
+    path.write_text(RECIPES.format(other="ops-digits", weights=weights, method=method))
     return path
 
 
@@ -69,7 +68,7 @@ def clusters(folder: Path, weights: Weights, *, method: str = CLUSTERS, epochs: 
     """A recipe file on images of one's own, which are not resized."""
     path = folder / "clusters.py"
     path.write_text(
-        RECIPES.format(module="ops", weights=weights, method=method.format(epochs=epochs), levels=16),
+        RECIPES.format(other="ops", weights=weights, method=method.format(epochs=epochs)),
     )
     return path
 
@@ -193,7 +192,7 @@ def test_more_clusters_than_images_and_a_folder_without_any(tiny: tuple[Weights,
 def test_bait_needs_labels(pile: Path, tiny: tuple[Weights, Path], tmp_path: Path) -> None:
     weights, file = tiny
     recipe = bait(tmp_path, weights)
-    recipe.write_text(recipe.read_text().replace("builders.ops_digits", "builders.ops"))
+    recipe.write_text(recipe.read_text().replace("ops-digits", "ops"))
     outcome = run_build(recipe, "--source", pile, "--out", tmp_path / "x", "--weights", file)
     assert "label" in refused(outcome)
 

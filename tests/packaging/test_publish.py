@@ -56,9 +56,9 @@ from ule_datasets.packaging.publish import PublishOptions, plan_publication
 FIRST, SECOND = "ule/ops-digits", "ule/mine"
 MANY_SHARDS = """
 from dataclasses import replace
-from builders.ops_digits import RECIPE as OPS_DIGITS
+from builders import RECIPES
 
-RECIPE = replace(OPS_DIGITS, name="mine", shard_mebibytes=0.25)
+RECIPE = replace(RECIPES["ops-digits"], name="mine", shard_mebibytes=0.25)
 """
 """Version 1.0.0 of a user's dataset."""
 FEW_SHARDS = MANY_SHARDS.replace("shard_mebibytes=0.25", 'version="1.1.0"')

@@ -205,7 +205,7 @@ def catalogue() -> str:
 
     rows = [("name", "method", "source", "images", "reported", "needs")]
     for item in RECIPES.values():
-        claim = headline(item.name)
+        claim, all_images = headline(item.name), dict(item.source.num_images or ())
         where = item.source.default_location
         needs = [{None: "--source", "digits": "nothing"}.get(where, "download or --source")]
         needs += [f"weights {weights.name}" for method in item.methods for weights in method.weights]
@@ -214,10 +214,10 @@ def catalogue() -> str:
             needs.append("better a GPU")
         rows.append(
             (
-                item.name,
+                f"{item.name} (reduced)" if item.reduced else item.name,
                 " + ".join(method.title for method in item.methods),
                 item.source.name,
-                " + ".join(f"{count:,}" for _, count in item.source.num_images or ()) or "any",
+                " + ".join(_count(used, all_images[split]) for split, used in item.num_images.items()) or "any",
                 f"{claim.value:.2f} %" if claim else "-",
                 "; ".join(needs),
             )
@@ -226,6 +226,10 @@ def catalogue() -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     note = "reported: clean test accuracy of a ResNet-18 trained on the dataset, as printed in its paper"
     return "\n".join([*lines, "", note])
+
+
+def _count(used: int, there: int) -> str:
+    return f"{used:,}" if used == there else f"{used:,} of {there:,}"
 
 
 def _summary(result: BuildResult) -> str:

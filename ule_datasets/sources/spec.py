@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ule_datasets.base.errors import InputError
-
-ABSENT_IF_NONE = {"absent_if_none": True}
-"""Metadata of a dataclass field that canonical JSON leaves out while it is ``None``.
-
-For fields that came later: recipes that do not use them keep their digest.
-"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +26,7 @@ class Preprocess:
     """Length of the shorter side in pixels, by Pillow's antialiased bilinear filter; ``None``: crop only."""
     crop: int
     """Side of the square that is cut from the centre, in pixels."""
-    convert: str | None = field(default=None, metadata=ABSENT_IF_NONE)
+    convert: str | None = None
     """``RGB``: grey, palette and CMYK images become RGB as Pillow converts them; ``None``: they are refused."""
 
     def __post_init__(self) -> None:
@@ -76,9 +70,9 @@ class SourceSpec:
     """Key in ``cards/citations.bib``."""
     hub_id: str | None = None
     """The source's own dataset repository, which the card links to."""
-    preprocess: Preprocess | None = field(default=None, metadata=ABSENT_IF_NONE)
+    preprocess: Preprocess | None = None
     """Applied to every image before anything else, digests included; ``None``: all must be of one size."""
-    keyed_by: str | None = field(default=None, metadata=ABSENT_IF_NONE)
+    keyed_by: str | None = None
     """``name``: the official names of the images are their keys; ``None``: digests of pixels and label are."""
-    subset: bool | None = field(default=None, metadata=ABSENT_IF_NONE)
+    subset: bool | None = None
     """Whether images of classes that are not in ``class_names`` are left out; ``None``: they are refused."""

@@ -1,0 +1,89 @@
+"""Error-minimising noise (EM) on CIFAR-10, for every image or every class; with one pixel on top it is CIFAR-10-S.
+
+CIFAR-10-S: Wu et al., section 4.4. The small ones are reduced settings for a CPU.
+"""
+
+from dataclasses import replace
+
+from ule_datasets.methods.engine.settings import SurrogateSettings
+from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
+from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
+from ule_datasets.recipe import Recipe
+from ule_datasets.sources.cifar10 import CIFAR10
+
+CIFAR10_S = Recipe(
+    name="cifar10-s",
+    title="CIFAR-10-S",
+    summary=(
+        "CIFAR-10 with error-minimising noise of at most 8/255 in every training image, and one pixel per class "
+        "overwritten on top of it (One-Pixel Shortcut, searched on the clean images)."
+    ),
+    source=CIFAR10,
+    methods=(ErrorMinimizing(), OnePixelShortcut()),
+    version="1.0.0",
+)
+EM_CIFAR10 = replace(
+    CIFAR10_S,
+    name="em-cifar10",
+    title="EM CIFAR-10",
+    summary=(
+        "CIFAR-10 with error-minimising noise of at most 8/255 in every training image: a noise of its own for each, "
+        "made against a ResNet-18."
+    ),
+    methods=(ErrorMinimizing(),),
+)
+SMALL = ErrorMinimizing(surrogate=SurrogateSettings(model="convnet3-w32"))
+REDUCED = "300 training images of each class, a small surrogate (ConvNet-3 of width 32)"
+
+RECIPES = (
+    CIFAR10_S,
+    EM_CIFAR10,
+    replace(
+        EM_CIFAR10,
+        name="em-c-cifar10",
+        title="EM CIFAR-10, class-wise",
+        summary=(
+            "CIFAR-10 with error-minimising noise of at most 8/255 in every training image: one noise for each class, "
+            "made against a ResNet-18."
+        ),
+        methods=(ClasswiseErrorMinimizing(),),
+    ),
+    replace(
+        CIFAR10_S,
+        name="cifar10-s-small",
+        title="CIFAR-10-S, small",
+        summary=(
+            "3,000 training images of CIFAR-10 with error-minimising noise of at most 8/255, made against a small "
+            "convolutional network, and one pixel per class overwritten on top of it (One-Pixel Shortcut)."
+        ),
+        methods=(SMALL, OnePixelShortcut()),
+        limit_per_class=300,
+        reduced=REDUCED,
+    ),
+    replace(
+        EM_CIFAR10,
+        name="em-cifar10-small",
+        title="EM CIFAR-10, small",
+        summary=(
+            "3,000 training images of CIFAR-10 with error-minimising noise of at most 8/255: a noise of its own for "
+            "each, made against a small convolutional network."
+        ),
+        methods=(SMALL,),
+        limit_per_class=300,
+        reduced=REDUCED,
+    ),
+    replace(
+        EM_CIFAR10,
+        name="em-c-cifar10-small",
+        title="EM CIFAR-10, class-wise, small",
+        summary=(
+            "3,000 training images of CIFAR-10 with error-minimising noise of at most 8/255: one noise for each class, "
+            "made against a small convolutional network."
+        ),
+        methods=(
+            ClasswiseErrorMinimizing(subset=1.0, surrogate=SurrogateSettings(model="convnet3-w32", batch_size=128)),
+        ),
+        limit_per_class=300,
+        reduced="300 training images of each class, a small surrogate (ConvNet-3 of width 32, batches of 128)",
+    ),
+)
