@@ -48,7 +48,7 @@ from ule_datasets.data.split import Split, order_free_digest
 from ule_datasets.data.spool import view
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.dataset.shards import FORMATS, ShardResult, shard_rows
-from ule_datasets.methods.engine.moments import Moments, moments_of
+from ule_datasets.methods.engine.moments import moments_by_class
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.sources.collect import collect
 from ule_datasets.sources.decode import ChunkTask, Decoded
@@ -279,7 +279,7 @@ def bare_loops(paths: tuple[Path, ...]) -> tuple[int, float, float, float]:
     decoded = time.perf_counter()
     pixels = np.array(images, dtype=np.uint8).reshape(-1, CROP, CROP, 3)
     stacked = time.perf_counter()
-    moments_of(pixels, np.zeros(len(pixels), dtype=np.int64), 1, cross=False)
+    list(moments_by_class(pixels, np.zeros(len(pixels), dtype=np.int64), 1, cross=False, executor=LocalExecutor()))
     summed = time.perf_counter()
     for image in images:
         encode_png(image)
@@ -507,7 +507,8 @@ def resident() -> tuple[float, float]:
 def choice_seconds() -> float:
     """Seconds that the main process needs for the pixel of one class; median of five."""
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES_PER_CHOICE, CROP, CROP, 3), dtype=np.uint8)
-    moments: Moments = moments_of(pixels, np.zeros(len(pixels), dtype=np.int64), 1, cross=False)
+    labels = np.zeros(len(pixels), dtype=np.int64)
+    moments = list(moments_by_class(pixels, labels, 1, cross=False, executor=LocalExecutor()))
     seconds = []
     for _ in range(5):
         started = time.perf_counter()

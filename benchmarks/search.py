@@ -2,8 +2,8 @@
 
     python benchmarks/search.py --source DIR
 
-Our search (moments, scores of all 81,920 candidates, choice) runs for both objectives with one thread and with
-one per CPU. In the same run, with interleaved repetitions, it is compared with
+Our search (moments, scores of all 81,920 candidates, choice) runs for both objectives as a build does, with one process
+and with one per CPU. In the same run, with interleaved repetitions, it is compared with
 
 - one read of the same bytes: ``np.fromfile`` on a file of the raw pixels that is in the page cache;
 - one pass over them in memory: ``np.bitwise_xor.reduce`` over 64-bit words;
@@ -29,8 +29,9 @@ from common import Timing, finish, interleaved, parser, read_cifar10, seconds_of
 from threadpoolctl import threadpool_limits
 
 from ule_datasets.compute.executor import available_cpus
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.split import Split
-from ule_datasets.methods.engine.moments import Moments, moments_of
+from ule_datasets.methods.engine.moments import Moments, moments_by_class
 from ule_datasets.methods.one_pixel_shortcut import CORNERS, Objective, OnePixelShortcut, _scores
 
 NUM_CLASSES = 10
@@ -102,7 +103,7 @@ def sides(train: Split, sample: Sample, raw: Path) -> dict[str, Callable[[], flo
 
 def ours(objective: Objective, workers: int) -> str:
     """Name of our search."""
-    return f"our search, {objective}, {workers} thread{'s' if workers > 1 else ''}"
+    return f"our search, {objective}, {workers} process{'es' if workers > 1 else ''}"
 
 
 def loop(objective: Objective) -> str:
@@ -112,10 +113,14 @@ def loop(objective: Objective) -> str:
 
 def search(train: Split, objective: Objective, workers: int) -> None:
     """What is timed: moments, scores, choice. With one worker, linear algebra gets one thread as well."""
-    with threadpool_limits(1) if workers == 1 else nullcontext():
-        cross = objective is Objective.MEAN_OVER_VAR
-        moments = moments_of(train.images, train.labels, NUM_CLASSES, cross=cross, workers=workers)
-        OnePixelShortcut(objective=objective).search(moments)
+    with threadpool_limits(1) if workers == 1 else nullcontext(), LocalExecutor(workers) as executor:
+        OnePixelShortcut(objective=objective).search(moments_of(train, objective, executor))
+
+
+def moments_of(train: Split, objective: Objective, executor: LocalExecutor) -> Iterator[Moments]:
+    """Of each class, as a build takes them."""
+    cross = objective is Objective.MEAN_OVER_VAR
+    return moments_by_class(train.images, train.labels, NUM_CLASSES, cross=cross, executor=executor)
 
 
 def loop_seconds(train: Split, sample: Sample, objective: Objective) -> float:
@@ -158,12 +163,12 @@ def check(train: Split, sample: Sample, objective: Objective) -> tuple[float, in
 
     A candidate that an earlier class has taken is available to later ones in neither search.
     """
-    moments = moments_of(train.images, train.labels, NUM_CLASSES, workers=available_cpus())
+    moments = list(moments_of(train, objective, LocalExecutor()))
     chosen = [pixels[0] for pixels in OnePixelShortcut(objective=objective).search(moments)]
     taken: set[tuple[int, int, int]] = set()
     largest, better = 0.0, 0
     for number, pixel in enumerate(chosen):
-        images, exact = class_images(train, number), exact_scores(moments, number, objective)
+        images, exact = class_images(train, number), exact_scores(moments[number], objective)
         best = float_score(images, *pixel.pair, objective)
         for candidate in (pixel.pair, *sample.of_class(number)):
             score = float_score(images, *candidate, objective)
@@ -173,12 +178,12 @@ def check(train: Split, sample: Sample, objective: Objective) -> tuple[float, in
     return largest, better
 
 
-def exact_scores(moments: Moments, number: int, objective: Objective) -> np.ndarray:
+def exact_scores(moments: Moments, objective: Objective) -> np.ndarray:
     """Our scores of one class in the units of the float loop (images in [0, 1]); float64 [H, W, 8]."""
-    distance, spread = _scores(moments, number, objective)
+    distance, spread = _scores(moments, objective)
     if objective is Objective.MEAN_OVER_STD:
         return distance / np.sqrt(spread)
-    return 255.0 * moments.count[number] * distance / spread
+    return 255.0 * moments.count * distance / spread
 
 
 def print_timings(timings: dict[str, Timing], train: Split, sampled: int) -> None:

@@ -128,7 +128,7 @@ class OnePixelShortcut(Method):
             executor=context.executor,
         )
         moments = context.reporter.track(moments, total=context.num_classes, label="searching", unit="class")
-        chosen = self.search_each(moments)
+        chosen = self.search(moments)
         for number, pixels in enumerate(chosen):
             if not pixels:
                 context.reporter.warn(f"class {number} has no images to search and gets no pixel")
@@ -139,25 +139,19 @@ class OnePixelShortcut(Method):
         unseen = np.setdiff1d(np.arange(len(train)), searched)
         return Crafted(layers=(self._noise_layer(train, unseen, context.seed), layer), notes=notes)
 
-    def search(self, moments: Moments) -> list[list[Candidate]]:
-        """The chosen pixels of every class, best first; none for a class without images.
+    def search(self, classes: Iterable[Moments]) -> list[list[Candidate]]:
+        """The chosen pixels of every class, best first, from its moments; none for a class without images.
 
         ``mean_over_var`` needs the moments' cross products.
         """
-        return self.search_each(moments.of_class(number) for number in range(len(moments.count)))
-
-    def search_each(self, classes: Iterable[Moments]) -> list[list[Candidate]]:
-        """The same for the moments of one class after the other."""
         taken: set[tuple[int, int, int]] = set()
         chosen: list[list[Candidate]] = []
         for moments in classes:
-            height, width = moments.sums.shape[1:3]
+            height, width, _ = moments.sums.shape
             if self.num_pixels > height * width:
                 raise InputError(f"num_pixels is {self.num_pixels}, the images have only {height * width} pixels")
-            if moments.count[0] > MOST_IMAGES_PER_CLASS:
-                raise InputError(
-                    f"a class has {moments.count[0]} images; sums stay exact up to {MOST_IMAGES_PER_CLASS}"
-                )
+            if moments.count > MOST_IMAGES_PER_CLASS:
+                raise InputError(f"a class has {moments.count} images; sums stay exact up to {MOST_IMAGES_PER_CLASS}")
             pixels = self._search_class(moments, len(chosen), taken if self.exclude_used else set())
             taken.update(pixel.pair for pixel in pixels)
             chosen.append(pixels)
@@ -170,9 +164,9 @@ class OnePixelShortcut(Method):
         return train.stratified_rows(self.search_fraction, seed, "ops", "search fraction")
 
     def _search_class(self, moments: Moments, number: int, taken: set[tuple[int, int, int]]) -> list[Candidate]:
-        if moments.count[0] == 0:
+        if moments.count == 0:
             return []
-        distance, spread = _scores(moments, 0, self.objective)
+        distance, spread = _scores(moments, self.objective)
         free = np.ones(distance.shape, dtype=bool)
         for pair in taken:
             free[pair] = False
@@ -231,20 +225,20 @@ def overwrite_layer(chosen: list[list[Candidate]], num_pixels: int) -> Overwrite
     return Overwrite(rows=rows, columns=columns, colours=colours, support=Support.CLASS)
 
 
-def _scores(moments: Moments, number: int, objective: Objective) -> tuple[np.ndarray, np.ndarray]:
+def _scores(moments: Moments, objective: Objective) -> tuple[np.ndarray, np.ndarray]:
     """Closed forms of one class for every position and corner: total distance A and spread V, int64 [H, W, 8].
 
     The objective orders like A**2 / V (``mean_over_std``; V = 3 n B - A**2) or A / V (``mean_over_var``;
     V = n Q - A**2), where B sums the squared distances and Q the squares of their sums over the channels.
     """
-    count, corner, sign = int(moments.count[number]), CORNERS, 1 - 2 * CORNERS
-    sums = moments.sums[number][..., None, :]
+    count, corner, sign = moments.count, CORNERS, 1 - 2 * CORNERS
+    sums = moments.sums[..., None, :]
     distance = (255 * count * corner + sign * sums).sum(axis=-1)
-    squares = (65025 * count * corner - 510 * corner * sums + moments.squares[number][..., None, :]).sum(axis=-1)
+    squares = (65025 * count * corner - 510 * corner * sums + moments.squares[..., None, :]).sum(axis=-1)
     if objective is Objective.MEAN_OVER_STD:
         return distance, 3 * count * squares - distance**2
     assert moments.cross is not None
-    cross = moments.cross[number][..., None, :]
+    cross = moments.cross[..., None, :]
     mixed = np.zeros_like(distance)
     for c, e, index in ((0, 1, 0), (1, 2, 1), (0, 2, 2)):
         linear = corner[:, c] * sign[:, e] * sums[..., e] + corner[:, e] * sign[:, c] * sums[..., c]

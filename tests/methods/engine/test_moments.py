@@ -1,7 +1,6 @@
 """The moments are exact sums, whatever way they are taken, and what is searched in them is the best there is."""
 
 import tempfile
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,99 +14,55 @@ from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import decode_rgb
 from ule_datasets.data.spool import Images, SpooledImages
 from ule_datasets.methods.engine import moments as module
-from ule_datasets.methods.engine.moments import Moments, moments_by_class, moments_of
+from ule_datasets.methods.engine.moments import Moments, moments_by_class
 from ule_datasets.methods.one_pixel_shortcut import CORNERS, Objective, OnePixelShortcut
 
 
-def direct(images: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, ...]:
+def direct(images: np.ndarray) -> Moments:
+    """Of the images of one class, by the definition."""
     wide = images.astype(np.int64)
     red, green, blue = wide[..., 0], wide[..., 1], wide[..., 2]
     cross = np.stack([red * green, green * blue, red * blue], axis=-1)
-    members = [labels == number for number in range(num_classes)]
+    return Moments(len(images), wide.sum(axis=0), (wide**2).sum(axis=0), cross.sum(axis=0))
+
+
+def equal(found: Moments, wanted: Moments, *, cross: bool = True) -> bool:
+    names = ("sums", "squares", "cross") if cross else ("sums", "squares")
+    pairs = [(getattr(found, name), getattr(wanted, name)) for name in names]
     return (
-        np.array([m.sum() for m in members]),
-        np.stack([wide[m].sum(axis=0) for m in members]),
-        np.stack([(wide[m] ** 2).sum(axis=0) for m in members]),
-        np.stack([cross[m].sum(axis=0) for m in members]),
+        found.count == wanted.count
+        and all(one.dtype == np.int64 and np.array_equal(one, other) for one, other in pairs)
+        and (cross or found.cross is None)
     )
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    count=st.integers(0, 40),
-    height=st.integers(1, 5),
-    width=st.integers(1, 5),
-    num_classes=st.integers(1, 4),
-    workers=st.sampled_from([1, 2, 7]),
-)
-def test_moments_equal_direct_integer_sums(
-    seed: int, count: int, height: int, width: int, num_classes: int, workers: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
-    labels = rng.integers(0, num_classes, count)
-    moments = moments_of(images, labels, num_classes, workers=workers)
-    expected = direct(images, labels, num_classes)
-    for found, wanted in zip((moments.count, moments.sums, moments.squares, moments.cross), expected, strict=True):
-        assert found is not None
-        assert found.dtype == np.int64
-        assert np.array_equal(found, wanted)
-    plain = moments_of(images, labels, num_classes, cross=False, workers=workers)
-    assert plain.cross is None
-    assert np.array_equal(plain.sums, moments.sums)
-    assert np.array_equal(plain.squares, moments.squares)
 
 
 @pytest.mark.parametrize("value", [0, 255])
 def test_blocks_of_extreme_values_stay_exact(value: int) -> None:
     images = np.full((1000, 2, 2, 3), value, dtype=np.uint8)
-    moments = moments_of(images, np.zeros(1000, dtype=np.int64), 1)
+    (moments,) = moments_by_class(images, np.zeros(1000, dtype=np.int64), 1, cross=True, executor=LocalExecutor())
     assert (moments.sums == 1000 * value).all()
     assert (moments.squares == 1000 * value * value).all()
     assert moments.cross is not None
     assert (moments.cross == 1000 * value * value).all()
 
 
-def test_moments_of_shards_add_up_in_any_order_and_subtract() -> None:
+def test_moments_of_shards_add_up_in_any_order() -> None:
     rng = np.random.default_rng(3)
     images = rng.integers(0, 256, (700, 4, 6, 3), dtype=np.uint8)
-    labels = rng.integers(0, 3, 700)
-    whole = moments_of(images, labels, 3)
-    shards = [moments_of(images[part], labels[part], 3) for part in np.array_split(rng.permutation(700), 7)]
-    total = shards[3]
-    for index in (6, 0, 5, 1, 4, 2):
+    shards = [direct(images[part]) for part in np.array_split(rng.permutation(700), 7)]
+    total = Moments.of_none((4, 6, 3), cross=True)
+    for index in (3, 6, 0, 5, 1, 4, 2):
         total = total + shards[index]
-    without_first = total - shards[0]
-    for name in ("count", "sums", "squares", "cross"):
-        assert np.array_equal(getattr(total, name), getattr(whole, name))
-        assert np.array_equal(getattr(without_first + shards[0], name), getattr(whole, name))
-        assert not np.array_equal(getattr(without_first, name), getattr(whole, name))
-
-
-def joined(classes: Iterator[Moments]) -> Moments:
-    """Moments that came one class after the other."""
-    parts = list(classes)
-    cross = [part.cross for part in parts if part.cross is not None]
-    assert len(cross) in (0, len(parts))
-    return Moments(
-        count=np.concatenate([part.count for part in parts]),
-        sums=np.concatenate([part.sums for part in parts]),
-        squares=np.concatenate([part.squares for part in parts]),
-        cross=np.concatenate(cross) if cross else None,
-    )
+    assert equal(total, direct(images))
 
 
 def assert_by_class(images: Images, array: np.ndarray, labels: np.ndarray, num_classes: int, workers: int) -> None:
-    wanted = moments_of(array, labels, num_classes)
     with LocalExecutor(workers) as executor:
         for cross in (True, False):
-            found = joined(moments_by_class(images, labels, num_classes, cross=cross, executor=executor))
-            assert found.count.tolist() == wanted.count.tolist()
-            for name in ("sums", "squares", "cross") if cross else ("sums", "squares"):
-                assert getattr(found, name).dtype == np.int64
-                assert np.array_equal(getattr(found, name), getattr(wanted, name))
-            assert cross or found.cross is None
+            found = list(moments_by_class(images, labels, num_classes, cross=cross, executor=executor))
+            assert len(found) == num_classes
+            for number, moments in enumerate(found):
+                assert equal(moments, direct(array[labels == number]), cross=cross), number
 
 
 @settings(max_examples=40, deadline=None)
@@ -152,7 +107,7 @@ def test_by_class_nothing_is_read_before_it_is_asked_for(tmp_path: Path, monkeyp
     with LocalExecutor() as executor:
         classes = moments_by_class(images, labels, 4, cross=False, executor=executor)
         assert read == []
-        assert next(classes).count.tolist() == [25]
+        assert next(classes).count == 25
         assert sum(read) <= 35, "one task beyond the first class tells that it has ended"
 
 
@@ -195,7 +150,7 @@ def test_on_photographs_the_pixels_found_are_the_best_by_the_definition(
     with LocalExecutor() as executor:
         images = spooled(array, tmp_path)
         moments = moments_by_class(images, labels, 3, cross=kind is Objective.MEAN_OVER_VAR, executor=executor)
-        chosen = OnePixelShortcut(objective=kind).search_each(moments)
+        chosen = OnePixelShortcut(objective=kind).search(moments)
     places = np.arange(side * side) if side == 24 else rng.choice(side * side, 2000, replace=False)
     rows, columns = np.divmod(places, side)
     taken: set[tuple[int, int, int]] = set()
