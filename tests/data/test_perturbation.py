@@ -140,13 +140,12 @@ def test_cluster_wise_layers_find_the_entry_by_the_sample_s_key(kind: type) -> N
 def test_the_part_of_a_cluster_wise_layer_keeps_its_entries_and_only_the_needed_samples() -> None:
     images, labels = images_and_labels()
     whole = perturbation(cluster_wise())
-    part = whole.restricted_to(KEYS[6:10])
+    part, none = whole.parts([KEYS[6:10], KEYS[8:]])
     (layer,) = part.layers
     assert isinstance(layer, Additive)
     assert layer.members is not None
     assert (layer.keys, layer.members.tolist(), len(layer.levels)) == (KEYS[6:8], [2, 0], 3)
     assert np.array_equal(part.apply(images[6:10], labels[6:10], KEYS[6:10]), whole.apply(images, labels, KEYS)[6:10])
-    none = whole.restricted_to(KEYS[8:])
     assert np.array_equal(none.apply(images[8:], labels[8:], KEYS[8:]), images[8:])
 
 
@@ -207,7 +206,7 @@ def test_perturbations_made_before_there_were_clusters_keep_their_digest() -> No
 def test_the_part_for_some_samples_gives_the_same_pixels() -> None:
     images, labels = images_and_labels()
     whole = perturbation(additive(), class_pixel(), poisoned=KEYS[2:9])
-    part = whole.restricted_to(KEYS[4:11])
+    [part] = whole.parts([KEYS[4:11]])
     expected = whole.apply(images, labels, KEYS)[4:11]
     assert np.array_equal(part.apply(images[4:11], labels[4:11], KEYS[4:11]), expected)
     assert len(part.layers[0].keys) == 7

@@ -157,11 +157,11 @@ def _options(given: VerifyArguments) -> VerifyOptions:
 
 def _find(dataset: str) -> tuple[Path, bool]:
     """A dataset's folder, and whether it is the Hub's cache."""
-    from ule_datasets.dataset.fetching import find_dataset, is_remote, require_images
+    from ule_datasets.dataset.fetching import find_dataset, in_hub_cache, require_images
     from ule_datasets.dataset.manifest import Manifest
 
     folder = find_dataset(dataset)
-    remote = is_remote(folder)
+    remote = in_hub_cache(folder)
     if remote:
         require_images(folder, Manifest.read(folder), dataset)
     return folder, remote

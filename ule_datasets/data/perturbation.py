@@ -205,12 +205,8 @@ class Perturbation:
             exceeded |= bound.exceeded(difference)
         return [int(index) for index in np.flatnonzero(exceeded)]
 
-    def restricted_to(self, keys: Sequence[str]) -> Perturbation:
-        """The part that concerns these samples: what a worker needs for one shard."""
-        return next(self.parts([keys]))
-
     def parts(self, groups: Iterable[Sequence[str]]) -> Iterator[Perturbation]:
-        """The part that concerns each group of samples; what is looked up for all of them is looked up once."""
+        """The part that concerns each group of samples, such as a shard's; what is looked up is looked up once."""
         place = [_places(layer.keys) if layer.support.by_key else {} for layer in self.layers]
         poisoned = set(self.poisoned or ())
         for keys in groups:

@@ -12,13 +12,12 @@ import numpy as np
 
 from ule_datasets.base.errors import InputError
 
-SUFFIX = ".rgb"
-"""Of a spool file: uint8 [N, H, W, C] without any header."""
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SpooledImages:
     """Images in spool files, in any order: behaves like a read-only uint8 array [N, H, W, C].
+
+    A spool file is such an array, byte by byte, without any header.
 
     As with NumPy a slice is a view, which reads nothing, and an array of indices gives a copy: the pixels, from disk.
     ``np.asarray`` reads everything. Pickles as file names and places, so that a worker reads what it needs itself.

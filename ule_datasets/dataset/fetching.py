@@ -109,7 +109,7 @@ def require_images(folder: Path, manifest: Manifest, where: str | Path) -> None:
         )
 
 
-def is_remote(folder: Path) -> bool:
+def in_hub_cache(folder: Path) -> bool:
     """Whether a folder is in the Hub's cache, where nothing may be written."""
     from huggingface_hub.constants import HF_HUB_CACHE
 

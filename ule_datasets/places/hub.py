@@ -6,7 +6,6 @@ This module and ``publish`` are the only ones that talk to the Hub.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
+from ule_datasets.places.patience import until_done
 
 PREFIX = "hub:"
 REPOSITORY = re.compile(r"(?:hub:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*?)(?:@([\w./-]+))?")
@@ -66,9 +66,7 @@ def readable_errors(
         RevisionNotFoundError,
     )
 
-    unreachable: tuple[type[Exception], ...] = (
-        LocalEntryNotFoundError, OfflineModeIsEnabled, http_error(), OSError,
-    )  # fmt: skip
+    unreachable = (LocalEntryNotFoundError, OfflineModeIsEnabled, http_error(), OSError)
     also = f", {elsewhere}" if elsewhere else ""
     try:
         yield
@@ -120,30 +118,23 @@ def patiently(action: Callable[[], Result], *, what: str, reporter: Reporter) ->
     Raises:
         InputError: still no success after some minutes; says how to continue.
     """
-    for attempt in range(TRIES):
-        try:
-            return action()
-        except (http_error(), ConnectionError, TimeoutError, RuntimeError) as raised:
-            error = _underlying(raised)
-            status = status_of(error)
-            if status is not None and status not in PASSING:
-                raise error from raised
-            reason = f"the Hub answers {status}" if status else f"no answer ({first_line(error)})"
-            if attempt == TRIES - 1:
-                raise InputError(f"{what}: {reason}; the same command continues where it stopped") from error
-            seconds = min(LONGEST_WAIT, _told_to_wait(error) or 2.0**attempt)
-            reporter.say(f"{what}: {reason}; trying again in {seconds:.0f} s")
-            time.sleep(seconds)
-    raise AssertionError("unreachable")
 
+    def pause(raised: Exception, attempts: int) -> float:
+        # The client wraps an error in a RuntimeError when its own patience has ended.
+        error = raised.__cause__ if isinstance(raised, RuntimeError) else raised
+        if not isinstance(error, (http_error(), ConnectionError, TimeoutError)):
+            raise raised
+        status = status_of(error)
+        if status is not None and status not in PASSING:
+            raise error from raised
+        reason = f"the Hub answers {status}" if status else f"no answer ({first_line(error)})"
+        if attempts == TRIES:
+            raise InputError(f"{what}: {reason}; the same command continues where it stopped") from error
+        seconds = min(LONGEST_WAIT, _told_to_wait(error) or 2.0 ** (attempts - 1))
+        reporter.say(f"{what}: {reason}; trying again in {seconds:.0f} s")
+        return seconds
 
-def _underlying(raised: Exception) -> Exception:
-    """The error behind one that the client wraps in a ``RuntimeError`` when its own patience has ended."""
-    if not isinstance(raised, RuntimeError):
-        return raised
-    if isinstance(raised.__cause__, (http_error(), ConnectionError, TimeoutError)):
-        return raised.__cause__
-    raise raised
+    return until_done(action, pause)
 
 
 def _told_to_wait(error: Exception) -> float | None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.places.patience import until_done
 
 TRIES, TRIES_AT_FIRST = 6, 2
 """How often an action is tried in all; the first one at a place fails sooner, as its URL may be mistyped."""
@@ -83,10 +84,6 @@ class RemoteFolder:
 
         self._do("", "write to", write, TRIES_AT_FIRST)
 
-    def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
-        return self.size(path) is not None
-
     def size(self, path: str) -> int | None:
         """Of a file, in bytes; ``None`` if there is no such file."""
 
@@ -147,21 +144,21 @@ def attempt(url: str, inner: str, doing: str, action: Callable[[Any, str], Resul
         InputError: no success, or the backend's package is not installed; one line without secrets.
     """
     place = f"{shown(url).rstrip('/')}/{inner}" if inner else shown(url)
-    for number in range(1, tries + 1):
-        try:
-            system, base = _file_system(url, os.getpid())
-            return action(system, _joined(url, base, inner))
-        except InputError:
-            raise
-        except Exception as raised:
-            error = _underlying(raised)
-            if not _is_foreign(error):
-                raise
-            if number == tries or not _may_pass(error):
-                # The client's own words may hold secrets: they are not chained.
-                raise InputError(_message(error, url, place, doing, number)) from None
-        time.sleep(FIRST_PAUSE * 2 ** (number - 1))
-    raise AssertionError("tries is below 1")
+
+    def act() -> Result:
+        system, base = _file_system(url, os.getpid())
+        return action(system, _joined(url, base, inner))
+
+    def pause(raised: Exception, attempts: int) -> float:
+        error = _underlying(raised)
+        if isinstance(error, InputError) or not _is_foreign(error):
+            raise raised
+        if attempts == tries or not _may_pass(error):
+            # The client's own words may hold secrets: they are not chained.
+            raise InputError(_message(error, url, place, doing, attempts)) from None
+        return FIRST_PAUSE * 2.0 ** (attempts - 1)
+
+    return until_done(act, pause)
 
 
 @lru_cache(maxsize=16)
