@@ -1,6 +1,6 @@
 """Publishing and loading on this machine, against the plain clients on the same files.
 
-    python benchmarks/hub.py --folder DATASET [--repeats 3]
+    python benchmarks/publishing.py --folder DATASET [--repeats 3]
 
 A Hub-compatible server on the loopback interface (that of the tests) takes both sides, in turn, each time as a new
 repository and with an empty cache. Push: ``ule-build --push-to-hub`` beside ``HfApi.upload_folder`` of the same files.
