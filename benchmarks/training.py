@@ -48,6 +48,7 @@ from ule_datasets.models.architectures import build_model, forward_flop
 from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.loop import _repeatable, _Run
 from ule_datasets.victims.protocol import TrainingProtocol
+from ule_datasets.victims.supervised import Supervised
 
 STRATEGIES = ("standard", "cutout", "randaugment", "mixup", "linf-at")
 CLASSES, BATCH, TRAIN_IMAGES, TEST_IMAGES = 10, 128, 50_000, 10_000
@@ -187,7 +188,7 @@ class OurLoop:
         self.protocol, self.device = protocol, device
         before = _allocated(device)
         with _repeatable(protocol.precision, device):
-            self.run = _Run(data, protocol, Seed(0), device, None)
+            self.run = _Run(Supervised(name=protocol.model), data, protocol, Seed(0), device, None)
         self.batches, self.number = self.run.batches()[: len(data.images) // BATCH], 0
         self.seconds(WARM_UP if device.type == "cuda" or protocol.compiled else 1)
         self.peak = _peak(device) - before
@@ -259,7 +260,7 @@ class Comparison:
 def compare(data: TrainingData, model: str, strategy: str, device: torch.device, chosen: Any) -> Comparison:
     """Measure all sides in turn."""
     parsed = PROFILES["paper"].protocol(model, strategy, flippable=True).strategy
-    steps = max(2, chosen.steps // ATTACKED) if parsed.attack else chosen.steps
+    steps = max(2, chosen.steps // ATTACKED) if parsed.having("attack") else chosen.steps
     usual = UsualLoop(data, model, strategy, device, chosen.workers)
     runs = {}
     for setting in chosen.ours:

@@ -27,6 +27,7 @@ from ule_datasets.victims.history import EpochRecord, RunHistory, Window
 from ule_datasets.victims.preparation import Preparation
 from ule_datasets.victims.protocol import OneCycle, TrainingProtocol
 from ule_datasets.victims.strategy import Countermeasure, Option
+from ule_datasets.victims.table import VICTIMS
 
 CPU = torch.device("cpu")
 STEPS = 10
@@ -64,10 +65,9 @@ PROTOCOL = TrainingProtocol(model="convnet3-w16", epochs=2, batch_size=16, strat
 
 def make_task(seed: int = 0, **changes: Any) -> RunTask:
     """A run that takes no time."""
-    fields: dict[str, Any] = {
-        "dataset": "d", "data": DATA, "data_digest": DATA.digest(), "protocol": PROTOCOL, "device": CPU, **changes,
-    }  # fmt: skip
-    return RunTask(seed=seed, **fields)
+    fields: dict[str, Any] = {"dataset": "d", "data": DATA, "protocol": PROTOCOL, "device": CPU, **changes}
+    data, victim = fields["data"], VICTIMS[fields["protocol"].model]
+    return RunTask(seed=seed, **{"data_digest": data.digest(), "victim": victim, **fields})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

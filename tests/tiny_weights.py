@@ -10,6 +10,8 @@ import torch
 
 from ule_datasets.models.architectures import build_model
 from ule_datasets.models.weights import WEIGHTS, Weights, WeightsFile
+from ule_datasets.victims.fine_tuned import FineTuned
+from ule_datasets.victims.table import VICTIMS
 
 TINY = "convnet3-w16@tiny"
 ARCHITECTURE, NUM_OUTPUTS, FILE = "convnet3-w16", 3, "tiny.pt"
@@ -31,4 +33,5 @@ def register_tiny_weights(monkeypatch: pytest.MonkeyPatch, folder: Path, *, seed
     """Save the weights and make ``TINY`` a name for them."""
     weights, path = save_tiny_weights(folder, seed=seed)
     monkeypatch.setitem(WEIGHTS, TINY, weights)
+    monkeypatch.setitem(VICTIMS, TINY, FineTuned(weights=weights))
     return WeightsFile(path=path, sha256=weights.sha256)

@@ -37,9 +37,8 @@ from ule_datasets.experiments.grid import (
 )
 from ule_datasets.experiments.profiles import PROFILES, Profile
 from ule_datasets.experiments.runs import RunStore
-from ule_datasets.models.architectures import MODELS
 from ule_datasets.models.pretrained import build_pretrained
-from ule_datasets.models.weights import WEIGHTS, WeightsFile, obtain
+from ule_datasets.models.weights import WeightsFile, obtain
 from ule_datasets.packaging.craft_cache import cache_folder
 from ule_datasets.packaging.folder import VERIFICATION
 from ule_datasets.papers.claims import Claim, Statement, all_claims, for_dataset, listed, statements
@@ -58,7 +57,7 @@ from ule_datasets.verification.report.content import DatasetPart, Report, descri
 from ule_datasets.verification.report.writing import write_report
 from ule_datasets.verification.separability import cluster_separability, linear_separability
 from ule_datasets.verification.subjects import Catalogue, Examined, SourceReader, examine, make
-from ule_datasets.victims.loop import known_models
+from ule_datasets.victims.table import VICTIMS, known_victims
 
 TRAINER_MODULES = ("ule_datasets.experiments.runs",)
 """What a process that trains finds imported."""
@@ -82,7 +81,7 @@ class VerifyOptions:
     """Analyses besides those that the claims need."""
     models: tuple[str, ...] = ()
     strategies: tuple[str, ...] = ()
-    """Models (of ``MODELS`` or ``WEIGHTS``) and strategies to train on every dataset, besides what claims need; empty:
+    """Models (of ``VICTIMS``) and strategies to train on every dataset, besides what claims need; empty:
     the profile's."""
     profile: str = "smoke"
     num_seeds: int | None = None
@@ -124,8 +123,8 @@ class VerifyOptions:
         if self.executor not in EXECUTORS:
             raise InputError(f"--executor {self.executor}: choose from {', '.join(EXECUTORS)}")
         for model in self.models:
-            if model not in {*MODELS, *WEIGHTS}:
-                raise InputError(f"--models {model}: choose from {known_models()}")
+            if model not in VICTIMS:
+                raise InputError(f"--models {model}: choose from {known_victims()}")
         for analysis in self.analyses:
             if analysis not in OPTIONAL:
                 raise InputError(f"--analyses {analysis}: choose from {', '.join(OPTIONAL)}")
@@ -197,7 +196,7 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
         },
         collapse_expected={each.name: each.collapse_expected for each in subjects},
         environment=describe_environment(device),
-        weights=tuple(file.provenance(WEIGHTS[model]) for model, file in weights.items()),
+        weights=tuple(file.provenance(own) for name, file in weights.items() if (own := VICTIMS[name].weights)),
         command=_command(options, [one.manifest.name for one in examined]),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
@@ -222,9 +221,12 @@ def _trained(
 
 def _trained_weights(options: VerifyOptions, reporter: Reporter) -> dict[str, WeightsFile]:
     """The files that the named models start from, each read once: what is wrong with one shows before any work."""
-    files = {model: obtain(WEIGHTS[model], options.weights, reporter) for model in options.models if model in WEIGHTS}
-    for model, file in files.items():
-        build_pretrained(WEIGHTS[model], file.path, 2, seed=0, normalise=False)
+    files: dict[str, WeightsFile] = {}
+    for model in options.models:
+        weights = VICTIMS[model].weights
+        if weights is not None:
+            files[model] = obtain(weights, options.weights, reporter)
+            build_pretrained(weights, files[model].path, 2, seed=0, normalise=False)
     return files
 
 

@@ -31,8 +31,8 @@ from ule_datasets.models.architectures import build_model
 from ule_datasets.models.states import load_weights
 from ule_datasets.sources import digits
 from ule_datasets.victims.data import TrainingData
-from ule_datasets.victims.loop import train
 from ule_datasets.victims.protocol import TrainingProtocol
+from ule_datasets.victims.supervised import Supervised
 
 CPU = torch.device("cpu")
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3))
@@ -281,13 +281,13 @@ def test_a_model_reads_the_shortcut_that_it_was_trained_on_and_a_clean_one_does_
     perturbation = Perturbation(layers=(pixel,), source_digest="")
     poisoned = perturbation.apply(images, labels, keys)
     protocol = TrainingProtocol(model="convnet3-w16", epochs=6, strategy=parse_strategy("none"), batch_size=64)
-    models = {}
+    victim, models = Supervised(name="convnet3-w16"), {}
     for name, seen in (("clean", images), ("pixel", poisoned)):
         data = TrainingData(
             images=seen, labels=labels, test_images=test_images, test_labels=test_labels, num_classes=CLASSES
         )
         weights = tmp_path / f"{name}.safetensors"
-        train(data, protocol=protocol, seed=0, device=CPU, on_epoch=lambda record: None, weights=weights)
+        victim.train(data, protocol, seed=0, device=CPU, on_epoch=lambda record: None, weights=weights)
         models[name] = build_model("convnet3-w16", CLASSES, seed=1)
         load_weights(models[name], weights)
     sets = {

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from made_up import CPU, bright_or_dark
+from made_up import CPU, bright_or_dark, make_task
 from torch import distributed
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -23,6 +23,7 @@ from ule_datasets.experiments import runs
 from ule_datasets.experiments.runs import RunTask, run_task
 from ule_datasets.victims.loop import _Run
 from ule_datasets.victims.protocol import Sgd, TrainingProtocol
+from ule_datasets.victims.supervised import Supervised
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,13 +38,13 @@ DATA = bright_or_dark(70, size=32)
 
 def task(protocol: TrainingProtocol, **changes: Any) -> RunTask:
     fields = {"seed": 0, "device": CPU, "keep_weights": True, **changes}
-    return RunTask(dataset="d", data=DATA, data_digest=DATA.digest(), protocol=protocol, **fields)
+    return make_task(data=DATA, protocol=protocol, **fields)
 
 
 def both(given: RunTask, rank: int, device: torch.device | None) -> dict[str, Any]:
     """The run as it is; and then a usual one, with what all processes have in the end."""
     finished = runs._train(given, rank, device)
-    state = _Run(DATA, USUAL, Seed(0), CPU, None)
+    state = _Run(Supervised(name=USUAL.model), DATA, USUAL, Seed(0), CPU, None)
     records = [dataclasses.replace(state.epoch(number), seconds=0.0) for number in range(1, USUAL.epochs + 1)]
     own = torch.cat([parameter.detach().flatten() for parameter in state.model.parameters()])
     gathered = [torch.empty_like(own) for _ in range(state.ranks)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import run_python
-from made_up import make_task
+from made_up import PROTOCOL, make_task
 
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.experiments import identity
@@ -19,9 +19,8 @@ LENET, FINE_TUNED = ("lenet5", "cutout"), ("resnet20@cifar10", "standard")
 
 
 def identity_of(model: str, strategy: str) -> str:
-    task = make_task()
-    protocol = dataclasses.replace(task.protocol, model=model, strategy=parse_strategy(strategy))
-    return dataclasses.replace(task, protocol=protocol).identity
+    protocol = dataclasses.replace(PROTOCOL, model=model, strategy=parse_strategy(strategy))
+    return make_task(protocol=protocol).identity
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def test_code_is_the_same_wherever_it_is(copy: Path, monkeypatch: pytest.MonkeyP
         ("victims/loop.py", "WINDOWS = 5\n", "WINDOWS = 5  # five\n"),
         ("victims/loop.py", "WINDOWS = 5\n", "\n\n# of them\nWINDOWS = 5\n"),
         ("victims/loop.py", '"""The one training loop', '"""Our training loop'),
-        ("victims/loop.py", "Train a new model and test it", "Makes and tests a model"),
+        ("victims/loop.py", "Train what the learner starts with", "Makes a model"),
         ("victims/history.py", "Whether the loss stayed finite", "If it is finite"),
         ("victims/history.py", '"""Counted from 1."""', ""),
         ("countermeasures/cutout.py", "Side of the square in pixels", "How wide"),
@@ -94,6 +93,8 @@ def test_other_code_that_was_used_makes_another_run(copy: Path, place: str, old:
         ("countermeasures/mixing.py", "alpha: float = 1.0", "alpha: float = 0.5"),
         ("countermeasures/adversarial.py", "steps: int = 10", "steps: int = 7"),
         ("models/densenet.py", "nn.Linear(", "nn.Bilinear("),
+        ("models/pretrained.py", "(images - self.mean)", "(images + self.mean)"),
+        ("victims/fine_tuned.py", "LEARNING_RATE = 0.001", "LEARNING_RATE = 0.002"),
         ("base/progress.py", "SECONDS_BETWEEN_LINES", "SECONDS"),
         ("compute/executor.py", "AHEAD = 16", "AHEAD = 8"),
     ],
@@ -110,6 +111,7 @@ def test_code_that_was_not_used_makes_no_other_run(copy: Path, place: str, old: 
         ("models/pretrained.py", "(images - self.mean)", "(images + self.mean)"),
         ("models/states.py", "weights_only=True", "weights_only=False"),
         ("models/cifar_resnet.py", "bias=False", "bias=True"),
+        ("victims/classifier.py", "functional.cross_entropy(", "functional.nll_loss("),
     ],
 )
 def test_a_fine_tuned_run_used_its_architecture_and_what_reads_weights(
@@ -137,7 +139,7 @@ def test_a_field_that_is_off_by_default_is_no_other_code(copy: Path, place: str,
 ALL = """
 import sys
 sys.path[:0] = [{copy!r}, {tests!r}]
-from made_up import make_task
+from made_up import PROTOCOL, make_task
 import dataclasses
 from ule_datasets.countermeasures import COUNTERMEASURES, parse_strategy
 from ule_datasets.models.architectures import MODELS
@@ -145,8 +147,8 @@ from ule_datasets.models.weights import WEIGHTS
 for model in (*MODELS, "resnet20@cifar10"):
     for kind in COUNTERMEASURES:
         strategy = kind.word + ("-eps1" if kind.word == "l2-at" else "")
-        protocol = dataclasses.replace(make_task().protocol, model=model, strategy=parse_strategy(strategy))
-        print(model, strategy, dataclasses.replace(make_task(), protocol=protocol).identity)
+        protocol = dataclasses.replace(PROTOCOL, model=model, strategy=parse_strategy(strategy))
+        print(model, strategy, make_task(protocol=protocol).identity)
 """
 
 NEW_COUNTERMEASURE = """

@@ -12,9 +12,10 @@ import torch
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import COUNTERMEASURES, L2Attack, parse_strategy
-from ule_datasets.experiments.profiles import PROFILES, normalises
+from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.papers.rules import Power
+from ule_datasets.victims.fine_tuned import FineTuned
 from ule_datasets.victims.protocol import AdamW, Cosine, MultiStep, OneCycle, Sgd, TrainingProtocol
 
 BASE = TrainingProtocol(model="resnet18-w8", epochs=2, strategy=parse_strategy("standard"))
@@ -145,7 +146,7 @@ def test_trained_weights_are_fine_tuned_as_in_bait(profile: str, epochs: int, st
 
 
 def test_only_imagenet_classifiers_get_images_as_they_are() -> None:
-    assert [name for name, weights in WEIGHTS.items() if not normalises(weights)] == [
+    assert [name for name, weights in WEIGHTS.items() if not FineTuned(weights=weights).normalise] == [
         "resnet18@imagenet", "resnet50@imagenet", "efficientnet-lite0@imagenet",
     ]  # fmt: skip
     assert PROFILES["smoke"].protocol("resnet20@cifar10", "none", flippable=True).normalise

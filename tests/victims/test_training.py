@@ -30,12 +30,16 @@ from ule_datasets.models.weights import WEIGHTS, WeightsFile
 from ule_datasets.victims.augmentation import Augmentation
 from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.history import EpochRecord, RunHistory
-from ule_datasets.victims.loop import _Run, initial_model, time_run, train
+from ule_datasets.victims.loop import _Run
 from ule_datasets.victims.protocol import AdamW, Cosine, MultiStep, Sgd, TrainingProtocol
 from ule_datasets.victims.strategy import Strategy
+from ule_datasets.victims.supervised import Supervised
+from ule_datasets.victims.table import VICTIMS
 
 STANDARD = Strategy(name="standard", augmentation=Augmentation(crop_padding=1, flip=True))
 PROTOCOL = TrainingProtocol(model="convnet3-w16", epochs=2, batch_size=16, strategy=STANDARD)
+
+VICTIM = VICTIMS[PROTOCOL.model]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,10 +52,18 @@ def run(
     weights: Path | None = None,
     **changes: Any,
 ) -> RunHistory:
-    return train(
-        data or bright_or_dark(), protocol=dataclasses.replace(PROTOCOL, **changes), seed=seed, device=CPU,
-        on_epoch=lambda record: None, start=start, weights=weights,
-    )  # fmt: skip
+    protocol = dataclasses.replace(PROTOCOL, **changes)
+    return VICTIMS[protocol.model].train(
+        data or bright_or_dark(), protocol, seed=seed, device=CPU, on_epoch=silent, start=start, weights=weights
+    )
+
+
+def silent(record: EpochRecord) -> None:
+    """Nobody listens."""
+
+
+def state_of(data: TrainingData, protocol: TrainingProtocol, seed: int = 0) -> _Run:
+    return _Run(Supervised(name=protocol.model), data, protocol, Seed(seed), CPU, None)
 
 
 # By hand
@@ -286,6 +298,7 @@ def test_every_other_stage_trains(name: str) -> None:
 def tiny_transformer(monkeypatch: pytest.MonkeyPatch) -> None:
     factory = partial(compact_transformer.cvt, width=8, num_layers=3, patch=16)
     monkeypatch.setitem(MODELS, "tiny-transformer", factory)
+    monkeypatch.setitem(VICTIMS, "tiny-transformer", Supervised(name="tiny-transformer"))
 
 
 TRANSFORMER: dict[str, Any] = {"model": "tiny-transformer", "optimiser": AdamW(), "schedule": Cosine()}
@@ -319,7 +332,8 @@ def test_no_global_random_state_is_used_or_changed(monkeypatch: pytest.MonkeyPat
         torch.manual_seed(1)
         before = torch.get_rng_state()
         first = run(data, **changes)
-        time_run(data, protocol=dataclasses.replace(PROTOCOL, **changes), device=CPU, steps=1)
+        protocol = dataclasses.replace(PROTOCOL, **changes)
+        VICTIMS[protocol.model].seconds(data, protocol, device=CPU)
         assert torch.equal(torch.get_rng_state(), before)
         torch.manual_seed(2)
         assert run(data, **changes) == first
@@ -343,7 +357,7 @@ def test_initialisation_and_order_depend_on_the_seed_and_not_on_images_or_strate
     other = dataclasses.replace(data, images=255 - data.images)
     attacked = dataclasses.replace(PROTOCOL, strategy=strategy("linf-at+mixup"))
     pairs = ((data, PROTOCOL), (other, PROTOCOL), (data, attacked))
-    first, *others = (_Run(d, protocol, Seed(5), CPU, None) for d, protocol in pairs)
+    first, *others = (state_of(each, protocol, 5) for each, protocol in pairs)
     for second in others:
         parameters = zip(first.model.parameters(), second.model.parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in parameters)
@@ -356,7 +370,7 @@ def test_initialisation_and_order_depend_on_the_seed_and_not_on_images_or_strate
 
 def test_every_epoch_is_reported_as_it_ends() -> None:
     seen: list[EpochRecord] = []
-    history = train(bright_or_dark(), protocol=PROTOCOL, seed=0, device=CPU, on_epoch=seen.append)
+    history = VICTIM.train(bright_or_dark(), PROTOCOL, seed=0, device=CPU, on_epoch=seen.append)
     assert tuple(seen) == history.epochs
     assert [record.epoch for record in seen] == [1, 2]
     assert (history.ranks, history.threads, history.seed) == (1, 1, 0)
@@ -377,7 +391,7 @@ def test_every_epoch_is_reported_as_it_ends() -> None:
 def test_windows_cover_the_epoch(count: int, size: int, ends: list[int]) -> None:
     data = bright_or_dark(count)
     history = run(data, batch_size=size)
-    state = _Run(data, dataclasses.replace(PROTOCOL, batch_size=size), Seed(0), CPU, None)
+    state = state_of(data, dataclasses.replace(PROTOCOL, batch_size=size))
     sizes = [len(batch) for batch in state.batches()]
     assert len(sizes) == ends[-1]
     for number, record in enumerate(history.epochs):
@@ -410,7 +424,7 @@ def test_displacement_is_the_distance_from_the_initial_model(tmp_path: Path) -> 
 def test_the_last_batch_is_kept_and_a_single_image_joins_the_one_before(
     count: int, size: int, expected: list[int]
 ) -> None:
-    state = _Run(bright_or_dark(count), dataclasses.replace(PROTOCOL, batch_size=size), Seed(0), CPU, None)
+    state = state_of(bright_or_dark(count), dataclasses.replace(PROTOCOL, batch_size=size))
     batches = state.batches()
     assert [len(batch) for batch in batches] == expected
     assert len(batches) == state._steps_per_epoch
@@ -423,7 +437,7 @@ def test_the_last_batch_is_kept_and_a_single_image_joins_the_one_before(
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 @pytest.mark.parametrize("count", range(8, 33))
 def test_every_process_gets_two_images_of_every_batch(count: int, ranks: int) -> None:
-    state = _Run(bright_or_dark(count), dataclasses.replace(PROTOCOL, batch_size=8), Seed(0), CPU, None)
+    state = state_of(bright_or_dark(count), dataclasses.replace(PROTOCOL, batch_size=8))
     state.ranks = ranks
     batches = state.batches()
     assert min(len(batch[rank::ranks]) for batch in batches for rank in range(ranks)) >= 2
@@ -479,7 +493,7 @@ def test_training_continues_from_given_weights(tmp_path: Path) -> None:
 
 def test_the_start_in_the_protocol_is_only_a_name() -> None:
     protocol = dataclasses.replace(PROTOCOL, start="abc")
-    named = train(bright_or_dark(), protocol=protocol, seed=0, device=CPU, on_epoch=lambda record: None)
+    named = VICTIM.train(bright_or_dark(), protocol, seed=0, device=CPU, on_epoch=silent)
     assert named.epochs == run().epochs
     assert named.protocol.start == "abc"
 
@@ -568,11 +582,9 @@ def test_normalised_inputs_are_those_that_the_weights_expect(tiny: WeightsFile) 
     weights, images = WEIGHTS[TINY], torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     mean, std = (torch.tensor(each)[:, None, None] for each in (weights.mean, weights.std))
     plain, normalised = (
-        initial_model(
-            dataclasses.replace(PROTOCOL, model=TINY, normalise=normalise), 2, seed=4, start=tiny.path
-        ).eval()
-        for normalise in (False, True)
-    )  # fmt: skip
+        VICTIMS[TINY].model(dataclasses.replace(PROTOCOL, normalise=each), 2, seed=4, start=tiny.path).eval()
+        for each in (False, True)
+    )
     torch.testing.assert_close(normalised(images), plain((images - mean) / std))
     assert not torch.allclose(normalised(images), plain(images))
 
@@ -713,15 +725,15 @@ def test_an_unknown_device_names_the_known_ones() -> None:
 
 def test_a_run_is_timed_before_it_starts() -> None:
     data, once = bright_or_dark(), dataclasses.replace(PROTOCOL, epochs=1)
-    short = time_run(data, protocol=once, device=CPU)
-    long = time_run(data, protocol=dataclasses.replace(PROTOCOL, epochs=1000), device=CPU)
+    short = VICTIM.seconds(data, once, device=CPU)
+    long = VICTIM.seconds(data, dataclasses.replace(PROTOCOL, epochs=1000), device=CPU)
     assert 0 < short < 5
     assert long > 100 * short
 
 
 def test_fine_tuning_is_timed_too(tiny: WeightsFile) -> None:
     protocol = dataclasses.replace(PROTOCOL, model=TINY, epochs=1)
-    assert 0 < time_run(bright_or_dark(), protocol=protocol, device=CPU, start=tiny.path) < 5
+    assert 0 < VICTIMS[TINY].seconds(bright_or_dark(), protocol, device=CPU, start=tiny.path) < 5
 
 
 @pytest.mark.gpu
@@ -729,5 +741,5 @@ def test_fine_tuning_is_timed_too(tiny: WeightsFile) -> None:
 def test_a_gpu_repeats_itself(precision: Precision) -> None:
     device, data = torch.device("cuda"), bright_or_dark()
     protocol = dataclasses.replace(PROTOCOL, precision=precision, strategy=strategy("linf-at+mixup"))
-    first, second = (train(data, protocol=protocol, seed=0, device=device, on_epoch=lambda _: None) for _ in range(2))
+    first, second = (VICTIM.train(data, protocol, seed=0, device=device, on_epoch=silent) for _ in range(2))
     assert first == second

@@ -16,8 +16,6 @@ from ule_datasets.compute.precision import Precision
 from ule_datasets.experiments.grid import Cell, Grid, GridResult
 from ule_datasets.experiments.profiles import Profile
 from ule_datasets.experiments.runs import RunStore, RunTask, work_off
-from ule_datasets.models.architectures import build_model
-from ule_datasets.models.states import load_weights
 from ule_datasets.papers.claims import Claim
 from ule_datasets.papers.statistics import Judged, Verdict
 from ule_datasets.victims.history import RunHistory
@@ -73,9 +71,8 @@ class Material:
 
     def model(self, task: RunTask) -> nn.Module:
         """What a finished run trained."""
-        model = build_model(task.protocol.model, task.data.num_classes, seed=0)
-        load_weights(model, self.store.weights(task))
-        return model
+        start = self.store.weights(task)
+        return task.victim.model(task.protocol, task.data.num_classes, seed=0, start=start)
 
     def beside_controls(self) -> Iterator[tuple[str, tuple[RunHistory, ...], tuple[RunHistory, ...]]]:
         """(dataset, runs on clean data, runs on protected data) wherever both were made."""

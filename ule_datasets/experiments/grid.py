@@ -18,11 +18,10 @@ from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.experiments.effect import Comparison, compare
 from ule_datasets.experiments.profiles import Profile
 from ule_datasets.experiments.runs import RunStore, RunTask, time_task, work_off
-from ule_datasets.models.architectures import MODELS
-from ule_datasets.models.weights import WEIGHTS, WeightsFile
+from ule_datasets.models.weights import WeightsFile
 from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.history import RunHistory
-from ule_datasets.victims.loop import known_models
+from ule_datasets.victims.table import VICTIMS, known_victims, starts_trained
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -129,7 +128,7 @@ class Grid:
     keep_weights: frozenset[Cell] = frozenset()
     """Cells whose trained models an analysis looks at."""
     weights: Mapping[str, WeightsFile] = field(default_factory=dict)
-    """Files of the trained weights that models of ``WEIGHTS`` start from, by model."""
+    """Files of the trained weights that victims start from, by name."""
     weights_place: Path | None = None
     """A file or folder of trained weights for countermeasures, to look at before downloading."""
     _data: dict[tuple[str, int], tuple[TrainingData, str]] = field(default_factory=dict, repr=False)
@@ -138,9 +137,9 @@ class Grid:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise InputError(f"seeds are {list(self.seeds)}; give at least one, each once")
         for cell in self.cells:
-            if cell.model not in {*MODELS, *WEIGHTS}:
-                raise InputError(f"no model {cell.model!r}; the models are {known_models()}")
-            if cell.model in WEIGHTS and cell.model not in self.weights:
+            if cell.model not in VICTIMS:
+                raise InputError(f"no model {cell.model!r}; the models are {known_victims()}")
+            if starts_trained(cell.model) and cell.model not in self.weights:
                 raise InputError(f"{cell.model} starts from trained weights, and their file is not given")
 
     def tasks(self) -> tuple[RunTask, ...]:
@@ -151,17 +150,24 @@ class Grid:
         """One run."""
         subject = self.subject_of(cell.dataset)
         data, digest = self._training_data(subject, cell.dataset, seed)
-        protocol = self.profile.protocol(
-            cell.model, cell.strategy, flippable=subject.flippable, compiled=self.compiled
-        )  # fmt: skip
+        protocol = self.profile.protocol(cell.model, cell.strategy, flippable=subject.flippable, compiled=self.compiled)
         file = self.weights.get(cell.model)
         if file is not None:
             protocol = dataclasses.replace(protocol, start=file.sha256)
         return RunTask(
-            dataset=cell.dataset, data=data, data_digest=digest, protocol=protocol, seed=seed, device=self.device,
-            threads=self.threads, ranks=self.ranks, keep_weights=cell in self.keep_weights,
-            start=None if file is None else file.path, weights=self.weights_place,
-        )  # fmt: skip
+            dataset=cell.dataset,
+            data=data,
+            data_digest=digest,
+            victim=VICTIMS[cell.model],
+            protocol=protocol,
+            seed=seed,
+            device=self.device,
+            threads=self.threads,
+            ranks=self.ranks,
+            keep_weights=cell in self.keep_weights,
+            start=None if file is None else file.path,
+            weights=self.weights_place,
+        )
 
     def subject_of(self, dataset: str) -> Subject:
         """The subject of that name, or one whose clean control it is."""

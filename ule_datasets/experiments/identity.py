@@ -16,7 +16,7 @@ PACKAGE = "ule_datasets"
 ROOT = Path(__file__).parents[1]
 FOLLOWED = ("victims", "countermeasures", "models", "data", "base.seeds", "compute.devices", "compute.precision")
 """Rooms and modules whose code decides results; the others find files, show progress and start processes."""
-TABLES = ("countermeasures", "models.architectures", "models.weights")
+TABLES = ("countermeasures", "models.architectures", "models.weights", "victims.table")
 """Modules that only say what there is by which name. A run uses one row, which is among its objects: it does not
 depend on the others, nor on what the module imports for them."""
 

@@ -6,27 +6,9 @@ from dataclasses import dataclass
 
 from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import parse_strategy
-from ule_datasets.models.weights import WEIGHTS, Weights
 from ule_datasets.papers.rules import Power
-from ule_datasets.victims.protocol import AdamW, Cosine, MultiStep, OneCycle, Sgd, TrainingProtocol
-
-SMALL_BATCH = {"wrn-28-10": 64}
-"""Models that the OPS paper trains with another batch size than 128."""
-TRANSFORMERS = ("cvt-7-4", "cct-7-3x1")
-"""Models that the OPS paper trains with AdamW."""
-FINE_TUNING = Sgd(learning_rate=0.001)
-"""For models that start from trained weights: BAIT (Li et al., "When Priors Backfire", ICLR 2026), its code."""
-FINE_TUNING_CLIP = 5.0
-"""Norm of the gradients there."""
-
-
-def normalises(weights: Weights) -> bool:
-    """Whether images are normalised for a model that starts from these weights.
-
-    BAIT's code gives ImageNet classifiers the images in [0, 1] as they are, and so does this. It speaks of no other
-    weights: those get images as they were trained on, e.g. a CIFAR-10 classifier, which would lose what it knows.
-    """
-    return not weights.name.endswith("@imagenet")
+from ule_datasets.victims.protocol import MultiStep, OneCycle, TrainingProtocol
+from ule_datasets.victims.table import VICTIMS, starts_trained
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,40 +40,17 @@ class Profile:
 
         Nothing stands in for a model that starts from trained weights.
         """
-        if self.stand_in is None or model in WEIGHTS:
+        if self.stand_in is None or starts_trained(model):
             return model
         return self.stand_in if model in ("resnet18", self.stand_in) else None
 
     def protocol(self, model: str, strategy: str, *, flippable: bool, compiled: bool = False) -> TrainingProtocol:
-        """How a model is trained under a strategy; one that starts from trained weights as in BAIT's code.
-
-        The digest of those weights is left to whoever has their file (``start``).
+        """How a victim trains under a strategy.
 
         Raises:
             InputError: the strategy is unknown.
         """
-        if model in WEIGHTS:
-            return TrainingProtocol(
-                model=model,
-                epochs=self.fine_tuning_epochs,
-                strategy=parse_strategy(strategy, flippable=flippable),
-                optimiser=FINE_TUNING,
-                schedule=Cosine(),
-                gradient_clip=FINE_TUNING_CLIP,
-                normalise=normalises(WEIGHTS[model]),
-                precision=self.precision,
-                compiled=compiled,
-            )
-        return TrainingProtocol(
-            model=model,
-            epochs=self.epochs,
-            strategy=parse_strategy(strategy, flippable=flippable),
-            batch_size=SMALL_BATCH.get(model, 128),
-            optimiser=AdamW() if model in TRANSFORMERS else Sgd(),
-            schedule=self.schedule,
-            precision=self.precision,
-            compiled=compiled,
-        )
+        return VICTIMS[model].protocol(self, parse_strategy(strategy, flippable=flippable), compiled=compiled)
 
 
 PROFILES: dict[str, Profile] = {

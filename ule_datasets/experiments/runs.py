@@ -25,18 +25,12 @@ from ule_datasets.compute.executor import Executor, Lost
 from ule_datasets.compute.ranks import on_ranks
 from ule_datasets.experiments.identity import code_digest
 from ule_datasets.experiments.prepared import PreparedSets
-from ule_datasets.models.architectures import forward_flop, model_factory
-from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.history import EpochRecord, RunHistory
-from ule_datasets.victims.loop import time_run, train
 from ule_datasets.victims.protocol import TrainingProtocol
+from ule_datasets.victims.victim import Victim
 
 SECONDS_BETWEEN_LOOKS = 0.5
-TRAINING_PASSES = 3
-"""A training step costs so many forward passes: one forward, two for the gradients."""
-ATTACK_PASSES = 2
-"""A step of an attack: one forward, one for the gradient of the images."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -47,6 +41,7 @@ class RunTask:
     """Name of what it trains on, for people."""
     data: TrainingData
     data_digest: str
+    victim: Victim
     protocol: TrainingProtocol
     seed: int
     device: torch.device
@@ -55,7 +50,7 @@ class RunTask:
     """Processes that share the run."""
     keep_weights: bool = False
     start: Path | None = None
-    """Weights to start from, see ``initial_model``; every worker must find them there."""
+    """Weights to start from, as for ``Victim.train``; every worker must find them there."""
     weights: Path | None = None
     """A file or folder of trained weights for countermeasures, to look at before downloading."""
     log: Path = Path(os.devnull)
@@ -71,26 +66,15 @@ class RunTask:
     @property
     def identity(self) -> str:
         """Digest of everything that the result depends on."""
-        weights = WEIGHTS.get(self.protocol.model)
-        factory = model_factory(self._architecture)
-        used = self.protocol, weights, factory
+        used = self.victim, self.protocol
         setting = self.data_digest, self.seed, self.device.type, self.ranks, torch.__version__
-        parts = [*setting, content(used), code_digest(train, *used)]
+        parts = [*setting, content((*used, self.victim.depends_on)), code_digest(*used)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property
     def flop(self) -> float:
-        """Floating-point operations of the whole run; a multiply-add counts as two."""
-        forward = forward_flop(self._architecture, self.data.num_classes, self.data.images.shape[1])
-        gradients = sum(part.gradients for part in self.protocol.strategy.parts)
-        passes = TRAINING_PASSES + ATTACK_PASSES * gradients
-        per_epoch = passes * len(self.data.images) + len(self.data.test_images)
-        return forward * per_epoch * self.protocol.epochs
-
-    @property
-    def _architecture(self) -> str:
-        model = self.protocol.model
-        return WEIGHTS[model].architecture if model in WEIGHTS else model
+        """Floating-point operations of the whole run."""
+        return self.victim.flop(self.data, self.protocol)
 
     def __str__(self) -> str:
         return f"{self.dataset}, {self.protocol}, seed {self.seed}"
@@ -150,7 +134,7 @@ def run_task(task: RunTask) -> Finished:
 def time_task(task: RunTask) -> float:
     """Seconds that the task will take in one process, from a few real steps."""
     with cpu_threads(task.threads):
-        return time_run(task.data, protocol=task.protocol, device=task.device, start=task.start, steps=3)
+        return task.victim.seconds(task.data, task.protocol, device=task.device, start=task.start)
 
 
 def work_off(
@@ -198,10 +182,10 @@ def _train(task: RunTask, rank: int, device: torch.device | None) -> Finished:
                     log.write(json.dumps(dataclasses.asdict(record)) + "\n")
 
         weights = Path(folder) / "weights.safetensors" if task.keep_weights and rank == 0 else None
-        history = train(
-            task.data, protocol=task.protocol, seed=task.seed, device=device or task.device, on_epoch=note,
-            start=task.start, weights=weights,
-        )  # fmt: skip
+        place = device or task.device
+        history = task.victim.train(
+            task.data, task.protocol, seed=task.seed, device=place, on_epoch=note, start=task.start, weights=weights
+        )
         trained = None if weights is None else weights.read_bytes()
     return Finished(history=history, weights=trained)
 

@@ -1,1 +1,1 @@
-"""How an exploiter trains: the protocol, the augmentation and the one training loop."""
+"""Victims: those who train on a dataset without leave, in ``table``; and what they do to its images, ``strategy``."""

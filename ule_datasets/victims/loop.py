@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn import functional
 
-from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import (
     describe_device,
@@ -23,14 +22,11 @@ from ule_datasets.compute.devices import (
     to_device,
 )
 from ule_datasets.compute.precision import Precision
-from ule_datasets.models.architectures import MODELS, build_model
-from ule_datasets.models.pretrained import build_pretrained
-from ule_datasets.models.states import load_weights, save_weights
-from ule_datasets.models.weights import WEIGHTS
+from ule_datasets.models.states import save_weights
 from ule_datasets.victims.augmentation import to_float
 from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.history import EpochRecord, RunHistory, Window
-from ule_datasets.victims.protocol import AdamW, TrainingProtocol
+from ule_datasets.victims.protocol import TrainingProtocol
 from ule_datasets.victims.strategy import Countermeasure, Mixed, Progress
 
 EVALUATION_BATCH = 500
@@ -38,38 +34,34 @@ WINDOWS = 5
 """An epoch's training accuracy and displacement are noted at so many places."""
 
 
+class Learner(Protocol):
+    """What learns here: one model that gives answers, and what a wrong one costs."""
+
+    def model(self, protocol: TrainingProtocol, num_classes: int, *, seed: int, start: Path | None) -> nn.Module:
+        """The model that training starts from, see ``Victim.model``."""
+
+    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Of each image: float32 [B, classes] and int64 [B] to float32 [B]."""
+
+
 def train(
+    learner: Learner,
     data: TrainingData,
-    *,
     protocol: TrainingProtocol,
+    *,
     seed: int,
     device: torch.device,
     on_epoch: Callable[[EpochRecord], None],
     start: Path | None = None,
     weights: Path | None = None,
 ) -> RunHistory:
-    """Train a new model and test it after every epoch.
+    """Train what the learner starts with, by its losses, as ``Victim.train`` says; arguments are as there.
 
-    The seed fixes initialisation, order, augmentation, attack and dropout independently of each other and of
-    the data, so runs on different data with one seed are paired. Repeating a run on the same device and number of
-    threads gives the same history. Torch's global random state is left as it was. Inside a process group of torch
-    the processes share every batch, with batch normalisation over each one's own part.
-
-    Args:
-        data: copied to the device once.
-        protocol: how to train.
-        seed: any integer.
-        device: where to train.
-        on_epoch: called after every epoch.
-        start: a file of weights to start from instead of random ones, see ``initial_model`` (``protocol.start`` names
-            it in the result).
-        weights: where the trained weights go; ``None``: they are not kept.
-
-    Raises:
-        InputError: as from ``initial_model``.
+    The seed fixes initialisation, order, augmentation, attack and dropout independently of each other. Processes of a
+    group share every batch, with batch normalisation over each one's own part.
     """
     with _repeatable(protocol.precision, device):
-        run = _Run(data, protocol, Seed(seed), device, start)
+        run = _Run(learner, data, protocol, Seed(seed), device, start)
         started, records = time.perf_counter(), []
         for epoch in range(1, protocol.epochs + 1):
             records.append(run.epoch(epoch))
@@ -91,47 +83,22 @@ def train(
 
 
 def time_run(
-    data: TrainingData, *, protocol: TrainingProtocol, device: torch.device, start: Path | None = None, steps: int = 7
+    learner: Learner,
+    data: TrainingData,
+    protocol: TrainingProtocol,
+    *,
+    device: torch.device,
+    start: Path | None = None,
+    steps: int = 3,
 ) -> float:
     """Seconds that a run of this protocol will take, from the median of a few real steps and test batches."""
     with _repeatable(protocol.precision, device):
-        run = _Run(data, protocol, Seed(0), device, start)
+        run = _Run(learner, data, protocol, Seed(0), device, start)
         batches = run.batches()
         step = median_seconds(lambda number: run.step(batches[number % len(batches)], number), steps, device)
         test = median_seconds(lambda number: run.evaluate(EVALUATION_BATCH), 3, device)
     rows = len(data.test_images)
     return protocol.epochs * (step * len(batches) + test * rows / min(rows, EVALUATION_BATCH))
-
-
-def known_models() -> str:
-    """The names that ``TrainingProtocol.model`` may have, for people."""
-    return f"{', '.join(MODELS)}, or from trained weights {', '.join(WEIGHTS)}"
-
-
-def initial_model(protocol: TrainingProtocol, num_classes: int, *, seed: int, start: Path | None) -> nn.Module:
-    """The model that training starts from, on the CPU; torch's global generator is left as it was.
-
-    Args:
-        protocol: names the model.
-        num_classes: its outputs.
-        seed: of all that the file does not hold: every layer, or the last one of a model of ``WEIGHTS``.
-        start: for a model of ``WEIGHTS`` the file of those; for one of ``MODELS`` what ``save_weights`` wrote of it,
-            or ``None``.
-
-    Raises:
-        InputError: the model is unknown, or ``start`` does not hold its weights.
-    """
-    if protocol.model in WEIGHTS:
-        if start is None:
-            raise InputError(f"{protocol.model} starts from trained weights, and their file is not given")
-        weights = WEIGHTS[protocol.model]
-        return build_pretrained(weights, start, num_classes, seed=seed, normalise=protocol.normalise)
-    if protocol.normalise:
-        raise InputError(f"TrainingProtocol: normalise is for models of trained weights, and {protocol.model} is none")
-    model = build_model(protocol.model, num_classes, seed=seed)
-    if start is not None:
-        load_weights(model, start)
-    return model
 
 
 @contextmanager
@@ -146,22 +113,26 @@ class _Run:
     """The state of one run: data and model on the device, the optimiser, the random streams."""
 
     def __init__(
-        self, data: TrainingData, protocol: TrainingProtocol, seed: Seed, device: torch.device, start: Path | None
+        self,
+        learner: Learner,
+        data: TrainingData,
+        protocol: TrainingProtocol,
+        seed: Seed,
+        device: torch.device,
+        start: Path | None,
     ) -> None:
-        self._protocol, self._device = protocol, device
+        self._losses, self._protocol, self._device = learner.losses, protocol, device
         grouped = distributed.is_available() and distributed.is_initialized()
         self.ranks, self.rank = (distributed.get_world_size(), distributed.get_rank()) if grouped else (1, 0)
         own = (self.rank,) if grouped else ()
         self._images, self._labels = resident(data.images, device), resident(data.labels, device)
         self._test_images, self._test_labels = (resident(a, device) for a in (data.test_images, data.test_labels))
-        self.model = initial_model(
-            protocol, data.num_classes, seed=seed.integer32("initialisation"), start=start
-        )  # fmt: skip
+        self.model = learner.model(protocol, data.num_classes, seed=seed.integer32("initialisation"), start=start)
         self.model.to(device).to(memory_format=torch.channels_last)
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._tensors: list[Tensor] = [parameter.detach() for parameter in self._parameters]
         self._first = [tensor.clone() for tensor in self._tensors]
-        self._optimiser = _optimiser(self._parameters, protocol)
+        self._optimiser = protocol.optimiser.over(self._parameters)
         self._forward: nn.Module = self.model
         if grouped:
             self._forward = nn.parallel.DistributedDataParallel(self.model)
@@ -224,9 +195,9 @@ class _Run:
             logits = self._forward(batch.images)
         logits = logits.float()
         weight, labels, other = batch.weight, batch.labels, batch.other_labels
-        losses = weight * functional.cross_entropy(logits, labels, reduction="none")
+        losses = weight * self._losses(logits, labels)
         if self._protocol.strategy.having("mix"):
-            losses = losses + (1 - weight) * functional.cross_entropy(logits, other, reduction="none")
+            losses = losses + (1 - weight) * self._losses(logits, other)
         self._optimiser.zero_grad()
         torch.autograd.backward(losses.sum() * (self.ranks / whole))  # processes average their gradients
         if self._protocol.gradient_clip is not None:
@@ -287,21 +258,6 @@ class _Run:
     def _steps_per_epoch(self) -> int:
         count, size = len(self._images), self._protocol.batch_size
         return max(1, count // size + (count % size >= 2 * self.ranks))
-
-
-def _optimiser(parameters: list[nn.Parameter], protocol: TrainingProtocol) -> torch.optim.Optimizer:
-    chosen, fused = protocol.optimiser, parameters[0].is_cuda
-    if isinstance(chosen, AdamW):
-        return torch.optim.AdamW(
-            parameters,
-            chosen.learning_rate,
-            (chosen.beta1, chosen.beta2),
-            weight_decay=chosen.weight_decay,
-            fused=fused,
-        )
-    return torch.optim.SGD(
-        parameters, chosen.learning_rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay, fused=fused
-    )
 
 
 def _windows(steps: list[int], states: list[list[float]]) -> tuple[Window, ...]:

@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+from torch import nn
+
 from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.precision import Precision
@@ -22,6 +25,16 @@ class Sgd:
     momentum: float = 0.9
     weight_decay: float = 5e-4
 
+    def over(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Torch's optimiser of these parameters."""
+        return torch.optim.SGD(
+            parameters,
+            self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            fused=parameters[0].is_cuda,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdamW:
@@ -33,6 +46,16 @@ class AdamW:
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 3e-2
+
+    def over(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Torch's optimiser of these parameters."""
+        return torch.optim.AdamW(
+            parameters,
+            self.learning_rate,
+            (self.beta1, self.beta2),
+            weight_decay=self.weight_decay,
+            fused=parameters[0].is_cuda,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,11 +113,10 @@ class Cosine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingProtocol:
-    """How a target model is trained: cross entropy, all layers, images in [0, 1], the last epoch counts."""
+    """How a victim trains: all layers, images in [0, 1], the last epoch counts."""
 
     model: str
-    """A name in ``ule_datasets.models.architectures.MODELS``: random weights; or in
-    ``ule_datasets.models.weights.WEIGHTS``: those, with a new last layer."""
+    """A name in ``ule_datasets.victims.table.VICTIMS``."""
     epochs: int
     strategy: Strategy
     batch_size: int = 128

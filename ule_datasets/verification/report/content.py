@@ -21,10 +21,10 @@ from ule_datasets.dataset.integrity import Check
 from ule_datasets.experiments.effect import Collapse, Comparison
 from ule_datasets.experiments.grid import GridResult, LostRun, Run
 from ule_datasets.experiments.profiles import Profile
-from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.verification.judging import ClaimResult, StatementResult
 from ule_datasets.verification.separability import Separability
 from ule_datasets.victims.strategy import Strategy
+from ule_datasets.victims.table import starts_trained
 
 SCHEMA = "ule-datasets report 2"
 HOOKS = {"on_bytes": "on_bytes", "on_floats": "on_floats", "attack": "attack", "mixing": "mix"}
@@ -99,7 +99,7 @@ class Report:
         """
         found = []
         for name, expected in self.collapse_expected.items():
-            own = [c for c in self.comparisons if c.dataset == name and c.model not in WEIGHTS]
+            own = [c for c in self.comparisons if c.dataset == name and not starts_trained(c.model)]
             seen, tried = {c.collapse for c in own}, {c.strategy for c in own}
             if not tried >= set(self.profile.strategies):
                 continue

@@ -13,7 +13,6 @@ import jinja2
 from ule_datasets.analyses.telling import Named
 from ule_datasets.base.files import write_atomically
 from ule_datasets.experiments.effect import MARGIN, Collapse
-from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.papers.claims import Claim, Regime, papers
 from ule_datasets.papers.rules import COLLAPSED, FAILED
 from ule_datasets.papers.statistics import Judged, Verdict, spread
@@ -21,6 +20,7 @@ from ule_datasets.verification.judging import ClaimResult, StatementResult
 from ule_datasets.verification.report.content import EPOCHS_SHOWN, Report, strategy_words
 from ule_datasets.verification.report.plots import PLOT_NAMES, Plot, draw_plots
 from ule_datasets.verification.report.tables import paper_tables
+from ule_datasets.victims.table import starts_trained
 
 NO_MATPLOTLIB = "not drawn: install ule-datasets[plots]"
 RUNS_SHOWN = 24
@@ -175,7 +175,7 @@ def _effects(report: Report) -> list[str]:
         words: dict[Collapse, list[str]] = {}
         for one in report.comparisons:
             if one.dataset == name:
-                model = f" ({one.model})" if len(models) > 1 or one.model in WEIGHTS else ""
+                model = f" ({one.model})" if len(models) > 1 or starts_trained(one.model) else ""
                 words.setdefault(one.collapse, []).append(strategy_words(one.strategy) + model)
         parts = [f"{collapse} under {_and(words[collapse])}" for collapse in Collapse if collapse in words]
         sentence = "; ".join(parts)
