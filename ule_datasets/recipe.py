@@ -144,7 +144,8 @@ class Recipe:
         """
         digests = []
         for index, method in enumerate(self.methods):
-            used = self.methods[: index + 1] if method.uses_layers else method
+            # A method in a user's file may be any class with what a method needed before this was asked.
+            used = self.methods[: index + 1] if getattr(method, "uses_layers", False) else method
             content = _canonical((self.source.name, used, self.seed, self.limit_per_class))
             digests.append(hashlib.sha256(content.encode()).hexdigest())
         return tuple(digests)
