@@ -110,7 +110,7 @@ def test_a_countermeasure_prepares_its_training_sets_before_training_and_never_i
     assert main([*arguments, "--dry-run"]) == 0
     assert not fresh_runs.with_name("prepared").exists()
     assert main(arguments) == 0
-    assert "noisy: 64 images are prepared once" in capsys.readouterr().err
+    assert "ops-digits, noisy: 64 images are prepared once" in capsys.readouterr().err
     assert len(list(fresh_runs.with_name("prepared").glob("noisy-*.npy"))) == 2, "of the dataset and of its control"
     assert {run["strategy"] for run in report_of(digits / "verification")["runs"]} == {"noisy"}
 

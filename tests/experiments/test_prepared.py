@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ def noisy_task(strategy: str = "noisy", **changes: Any) -> RunTask:
 
 def made(folder: Path, strategy: str, data: TrainingData = DATA, digest: str = "d") -> TrainingData:
     sets = PreparedSets(folder=folder, reporter=Listener())
-    return sets.of(data, digest, parse_strategy(strategy), CPU)
+    return sets.of("d", data, digest, parse_strategy(strategy), device=CPU)
 
 
 def files(folder: Path) -> set[str]:
@@ -57,7 +59,7 @@ def test_a_training_set_is_prepared_once_for_all_runs_on_it(tmp_path: Path) -> N
     done = work_off(tasks, RunStore(tmp_path / "runs"), LocalExecutor(), listener)
     assert len(done) == 2
     assert Noisy.calls == [10, 10, 10, 10]
-    assert sum("noisy: 40 images are prepared once" in line for line in listener.said) == 1
+    assert sum("d, noisy: 40 images are prepared once" in line for line in listener.said) == 1
     (file,) = files(tmp_path / "prepared")
     assert file.startswith("noisy-")
     assert file.endswith(".npy")
@@ -143,3 +145,18 @@ def test_sets_are_filed_by_data_settings_and_code(tmp_path: Path, monkeypatch: p
     assert len(files(tmp_path)) == 4
     made(tmp_path, "noisy+cutout+mixup")
     assert len(files(tmp_path)) == 4
+
+
+def test_sets_that_were_not_used_for_longest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path, "noisy")
+    (first,) = tmp_path.iterdir()
+    made(tmp_path, "noisy-a3")
+    (second,) = set(tmp_path.iterdir()) - {first}
+    for age, path in ((100, second), (200, first)):
+        os.utime(path, (time.time() - age, time.time() - age))
+    made(tmp_path, "noisy")
+    monkeypatch.setattr(prepared, "LARGEST", 2 * first.stat().st_size)
+    made(tmp_path, "noisy-a4")
+    assert first.exists()
+    assert not second.exists()
+    assert len(files(tmp_path)) == 2

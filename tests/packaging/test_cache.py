@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ule_datasets.base.files import ABANDONED
 from ule_datasets.data.perturbation import Additive, Perturbation, Support
-from ule_datasets.packaging.craft_cache import ABANDONED, CraftCache, cache_folder
+from ule_datasets.packaging.craft_cache import CraftCache, cache_folder
 
 SOURCE, OTHER_SOURCE = "5" * 64, "6" * 64
 DAY = 86_400.0

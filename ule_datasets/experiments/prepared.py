@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ule_datasets.base.content import content
-from ule_datasets.base.files import replacing
+from ule_datasets.base.files import make_room, mark_used, replacing
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.executor import Executor
@@ -27,6 +27,8 @@ from ule_datasets.victims.strategy import Countermeasure, Strategy
 
 SEED = Seed(0)
 """Of every preparation: what comes out belongs to the training set, not to one of the runs on it."""
+LARGEST = 50 * 2**30
+"""Bytes; beyond, the sets that were not used for longest are deleted."""
 ROWS_AT_ONCE = 1024
 """Images that are copied at a time."""
 
@@ -40,11 +42,19 @@ class PreparedSets:
     reporter: Reporter = field(default_factory=Reporter)
 
     def of(
-        self, data: TrainingData, digest: str, strategy: Strategy, device: torch.device, weights: Path | None = None
+        self,
+        name: str,
+        data: TrainingData,
+        digest: str,
+        strategy: Strategy,
+        *,
+        device: torch.device,
+        weights: Path | None = None,
     ) -> TrainingData:
         """The training data as a strategy's parts prepare them, one after the other; made where they are not kept yet.
 
         Args:
+            name: of the data, for people.
             data: its test images stay as they are.
             digest: identifies it.
             strategy: only its parts that prepare matter.
@@ -56,14 +66,16 @@ class PreparedSets:
             digest = _digest(part, digest, device)
             path = self.folder / f"{part.name}-{digest[:32]}.npy"
             if not path.exists():
+                self.reporter.say(f"{name}, {part.name}: {len(images):,} images are prepared once for all training")
                 self._make(part, images, data.labels, path, device=str(device), weights=weights)
+                make_room(path, LARGEST)
+            mark_used(path)
             images = np.load(path, mmap_mode="r")
         return dataclasses.replace(data, images=np.asarray(images))
 
     def _make(self, part: Countermeasure, images: Images, labels: np.ndarray, path: Path, **where: Any) -> None:
         height, width, channels = images.shape[1:]
         pieces = PieceFiles(path.with_suffix(".pieces"), (height, width, channels))
-        self.reporter.say(f"{part.name}: {len(images):,} images are prepared once, and kept in {self.folder}")
         context = Preparation(pieces=pieces, seed=SEED, executor=self.executor, reporter=self.reporter, **where)
         try:
             _write(part.prepare(images, labels, context), path)

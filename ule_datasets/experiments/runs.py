@@ -153,7 +153,14 @@ def work_off(
     todo = [
         dataclasses.replace(
             task,
-            data=prepared.of(task.data, task.data_digest, task.protocol.strategy, task.device, task.weights),
+            data=prepared.of(
+                task.dataset,
+                task.data,
+                task.data_digest,
+                task.protocol.strategy,
+                device=task.device,
+                weights=task.weights,
+            ),
             log=store.path(task).with_suffix(".log"),
         )
         for task in (tasks[index] for index in waiting)

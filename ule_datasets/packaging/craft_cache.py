@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.files import PARTIAL, replacing
+from ule_datasets.base.files import make_room, mark_used, replacing
 from ule_datasets.base.version import __version__
 from ule_datasets.data.perturbation import Perturbation
 
 VARIABLE = "ULE_CACHE"
 LARGEST = 10 * 2**30
 """Bytes; beyond, the crafts that were not used for longest are deleted."""
-ABANDONED = 86_400.0
-"""Seconds after which a file that a killed process left half written is deleted."""
 
 
 def cache_folder() -> Path:
@@ -50,8 +46,7 @@ class CraftCache:
         except InputError:
             path.unlink(missing_ok=True)
             return None
-        with contextlib.suppress(OSError):  # a cache that others maintain may be read-only
-            os.utime(path)
+        mark_used(path)
         return found if found.source_digest == source_digest else None
 
     def put(self, craft_digest: str, perturbation: Perturbation) -> None:
@@ -63,16 +58,4 @@ class CraftCache:
         path = self.path(craft_digest, perturbation.source_digest)
         with replacing(path) as partial:
             perturbation.save(partial)
-        self._make_room(path)
-
-    def _make_room(self, newest: Path) -> None:
-        now = time.time()
-        for leftover in self.folder.glob(f".*{PARTIAL}"):
-            if now - leftover.stat().st_mtime > ABANDONED:
-                leftover.unlink(missing_ok=True)
-        kept = newest.stat().st_size
-        others = [(file.stat(), file) for file in self.folder.glob("*.safetensors") if file != newest]
-        for state, file in sorted(others, key=lambda entry: -entry[0].st_mtime):
-            kept += state.st_size
-            if kept > self.largest:
-                file.unlink(missing_ok=True)
+        make_room(path, self.largest)

@@ -27,7 +27,7 @@ from ule_datasets.victims.strategy import Strategy
 from ule_datasets.victims.table import starts_trained
 
 SCHEMA = "ule-datasets report 2"
-HOOKS = {"on_bytes": "on_bytes", "on_floats": "on_floats", "attack": "attack", "mixing": "mix"}
+HOOKS = {"prepare": "prepare", "on_bytes": "on_bytes", "on_floats": "on_floats", "attack": "attack", "mixing": "mix"}
 """What report.json calls the parts of a strategy, by what they do."""
 EPOCHS_SHOWN = (1, 2, 5, 10, 20, 50)
 """After which the accuracy of a run is told, besides the last and the best epoch."""
@@ -220,7 +220,8 @@ def _fields(value: Any) -> dict[str, Any]:
     if isinstance(value, Strategy):
         del found["parts"]
         for key, hook in HOOKS.items():
-            found[key] = next(iter(value.having(hook)), None)
+            parts = value.having(hook)
+            found[key] = parts if len(parts) > 1 else next(iter(parts), None)
     return {"kind": value.kind, **found} if hasattr(value, "kind") else found
 
 
