@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ule_datasets.base.content import is_off
 from ule_datasets.base.errors import InputError
 from ule_datasets.data.bounds import L0, L2, Bound, Budget, LInf, Unbounded, parse_bound
 from ule_datasets.methods.method import Method
@@ -229,15 +230,10 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value).__name__
         always = WRITTEN_ALTHOUGH_OFF.get(kind, ())
-        chosen = [f.name for f in dataclasses.fields(value) if f.name in always or not _is_off(value, f)]
+        chosen = [f.name for f in dataclasses.fields(value) if f.name in always or not is_off(value, f)]
         return {"type": kind, **{name: _plain(getattr(value, name)) for name in chosen}}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise InputError(f"a recipe may hold numbers, text, tuples and dataclasses, not {type(value).__name__}")
-
-
-def _is_off(owner: Any, field: dataclasses.Field[Any]) -> bool:
-    value = getattr(owner, field.name)
-    return not value and field.default is not dataclasses.MISSING and bool(value == field.default)

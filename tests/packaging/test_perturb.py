@@ -17,6 +17,8 @@ from helpers import class_names, make_images, make_recipe
 from ule_datasets.base.checkpoint import State
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.executor import Executor
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.bounds import L0, Budget, LInf
 from ule_datasets.data.perturbation import Additive, Perturbation, Support
 from ule_datasets.data.split import Split, sample_digest
@@ -38,7 +40,7 @@ NOISE = ErrorMinimizing(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shade:
+class Shade(Method):
     """Adds the same to every pixel; stands for a method that is slow and repeats on one device only."""
 
     identifier: ClassVar[str] = "shade"
@@ -162,17 +164,18 @@ def test_a_perturbation_says_what_it_was_made_of() -> None:
     assert noise["notes"]["rounds"] == 1
 
 
-def test_seed_workers_and_device_reach_the_method() -> None:
-    seen: list[tuple[int, int, int, str]] = []
+def test_seed_executor_and_device_reach_the_method() -> None:
+    seen: list[tuple[int, int, Executor, str]] = []
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Watching(Shade):
         def generate(self, train: Split, context: Context) -> Crafted:
-            seen.append((context.num_classes, context.seed.value, context.workers, context.device))
+            seen.append((context.num_classes, context.seed.value, context.executor, context.device))
             return Shade.generate(self, train, context)
 
-    made(recipe(Watching(), seed=3), workers=5, device="cpu")
-    assert seen == [(NUM_CLASSES, 3, 5, "cpu")]
+    with LocalExecutor(5) as executor:
+        made(recipe(Watching(), seed=3), executor=executor, device="cpu")
+        assert seen == [(NUM_CLASSES, 3, executor, "cpu")]
 
 
 def test_as_many_bounds_as_layers_are_required() -> None:

@@ -45,13 +45,13 @@ import numpy as np
 
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.bounds import LInf
-from ule_datasets.methods.method import Context, Crafted
+from ule_datasets.methods.method import Context, Crafted, Method
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shade:
+class Shade(Method):
     identifier: ClassVar[str] = "shade"
     title: ClassVar[str] = "Shade"
     citation: ClassVar[str] = "wu2023onepixel"

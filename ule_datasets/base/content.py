@@ -15,7 +15,7 @@ def content(value: Any) -> Any:
     others are written, so that another default makes another content.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        chosen = [field for field in dataclasses.fields(value) if not _is_off(value, field)]
+        chosen = [field for field in dataclasses.fields(value) if not is_off(value, field)]
         return {"is": type(value).__name__, **{field.name: content(getattr(value, field.name)) for field in chosen}}
     if isinstance(value, partial):
         return {"is": content(value.func), "arguments": content(value.args), **content(value.keywords)}
@@ -26,6 +26,7 @@ def content(value: Any) -> Any:
     return value.__qualname__ if callable(value) else value
 
 
-def _is_off(owner: Any, field: dataclasses.Field[Any]) -> bool:
+def is_off(owner: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether a field is off by default (``None``, false, zero, empty), and was left so."""
     value = getattr(owner, field.name)
     return not value and field.default is not dataclasses.MISSING and bool(value == field.default)

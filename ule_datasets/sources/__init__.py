@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,13 @@ LOCATIONS = (
     "hub:OWNER/NAME, digits, or a folder or file (Parquet, WebDataset tar, image folder, cifar-10-batches-py), "
     "here or (but for the last) at a URL such as s3://BUCKET/FOLDER"
 )
+FORMS: dict[str, Callable[[Place, Collection[str] | None], Form | None]] = {
+    "cifar batches": cifar_batches.find,
+    "parquet": parquet.find,
+    "webdataset": webdataset.find,
+    "image folder": image_folder.find,
+}
+"""How each form of files is recognised; what the first of them finds is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,34 +86,20 @@ def read_source(
         raise InputError(f"this recipe works on {spec.title}: say where they are with --source ({LOCATIONS})")
     form = find_form(where, spec)
     where = shown(where)
-    if not form.labelled:
-        if spec.class_names is not None:
-            raise InputError(f"{where} ({form.kind}) has no labels, but {spec.title} has them: {form.advice}")
-        if labels_for:
-            raise no_labels(f"{where} ({form.kind})", labels_for, form.advice)
-    remap, known_names = _label_map(spec, form, where), spec.class_names or form.class_names
+    _check_labels(spec, form, labels_for, where)
+    known_names = spec.class_names or form.class_names
     if spool is not None:
         _check_space(spec, spool)
-    num_classes = len(known_names) if known_names else None
-    tasks = [
-        ChunkTask(split, chunk, remap, num_classes, spec, None if spool is None else spool / f"{split}-{index:06d}.rgb")
-        for split, chunks in form.chunks.items()
-        for index, chunk in enumerate(chunks)
-    ]
+    tasks = list(_chunk_tasks(spec, form, where, spool))
     results = executor.map(decode_chunk, tasks, on_lost=reporter.warn)
-    decoded = list(
-        reporter.track(
-            results, total=len(tasks), label=f"reading {where}", unit="chunk", images=lambda d: len(d.labels)
-        )
+    decoded = reporter.track(
+        results, total=len(tasks), label=f"reading {where}", unit="chunk", images=lambda d: len(d.labels)
     )
     by_split: dict[str, list[tuple[ChunkTask, Decoded]]] = {name: [] for name in form.chunks}
-    for task, result in zip(tasks, decoded, strict=True):
+    for task, result in zip(tasks, list(decoded), strict=True):
         by_split[task.split].append((task, result))
     splits, findings = collect(by_split, where, skip_unusable=skip_unusable)
-    if "train" not in splits:
-        raise InputError(f"{where} ({form.kind}) has no training images")
-    _check_counts(spec, splits, findings, where, form.kind)
-    _check_digests(spec, splits, where, form.kind)
+    _check_expected(spec, splits, findings, f"{where} ({form.kind})")
     class_names = known_names or _numbered_classes(splits)
     for number in sorted(set(range(len(class_names))) - set(splits["train"].labels.tolist())):
         reporter.warn(f"class {class_names[number]!r} has no training images")
@@ -122,29 +116,29 @@ def find_form(where: str, spec: SourceSpec | None = None) -> Form:
     """
     if where == "digits":
         return digits.find()
+    root: Place
     if is_remote(where):
-        return _find_remote(where, spec)
-    root = hub.download(where) if where.startswith(hub.PREFIX) else Path(where).expanduser()
-    if not root.exists():
-        raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
-    form = cifar_batches.find(root) or _form_of(root, spec)
-    if form is None:
-        raise InputError(f"--source {where}: no images found there; give {LOCATIONS}")
-    return form
-
-
-def _find_remote(where: str, spec: SourceSpec | None) -> Form:
-    """The same at a URL, which is listed once."""
-    root = RemotePath.at(where, (".parquet", ".tar"))
-    form = _form_of(root, spec)
-    if form is None:
-        raise InputError(f"--source {root}: no images found there; give {LOCATIONS}")
-    return form
-
-
-def _form_of(root: Place, spec: SourceSpec | None) -> Form | None:
+        root = RemotePath.at(where, (".parquet", ".tar"))
+    else:
+        root = hub.download(where) if where.startswith(hub.PREFIX) else Path(where).expanduser()
+        if not root.exists():
+            raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
     only = spec.class_names if spec is not None and spec.subset else None
-    return parquet.find(root) or webdataset.find(root) or image_folder.find(root, only)
+    for find in FORMS.values():
+        form = find(root, only)
+        if form is not None:
+            return form
+    raise InputError(f"--source {shown(where)}: no images found there; give {LOCATIONS}")
+
+
+def _check_labels(spec: SourceSpec, form: Form, labels_for: str, where: str) -> None:
+    """Refuse images without labels where there should be some, or where something needs them."""
+    if form.labelled:
+        return
+    if spec.class_names is not None:
+        raise InputError(f"{where} ({form.kind}) has no labels, but {spec.title} has them: {form.advice}")
+    if labels_for:
+        raise no_labels(f"{where} ({form.kind})", labels_for, form.advice)
 
 
 def no_labels(where: str, labels_for: str, advice: str = "give a source with labels") -> InputError:
@@ -175,6 +169,16 @@ def _label_map(spec: SourceSpec, form: Form, where: str) -> tuple[int, ...] | No
     return tuple(number.get(name, UNWANTED) for name in found)
 
 
+def _chunk_tasks(spec: SourceSpec, form: Form, where: str, spool: Path | None) -> Iterator[ChunkTask]:
+    """The pieces in which the images are decoded."""
+    remap, names = _label_map(spec, form, where), spec.class_names or form.class_names
+    num_classes = len(names) if names else None
+    for split, chunks in form.chunks.items():
+        for index, chunk in enumerate(chunks):
+            pixels = None if spool is None else spool / f"{split}-{index:06d}.rgb"
+            yield ChunkTask(split, chunk, remap, num_classes, spec, pixels)
+
+
 def _check_space(spec: SourceSpec, spool: Path) -> None:
     """Where it is known how much there will be to decode, refuse a disk that cannot take it."""
     if spec.num_images is None or spec.preprocess is None:
@@ -190,32 +194,24 @@ def _check_space(spec: SourceSpec, spool: Path) -> None:
         )
 
 
-def _check_counts(spec: SourceSpec, splits: dict[str, Split], findings: Findings, where: str, kind: str) -> None:
-    """Where images are not known by their digest, they are at least as many as there should be."""
-    if spec.digests is not None or spec.num_images is None:
-        return
-    for name, expected in spec.num_images:
+def _check_expected(spec: SourceSpec, splits: dict[str, Split], findings: Findings, place: str) -> None:
+    """Refuse other images than the expected: by their digests, or where these are not known by their number."""
+    if "train" not in splits:
+        raise InputError(f"{place} has no training images")
+    other = f"For other images use a recipe of your own, or: ule-build ops --source {place.rpartition(' (')[0]}"
+    for name, digest in spec.digests or ():
+        if name not in splits:
+            raise InputError(f"{place} has no {name} split; {spec.title} has {', '.join(dict(spec.digests or ()))}")
+        if splits[name].digest != digest:
+            raise InputError(
+                f"{place} is not {spec.title}: its {name} split of {len(splits[name])} images has digest "
+                f"{splits[name].digest}, expected {digest}.\n{other}"
+            )
+    for name, expected in (spec.num_images or ()) if spec.digests is None else ():
         found = len(splits[name]) if name in splits else 0
         if found + len(findings.left_out_of(name)) != expected:
             raise InputError(
-                f"{where} ({kind}) is not {spec.title}: {found:,} images in its {name} split, expected {expected:,}.\n"
-                f"For other images use a recipe of your own, or: ule-build ops --source {where}"
-            )
-
-
-def _check_digests(spec: SourceSpec, splits: dict[str, Split], where: str, kind: str) -> None:
-    if spec.digests is None:
-        return
-    expected = dict(spec.digests)
-    missing = sorted(set(expected) - set(splits))
-    if missing:
-        raise InputError(f"{where} ({kind}) has no {missing[0]} split; {spec.title} has {', '.join(expected)}")
-    for name, digest in expected.items():
-        if splits[name].digest != digest:
-            raise InputError(
-                f"{where} ({kind}) is not {spec.title}: its {name} split of {len(splits[name])} images has digest "
-                f"{splits[name].digest}, expected {digest}.\n"
-                f"For other images use a recipe of your own, or: ule-build ops --source {where}"
+                f"{place} is not {spec.title}: {found:,} images in its {name} split, expected {expected:,}.\n{other}"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.sources.forms import Form, RawSample
+from ule_datasets.sources.forms import Form, Place, RawSample
 
 FOLDER = "cifar-10-batches-py"
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -54,8 +54,10 @@ class Batch:
             yield RawSample(image, label, f"{self.path} (row {row})")
 
 
-def find(root: Path) -> Form | None:
-    """The batch files in ``root`` or in its ``cifar-10-batches-py`` folder, or ``None``."""
+def find(root: Place, only: Collection[str] | None = None) -> Form | None:
+    """The batch files in ``root`` or in its ``cifar-10-batches-py`` folder, or ``None``; not looked for at URLs."""
+    if not isinstance(root, Path):
+        return None
     for folder in (root, root / FOLDER):
         present = [folder / name for name in TRAIN_FILES if (folder / name).is_file()]
         if present:

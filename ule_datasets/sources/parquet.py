@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -48,7 +48,7 @@ class RowGroup:
             yield RawSample(data, label, origin, PurePosixPath(path).stem if path else "")
 
 
-def find(root: Place) -> Form | None:
+def find(root: Place, only: Collection[str] | None = None) -> Form | None:
     """Parquet files at or below ``root``, or ``None``.
 
     Of a validation and a test split, the test split is left out if its labels are withheld (all -1, or missing).

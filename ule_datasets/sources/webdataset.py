@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -83,7 +83,7 @@ def _from_start(file: IO[bytes]) -> tarfile.TarFile:
     return tarfile.open(fileobj=file, mode="r|")
 
 
-def find(root: Place) -> Form | None:
+def find(root: Place, only: Collection[str] | None = None) -> Form | None:
     """Tar shards at or below ``root``, or ``None``."""
     splits = files_by_split(root, ".tar")
     if not splits:
