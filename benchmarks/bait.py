@@ -19,6 +19,7 @@ import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import finish, interleaved, parser, read_cifar10, seconds_of, table, wall
@@ -53,9 +54,14 @@ def untrained(folder: Path) -> tuple[Weights, Path]:
     torch.save(build_model(SURROGATE, 1000, seed=0).state_dict(), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     weights = Weights(
-        name=f"{SURROGATE}@nothing", architecture=SURROGATE, num_outputs=1000, origin=f"file:{path.name}",
-        sha256=digest, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
-    )  # fmt: skip
+        name=f"{SURROGATE}@nothing",
+        architecture=SURROGATE,
+        num_outputs=1000,
+        origin=f"file:{path.name}",
+        sha256=digest,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
     return weights, path
 
 
@@ -103,7 +109,7 @@ class PlainLoop:
             )
             loss = functional.cross_entropy(self.ahead(baited), torch.tensor(targets, device=images.device))
             self.adam.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             self.adam.step()
             with torch.no_grad():
                 noise = self.noise_by_class(images, labels).clamp(-EPSILON, EPSILON)
@@ -149,7 +155,7 @@ def flops_per_image(width: int, blocks: int) -> float:
     return float(4 * forward[0] + 3 * forward[1])
 
 
-def measure(train: Split, method: Bait, weights: Path, device: torch.device, repeats: int) -> dict[str, object]:
+def measure(train: Split, method: Bait, weights: Path, device: torch.device, repeats: int) -> dict[str, Any]:
     """Time both sides, and compare what they come to after a first pass."""
 
     def synchronised(work: object) -> None:
@@ -173,11 +179,14 @@ def measure(train: Split, method: Bait, weights: Path, device: torch.device, rep
     sides = {"plain": wall(lambda: synchronised(plain.one_pass)), "ours": wall(lambda: synchronised(our_pass))}
     timings = interleaved(sides, repeats)
     return {
-        "batch": size, "batches": count, "seconds": seconds_of(timings),
+        "batch": size,
+        "batches": count,
+        "seconds": seconds_of(timings),
         "median": {name: timing.median for name, timing in timings.items()},
-        "matmul_flops": matmul_rate(device), "mean_difference": float(difference.mean()),
+        "matmul_flops": matmul_rate(device),
+        "mean_difference": float(difference.mean()),
         "mean_noise": float(255 * plain.noise.abs().mean()),
-    }  # fmt: skip
+    }
 
 
 def main() -> int:
@@ -197,17 +206,13 @@ def main() -> int:
         results = measure(train, method, path, device, chosen.repeats)
     median, limit = results["median"], results["matmul_flops"]
     work = flops_per_image(chosen.width, chosen.blocks) * results["batch"] * results["batches"]
+    ratios = median["plain"] / median["ours"], work / median["ours"] / limit, work / median["plain"] / limit
     table(
         f"width {chosen.width}, {chosen.blocks} blocks, {results['batches']} x {results['batch']} images, float32, "
         f"{describe_device(device)}",
         ["", "faster than the plain loop", "FLOP/s over a matrix product's, ours", "the plain loop's"],
-        [
-            [
-                "generator pass", f"{median['plain'] / median['ours']:.2f}", f"{work / median['ours'] / limit:.2f}",
-                f"{work / median['plain'] / limit:.2f}",
-            ]
-        ],
-    )  # fmt: skip
+        [["generator pass", *(f"{ratio:.2f}" for ratio in ratios)]],
+    )
     print(
         f"\nnoise of the two sides after a first pass differs by {results['mean_difference']:.4f}/255 on average; "
         f"it is {results['mean_noise']:.2f}/255 itself"
@@ -215,13 +220,8 @@ def main() -> int:
     print(f"seconds of a pass: plain {median['plain']:.3f}, ours {median['ours']:.3f}")
     if device.type == "cuda":
         print(f"peak device memory: {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
-    finish(
-        chosen.json,
-        {
-            "device": describe_device(device), "torch": torch.__version__, "width": chosen.width,
-            "blocks": chosen.blocks, "flops": work, **results,
-        },
-    )  # fmt: skip
+    about = {"device": describe_device(device), "torch": torch.__version__}
+    finish(chosen.json, {**about, "width": chosen.width, "blocks": chosen.blocks, "flops": work, **results})
     return 0
 
 

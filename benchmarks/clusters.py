@@ -38,7 +38,7 @@ from ule_datasets.models.pretrained import build_features
 from ule_datasets.models.weights import IMAGENET_MEAN, IMAGENET_STD, Weights
 
 
-class Pictures(Dataset):
+class Pictures(Dataset[torch.Tensor]):
     """Images one at a time, through PIL."""
 
     def __init__(self, images: np.ndarray, transform: transforms.Compose) -> None:
@@ -48,7 +48,8 @@ class Pictures(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return self.transform(Image.fromarray(self.images[index]))
+        transformed: torch.Tensor = self.transform(Image.fromarray(self.images[index]))
+        return transformed
 
 
 class Reflected(nn.Module):
@@ -62,8 +63,9 @@ class Reflected(nn.Module):
         self.network = network
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """As the network."""
-        return self.network(inputs)
+        """What the network makes of them."""
+        outputs: torch.Tensor = self.network(inputs)
+        return outputs
 
 
 class PlainLoop:
@@ -107,9 +109,14 @@ def random_weights(model: str, folder: Path) -> tuple[Weights, Path]:
     save_file(network.state_dict(), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     weights = Weights(
-        name=f"{model}@nothing", architecture=model, num_outputs=10, origin=f"file:{path.name}", sha256=digest,
-        mean=IMAGENET_MEAN, std=IMAGENET_STD,
-    )  # fmt: skip
+        name=f"{model}@nothing",
+        architecture=model,
+        num_outputs=10,
+        origin=f"file:{path.name}",
+        sha256=digest,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )
     return weights, path
 
 
@@ -184,12 +191,19 @@ def main() -> int:
     finish(
         chosen.json,
         {
-            "device": describe_device(device), "torch": torch.__version__, "model": model, "size": chosen.size,
-            "images": len(images), "batch": chosen.batch, "augmentation": chosen.augmentation,
-            "loader_workers": chosen.loader_workers, "flop": flop, "matmul_flops": limit,
+            "device": describe_device(device),
+            "torch": torch.__version__,
+            "model": model,
+            "size": chosen.size,
+            "images": len(images),
+            "batch": chosen.batch,
+            "augmentation": chosen.augmentation,
+            "loader_workers": chosen.loader_workers,
+            "flop": flop,
+            "matmul_flops": limit,
             "seconds": seconds_of(timings),
         },
-    )  # fmt: skip
+    )
     return 0
 
 

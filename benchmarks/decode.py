@@ -231,7 +231,8 @@ def _torchvision(data: bytes) -> torch.Tensor:
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    decoded: torch.Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    return decoded
 
 
 def _hwc(image: torch.Tensor) -> np.ndarray:
@@ -241,13 +242,16 @@ def _hwc(image: torch.Tensor) -> np.ndarray:
 def _simplejpeg(data: bytes, shortest: int = 0) -> np.ndarray:
     import simplejpeg
 
-    return simplejpeg.decode_jpeg(data, "RGB", min_height=shortest, min_width=shortest, strict=False)
+    decoded: np.ndarray = simplejpeg.decode_jpeg(data, "RGB", min_height=shortest, min_width=shortest, strict=False)
+    return decoded
 
 
 def _opencv(data: bytes) -> np.ndarray:
     import cv2
 
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    decoded: np.ndarray = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return decoded
 
 
 def _draft(data: bytes) -> np.ndarray:

@@ -32,7 +32,7 @@ from ule_datasets.models.architectures import build_model
 EPSILON, STEP = 8 / 255, 0.8 / 255
 
 
-class Images(Dataset):
+class Images(Dataset[tuple[torch.Tensor, int]]):
     """Images and labels one at a time, as floats, channels first."""
 
     def __init__(self, train: Split) -> None:
@@ -76,7 +76,7 @@ class PlainLoop:
             loss = functional.cross_entropy(
                 self.model(images + self.collected(index * self.settings.batch_size, len(images))), labels
             )
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
             self.optimiser.step()
 
@@ -91,7 +91,8 @@ class PlainLoop:
             for _ in range(self.num_steps):
                 shown = shown.detach().requires_grad_(True)
                 self.optimiser.zero_grad()
-                functional.cross_entropy(self.model(shown), labels).backward()
+                torch.autograd.backward(functional.cross_entropy(self.model(shown), labels))
+                assert shown.grad is not None
                 noise = torch.clamp(shown.detach() - STEP * shown.grad.sign() - images, -EPSILON, EPSILON)
                 shown = torch.clamp(images + noise, 0, 1)
             for k in range(len(images)):
@@ -193,11 +194,18 @@ def main() -> int:
     finish(
         chosen.json,
         {
-            "device": describe_device(device), "torch": torch.__version__, "threads": torch.get_num_threads(),
-            "model": chosen.model, "images": len(train), "steps": chosen.steps, "precision": chosen.precision,
-            "matmul_flops": limit, "equal_noise_values": float(agreement), "seconds": seconds_of(timings),
+            "device": describe_device(device),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "model": chosen.model,
+            "images": len(train),
+            "steps": chosen.steps,
+            "precision": chosen.precision,
+            "matmul_flops": limit,
+            "equal_noise_values": float(agreement),
+            "seconds": seconds_of(timings),
         },
-    )  # fmt: skip
+    )
     return 0
 
 

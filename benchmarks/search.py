@@ -72,7 +72,7 @@ def main() -> None:
     sample = Sample.draw(train, args.sample)
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "pixels.raw"
-        train.images.tofile(raw)
+        train.pixels().tofile(raw)
         timings = interleaved(sides(train, sample, raw), args.repeats)
     print_timings(timings, train, args.sample)
     checks = {objective: check(train, sample, objective) for objective in Objective}
@@ -88,7 +88,7 @@ def main() -> None:
 
 def sides(train: Split, sample: Sample, raw: Path) -> dict[str, Callable[[], float]]:
     """Everything that is timed, by the name it is printed with; all but the loop have run once."""
-    words = train.images.reshape(-1).view(np.uint64)
+    words = train.pixels().reshape(-1).view(np.uint64)
     result = {
         READ: wall(partial(np.fromfile, raw, dtype=np.uint8)),
         PASS: wall(partial(np.bitwise_xor.reduce, words)),
@@ -144,7 +144,8 @@ def num_candidates(train: Split) -> int:
 
 def class_images(train: Split, number: int) -> np.ndarray:
     """The images of a class, float64 in [0, 1]."""
-    return train.images[train.labels == number] / 255.0
+    images: np.ndarray = train.pixels()[train.labels == number] / 255.0
+    return images
 
 
 def float_score(images: np.ndarray, row: int, column: int, colour: int, objective: Objective) -> float:
@@ -182,8 +183,10 @@ def exact_scores(moments: Moments, objective: Objective) -> np.ndarray:
     """Our scores of one class in the units of the float loop (images in [0, 1]); float64 [H, W, 8]."""
     distance, spread = _scores(moments, objective)
     if objective is Objective.MEAN_OVER_STD:
-        return distance / np.sqrt(spread)
-    return 255.0 * moments.count * distance / spread
+        scores: np.ndarray = distance / np.sqrt(spread)
+    else:
+        scores = 255.0 * moments.count * distance / spread
+    return scores
 
 
 def print_timings(timings: dict[str, Timing], train: Split, sampled: int) -> None:

@@ -161,7 +161,7 @@ class UsualLoop:
         if self.strategy == "mixup":
             loss = share * loss + (1 - share) * functional.cross_entropy(logits, other)
         self.optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimiser.step()
         return loss.item(), (logits.argmax(dim=1) == labels).sum().item()
 
@@ -174,7 +174,8 @@ class UsualLoop:
         for _ in range(attack.steps):
             shown = shown.detach().requires_grad_(True)
             self.model.zero_grad()
-            functional.cross_entropy(self.model(shown), labels).backward()
+            torch.autograd.backward(functional.cross_entropy(self.model(shown), labels))
+            assert shown.grad is not None
             moved = shown.detach() + attack.step * shown.grad.sign()
             shown = (images + (moved - images).clamp(-attack.radius, attack.radius)).clamp(0, 1)
         self.model.train()
@@ -309,9 +310,9 @@ def read_data(source: str | None, count: int) -> TrainingData:
         splits = read_cifar10(source).splits
         train, test = splits["train"], splits["test"]
         return TrainingData(
-            images=train.images[:count],
+            images=train.pixels()[:count],
             labels=train.labels[:count],
-            test_images=test.images,
+            test_images=test.pixels(),
             test_labels=test.labels,
             num_classes=CLASSES,
         )
@@ -399,20 +400,31 @@ def main() -> int:
     workers = f"{chosen.workers} workers for the usual loop"
     table(
         f"{describe_device(device)}, {torch.get_num_threads()} threads, {workers}, torch {torch.__version__}",
-        ["", "faster than the usual loop", "FLOP/s over a matrix product's, ours", "the usual loop's",
-         "images/s, ours", "the usual loop's"],
+        [
+            "",
+            "faster than the usual loop",
+            "FLOP/s over a matrix product's, ours",
+            "the usual loop's",
+            "images/s, ours",
+            "the usual loop's",
+        ],
         rows,
-    )  # fmt: skip
+    )
     if lasting:
         header = [f"minutes of {epochs} epochs ({name})" for epochs, name in EPOCHS.items()]
         table("50,000 images, 10,000 to test on after every epoch", ["", "peak device memory, GiB", *header], lasting)
     finish(
         chosen.json,
         {
-            "device": describe_device(device), "torch": torch.__version__, "threads": torch.get_num_threads(),
-            "workers": chosen.workers, "batch": BATCH, "usual_precision": usual_precision(device), "measured": results,
+            "device": describe_device(device),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "workers": chosen.workers,
+            "batch": BATCH,
+            "usual_precision": usual_precision(device),
+            "measured": results,
         },
-    )  # fmt: skip
+    )
     return 0
 
 

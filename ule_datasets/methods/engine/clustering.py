@@ -80,7 +80,7 @@ class Clustering:
             InputError: features are not finite, or too few of them differ.
         """
         from sklearn.cluster import KMeans
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+        from threadpoolctl import threadpool_limits
 
         if not np.isfinite(features).all():
             raise InputError("the surrogate's features of some images are not finite: other weights are needed")
