@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
+import inspect
+import pkgutil
 import shutil
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,6 +18,7 @@ from made_up import Noisy
 from torch import Tensor
 
 import cards
+from ule_datasets import countermeasures
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
@@ -77,6 +81,13 @@ def test_it_says_what_it_is_where_it_is_from_and_what_may_be_set(kind: type[Coun
     with pytest.raises(InputError) as caught:
         parse_strategy("no-such-word")
     assert kind.form() in str(caught.value)
+
+
+def test_every_countermeasure_of_the_room_is_in_the_table() -> None:
+    modules = [f"{countermeasures.__name__}.{module.name}" for module in pkgutil.iter_modules(countermeasures.__path__)]
+    classes = [kind for module in modules for kind in vars(importlib.import_module(module)).values()]
+    found = {kind for kind in classes if inspect.isclass(kind) and issubclass(kind, Countermeasure)}
+    assert found - {Countermeasure} == set(COUNTERMEASURES)
 
 
 def test_words_are_unique_and_part_of_no_strategy_without_parts() -> None:

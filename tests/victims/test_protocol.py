@@ -139,24 +139,35 @@ def test_trained_weights_are_fine_tuned_as_in_bait(profile: str, epochs: int, st
     """Everything but the strategy, the epochs and the precision is fixed; the digest comes with the file."""
     chosen = PROFILES[profile]
     assert chosen.protocol("resnet18@imagenet", strategy, flippable=False) == TrainingProtocol(
-        model="resnet18@imagenet", epochs=epochs, strategy=parse_strategy(strategy, flippable=False), batch_size=128,
-        optimiser=Sgd(learning_rate=0.001, momentum=0.9, weight_decay=5e-4), schedule=Cosine(end=0.0),
-        gradient_clip=5.0, normalise=False, precision=chosen.precision, start="",
-    )  # fmt: skip
+        model="resnet18@imagenet",
+        epochs=epochs,
+        strategy=parse_strategy(strategy, flippable=False),
+        batch_size=128,
+        optimiser=Sgd(learning_rate=0.001, momentum=0.9, weight_decay=5e-4),
+        schedule=Cosine(end=0.0),
+        gradient_clip=5.0,
+        normalise=False,
+        precision=chosen.precision,
+        start="",
+    )
 
 
 def test_only_imagenet_classifiers_get_images_as_they_are() -> None:
     assert [name for name, weights in WEIGHTS.items() if not FineTuned(weights=weights).normalise] == [
-        "resnet18@imagenet", "resnet50@imagenet", "efficientnet-lite0@imagenet",
-    ]  # fmt: skip
+        "resnet18@imagenet",
+        "resnet50@imagenet",
+        "efficientnet-lite0@imagenet",
+    ]
     assert PROFILES["smoke"].protocol("resnet20@cifar10", "none", flippable=True).normalise
     assert not PROFILES["smoke"].protocol("resnet18-w8", "none", flippable=True).normalise
 
 
 def test_profiles_say_no_more_than_they_can() -> None:
     assert {name: profile.power for name, profile in PROFILES.items()} == {
-        "smoke": Power.NONE, "fast": Power.CONSISTENCY, "paper": Power.FULL,
-    }  # fmt: skip
+        "smoke": Power.NONE,
+        "fast": Power.CONSISTENCY,
+        "paper": Power.FULL,
+    }
     assert all(profile.max_train_images is None for profile in PROFILES.values() if profile.power is not Power.NONE)
     assert PROFILES["smoke"].protocol("resnet18-w8", "none", flippable=True).strategy.augmentation.name == "none"
 

@@ -418,9 +418,17 @@ def test_displacement_is_the_distance_from_the_initial_model(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("count", "size", "expected"),
-    [(96, 32, [32, 32, 32]), (90, 32, [32, 32, 26]), (65, 32, [32, 33]), (66, 32, [32, 32, 2]), (20, 32, [20]),
-     (33, 32, [33]), (2, 2, [2]), (3, 2, [3])],
-)  # fmt: skip
+    [
+        (96, 32, [32, 32, 32]),
+        (90, 32, [32, 32, 26]),
+        (65, 32, [32, 33]),
+        (66, 32, [32, 32, 2]),
+        (20, 32, [20]),
+        (33, 32, [33]),
+        (2, 2, [2]),
+        (3, 2, [3]),
+    ],
+)
 def test_the_last_batch_is_kept_and_a_single_image_joins_the_one_before(
     count: int, size: int, expected: list[int]
 ) -> None:
@@ -696,9 +704,13 @@ def test_the_digest_sees_every_array_and_its_order() -> None:
     images[5, 1, 1, 1] ^= 1
     labels[3] = 1 - labels[3]
     others = [
-        {"images": images}, {"labels": labels}, {"num_classes": 3}, {"test_images": data.test_images[::-1]},
-        {"images": data.images[::-1], "labels": data.labels[::-1]}, {"images": data.images.reshape(96, 4, 16, 3)},
-    ]  # fmt: skip
+        {"images": images},
+        {"labels": labels},
+        {"num_classes": 3},
+        {"test_images": data.test_images[::-1]},
+        {"images": data.images[::-1], "labels": data.labels[::-1]},
+        {"images": data.images.reshape(96, 4, 16, 3)},
+    ]
     changed = [dataclasses.replace(data, **change).digest() for change in others]  # type: ignore[arg-type]
     assert len({data.digest(), *changed}) == 7
     assert dataclasses.replace(data, images=data.images.copy(order="F")).digest() == data.digest()
