@@ -1,4 +1,8 @@
-"""Texts of the dataset cards: the template, prose and measured results per dataset, citations."""
+"""Texts of the dataset cards: the template, prose per family, measured results per dataset, citations.
+
+Prose stands in a file per family, as recipes do in ``builders``, under headings that name the datasets it is about;
+where several share it, the words that differ come from the recipe.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,18 @@ def template() -> str:
 
 
 def about(name: str) -> str | None:
-    """The prose for a dataset, or ``None`` where there is none (one's own recipe)."""
-    path = _ROOT / name / "about.md"
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+    """The prose for a dataset, a Jinja template about ``recipe``; ``None`` where there is none (one's own recipe)."""
+    for family in (_ROOT / "prose").iterdir():
+        parts = re.split(r"^# (.*)$", family.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        for names, text in zip(parts[1::2], parts[2::2], strict=True):
+            if name in names.split(", "):
+                return text.strip()
+    return None
 
 
 def measured(name: str) -> list[dict[str, Any]]:
     """What ``ule-verify`` measured on a dataset, one record per run; empty if nothing yet."""
-    path = _ROOT / name / "measured.json"
+    path = _ROOT / "measured" / f"{name}.json"
     if not path.is_file():
         return []
     records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))

@@ -48,13 +48,13 @@ def catalogue_table() -> str:
         "Clean test accuracy (%) of models trained on the dataset. *Reported*: ResNet-18, standard training, as\n"
         "printed in the paper. *Measured*: by `ule-verify`, in brackets the clean control; `smoke` (narrow ResNet,\n"
         "10 epochs, at most 10,000 images) shows the effect and confirms no number. Seeds, hardware and commands:\n"
-        "`cards/*/measured.json`."
+        "`cards/measured/`."
     )
     return "\n".join([*lines, "", note])
 
 
 def record(path: Path) -> tuple[str, ...]:
-    """Write a report's results to ``cards/<dataset>/measured.json``; returns those files' places in the project.
+    """Write a report's results to ``cards/measured/<dataset>.json``; returns those files' places in the project.
 
     A result replaces the one of the same profile, model and strategy; datasets that are not the catalogue's are left
     out.
@@ -74,7 +74,7 @@ def record(path: Path) -> tuple[str, ...]:
         rows = _results(report, part)
         replaced = {(row["profile"], row["model"], row["strategy"]) for row in rows}
         kept = [r for r in cards.measured(part["name"]) if (r["profile"], r["model"], r["strategy"]) not in replaced]
-        target = ROOT / "cards" / part["name"] / "measured.json"
+        target = ROOT / "cards" / "measured" / f"{part['name']}.json"
         target.write_text(json.dumps([*kept, *rows], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         targets.append(str(target.relative_to(ROOT)))
     return tuple(targets)

@@ -6,11 +6,13 @@ import ast
 import dataclasses
 import functools
 import json
+import re
 import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -165,7 +167,7 @@ def test_card_of_recipe_can_be_rendered_without_building(name: str, tmp_path: Pa
     _, front, body = (tmp_path / f"{name}.md").read_text(encoding="utf-8").split("---\n", 2)
     assert yaml.safe_load(front)["pretty_name"] == recipe.title
     assert recipe.summary in body
-    assert cards.about(name) in body
+    assert jinja2.Template(cards.about(name) or "").render(recipe=recipe) in body
     assert recipe.digest in body
     told = [claim for claim in claims.for_dataset(name) if claim.metric == claims.CLEAN_ACCURACY]
     assert body.count(" paper, Table ") == len(told)
@@ -184,6 +186,15 @@ def test_card_of_recipe_can_be_rendered_without_building(name: str, tmp_path: Pa
 def test_rendering_the_card_of_an_unknown_recipe_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no recipe 'nothing'; known: digits-s, "):
         render.main(["nothing", "--out", str(tmp_path)])
+
+
+def test_prose_and_measured_results_are_about_datasets_of_the_catalogue_each_once() -> None:
+    root = Path(cards.__file__).parent
+    headings = re.findall(
+        r"^# (.*)$", "\n".join(p.read_text("utf-8") for p in (root / "prose").iterdir()), re.MULTILINE
+    )
+    assert sorted(name for heading in headings for name in heading.split(", ")) == sorted(RECIPES)
+    assert {path.stem for path in (root / "measured").iterdir()} <= set(RECIPES)
 
 
 @pytest.mark.parametrize("name", NAMES)

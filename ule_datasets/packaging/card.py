@@ -22,23 +22,26 @@ from ule_datasets.sources.imagenet import ENGLISH
 
 NAMESPACE = "ule"
 """The Hub organisation of the published datasets."""
-SIZE_CATEGORIES = (
-    (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
-)  # fmt: skip
+SIZE_CATEGORIES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 CLASSES_LISTED = 100
 ROUNDS_LISTED = 20
 
 
 def write_card(
-    recipe: Recipe, manifest: Manifest, perturbation: Perturbation, figures: Sequence[Figure],
-    *, with_images: bool = True,
-) -> str:  # fmt: skip
+    recipe: Recipe,
+    manifest: Manifest,
+    perturbation: Perturbation,
+    figures: Sequence[Figure],
+    *,
+    with_images: bool = True,
+) -> str:
     """README.md of a dataset; depends on nothing but its arguments and the texts in ``cards``.
 
     ``with_images=False``: for a repository that holds the perturbation but no images.
     """
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701 (Markdown)
-    known_as = recipe.derived_from or recipe.name
+    about = environment.from_string(cards.about(recipe.derived_from or recipe.name) or "").render(recipe=recipe)
+    keys = citation_keys(recipe)
     tars = [file for file in manifest.files if file.path.startswith("webdataset/train-")]
     text: str = environment.from_string(cards.template()).render(
         front_matter=yaml.safe_dump(
@@ -51,7 +54,7 @@ def write_card(
         manifest=manifest,
         class_names=[_readable(name) for name in manifest.class_names],
         figures=figures,
-        about=cards.about(known_as),
+        about=about,
         repository=f"{NAMESPACE}/{recipe.name}",
         has_webdataset=bool(tars),
         num_train_tars=len(tars),
@@ -61,8 +64,8 @@ def write_card(
         pixels=_pixels(perturbation, manifest.class_names),
         measured=cards.measured(recipe.name),
         claims=[claim for claim in for_dataset(recipe.name) if claim.metric == CLEAN_ACCURACY],
-        citations=[cards.citation(key) for key in citation_keys(recipe)],
-        papers=[paper for key in citation_keys(recipe) if (paper := cards.paper(key)) is not None],
+        citations=[cards.citation(key) for key in keys],
+        papers=[paper for key in keys if (paper := cards.paper(key)) is not None],
         rebuild=_rebuild_command(recipe),
     )
     return text
@@ -78,7 +81,7 @@ def front_matter(recipe: Recipe, manifest: Manifest, *, with_images: bool = True
         "pretty_name": recipe.title,
         "license": recipe.source.licence.hub_id,
         **(tasks if labelled else {}),
-        "size_categories": [next((name for limit, name in SIZE_CATEGORIES if total < limit), "10M<n<100M")],
+        "size_categories": [next((name for limit, name in SIZE_CATEGORIES.items() if total < limit), "10M<n<100M")],
         "source_datasets": [source] if source else ["original"],
         "annotations_creators": ["found" if labelled else "no-annotation"],
         "tags": [
