@@ -33,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CLAIMS = all_claims()
 ROLES = {"cifar10": "cifar10", "ops-cifar10": "ops-cifar10", "em-cifar10": "em-cifar10"}
 SEEDS = (0, 1, 2)
+ALWAYS = [name for name, each in ANALYSES.items() if each.always]
 EARLY, LATE, NEVER = (95.0, 100.0, 100.0), (50.0, 80.0, 100.0), (40.0, 50.0, 60.0)
 """Training accuracies by epoch."""
 
@@ -222,7 +223,7 @@ def test_displacement_and_fitting_come_with_every_grid(power: Power, verdict: Ve
     assert found.found["displacement"]["ops-cifar10"].judged.verdict is Verdict.CONFIRMED
     assert found.found["fitting"]["ops-cifar10"].judged.verdict is Verdict.CONFIRMED
     assert found.judged("ops-q-displacement").verdict is Verdict.INCONCLUSIVE, "EM is missing"
-    assert set(found.found) == {"displacement", "fitting"}
+    assert set(found.found) == set(ALWAYS)
     unfitted = make_result({CLEAN: runs(LATE, 2.0, model=MODEL), POISONED: runs(NEVER, 1.0, model=MODEL)})
     fitting = looked_at(grid, unfitted, (), {}, tmp_path).found["fitting"]["ops-cifar10"]
     assert fitting.ends_fitted.verdict is verdict
@@ -231,13 +232,13 @@ def test_displacement_and_fitting_come_with_every_grid(power: Power, verdict: Ve
 def test_without_a_control_nothing_is_compared(tmp_path: Path) -> None:
     result = make_result({POISONED: runs(EARLY, 1.0, model=MODEL)})
     found = looked_at(make_grid(), result, (), {}, tmp_path)
-    assert found.found == {"displacement": {}, "fitting": {}}
+    assert found.found == {name: ANALYSES[name].nothing for name in ALWAYS}
 
 
 def test_without_models_the_analyses_are_empty(tmp_path: Path) -> None:
     names = [name for name, each in ANALYSES.items() if each.roles]
     found = looked_at(make_grid(), make_result({}, profile=SMALL), names, {}, tmp_path)
-    assert found.found == {name: ANALYSES[name].nothing for name in ("displacement", "fitting", *names)}
+    assert found.found == {name: ANALYSES[name].nothing for name in (*ALWAYS, *names)}
     assert found.sections == ()
 
 

@@ -36,6 +36,8 @@ CLASSES = {
     "food-test": 101,
     "sun397-test": 397,
 }
+COUNTED = {"ops": 132, "le": 132, "uc": 188}
+"""Claims of the papers whose tables were counted."""
 MINIMAL = """
 [paper]
 key = "mine"
@@ -69,10 +71,11 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def test_every_claim_is_there_in_the_order_of_the_papers() -> None:
-    found = all_claims()
-    assert Counter(claim.paper for claim in found.values()) == {"ops": 132, "le": 132, "uc": 188}
-    assert list(dict.fromkeys(claim.paper for claim in found.values())) == ["ops", "le", "uc"] == list(papers())
-    assert all(id == claim.id and id.startswith(f"{claim.paper}-") for id, claim in found.items())
+    everything = all_claims()
+    assert list(dict.fromkeys(claim.paper for claim in everything.values())) == list(claims.PAPERS) == list(papers())
+    assert all(id == claim.id and id.startswith(f"{claim.paper}-") for id, claim in everything.items())
+    found = {id: claim for id, claim in everything.items() if claim.paper in COUNTED}
+    assert Counter(claim.paper for claim in found.values()) == COUNTED
     assert Counter(claim.table for claim in found.values() if claim.paper == "ops") == {
         "1": 15, "2": 18, "3": 12, "4": 4, "5": 36, "6": 20, "A": 4, "B": 3, "C": 6, "D": 12, "text": 2,
     }  # fmt: skip
@@ -182,8 +185,8 @@ def test_papers_and_statements() -> None:
     assert papers()["le"].venue == "ACM MM 2023"
     assert papers()["uc"].title.startswith("Unlearnable Clusters")
     found = claims.statements()
-    assert len(found) == 10
-    assert all(id == statement.id and statement.paper == "ops" for id, statement in found.items())
+    assert sum(statement.paper == "ops" for statement in found.values()) == 10
+    assert all(id == statement.id and id.startswith(f"{statement.paper}-") for id, statement in found.items())
     assert "our own reading" in found["ops-q-cifar10s-below-50"].where
 
 
@@ -191,7 +194,7 @@ def test_changing_what_is_returned_changes_nothing() -> None:
     all_claims().clear()
     claims.statements().clear()
     papers().clear()
-    assert len(all_claims()) == 452
+    assert len(all_claims()) >= 452
     assert claims.statements()
     assert papers()
 
@@ -200,7 +203,7 @@ def test_select_by_glob_once_each_and_in_order() -> None:
     assert [claim.id for claim in select("ops-tb-*")] == ["ops-tb-clean", "ops-tb-ops", "ops-tb-randpix"]
     both = select("ops-tb-randpix, ops-t?-ops ,ops-tb-*")
     assert [claim.id for claim in both] == ["ops-ta-ops", "ops-tb-clean", "ops-tb-ops", "ops-tb-randpix"]
-    assert len(select("*")) == 452
+    assert len(select("*")) == len(all_claims())
     few = {"x-1": all_claims()["ops-tb-ops"]}
     assert select("x-*", few) == (few["x-1"],)
 

@@ -48,7 +48,7 @@ def judged_statement(id: str, changed: dict[Cell, list[float]] | None = None, dr
 
 
 def test_an_unknown_statement_is_refused_with_the_known_ones() -> None:
-    assert set(JUDGED) == set(COMPARISONS)
+    assert set(JUDGED) <= set(COMPARISONS)
     with pytest.raises(InputError, match="ops-q-em-transfer"):
         judge_statement("ops-q-none", PRINTED, chance=10, roles={})
 
