@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ule_datasets.analyses import ANALYSES
 from ule_datasets.analyses.analysis import Analysis, Material
-from ule_datasets.analyses.findings import FIGURES, OPTIONAL, Findings, analyse
+from ule_datasets.analyses.findings import OPTIONAL, Findings, analyse
 from ule_datasets.analyses.telling import Cell, Contours, Curves, Section
 from ule_datasets.cli.verify import app
 from ule_datasets.compute.processes import LocalExecutor
@@ -57,22 +57,22 @@ def findings(material: Material) -> Findings:
     return analyse(material, OPTIONAL)
 
 
-def check_sections(sections: Any, analysis: Analysis[Any]) -> None:
-    for section in sections:
-        assert isinstance(section, Section)
-        assert section.title
-        assert section.table.columns
-        for row in section.table.rows:
-            assert len(row) == len(section.table.columns)
-            for cell in row:
-                assert isinstance(cell, get_args(Cell)[:3]) or all(isinstance(line, str) for line in cell), cell
-        assert section.figure in ("", *analysis.figures)
+def check_section(section: Section, analysis: Analysis[Any]) -> None:
+    assert section.table.columns
+    assert section.table.rows
+    for row in section.table.rows:
+        assert len(row) == len(section.table.columns)
+        for cell in row:
+            assert isinstance(cell, get_args(Cell)[:3]) or all(isinstance(line, str) for line in cell), cell
+    assert isinstance(section.chart, Curves | Contours) is analysis.draws
+    assert section.chart is None or section.chart.alt
 
 
 @every
 def test_it_says_what_it_asks_and_how_to_ask_for_it(analysis: Analysis[Any]) -> None:
     assert analysis.__doc__
     assert type(analysis).__doc__ != Analysis.__doc__
+    assert analysis.title
     assert analysis.name.isidentifier()
     assert analysis.key.isidentifier()
     shown = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
@@ -85,7 +85,6 @@ def test_what_it_names_is_known(analysis: Analysis[Any]) -> None:
     for slugs in (analysis.roles, *analysis.statements.values()):
         assert set(slugs) <= spoken_of
     assert [other.name for other in ANALYSES.values() if other.key == analysis.key] == [analysis.name]
-    assert [FIGURES.count(name) for name in analysis.figures] == [1] * len(analysis.figures)
 
 
 @every
@@ -96,22 +95,13 @@ def test_the_same_is_found_twice(analysis: Analysis[Any], material: Material, fi
 
 
 @every
-def test_what_is_found_goes_into_json_and_is_told(analysis: Analysis[Any], findings: Findings) -> None:
+def test_what_is_found_goes_into_json_and_is_told(
+    analysis: Analysis[Any], material: Material, findings: Findings
+) -> None:
     found = findings.found[analysis.name]
     text = json.dumps(_plain(findings.content)[analysis.key], allow_nan=False)
     assert json.loads(text) == _plain(found)
-    sections = analysis.sections(found)
-    assert sections
-    check_sections(sections, analysis)
-
-
-@every
-def test_it_draws_what_it_names(analysis: Analysis[Any], material: Material, findings: Findings) -> None:
-    charts = analysis.charts(findings.found[analysis.name], material.result)
-    assert [chart.name for chart in charts] == list(analysis.figures)
-    for chart in charts:
-        assert isinstance(chart, Curves | Contours)
-        assert chart.alt
+    check_section(findings.sections(material.result)[analysis.name], analysis)
 
 
 @every
@@ -144,10 +134,9 @@ def test_where_nothing_was_trained_nothing_is_found(analysis: Analysis[Any], tmp
 @every
 def test_nothing_is_told_of_nothing(analysis: Analysis[Any]) -> None:
     assert not analysis.nothing
-    assert not analysis.sections(analysis.nothing)
-    assert not analysis.charts(analysis.nothing, make_result({}, profile=PROFILE))
+    assert analysis.name not in Findings().sections(make_result({}, profile=PROFILE))
     assert Findings().content[analysis.key] == analysis.nothing
     for statement in analysis.statements:
-        assert analysis.judge(analysis.nothing, statement, {}).verdict is Verdict.NOT_RUN
+        assert Findings().judged(statement).verdict is Verdict.NOT_RUN
     claims = [claim for claim in all_claims().values() if analysis.speaks_of(claim)]
     assert not any(analysis.values(analysis.nothing, claim, {}) for claim in claims)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import nn
 
-from ule_datasets.analyses.telling import Chart, Section
+from ule_datasets.analyses.telling import Section
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import Executor, Lost
 from ule_datasets.compute.precision import Precision
@@ -17,7 +17,7 @@ from ule_datasets.experiments.grid import Cell, Grid, GridResult
 from ule_datasets.experiments.profiles import Profile
 from ule_datasets.experiments.runs import RunStore, RunTask, work_off
 from ule_datasets.papers.claims import Claim
-from ule_datasets.papers.statistics import Judged, Verdict
+from ule_datasets.papers.statistics import Judged
 from ule_datasets.victims.history import RunHistory
 
 RUNS_FOR_A_VERDICT = 3
@@ -25,9 +25,6 @@ RUNS_FOR_A_VERDICT = 3
 TOO_FEW = f"at least {RUNS_FOR_A_VERDICT} runs of each kind are needed"
 MODEL, STRATEGY = "resnet18", "standard"
 """What analyses look at, or what the profile trains in the model's place."""
-
-
-NOT_MADE = Judged(Verdict.NOT_RUN, "the analysis was not run")
 
 
 def standard_cell(dataset: str, profile: Profile) -> Cell:
@@ -101,14 +98,16 @@ class Analysis(ABC, Generic[Found]):
     """How users ask for it."""
     key: ClassVar[str]
     """Its place in report.json."""
+    title: ClassVar[str]
+    """Its heading in a report."""
     nothing: ClassVar[Any] = ()
     """What is found where it is not made."""
     always: ClassVar[bool] = False
     """It costs nothing and comes with every verification; otherwise it is made where it is asked for."""
     roles: ClassVar[tuple[str, ...]] = ()
     """Datasets, in the papers' names, whose trained models it looks at."""
-    figures: ClassVar[tuple[str, ...]] = ()
-    """Names of all charts that it may draw."""
+    draws: ClassVar[bool] = False
+    """Whether there is a chart, named like the analysis."""
     statements: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Ids of the statements that it judges, and the datasets that they speak of."""
 
@@ -117,7 +116,7 @@ class Analysis(ABC, Generic[Found]):
         """Look; nothing, with a warning, where the material does not allow it."""
 
     def judge(self, found: Found, statement: str, roles: Mapping[str, str]) -> Judged:
-        """What follows for one of its statements, also where nothing was found."""
+        """What follows for one of its statements; where nothing was found, only those that come always are asked."""
         raise NotImplementedError(f"{self.name} judges no statement")
 
     def speaks_of(self, claim: Claim) -> tuple[str, ...]:
@@ -129,9 +128,5 @@ class Analysis(ABC, Generic[Found]):
         return ()
 
     @abstractmethod
-    def sections(self, found: Found) -> Sequence[Section]:
-        """What a report tells of it; nothing where nothing was found."""
-
-    def charts(self, found: Found, result: GridResult) -> Sequence[Chart]:
-        """What there is to draw."""
-        return ()
+    def tell(self, found: Found, result: GridResult) -> Section:
+        """What a report says of it, where something was found."""

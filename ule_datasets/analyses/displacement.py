@@ -15,14 +15,12 @@ from ule_datasets.analyses.telling import (
     FILLED,
     HOLLOW,
     Curves,
-    Line,
     Named,
-    Panel,
-    Point,
     Row,
     Said,
     Section,
     Table,
+    Trace,
     number,
     numbers,
     words,
@@ -215,17 +213,15 @@ def judge_ops_and_em(found: Mapping[str, Judged], roles: Mapping[str, str]) -> J
     return Judged(Verdict.INCONCLUSIVE if alone else verdict, reason)
 
 
-BY_EPOCH, BY_WINDOW = "epoch", "fifth of an epoch"
-
-
 class Displacement(Analysis[Mapping[str, DisplacementResult]]):
     """Whether parameters move less on protected than on clean data until that is fitted."""
 
     name = key = "displacement"
+    title = "Displacement when the training data is fitted"
     nothing: ClassVar = {}
     always = True
     statements: ClassVar = {"ops-q-displacement": (CLEAN, OPS, EM)}
-    figures = ("displacement",)
+    draws = True
 
     def run(self, material: Material) -> dict[str, DisplacementResult]:
         """Every dataset beside its control, of standard training."""
@@ -235,60 +231,50 @@ class Displacement(Analysis[Mapping[str, DisplacementResult]]):
         """It must hold of OPS and of EM."""
         return judge_ops_and_em({name: each.judged for name, each in found.items()}, roles)
 
-    def sections(self, found: Mapping[str, DisplacementResult]) -> Sequence[Section]:
+    def tell(self, found: Mapping[str, DisplacementResult], result: GridResult) -> Section:
         """A row for each dataset, way of looking and seed."""
-        if not found:
-            return []
         columns = words("dataset", "first") + numbers("seed")
         for side in ("clean", "protected"):
             columns += numbers(f"{side}: epoch", "step", "training accuracy") + numbers("displacement", strong=True)
-        both = [(name, each.by_epoch, each.by_window) for name, each in found.items()]
-        rows: list[Row] = [
-            (Named(name), how, *row)
-            for name, *ways in both
-            for how, way in zip((BY_EPOCH, BY_WINDOW), ways, strict=True)
-            for row in _rows(way)
+        ways = [
+            (name, how, way)
+            for name, each in found.items()
+            for how, way in (("epoch", each.by_epoch), ("fifth of an epoch", each.by_window))
         ]
-        return [
-            Section(
-                title="Displacement when the training data is fitted",
-                about="Distance of the parameters from their first values where the training accuracy first reached "
-                f"{THRESHOLD:g} %, standard training; epochs counted from 1.",
-                table=Table(columns, rows),
-                verdicts=tuple(
-                    Said(way.judged, name, f"by {how}")
-                    for name, *ways in both
-                    for how, way in zip((BY_EPOCH, BY_WINDOW), ways, strict=True)
-                ),
-                figure="displacement",
-            )
-        ]
-
-    def charts(self, found: Mapping[str, DisplacementResult], result: GridResult) -> Sequence[Curves]:
-        """The whole way of every run, with the places where the threshold was reached."""
-        control = {one.dataset: one.control for one in result.comparisons}
-        panels = []
-        for name, each in found.items():
-            lines, points = [], []
-            for dataset, side in ((control.get(name, ""), "clean"), (name, "protected")):
-                runs = [run.history for run in result.runs if run.cell == standard_cell(dataset, result.profile)]
-                steps = _steps(runs)
-                lines += [_way(dataset, history) for history in runs]
-                points += [
-                    Point(dataset, at.epoch if at.by == "epoch" else at.step / steps, at.displacement, sign)
-                    for way, sign in ((each.by_epoch, FILLED), (each.by_window, HOLLOW))
-                    for at in getattr(way, side)
-                ]
-            panels.append(Panel(name, tuple(lines), tuple(points)))
-        chart = Curves(
-            name="displacement",
-            alt="Distance of the parameters from their first values",
-            y="distance from the first parameters",
-            filled=f"first epoch at {THRESHOLD:g} % training accuracy",
-            hollow=f"first fifth of an epoch at {THRESHOLD:g} %",
-            panels=tuple(panels),
+        rows: list[Row] = [(Named(name), how, *row) for name, how, way in ways for row in _rows(way)]
+        return Section(
+            about="Distance of the parameters from their first values where the training accuracy first reached "
+            f"{THRESHOLD:g} %, standard training; epochs counted from 1.",
+            table=Table(columns, rows),
+            verdicts=[Said(way.judged, name, f"by {how}") for name, how, way in ways],
+            chart=_chart(found, result),
         )
-        return [chart] if panels else []
+
+
+def _chart(found: Mapping[str, DisplacementResult], result: GridResult) -> Curves:
+    """The whole way of every run, with the places where the threshold was reached."""
+    control = {one.dataset: one.control for one in result.comparisons}
+    panels = {}
+    for name, each in found.items():
+        panels[name] = traces = list[Trace]()
+        for dataset, side in ((control.get(name, ""), "clean"), (name, "protected")):
+            runs = result.histories(standard_cell(dataset, result.profile))
+            steps = next((run.epochs[0].windows[-1].step for run in runs if run.epochs[0].windows), 1)
+            for run in runs:
+                windows = [window for record in run.epochs for window in record.windows]
+                x = (0.0, *(window.step / steps for window in windows))
+                traces.append(Trace(dataset, x, (0.0, *(window.displacement for window in windows))))
+            for way, sign in ((each.by_epoch, FILLED), (each.by_window, HOLLOW)):
+                for at in getattr(way, side):
+                    x = (at.epoch if at.by == "epoch" else at.step / steps,)
+                    traces.append(Trace(dataset, x, (at.displacement,), sign))
+    return Curves(
+        alt="Distance of the parameters from their first values",
+        y="distance from the first parameters",
+        filled=f"first epoch at {THRESHOLD:g} % training accuracy",
+        hollow=f"first fifth of an epoch at {THRESHOLD:g} %",
+        panels=panels,
+    )
 
 
 def _rows(way: Crossings) -> list[tuple[str, ...]]:
@@ -304,19 +290,3 @@ def _rows(way: Crossings) -> list[tuple[str, ...]]:
                 cells += [str(at.epoch), str(at.step), number(at.train_accuracy), number(at.displacement, ".2f")]
         rows.append(tuple(cells))
     return rows
-
-
-def _steps(runs: Sequence[RunHistory]) -> int:
-    """Steps of an epoch."""
-    return next((run.epochs[0].windows[-1].step for run in runs if run.epochs[0].windows), 1)
-
-
-def _way(dataset: str, history: RunHistory) -> Line:
-    """Displacement after each part of an epoch."""
-    steps = _steps([history])
-    windows = [window for record in history.epochs for window in record.windows]
-    return Line(
-        dataset,
-        (0.0, *(window.step / steps for window in windows)),
-        (0.0, *(window.displacement for window in windows)),
-    )

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ule_datasets.analyses import ANALYSES
 from ule_datasets.analyses.analysis import Analysis, Material
-from ule_datasets.analyses.telling import Chart, Section
+from ule_datasets.analyses.telling import Section
 from ule_datasets.experiments.grid import GridResult
 from ule_datasets.papers.claims import Claim
-from ule_datasets.papers.statistics import Judged
+from ule_datasets.papers.statistics import Judged, Verdict
 
 OPTIONAL = tuple(name for name, analysis in ANALYSES.items() if not analysis.always)
 """Analyses that are made where they are asked for."""
 ROLES = tuple(dict.fromkeys(slug for analysis in ANALYSES.values() for slug in analysis.roles))
 """Datasets, in the papers' names, whose models analyses look at."""
-FIGURES = tuple(name for analysis in ANALYSES.values() for name in analysis.figures)
-"""Names of all charts that they may draw."""
+FIGURES = tuple(name for name, analysis in ANALYSES.items() if analysis.draws)
+"""Those that draw a chart."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,10 @@ class Findings:
         """The verdict on a statement that an analysis judges."""
         analysis = judging(statement)
         assert analysis is not None, f"no analysis judges {statement}"
-        return analysis.judge(self.found.get(analysis.name, analysis.nothing), statement, self.roles)
+        found = self.found.get(analysis.name, analysis.nothing)
+        if not found and not analysis.always:
+            return Judged(Verdict.NOT_RUN, "the analysis was not run")
+        return analysis.judge(found, statement, self.roles)
 
     def values(self, claim: Claim) -> tuple[float, ...]:
         """What an analysis measured for a claim, one value per seed; none: it was not made."""
@@ -47,17 +50,9 @@ class Findings:
         """What report.json has of them, by the key of the analysis."""
         return {"roles": self.roles, **{a.key: self.found.get(name, a.nothing) for name, a in ANALYSES.items()}}
 
-    @property
-    def sections(self) -> tuple[Section, ...]:
-        """What a report tells."""
-        return tuple(section for analysis, found in self._made() for section in analysis.sections(found))
-
-    def charts(self, result: GridResult) -> tuple[Chart, ...]:
-        """What there is to draw."""
-        return tuple(chart for analysis, found in self._made() for chart in analysis.charts(found, result))
-
-    def _made(self) -> Iterator[tuple[Analysis[Any], Any]]:
-        return ((analysis, self.found[name]) for name, analysis in ANALYSES.items() if name in self.found)
+    def sections(self, result: GridResult) -> dict[str, Section]:
+        """What a report tells, by the analysis' name."""
+        return {name: a.tell(found, result) for name, a in ANALYSES.items() if (found := self.found.get(name))}
 
 
 def analyse(material: Material, names: Iterable[str]) -> Findings:

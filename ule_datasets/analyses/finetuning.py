@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ule_datasets.analyses.analysis import NOT_MADE, RUNS_FOR_A_VERDICT, Analysis, Material
+from ule_datasets.analyses.analysis import RUNS_FOR_A_VERDICT, Analysis, Material
 from ule_datasets.analyses.telling import Row, Said, Section, Table, listed, number, numbers, words
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.executor import Lost
+from ule_datasets.experiments.grid import GridResult
 from ule_datasets.papers.ops import CLEAN, OPS, ROLES
 from ule_datasets.papers.rules import COLLAPSED, FAILED, LEARNED, line_at
 from ule_datasets.papers.statistics import Estimate, Judged, Verdict, spread
@@ -117,10 +118,7 @@ def summarise(
     _check(tried)
     rates = tuple(_summarised(rate, runs, start_accuracy, chance) for rate, runs in tried.items())
     return FinetuningResult(
-        start_accuracy=start_accuracy,
-        chance=chance,
-        rates=rates,
-        judged=_judge(rates, start_accuracy, chance),
+        start_accuracy=start_accuracy, chance=chance, rates=rates, judged=_judge(rates, start_accuracy, chance)
     )
 
 
@@ -192,7 +190,7 @@ def _check(tried: Mapping[float, Sequence[RunHistory]]) -> None:
 class Finetuning(Analysis[FinetuningResult | None]):
     """Whether a model that was trained on clean data ends badly when it is trained further on OPS data."""
 
-    name, key = "finetune", "finetuning"
+    name, key, title = "finetune", "finetuning", "Fine-tuning a clean model on protected data"
     nothing = None
     roles = ROLES
     statements: ClassVar = {"ops-q-finetune": (CLEAN, OPS)}
@@ -228,12 +226,12 @@ class Finetuning(Analysis[FinetuningResult | None]):
 
     def judge(self, found: FinetuningResult | None, statement: str, roles: Mapping[str, str]) -> Judged:
         """Over all learning rates."""
-        return NOT_MADE if found is None else found.judged
+        assert found is not None
+        return found.judged
 
-    def sections(self, found: FinetuningResult | None) -> Sequence[Section]:
+    def tell(self, found: FinetuningResult | None, result: GridResult) -> Section:
         """A row for each learning rate."""
-        if found is None:
-            return []
+        assert found is not None
         columns = numbers("learning rate") + words("seeds") + numbers("clean test accuracy after", strong=True)
         columns += numbers("training accuracy") + words("ends badly")
         rows: list[Row] = []
@@ -242,11 +240,4 @@ class Finetuning(Analysis[FinetuningResult | None]):
             trained = listed(rate.train_accuracies)
             rows.append((f"{rate.learning_rate:g}", listed(rate.seeds), after, trained, rate.judged))
         before = f"Clean test accuracy before: {number(found.start_accuracy)} %; chance {number(found.chance)} %."
-        return [
-            Section(
-                title="Fine-tuning a clean model on protected data",
-                about=before,
-                table=Table(columns, rows),
-                verdicts=(Said(found.judged),),
-            )
-        ]
+        return Section(about=before, table=Table(columns, rows), verdicts=[Said(found.judged)])

@@ -14,6 +14,7 @@ from ule_datasets.analyses.analysis import RUNS_FOR_A_VERDICT, TOO_FEW, Analysis
 from ule_datasets.analyses.displacement import THRESHOLD, check_comparable, crossing, judge_ops_and_em
 from ule_datasets.analyses.telling import Named, Row, Section, Table, listed, numbers, words
 from ule_datasets.base.errors import InputError
+from ule_datasets.experiments.grid import GridResult
 from ule_datasets.papers.gates import FITTED
 from ule_datasets.papers.ops import CLEAN, EM, OPS
 from ule_datasets.papers.rules import Power
@@ -41,11 +42,7 @@ class FittingResult:
 
 
 def compare_fitting(
-    clean: Sequence[RunHistory],
-    protected: Sequence[RunHistory],
-    threshold: float = THRESHOLD,
-    *,
-    paper_length: bool,
+    clean: Sequence[RunHistory], protected: Sequence[RunHistory], threshold: float = THRESHOLD, *, paper_length: bool
 ) -> FittingResult:
     """Whether every run ends near 100 % training accuracy, and protected data is fitted earlier than clean data.
 
@@ -123,6 +120,7 @@ class Fitting(Analysis[Mapping[str, FittingResult]]):
     """Whether training data is fitted to the end, and protected data earlier than clean data."""
 
     name = key = "fitting"
+    title = "Fitting the training data"
     nothing: ClassVar = {}
     always = True
     statements: ClassVar = {"ops-q-train-acc": (CLEAN, OPS, EM)}
@@ -139,7 +137,7 @@ class Fitting(Analysis[Mapping[str, FittingResult]]):
         """It must hold of OPS and of EM."""
         return judge_ops_and_em({name: each.judged for name, each in found.items()}, roles)
 
-    def sections(self, found: Mapping[str, FittingResult]) -> Sequence[Section]:
+    def tell(self, found: Mapping[str, FittingResult], result: GridResult) -> Section:
         """A row for each dataset."""
         columns = words("dataset") + numbers("last training accuracy, clean", "protected")
         columns += numbers(f"first epoch at {THRESHOLD:g} %, clean", "protected")
@@ -149,6 +147,4 @@ class Fitting(Analysis[Mapping[str, FittingResult]]):
             final = (listed(values) for values in (each.clean_final, each.protected_final))
             first = (listed(values, "never") for values in (each.clean_first, each.protected_first))
             rows.append((Named(name), *final, *first, each.ends_fitted, each.earlier))
-        table = Table(columns, rows)
-        note = "One value per seed."
-        return [Section(title="Fitting the training data", table=table, note=note)] if found else []
+        return Section(table=Table(columns, rows), note="One value per seed.")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ule_datasets.analyses.analysis import NOT_MADE, RUNS_FOR_A_VERDICT, Analysis, Material
+from ule_datasets.analyses.analysis import RUNS_FOR_A_VERDICT, Analysis, Material
 from ule_datasets.analyses.evaluation import FixedImages, evaluating, still_copy
 from ule_datasets.analyses.telling import Contours, Named, Plane, Row, Said, Section, Table, number, numbers, words
 from ule_datasets.base.errors import InputError
@@ -215,14 +215,22 @@ class Pair:
     protected: Surface
     clean: Surface
 
+    @property
+    def planes(self) -> tuple[Plane, Plane]:
+        """To be drawn beside each other."""
+        return (
+            Plane(f"seed {self.seed}", self.dataset, self.protected.grid, self.protected.losses),
+            Plane(f"clean control, seed {self.seed}", "", self.clean.grid, self.clean.losses),
+        )
+
 
 class Landscape(Analysis[tuple[Pair, ...]]):
     """Whether the loss is flatter around models trained on OPS data than around those trained on clean data."""
 
-    name, key = "landscape", "landscapes"
+    name, key, title = "landscape", "landscapes", "Loss landscape"
     roles = ROLES
     statements: ClassVar = {"ops-q-landscape": (CLEAN, OPS)}
-    figures = ("landscape",)
+    draws = True
 
     def run(self, material: Material) -> tuple[Pair, ...]:
         """Both surfaces of every seed, on the same directions."""
@@ -254,11 +262,9 @@ class Landscape(Analysis[tuple[Pair, ...]]):
 
     def judge(self, found: tuple[Pair, ...], statement: str, roles: Mapping[str, str]) -> Judged:
         """By the pairs of all seeds."""
-        if not found:
-            return NOT_MADE
         return compare_surfaces([each.protected for each in found], [each.clean for each in found])
 
-    def sections(self, found: tuple[Pair, ...]) -> Sequence[Section]:
+    def tell(self, found: tuple[Pair, ...], result: GridResult) -> Section:
         """A row for each seed."""
         heads = f"increase at radius {CIRCLE_RADIUS:g}, protected", "clean"
         columns = words("dataset") + numbers("seed", "loss at the model, protected", "clean")
@@ -268,28 +274,13 @@ class Landscape(Analysis[tuple[Pair, ...]]):
             losses = (each.protected.centre, each.clean.centre, each.protected.increase, each.clean.increase)
             told = (number(loss, ".4g") for loss in losses)
             rows.append((Named(each.dataset), str(each.seed), *told, f"{each.protected.num_images:,}"))
-        section = Section(
-            title="Loss landscape",
+        return Section(
             table=Table(columns, rows),
-            verdicts=(Said(self.judge(found, "", {})),),
-            figure="landscape",
+            verdicts=[Said(self.judge(found, "", {}))],
+            chart=Contours(
+                alt="Loss around the trained parameters, protected and clean",
+                x="second direction",
+                y="first direction",
+                rows=[each.planes for each in found],
+            ),
         )
-        return [section] if found else []
-
-    def charts(self, found: tuple[Pair, ...], result: GridResult) -> Sequence[Contours]:
-        """A row for each seed, protected beside clean."""
-        rows = tuple(
-            (
-                Plane(f"seed {each.seed}", each.dataset, each.protected.grid, each.protected.losses),
-                Plane(f"clean control, seed {each.seed}", "", each.clean.grid, each.clean.losses),
-            )
-            for each in found
-        )
-        chart = Contours(
-            name="landscape",
-            alt="Loss around the trained parameters, protected and clean",
-            rows=rows,
-            x="second direction",
-            y="first direction",
-        )
-        return [chart] if rows else []

@@ -20,7 +20,7 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.executor import Lost
 from ule_datasets.experiments.effect import Comparison, compare
-from ule_datasets.experiments.grid import estimate_seconds
+from ule_datasets.experiments.grid import GridResult, estimate_seconds
 from ule_datasets.experiments.runs import RunTask
 from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.history import RunHistory
@@ -88,10 +88,7 @@ def relabelled(data: TrainingData, groups: np.ndarray) -> TrainingData:
     if groups.shape != (data.num_classes,):
         raise InputError(f"the groups are those of {len(groups)} classes, the data has {data.num_classes}")
     return dataclasses.replace(
-        data,
-        labels=groups[data.labels],
-        test_labels=groups[data.test_labels],
-        num_classes=int(groups.max()) + 1,
+        data, labels=groups[data.labels], test_labels=groups[data.test_labels], num_classes=int(groups.max()) + 1
     )
 
 
@@ -123,6 +120,7 @@ class Relabelled(Analysis[tuple[RelabelledResult, ...]]):
     """Whether protection holds for who gives the images other classes."""
 
     name = key = "relabelled"
+    title = "Other labels"
 
     def run(self, material: Material) -> tuple[RelabelledResult, ...]:
         """Every dataset and its control with grouped classes; each run once, however many share the control."""
@@ -152,7 +150,7 @@ class Relabelled(Analysis[tuple[RelabelledResult, ...]]):
                 found += [] if told is None else [told]
         return tuple(found)
 
-    def sections(self, found: tuple[RelabelledResult, ...]) -> Sequence[Section]:
+    def tell(self, found: tuple[RelabelledResult, ...], result: GridResult) -> Section:
         """A row for each dataset and number of groups."""
         columns = words("dataset") + numbers("groups") + words("seeds") + numbers("poisoned", strong=True)
         columns += numbers("clean control", "chance", "training accuracy, poisoned") + words("result")
@@ -162,13 +160,11 @@ class Relabelled(Analysis[tuple[RelabelledResult, ...]]):
             told = (one.poisoned.percent, one.clean.percent, f"{number(each.chance)} %", one.poisoned_train.percent)
             lines = (str(one.collapse), *one.notes)
             rows.append((Named(one.dataset), str(each.num_groups), listed(each.seeds), *told, lines))
-        section = Section(
-            title="Other labels",
+        return Section(
             about="The classes put into groups at random, the groups as labels of training and test images; standard "
             "training, every seed with a grouping of its own. Mean ± standard deviation over seeds.",
             table=Table(columns, rows),
         )
-        return [section] if found else []
 
 
 def _with_groups(task: RunTask, groups: np.ndarray, num_groups: int) -> RunTask:

@@ -22,7 +22,7 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Overwrite, Perturbation
-from ule_datasets.experiments.grid import Subject
+from ule_datasets.experiments.grid import GridResult, Subject
 from ule_datasets.experiments.runs import RunTask
 from ule_datasets.papers.claims import Claim, Regime
 from ule_datasets.papers.ops import ROLES
@@ -274,7 +274,7 @@ class ShuffleTable:
 class Shuffled(Analysis[tuple[ShuffleTable, ...]]):
     """What models say about training images, their own and others', whose perturbations were moved to other images."""
 
-    name, key = "shuffled", "shuffles"
+    name, key, title = "shuffled", "shuffles", "Shuffled perturbations"
     roles = ROLES
 
     def run(self, material: Material) -> tuple[ShuffleTable, ...]:
@@ -320,7 +320,7 @@ class Shuffled(Analysis[tuple[ShuffleTable, ...]]):
             if (cell.trained_on, cell.evaluated_on, cell.reading) == wanted
         )
 
-    def sections(self, found: tuple[ShuffleTable, ...]) -> Sequence[Section]:
+    def tell(self, found: tuple[ShuffleTable, ...], result: GridResult) -> Section:
         """Columns by what was trained on, rows by what was evaluated and how its perturbations were moved."""
         trained_on = dict.fromkeys(cell.trained_on for table in found for cell in table.cells)
         rows: dict[tuple[str, str], dict[str, list[float]]] = {}
@@ -333,15 +333,13 @@ class Shuffled(Analysis[tuple[ShuffleTable, ...]]):
         lines: list[Row] = [
             (Named(name), how, *(spread(means.get(on, ())) for on in trained_on)) for (name, how), means in rows.items()
         ]
-        section = Section(
-            title="Shuffled perturbations",
+        return Section(
             about="How often models agree with the labels (percent) on training images, each with the perturbation of "
             "another image and its label where shuffled: mean ± standard deviation (seeds), each seed's value the mean "
             "over permutations. *Additive*: the difference is added; *re-stamped*: overwritten pixels get their "
             "colour.",
             table=Table(words("evaluated on", "perturbations") + columns, lines),
         )
-        return [section] if rows else []
 
 
 def _evaluation_set(subject: Subject | None, task: RunTask) -> EvaluationSet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ule_datasets.papers.statistics import Judged
@@ -66,57 +66,24 @@ class Said:
     words: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Section:
-    """A heading of the report, with what stands below it in this order."""
-
-    title: str
-    about: str = ""
-    """How to read the table; words between asterisks stand out."""
-    table: Table
-    note: str = ""
-    verdicts: tuple[Said, ...] = ()
-    figure: str = ""
-    """Name of the chart at its end, if that was drawn."""
-
-
 FILLED, HOLLOW = "filled", "hollow"
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """A mark in a panel."""
+class Trace:
+    """A curve of a dataset's runs, or marks on it."""
 
     dataset: str
-    x: float
-    y: float
-    sign: str
-    """``FILLED`` or ``HOLLOW``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A curve in a panel."""
-
-    dataset: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """Curves over the epochs that belong to one dataset, its control's included."""
-
-    dataset: str
-    lines: tuple[Line, ...]
-    points: tuple[Point, ...]
+    x: Sequence[float]
+    y: Sequence[float]
+    sign: str = ""
+    """``FILLED`` or ``HOLLOW``; empty: a curve."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curves:
-    """A panel for each dataset."""
+    """Over the epochs; a panel for each dataset, its control's curves included."""
 
-    name: str
     alt: str
     """What it shows, for those who do not see it."""
     y: str
@@ -124,7 +91,7 @@ class Curves:
     filled: str
     """What such marks mean."""
     hollow: str
-    panels: tuple[Panel, ...]
+    panels: Mapping[str, Sequence[Trace]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,22 +101,30 @@ class Plane:
     title: str
     dataset: str
     """Named before the title; empty: none."""
-    grid: tuple[float, ...]
-    values: tuple[tuple[float | None, ...], ...]
+    grid: Sequence[float]
+    values: Sequence[Sequence[float | None]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contours:
     """Planes side by side, with the same levels in a row; a row without two different values above 0 is left out."""
 
-    name: str
     alt: str
-    rows: tuple[tuple[Plane, ...], ...]
     x: str
     y: str
+    rows: Sequence[Sequence[Plane]]
 
 
-Chart = Curves | Contours
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """What stands below a heading of the report, in this order."""
+
+    about: str = ""
+    """How to read the table; words between asterisks stand out."""
+    table: Table
+    note: str = ""
+    verdicts: Sequence[Said] = ()
+    chart: Curves | Contours | None = None
 
 
 def number(value: float | None, form: str = ".1f") -> str:

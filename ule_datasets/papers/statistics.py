@@ -240,11 +240,7 @@ def unusable(*samples: Sequence[float]) -> Judged | None:
 
 
 def _difference(
-    a: Sequence[float],
-    b: Sequence[float],
-    paired: bool,
-    judge: Callable[[float, float], tuple[bool, bool]],
-    line: str,
+    a: Sequence[float], b: Sequence[float], paired: bool, judge: Callable[[float, float], tuple[bool, bool]], line: str
 ) -> Judged:
     """What the interval of mean(a) - mean(b) says; ``judge`` takes its ends, and gives (confirmed, refuted)."""
     if open_ := unusable(a, b):

@@ -22,10 +22,7 @@ from ule_datasets.verification.report.content import Report, strategy_words
 
 PLOT_NAMES = tuple(f"{name}.png" for name in ("accuracy", "strategies", *FIGURES))
 CONTROL = "#2f7ed8"
-PALETTE = (
-    *("#e0561b", "#2a9d57", "#9a5bd0", "#c79100", "#13a3a3"),
-    *("#d6408f", "#8c6239", "#7c8a2e", "#c1121f"),
-)
+PALETTE = (*("#e0561b", "#2a9d57", "#9a5bd0", "#c79100", "#13a3a3"), *("#d6408f", "#8c6239", "#7c8a2e", "#c1121f"))
 """Of the datasets, in turn; readable on white and on black."""
 GREY = "#888888"
 INK = "#010203"
@@ -40,6 +37,7 @@ DOT: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 5}
 RING: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 8, "markerfacecolor": "none"}
 DIAMOND: dict[str, Any] = {"marker": "D", "linestyle": "", "markersize": 6, "markerfacecolor": "#d9d9d9"}
 SIGNS: dict[str, dict[str, Any]] = {
+    "": {"linewidth": 1.5, "alpha": 0.85},
     CHANCE: {"linestyle": (0, (4, 3)), "linewidth": 1},
     LAST: DOT,
     BEST: RING,
@@ -88,11 +86,12 @@ def draw_plots(report: Report, labels: Mapping[str, str]) -> tuple[Plot, ...] | 
         _plot("accuracy", "Clean test accuracy after every epoch, by strategy", artist.accuracy),
         _plot("strategies", "Clean test accuracy after the last epoch, measured and reported", artist.strategies),
     ]
-    for chart in report.findings.charts(result):
+    for name, section in report.findings.sections(result).items():
+        chart = section.chart
         if isinstance(chart, Curves):
-            drawn.append(_plot(chart.name, chart.alt, partial(artist.curves, chart)))
-        elif any(_levels(row) for row in chart.rows):
-            drawn.append(_plot(chart.name, chart.alt, partial(artist.contours, chart)))
+            drawn.append(_plot(name, chart.alt, partial(artist.curves, chart)))
+        elif chart is not None and any(_levels(row) for row in chart.rows):
+            drawn.append(_plot(name, chart.alt, partial(artist.contours, chart)))
     return tuple(drawn)
 
 
@@ -173,18 +172,16 @@ class _Artist:
 
     def curves(self, chart: Curves, ink: str) -> Any:
         """A panel for each dataset beside its control, a curve for each run."""
-        shown = [panel.dataset for panel in chart.panels]
-        figure, panels = self._panels(len(shown), sharey=False)
-        for panel, given in zip(panels, chart.panels, strict=True):
-            for line in given.lines:
-                panel.plot(line.x, line.y, color=self._colour(line.dataset), linewidth=1.5, alpha=0.85, zorder=3)
-            for point in given.points:
-                panel.plot(point.x, point.y, color=self._colour(point.dataset), zorder=4, **SIGNS[point.sign])
-            panel.set_title(self._named(given.dataset), fontsize=9.5, loc="left", color=ink)
+        figure, panels = self._panels(len(chart.panels), sharey=False)
+        for panel, (dataset, traces) in zip(panels, chart.panels.items(), strict=True):
+            for trace in traces:
+                above = 4 if trace.sign else 3
+                panel.plot(trace.x, trace.y, color=self._colour(trace.dataset), zorder=above, **SIGNS[trace.sign])
+            panel.set_title(self._named(dataset), fontsize=9.5, loc="left", color=ink)
             panel.set_ylim(bottom=0)
             panel.set_ylabel(chart.y, color=ink)
             self._epochs(panel, ink, last=self.epochs + 0.5)
-        self._legend(figure, {chart.filled: FILLED, chart.hollow: HOLLOW}, shown=shown)
+        self._legend(figure, {chart.filled: FILLED, chart.hollow: HOLLOW}, shown=list(chart.panels))
         return figure
 
     def contours(self, chart: Contours, ink: str) -> Any:

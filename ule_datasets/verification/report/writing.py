@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from ule_datasets.analyses import ANALYSES
 from ule_datasets.analyses.telling import Named
 from ule_datasets.base.files import write_atomically
 from ule_datasets.experiments.effect import MARGIN, Collapse
@@ -102,7 +103,8 @@ def render(template: str, report: Report, plots: Sequence[Plot] | None) -> str:
             told=[one for one in report.statements if one.judged.verdict is not Verdict.NOT_RUN],
             untold=[one for one in report.statements if one.judged.verdict is Verdict.NOT_RUN],
             papers=papers(),
-            sections=report.findings.sections,
+            analyses=ANALYSES,
+            sections={} if report.result is None else report.findings.sections(report.result),
             epochs_shown=_epochs_shown(report),
             runs_shown=RUNS_SHOWN,
             hardware=_hardware(report),
@@ -132,8 +134,7 @@ def _environment() -> jinja2.Environment:
         strategy=strategy_words,
     )
     environment.tests.update(
-        named=lambda cell: isinstance(cell, Named),
-        judgement=lambda cell: isinstance(cell, Judged),
+        named=lambda cell: isinstance(cell, Named), judgement=lambda cell: isinstance(cell, Judged)
     )
     return environment
 
