@@ -68,7 +68,7 @@ def squares(rows: Tensor, columns: Tensor, sizes: Tensor, height: int, width: in
 
     Args:
         rows: of the centres, int64 [B].
-        columns: likewise.
+        columns: of the centres, int64 [B].
         sizes: sides of the squares, int64 [B]; 0: nothing.
         height: of the image.
         width: of the image.

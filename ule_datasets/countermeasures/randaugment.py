@@ -57,7 +57,7 @@ class Choices:
     row: Tensor
     """Of the centre of a Cutout, int64."""
     column: Tensor
-    """Likewise."""
+    """Of the centre of a Cutout, int64."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -97,16 +97,16 @@ class CheckpointedPieces:
         self._saved = time.monotonic()
 
     def has(self, name: str) -> bool:
-        """See ``Pieces``."""
+        """Whether a piece is finished."""
         return name in self._pieces
 
     def keep(self, name: str, images: np.ndarray) -> None:
-        """See ``Pieces``."""
+        """Keep a finished piece, and perhaps save all that are."""
         self._pieces[name] = images
         if time.monotonic() - self._saved >= SECONDS_BETWEEN_CHECKPOINTS:
             self._checkpoint.save(State(arrays=self._pieces))
             self._saved = time.monotonic()
 
     def joined(self, names: Sequence[str]) -> np.ndarray:
-        """See ``Pieces``."""
+        """All images of some pieces, one piece after the other."""
         return np.concatenate([self._pieces[name] for name in names])

@@ -27,7 +27,7 @@ class Draws:
     top: Tensor
     """First row of the crop, counted in the padded image: ``crop_padding`` is the image itself."""
     left: Tensor
-    """Likewise the first column."""
+    """First column of the crop, counted in the padded image."""
     mirrored: Tensor
     """1 where the image is mirrored, else 0."""
 
@@ -74,7 +74,7 @@ class Augmentation:
         return images if self.name == "none" else self.transform(images, draws)
 
     def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The same, as float32 [B, C, H, W] in [0, 1], channels-last in memory."""
+        """Crop, mirror and convert a batch at random: float32 [B, C, H, W] in [0, 1], channels-last in memory."""
         return to_float(self.move(images, generator))
 
     def transform(self, images: Tensor, draws: Draws) -> Tensor:
@@ -91,7 +91,7 @@ def cut(canvas: Tensor, draws: Draws, height: int, width: int) -> Tensor:
         canvas: uint8 [B, at least H, at least W, C] on any device.
         draws: where each window begins; on the CPU.
         height: of the windows, H.
-        width: likewise, W.
+        width: of the windows, W.
 
     Returns:
         Uint8 [B, H, W, C] on the device of the canvas.

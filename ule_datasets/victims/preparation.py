@@ -52,16 +52,16 @@ class PieceFiles:
     """Rows, columns, channels."""
 
     def has(self, name: str) -> bool:
-        """See ``Pieces``."""
+        """Whether its file is there."""
         return self._path(name).exists()
 
     def keep(self, name: str, images: np.ndarray) -> None:
-        """See ``Pieces``."""
+        """Write its file."""
         with replacing(self._path(name)) as partial_file:
             images.tofile(partial_file)
 
     def joined(self, names: Sequence[str]) -> SpooledImages:
-        """See ``Pieces``: they are read from the files where they are needed."""
+        """All images of some pieces; they are read from the files where they are needed."""
         files = [(path, path.stat().st_size // int(np.prod(self.image_shape))) for path in map(self._path, names)]
         return SpooledImages.in_files(files, self.image_shape)
 
