@@ -369,8 +369,7 @@ def test_noise_is_converted_and_summed_up_alike_in_any_portions(
     monkeypatch: pytest.MonkeyPatch, rows_at_once: int
 ) -> None:
     whole = craft(sample_wise())
-    for module in ("engine.sign_steps", "error_minimizing"):
-        monkeypatch.setattr(f"ule_datasets.methods.{module}.ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr("ule_datasets.methods.engine.sign_steps.ROWS_AT_ONCE", rows_at_once)
     assert same(craft(sample_wise()), whole)
 
 

@@ -27,14 +27,13 @@ import numpy as np
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.base.progress import duration
-from ule_datasets.compute.devices import median_seconds
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.quantization import Apply, Quantize, largest_level, quantize
 from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.settings import ErrorAverage, Grid, StopRule, SurrogateSettings, check_at_least
-from ule_datasets.methods.engine.sign_steps import ROWS_AT_ONCE, SignSteps
+from ule_datasets.methods.engine.sign_steps import SignSteps
 from ule_datasets.methods.engine.stepwise import Estimate, Part, Phase, Stepwise
 from ule_datasets.methods.engine.surrogate import FrozenSurrogate, Surrogate
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
@@ -44,9 +43,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 else:
     torch = lazy("torch")
-
-IMAGES_TIMED = 32
-"""Of a training step, for the estimate: it should not need more memory than the work itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,14 +162,11 @@ class _Rounds(Stepwise):
     """For the estimate only: nobody knows beforehand."""
 
     def __init__(self, method: _Method, train: Split, context: Context, *, images_at_once: int | None = None) -> None:
-        from ule_datasets.models.architectures import build_model
-
         super().__init__(method, context, method.precision)
         self.grid = Grid.of(method.epsilon, method.step_size)
         self.steps = SignSteps(train, self.grid, self.device, images_at_once=images_at_once)
         seed = context.seed.integer32(method.identifier, "initialisation")
-        model = build_model(method.surrogate.model, context.num_classes, seed=seed)
-        self.surrogate = Surrogate(model, method.surrogate, device=self.device)
+        self.surrogate = Surrogate.new(method.surrogate, context.num_classes, seed=seed, device=self.device)
         self.noise = self.start()
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         """Over a model phase: the summed loss, how many images the surrogate is right about, and how many there are."""
@@ -292,35 +285,17 @@ class _Rounds(Stepwise):
 
     def estimate(self) -> Estimate:
         """From a short timing of both phases."""
-        model, noise, flop = self._seconds_per_round()
+        costs = self.steps.costs(self.surrogate, self.precision)
+        trained = len(self.model_rows(0)) * self.method.steps_per_round
+        gradients, checks = self.work()
+        model, noise = costs.training * trained, costs.gradient * (gradients + checks / 2)
+        flop = costs.flop * (3 * trained + 2 * gradients + checks)
         rounds = self.usual_rounds
         text = (
             f"about {duration(model + noise)} a round (model {duration(model)}, noise {duration(noise)}), "
             f"{duration(rounds * (model + noise))} if it takes {rounds} rounds"
         )
         return Estimate(text=text, seconds=rounds * (model + noise), flop=rounds * flop)
-
-    def _seconds_per_round(self) -> tuple[float, float, float]:
-        """Estimated seconds of a model phase and of a noise phase with its check, and FLOP of both."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        trial, steps = self.surrogate.copy(), self.steps
-        rows = self.model_rows(0)
-        few = rows[: steps.images_at_once]
-        clean, labels = steps.units(few), steps.labels[few]
-        part = slice(0, IMAGES_TIMED)
-        step = median_seconds(lambda _: trial.step(steps.inputs(clean[part]), labels[part]), 2, self.device)
-        model = step / len(labels[part]) * len(rows) * self.method.steps_per_round
-        frozen = self.surrogate.frozen(self.method.precision)
-        still = torch.zeros_like(clean)
-        step = median_seconds(lambda _: steps.descend(frozen, clean, still, labels, 1), 3, self.device) / len(few)
-        counter = FlopCounterMode(display=False)
-        with counter:
-            frozen.judge(steps.inputs(clean[:1]), labels[:1])
-        forward, gradients, checks = counter.get_total_flops(), *self.work()
-        noise = step * (gradients + checks / 2)
-        flop = forward * (3 * len(rows) * self.method.steps_per_round + 2 * gradients + checks)
-        return model, noise, flop
 
 
 class SampleWise(_Rounds):
@@ -333,11 +308,10 @@ class SampleWise(_Rounds):
         """Zeros, or uniform over the grid where the recipe asks for a random start."""
         self.right = torch.zeros(len(self.steps), dtype=torch.bool, device=self.device)
         self.losses = torch.zeros(len(self.steps), device=self.device)
-        kind = torch.int8 if self.grid.bound <= 127 else torch.int16
-        noise = torch.zeros(self.steps.images.shape, dtype=kind)
+        noise = self.steps.blank()
         if self.method.random_start:
             generator = torch.Generator().manual_seed(self.context.seed.integer32(self.method.identifier, "start"))
-            noise.random_(-self.grid.bound, self.grid.bound + 1, generator=generator)
+            noise = noise.cpu().random_(-self.grid.bound, self.grid.bound + 1, generator=generator)
         return noise.to(self.device)
 
     def parts(self) -> dict[str, Part]:
@@ -384,13 +358,7 @@ class SampleWise(_Rounds):
 
     def levels(self) -> np.ndarray:
         """The noise as whole grey levels, int8 or int16 [N, H, W, C]."""
-        bound = self.grid.bound
-        table = quantize(np.arange(-bound, bound + 1) / self.grid.per_level, self.method.quantize, self.method.apply)
-        levels = np.empty(self.noise.shape, dtype=table.dtype)
-        for first in range(0, len(levels), ROWS_AT_ONCE):
-            rows = slice(first, first + ROWS_AT_ONCE)
-            levels[rows] = table[self.noise[rows].cpu().numpy().astype(np.int16) + bound]
-        return levels
+        return self.steps.levels(self.noise, self.method.quantize, self.method.apply)
 
 
 class ClassWise(_Rounds):

@@ -5,13 +5,18 @@ Clipping and projecting are exact on the grid (``Grid``); only the signs of grad
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ule_datasets.base.lazy import lazy
-from ule_datasets.compute.devices import resident
+from ule_datasets.compute.devices import median_seconds, resident
+from ule_datasets.compute.precision import Precision
+from ule_datasets.data.quantization import Apply, Quantize, quantize
 from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.settings import Grid
-from ule_datasets.methods.engine.surrogate import FrozenSurrogate
+from ule_datasets.methods.engine.surrogate import FrozenSurrogate, Surrogate
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +26,22 @@ else:
 
 IMAGES_AT_ONCE = {"cpu": 128, "cuda": 1024}
 """Images that are optimised together: what fits a CPU's caches; what fills a GPU. Not part of any method."""
+IMAGES_TIMED = 32
+"""Of a training step, for an estimate: it should not need more memory than the work itself."""
 ROWS_AT_ONCE = 4096
 """Images whose noise is converted or summed up at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Costs:
+    """What an image takes, for an estimate."""
+
+    training: float
+    """Seconds in a step of the surrogate."""
+    gradient: float
+    """Seconds in a step of its noise."""
+    flop: float
+    """Of a forward pass: a step of the surrogate takes three, a step of noise two."""
 
 
 class SignSteps:
@@ -43,6 +62,11 @@ class SignSteps:
     def inputs(self, units: Tensor) -> Tensor:
         """What a model sees: float32 [B, C, H, W] in units of 1, channels-last in memory."""
         return (units / self.grid.white).permute(0, 3, 1, 2)
+
+    def blank(self) -> Tensor:
+        """No noise for every image, in whole units: int8 or int16 [N, H, W, C]."""
+        kind = torch.int8 if self.grid.bound <= 127 else torch.int16
+        return torch.zeros(self.images.shape, dtype=kind, device=self.device)
 
     def filled(self, first: int) -> tuple[Tensor, int]:
         """Images from one on that are optimised together, int64, and how many of them count.
@@ -73,6 +97,32 @@ class SignSteps:
             noise = moved.sub_(clean).clamp_(-grid.bound, grid.bound)
             shown = (clean + noise).clamp_(0, grid.white)
         return noise
+
+    def levels(self, noise: Tensor, rule: Quantize, apply: Apply) -> np.ndarray:
+        """Noise in whole units as whole grey levels, int8 or int16 [M, H, W, C]."""
+        bound = self.grid.bound
+        table = quantize(np.arange(-bound, bound + 1) / self.grid.per_level, rule, apply)
+        levels = np.empty(noise.shape, dtype=table.dtype)
+        for first in range(0, len(levels), ROWS_AT_ONCE):
+            rows = slice(first, first + ROWS_AT_ONCE)
+            levels[rows] = table[noise[rows].cpu().numpy().astype(np.int16) + bound]
+        return levels
+
+    def costs(self, surrogate: Surrogate, precision: Precision) -> Costs:
+        """From a short timing, which leaves the surrogate as it is."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        few = torch.arange(min(self.images_at_once, len(self)), device=self.device)
+        clean, labels = self.units(few), self.labels[few]
+        part, trial = slice(0, IMAGES_TIMED), surrogate.copy()
+        step = median_seconds(lambda _: trial.step(self.inputs(clean[part]), labels[part]), 2, self.device)
+        frozen, still = surrogate.frozen(precision), torch.zeros_like(clean)
+        moves = median_seconds(lambda _: self.descend(frozen, clean, still, labels, 1), 3, self.device)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            frozen.judge(self.inputs(clean[:1]), labels[:1])
+        flop = counter.get_total_flops()
+        return Costs(training=step / len(labels[part]), gradient=moves / len(few), flop=flop)
 
     def sizes(self, noise: Tensor) -> dict[str, float]:
         """For a trace: mean size in levels, mean l2 norm in units of 1, and how many values are at the bound, in %."""

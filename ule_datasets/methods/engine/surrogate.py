@@ -35,6 +35,13 @@ class Surrogate:
             weight_decay=settings.weight_decay,
         )
 
+    @classmethod
+    def new(cls, settings: SurrogateSettings, num_classes: int, *, seed: int, device: torch.device) -> Surrogate:
+        """An untrained one, of the architecture that the settings name."""
+        from ule_datasets.models.architectures import build_model
+
+        return cls(build_model(settings.model, num_classes, seed=seed), settings, device=device)
+
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """One step of SGD with the gradient's norm clipped; on a CPU with one thread.
 
