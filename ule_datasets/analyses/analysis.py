@@ -112,8 +112,8 @@ class Analysis(ABC, Generic[Found]):
     """Ids of the statements that it judges, and the datasets that they speak of."""
 
     @abstractmethod
-    def run(self, material: Material) -> Found:
-        """Look; nothing, with a warning, where the material does not allow it."""
+    def run(self, material: Material) -> Found | None:
+        """Look; ``nothing`` where the material does not allow it."""
 
     def judge(self, found: Found, statement: str, roles: Mapping[str, str]) -> Judged:
         """What follows for one of its statements; where nothing was found, only those that come always are asked."""

@@ -187,7 +187,7 @@ def _check(tried: Mapping[float, Sequence[RunHistory]]) -> None:
                 raise InputError("runs that differ in more than learning rate, start and seed cannot be summarised")
 
 
-class Finetuning(Analysis[FinetuningResult | None]):
+class Finetuning(Analysis[FinetuningResult]):
     """Whether a model that was trained on clean data ends badly when it is trained further on OPS data."""
 
     name, key, title = "finetune", "finetuning", "Fine-tuning a clean model on protected data"
@@ -224,14 +224,12 @@ class Finetuning(Analysis[FinetuningResult | None]):
         }
         return summarise(histories, start_accuracy=statistics.fmean(accuracies), chance=material.result.chance)
 
-    def judge(self, found: FinetuningResult | None, statement: str, roles: Mapping[str, str]) -> Judged:
+    def judge(self, found: FinetuningResult, statement: str, roles: Mapping[str, str]) -> Judged:
         """Over all learning rates."""
-        assert found is not None
         return found.judged
 
-    def tell(self, found: FinetuningResult | None, result: GridResult) -> Section:
+    def tell(self, found: FinetuningResult, result: GridResult) -> Section:
         """A row for each learning rate."""
-        assert found is not None
         columns = numbers("learning rate") + words("seeds") + numbers("clean test accuracy after", strong=True)
         columns += numbers("training accuracy") + words("ends badly")
         rows: list[Row] = []

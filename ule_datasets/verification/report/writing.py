@@ -146,7 +146,7 @@ def _title(report: Report) -> str:
     named = [f"{part.name} {part.version}" for part in report.datasets]
     if len(named) > 3:
         return f"{len(named)} datasets"
-    return " and ".join([*([", ".join(named[:-1])] if named[1:] else []), *named[-1:]]) or "claims"
+    return _and(named) or "claims"
 
 
 def _tags(report: Report) -> dict[str, str]:
@@ -186,7 +186,7 @@ def _effects(report: Report) -> list[str]:
 
 
 def _and(words: Sequence[str]) -> str:
-    return " and ".join([*([", ".join(words[:-1])] if words[1:] else []), words[-1]])
+    return " and ".join([*([", ".join(words[:-1])] if words[1:] else []), *words[-1:]])
 
 
 def _counted(words: Iterable[str]) -> str:
