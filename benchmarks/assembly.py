@@ -37,13 +37,14 @@ from PIL import Image
 
 from builders import RECIPES
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import WORKER_MODULES, _assemble
+from ule_datasets.build import WORKER_MODULES
 from ule_datasets.compute.executor import available_cpus
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import COMPRESS_LEVEL, encode_png
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import Split
 from ule_datasets.dataset.shards import FORMATS, parquet, shard_rows, webdataset
+from ule_datasets.packaging.assembly import Assembly
 from ule_datasets.packaging.crafting import Workshop, craft
 from ule_datasets.packaging.folder import BuildFolder
 from ule_datasets.sources import Source
@@ -137,7 +138,7 @@ def in_new_folder(work: Path, function: Callable[[Path], object]) -> float:
 
 def assemble(source: Source, perturbation: Perturbation, executor: LocalExecutor, folder: Path) -> None:
     """Our way."""
-    _assemble(RECIPE, FORMATS, source, perturbation, BuildFolder(folder), None, executor, SILENT)
+    Assembly(RECIPE, FORMATS, source, perturbation, BuildFolder(folder)).run(executor, SILENT)
 
 
 def encode_pieces(executor: LocalExecutor, images: np.ndarray, pieces: Iterable[range]) -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,10 @@ from ule_datasets.compute.executor import Executor
 from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
-from ule_datasets.data.split import Split, order_free_digest
 from ule_datasets.dataset.delivery import Delivery
-from ule_datasets.dataset.manifest import FILE_NAME, LEFT_OUT, FileRecord, Manifest, SplitRecord, build_environment
-from ule_datasets.dataset.shards import (
-    FORMATS,
-    ShardResult,
-    ShardTask,
-    file_record,
-    shard_path,
-    shard_rows,
-    write_shard,
-)
+from ule_datasets.dataset.manifest import FILE_NAME, LEFT_OUT, FileRecord, Manifest
+from ule_datasets.dataset.shards import FORMATS, file_record
+from ule_datasets.packaging.assembly import Assembly
 from ule_datasets.packaging.card import write_card
 from ule_datasets.packaging.craft_cache import CraftCache, cache_folder
 from ule_datasets.packaging.crafting import Workshop, clear_checkpoints, craft, join, labels_for
@@ -138,7 +129,7 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
     ):
         if folder.read_note("complete") is None:
             executor.start()
-            _make(recipe, options, given, folder, delivery, executor, reporter)
+            _Making(recipe, options, given, folder, delivery, executor, reporter).run()
             folder.write_note("complete", True)
         if delivery is not None:
             manifest = delivery.complete()
@@ -206,204 +197,90 @@ def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def _make(
-    recipe: Recipe, options: BuildOptions, given: Sequence[Perturbation], folder: BuildFolder,
-    delivery: Delivery | None, executor: Executor, reporter: Reporter,
-) -> None:  # fmt: skip
-    """Write the whole dataset into the staging folder."""
-    with reporter.phase("read source"):
+@dataclass(frozen=True, eq=False, slots=True)
+class _Making:
+    """A dataset in the making: writes all of it into the staging folder."""
+
+    recipe: Recipe
+    options: BuildOptions
+    given: Sequence[Perturbation]
+    folder: BuildFolder
+    delivery: Delivery | None
+    executor: Executor
+    reporter: Reporter
+
+    def run(self) -> None:
+        recipe, reporter, files = self.recipe, self.reporter, self.folder.files
+        with reporter.phase("read source"):
+            source = self._source()
+        with reporter.phase("craft"):
+            perturbation = self._perturbation(source)
+        with reporter.phase("assemble"):
+            assembly = Assembly(recipe, self.options.formats, source, perturbation, self.folder, self.delivery)
+            manifest = assembly.manifest(assembly.run(self.executor, reporter))
+        with reporter.phase("figures"):
+            figures = draw_figures(source.train, perturbation, source.class_names)
+            for figure in figures:
+                write_atomically(files / "figures" / figure.name, figure.png)
+        with reporter.phase("card"):
+            write_atomically(files / "recipe.json", recipe.to_json() + "\n")
+            if source.findings.left_out:
+                left_out = "".join(f"{split}\t{problem}\n" for split, problem in source.findings.left_out)
+                write_atomically(files / LEFT_OUT, left_out)
+            write_atomically(files / "craft.json", json.dumps(perturbation.about, indent=1) + "\n")
+            write_atomically(files / "croissant.json", croissant_json(recipe, manifest))
+            write_atomically(files / "README.md", write_card(recipe, manifest, perturbation, figures))
+            others = _other_files(files)
+        timings = {name: round(seconds, 3) for name, seconds in reporter.seconds.items()}
+        manifest = dataclasses.replace(manifest, files=(*manifest.files, *others), timings=timings)
+        write_atomically(files / FILE_NAME, manifest.to_json())
+
+    def _source(self) -> Source:
         source = read_source(
-            recipe.source, options.source, executor=executor, reporter=reporter, labels_for=labels_for(recipe),
-            spool=folder.spool, skip_unusable=options.skip_unusable,
-        )  # fmt: skip
-        source = _limited(source, recipe.limit_per_class)
-    with reporter.phase("craft"):
-        perturbation = _perturbation(recipe, options, given, source, folder, executor, reporter)
-    with reporter.phase("assemble"):
-        results = _assemble(recipe, options.formats, source, perturbation, folder, delivery, executor, reporter)
-    with reporter.phase("figures"):
-        figures = draw_figures(source.train, perturbation, source.class_names)
-        for figure in figures:
-            write_atomically(folder.files / "figures" / figure.name, figure.png)
-    with reporter.phase("card"):
-        write_atomically(folder.files / "recipe.json", recipe.to_json() + "\n")
-        if source.findings.left_out:
-            left_out = "".join(f"{split}\t{problem}\n" for split, problem in source.findings.left_out)
-            write_atomically(folder.files / LEFT_OUT, left_out)
-        write_atomically(folder.files / "craft.json", json.dumps(perturbation.about, indent=1) + "\n")
-        manifest = _manifest(recipe, options.formats, source, perturbation, results)
-        write_atomically(folder.files / "croissant.json", croissant_json(recipe, manifest))
-        write_atomically(folder.files / "README.md", write_card(recipe, manifest, perturbation, figures))
-        others = [
-            FileRecord(path=path.relative_to(folder.files).as_posix(), **file_record(path))
-            for path in sorted(folder.files.rglob("*"))
-            if path.is_file()
-            and path.parent.name not in ("data", "webdataset")
-            and path.suffix != PARTIAL
-            and path.name != FILE_NAME
-        ]
-    timings = {name: round(seconds, 3) for name, seconds in reporter.seconds.items()}
-    manifest = dataclasses.replace(manifest, files=(*manifest.files, *others), timings=timings)
-    write_atomically(folder.files / FILE_NAME, manifest.to_json())
-
-
-def _limited(source: Source, limit_per_class: int | None) -> Source:
-    if limit_per_class is None:
-        return source
-    return dataclasses.replace(source, splits={**source.splits, "train": source.train.first_per_class(limit_per_class)})
-
-
-def _perturbation(
-    recipe: Recipe, options: BuildOptions, given: Sequence[Perturbation], source: Source, folder: BuildFolder,
-    executor: Executor, reporter: Reporter,
-) -> Perturbation:  # fmt: skip
-    """The perturbation: given, left by an interrupted build, or crafted now; in any case saved."""
-    path = folder.files / PERTURBATION_FILE
-    if not given and folder.read_note("crafted") == source.train.digest and path.exists():
-        return Perturbation.load(path)
-    workshop = Workshop(
-        reporter=reporter,
-        executor=executor,
-        device=options.device,
-        weights=options.weights,
-        checkpoints=folder.staging,
-        cache=CraftCache(cache_folder()) if options.cache else None,
-    )
-    result = join(recipe, given, source) if given else craft(recipe, source, workshop)
-    with replacing(path) as partial:
-        result.save(partial)
-    folder.write_note("crafted", source.train.digest)
-    clear_checkpoints(recipe, workshop)
-    return result
-
-
-def _assemble(
-    recipe: Recipe, formats: tuple[str, ...], source: Source, perturbation: Perturbation, folder: BuildFolder,
-    delivery: Delivery | None, executor: Executor, reporter: Reporter,
-) -> dict[str, list[ShardResult]]:  # fmt: skip
-    """Write every shard that an interrupted build has not left intact."""
-    inputs = _fingerprint(recipe, formats, source, perturbation)
-    names, tasks, results = [], [], {}
-    for split, index, count, rows in _plan(recipe, source):
-        name = f"{split}-{index:05d}"
-        paths = tuple((f, folder.files / shard_path(f, split, index, count)) for f in FORMATS if f in formats)
-        done = _finished_shard(folder.read_note(f"shard-{name}"), inputs, paths, delivery)
-        if done is not None:
-            results[name] = done
-            continue
-        names.append(name)
-        part = source.splits[split].rows(rows.start, rows.stop)
-        tasks.append((part, split == "train", paths))
-    made = executor.map(write_shard, _shard_tasks(tasks, recipe, source, perturbation, delivery), on_lost=reporter.warn)
-    if results:
-        reporter.say(f"continuing: {len(results)} of {len(results) + len(tasks)} shards are already written")
-    progress = reporter.track(
-        made, total=len(tasks), label="assembling", unit="shard", images=lambda result: len(result.sample_digests)
-    )
-    for name, result in zip(names, progress, strict=True):
-        folder.write_note(f"shard-{name}", {"inputs": inputs, "result": dataclasses.asdict(result)})
-        results[name] = result
-    by_split: dict[str, list[ShardResult]] = {split: [] for split in source.splits}
-    for split, index, _, _ in _plan(recipe, source):
-        by_split[split].append(results[f"{split}-{index:05d}"])
-    return by_split
-
-
-def _plan(recipe: Recipe, source: Source) -> Iterator[tuple[str, int, int, range]]:
-    """Split, index, number of shards and rows of every shard."""
-    for name, split in source.splits.items():
-        ranges = shard_rows(len(split), split.images.nbytes // len(split), recipe.shard_mebibytes)
-        for index, rows in enumerate(ranges):
-            yield name, index, len(ranges), rows
-
-
-def _shard_tasks(
-    parts: Sequence[tuple[Split, bool, tuple[tuple[str, Path], ...]]], recipe: Recipe, source: Source,
-    perturbation: Perturbation, delivery: Delivery | None,
-) -> Iterator[ShardTask]:  # fmt: skip
-    """Made one at a time: a task carries its images and its part of the perturbation."""
-    of_shards = perturbation.parts(part.keys for part, poison, _ in parts if poison)
-    for part, poison, paths in parts:
-        yield ShardTask(
-            clean=part,
-            perturbation=next(of_shards) if poison else None,
-            budget=recipe.budget,
-            class_names=source.class_names,
-            paths=paths,
-            delivery=delivery,
+            self.recipe.source,
+            self.options.source,
+            executor=self.executor,
+            reporter=self.reporter,
+            labels_for=labels_for(self.recipe),
+            spool=self.folder.spool,
+            skip_unusable=self.options.skip_unusable,
         )
+        if self.recipe.limit_per_class is None:
+            return source
+        train = source.train.first_per_class(self.recipe.limit_per_class)
+        return dataclasses.replace(source, splits={**source.splits, "train": train})
+
+    def _perturbation(self, source: Source) -> Perturbation:
+        """The perturbation: given, left by an interrupted build, or crafted now; in any case saved."""
+        path = self.folder.files / PERTURBATION_FILE
+        if not self.given and self.folder.read_note("crafted") == source.train.digest and path.exists():
+            return Perturbation.load(path)
+        workshop = Workshop(
+            reporter=self.reporter,
+            executor=self.executor,
+            device=self.options.device,
+            weights=self.options.weights,
+            checkpoints=self.folder.staging,
+            cache=CraftCache(cache_folder()) if self.options.cache else None,
+        )
+        result = join(self.recipe, self.given, source) if self.given else craft(self.recipe, source, workshop)
+        with replacing(path) as partial:
+            result.save(partial)
+        self.folder.write_note("crafted", source.train.digest)
+        clear_checkpoints(self.recipe, workshop)
+        return result
 
 
-def _fingerprint(recipe: Recipe, formats: tuple[str, ...], source: Source, perturbation: Perturbation) -> str:
-    """Changes whenever a shard's bytes might."""
-    digests = {name: split.digest for name, split in source.splits.items()}
-    parts = [recipe.digest, sorted(formats), digests, perturbation.digest, build_environment()]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _finished_shard(
-    note: Any, inputs: str, paths: tuple[tuple[str, Path], ...], delivery: Delivery | None
-) -> ShardResult | None:
-    """What an interrupted build noted about a shard, if its files are still what the note says."""
-    if note is None or note["inputs"] != inputs:
-        return None
-    result = ShardResult(**{**note["result"], "files": tuple(note["result"]["files"])})
-    for (file_format, path), record in zip(paths, result.files, strict=True):
-        if delivery is not None and delivery.has(path, record["size"]):
-            continue
-        if not path.exists() or {"format": file_format, **file_record(path)} != record:
-            return None
-    return result
-
-
-def _manifest(
-    recipe: Recipe, formats: tuple[str, ...], source: Source, perturbation: Perturbation,
-    results: dict[str, list[ShardResult]],
-) -> Manifest:  # fmt: skip
-    """The manifest as far as the card needs it: with the shards, without the other files and timings."""
-    files = []
-    for split, index, count, _ in _plan(recipe, source):
-        for record in results[split][index].files:
-            path = shard_path(record["format"], split, index, count)
-            files.append(FileRecord(path=path, size=record["size"], sha256=record["sha256"]))
-    height, width, channels = source.train.images.shape[1:]
-    return Manifest(
-        name=recipe.name,
-        version=recipe.version,
-        reduced=recipe.reduced,
-        recipe_digest=recipe.digest,
-        source_name=recipe.source.name,
-        source_digests={name: split.digest for name, split in source.splits.items()},
-        source_about=source.findings.about(),
-        perturbation_digest=perturbation.digest,
-        craft=_craft_record(perturbation),
-        class_names=source.class_names,
-        image_shape=(height, width, channels),
-        formats=tuple(name for name in FORMATS if name in formats),
-        splits={name: _split_record(parts) for name, parts in results.items()},
-        files=tuple(sorted(files, key=lambda record: record.path)),
-        environment=build_environment(),
-        timings={},
-    )
-
-
-def _craft_record(perturbation: Perturbation) -> tuple[dict[str, Any], ...]:
-    """What each method's layers depend on."""
-    kept = ("identifier", "repeats", "craft_digest")
-    return tuple(
-        {**{name: record[name] for name in kept}, "environments": record["notes"].get("environments", [])}
-        for record in perturbation.about["methods"]
-    )
-
-
-def _split_record(parts: list[ShardResult]) -> SplitRecord:
-    digests = [bytes.fromhex(digest) for part in parts for digest in part.sample_digests]
-    return SplitRecord(
-        num_examples=len(digests),
-        num_poisoned=sum(part.num_poisoned for part in parts),
-        digest=order_free_digest(digests),
-        num_bytes=sum(part.arrow_bytes for part in parts),
-    )
+def _other_files(folder: Path) -> list[FileRecord]:
+    """Of everything but the shards and the manifest."""
+    return [
+        FileRecord(path=path.relative_to(folder).as_posix(), **file_record(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.parent.name not in ("data", "webdataset")
+        and path.suffix != PARTIAL
+        and path.name != FILE_NAME
+    ]
 
 
 def _absolute(source: str) -> str:
