@@ -249,10 +249,15 @@ def _comparisons(folder: Folder, split: BuiltSplit, clean: Split, rows: np.ndarr
     of_parts = folder.perturbation.parts(split.keys[part] for part in parts)
     for part, perturbation in zip(parts, of_parts, strict=True):
         yield Compared(
-            split=split.name, images=view(split.images, part), clean=view(clean.images, rows[part]),
-            labels=clean.labels[rows[part]], keys=split.keys[part], poisoned=split.poisoned[part],
-            perturbation=perturbation, budget=folder.recipe.budget,
-        )  # fmt: skip
+            split=split.name,
+            images=view(split.images, part),
+            clean=view(clean.images, rows[part]),
+            labels=clean.labels[rows[part]],
+            keys=split.keys[part],
+            poisoned=split.poisoned[part],
+            perturbation=perturbation,
+            budget=folder.recipe.budget,
+        )
 
 
 def _compare(task: Compared) -> Differences:
