@@ -214,7 +214,7 @@ def test_stopped_at_any_step_of_publishing_and_rerun_gives_the_same_files(
 def test_an_interrupted_build_keeps_its_shards_and_redoes_damaged_ones(
     tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ule_datasets.build as module
+    import ule_datasets.packaging.assembly as module
 
     written: list[Path] = []
     original = module.write_shard

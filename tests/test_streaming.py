@@ -36,6 +36,7 @@ from ule_datasets.dataset import shards
 from ule_datasets.dataset.integrity import Check, check_against_source, check_content, open_dataset
 from ule_datasets.dataset.manifest import LEFT_OUT, Manifest
 from ule_datasets.dataset.shards.reading import ShardContent
+from ule_datasets.packaging import assembly
 from ule_datasets.packaging.folder import DONE, STAGING, BuildFolder
 from ule_datasets.sources import decode, image_folder
 
@@ -246,7 +247,7 @@ def test_a_build_that_loses_workers_ends_well_with_the_same_files(
 ) -> None:
     out, scratch = tmp_path / "x", tmp_path / "scratch"
     monkeypatch.setattr(sources, "decode_chunk", functools.partial(decode_or_die, tmp_path / "decoding"))
-    monkeypatch.setattr(build, "write_shard", functools.partial(write_or_die, tmp_path / "writing"))
+    monkeypatch.setattr(assembly, "write_shard", functools.partial(write_or_die, tmp_path / "writing"))
     outcome = photos.build(out, "--workers", "2", "--scratch", scratch)
     assert_built(outcome, out, photos)
     assert (tmp_path / "decoding").exists()

@@ -50,7 +50,7 @@ class BuildOptions:
     deliver_to: str | None = None
     """A URL that the files are sent to as they are written, instead of staying in ``out``."""
     source: str | None = None
-    """See ``ule_datasets.sources.LOCATIONS``; ``None``: the recipe's own."""
+    """Where the clean images are, in a form of ``ule_datasets.sources.LOCATIONS``; ``None``: the recipe's own."""
     formats: tuple[str, ...] = FORMATS
     perturbations: tuple[Path, ...] = ()
     """Assemble from these saved perturbations instead of crafting: one, or one for each method."""

@@ -75,7 +75,7 @@ class Recipe:
             object.__setattr__(self, "budget", bounds)
 
     def with_seed(self, seed: int) -> Recipe:
-        """The same recipe with another seed; a seed that is not the published one shows in the name."""
+        """This recipe with another seed; a seed that is not the published one shows in the name."""
         if seed == self.seed:
             return self
         return dataclasses.replace(
@@ -100,7 +100,7 @@ class Recipe:
         )
 
     def with_preprocess(self, step: Preprocess) -> Recipe:
-        """The same recipe on images of any sizes; shows in the name.
+        """This recipe on images of any sizes; shows in the name.
 
         Raises:
             InputError: its source is a published one, which says how its images are brought to one size.

@@ -100,9 +100,9 @@ class DisplacementResult:
 
     threshold: float
     by_epoch: Crossings
-    """As the paper has it."""
+    """At ends of epochs, which is how the paper has it."""
     by_window: Crossings
-    """The same with a finer look at where the threshold was reached."""
+    """At ends of windows: a finer look at where the threshold was reached."""
 
     @property
     def judged(self) -> Judged:

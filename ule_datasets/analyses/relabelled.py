@@ -76,7 +76,7 @@ def grouping(num_classes: int, num_groups: int, generator: torch.Generator) -> n
 
 
 def relabelled(data: TrainingData, groups: np.ndarray) -> TrainingData:
-    """The same images with the groups of their classes as labels.
+    """A dataset with the groups of its classes as labels.
 
     Args:
         data: as it is with the true classes.

@@ -119,11 +119,11 @@ class EvaluationSet:
     """Images that models are asked about: clean ones, or perturbed ones with what is needed to shuffle them."""
 
     images: np.ndarray
-    """As they are, uint8 [N, H, W, 3]."""
+    """The images themselves, uint8 [N, H, W, 3]."""
     labels: np.ndarray
     """int64 [N]."""
     clean: np.ndarray | None = None
-    """The same images without perturbation, uint8 [N, H, W, 3]; ``None``: there is nothing to shuffle."""
+    """Those images without perturbation, uint8 [N, H, W, 3]; ``None``: there is nothing to shuffle."""
     overwritten: np.ndarray | None = None
     """Bool [N, H, W]; ``None``: no pixel is overwritten, so both readings are one."""
 

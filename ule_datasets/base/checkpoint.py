@@ -42,11 +42,11 @@ class MemoryCheckpoint:
         self._state: State | None = None
 
     def load(self) -> State | None:
-        """See ``Checkpoint``."""
+        """A copy of the state that was saved last, if there is one."""
         return copy.deepcopy(self._state)
 
     def save(self, state: State) -> None:
-        """See ``Checkpoint``; a copy, as its owner goes on working with the original."""
+        """Keep a copy, because its owner goes on working with the original."""
         self._state = copy.deepcopy(state)
 
 
@@ -59,7 +59,7 @@ class FileCheckpoint:
     """What the state belongs to; a file with another identity is not loaded."""
 
     def load(self) -> State | None:
-        """See ``Checkpoint``; a file that is not intact counts as absent, as does one of another craft."""
+        """The state in the file; one that is not intact, or of another craft, counts as absent."""
         from safetensors import SafetensorError, safe_open
 
         self._remove_partial_files()
@@ -77,7 +77,7 @@ class FileCheckpoint:
             return None
 
     def save(self, state: State) -> None:
-        """See ``Checkpoint``."""
+        """Replace the file; afterwards either the old or the new state can be loaded."""
         from safetensors.numpy import save
 
         metadata = {"ule": json.dumps({"identity": self.identity, "facts": state.facts})}

@@ -68,7 +68,7 @@ class SpooledImages:
         )
 
     def sequential(self) -> SpooledImages:
-        """The same images in the order in which they lie on disk, for what does not depend on their order."""
+        """These images in the order in which they lie on disk, for what does not depend on their order."""
         return self.view(np.lexsort((self.place, self.file)))
 
     def __getitem__(self, rows: Any) -> Any:

@@ -215,7 +215,7 @@ class Rounds(Stepwise):
         self.carried = torch.zeros(shape, device=self.device).permute(0, 3, 1, 2)
         """What the surrogate's next step sees: [K, C, H, W], channels-last."""
         self.shown = self.carried.clone()
-        """The same before this round, which the step ahead sees."""
+        """What the step ahead sees: the perturbations before this round, [K, C, H, W]."""
         self.sums = torch.zeros(shape, dtype=torch.float64, device=self.device)
         """After the last round: what the generator makes of the images of each class, summed up."""
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.device)

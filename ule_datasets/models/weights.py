@@ -40,7 +40,7 @@ class Weights:
     mean: tuple[float, float, float]
     """Of the inputs that it was trained with, per channel, in [0, 1]."""
     std: tuple[float, float, float]
-    """Likewise their deviation."""
+    """Standard deviation of those inputs, per channel."""
     prefix: str = ""
     """Of the names in the file that belong to the architecture, which lacks it; others are left out."""
     renamed: bool = False

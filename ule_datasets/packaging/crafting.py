@@ -31,7 +31,7 @@ class Workshop:
     executor: Executor = field(default_factory=LocalExecutor)
     device: str = "auto"
     weights: Path | None = None
-    """See ``Context``."""
+    """File or folder of weights, for methods that start from some; ``None``: ``$ULE_WEIGHTS``, or they are fetched."""
     checkpoints: Path | None = None
     """A folder for the state of interrupted crafts; ``None``: they start again."""
     cache: CraftCache | None = None

@@ -64,7 +64,7 @@ class Claim:
     metric: str
     """What the value measures, and its unit."""
     value: float
-    """As printed; accuracies are percentages on the 0 to 100 scale."""
+    """The printed number; accuracies are percentages on the 0 to 100 scale."""
     std: float | None = None
     """Spread over runs, where the paper prints one; every other number must be taken for a single run."""
     runs: int | None = None

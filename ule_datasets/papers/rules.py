@@ -28,7 +28,7 @@ RESTORED = 0.85
 COST_FACTOR = 3.0
 """A time agrees with the printed one within this factor, on similar hardware."""
 SEEDS_FOR_CONSISTENCY = 3
-"""As many runs as a shortened profile trains."""
+"""Runs that a shortened profile trains."""
 
 
 class Power(StrEnum):

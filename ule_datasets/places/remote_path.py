@@ -176,7 +176,7 @@ class RemotePath:
         return io.BufferedReader(self.open_unbuffered(), BLOCK)
 
     def open_unbuffered(self) -> RemoteFile:
-        """The same without blocks, for a reader that knows which parts it needs."""
+        """The file for reading without blocks, for a reader that knows which parts it needs."""
         size = self._looked_up()[0] if self.size is None else self.size
         if size is None:
             raise InputError(f"cannot read {self}: the server does not say how large it is")

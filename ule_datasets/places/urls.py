@@ -194,7 +194,7 @@ def _joined(url: str, base: str, inner: str) -> str:
 
 
 def _or_none(action: Callable[[Any, str], Result]) -> Callable[[Any, str], Result | None]:
-    """The same action, for files that need not be there."""
+    """An action that gives ``None`` where the file is not there."""
 
     def tolerant(system: Any, path: str) -> Result | None:
         try:
