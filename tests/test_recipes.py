@@ -267,7 +267,7 @@ def test_the_budget_is_that_of_the_methods_unless_it_is_narrowed(name: str) -> N
     assert other.budget == (L0(pixels=3),), "other methods, other bounds"
     narrowed = dataclasses.replace(recipe, budget=(L2(levels=1),) * len(recipe.budget))
     assert dataclasses.replace(narrowed, name="x", methods=(OnePixelShortcut(),)).budget == narrowed.budget
-    assert json.loads(narrowed.to_json())["budget"][0] == {"type": "L2", "levels": 1}
+    assert json.loads(narrowed.to_json())["budget"][0] == {"type": "L2", "levels": 1.0}
     assert PublishedRecipe.parse(narrowed.to_json()).budget == narrowed.budget
 
 

@@ -108,6 +108,10 @@ def test_a_bound_says_what_it_is_and_comes_back_from_its_json(bound: Bound, text
     assert parse_bound(json.loads(json.dumps(content))) == bound
 
 
+def test_equal_norms_have_the_same_json() -> None:
+    assert json.dumps(dataclasses.asdict(L2(levels=8, rounding=1))) == '{"levels": 8.0, "rounding": 1.0}'
+
+
 def test_every_bound_is_in_the_table_under_its_name() -> None:
     assert [BOUNDS[name].__name__ for name in BOUNDS] == ["LInf", "L0", "L2", "Unbounded"]
 

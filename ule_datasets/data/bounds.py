@@ -77,6 +77,8 @@ class L2(Bound):
         _check_at_least_0("L2", "levels", self.levels)
         if not 0 <= self.rounding <= 1:
             raise InputError(f"L2: rounding is {self.rounding}, not in 0 .. 1")
+        for name in ("levels", "rounding"):  # 8 and 8.0 are the same bound, and have the same JSON
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def __str__(self) -> str:
         return f"l_2 {self.levels:g}/255{' before rounding' if self.rounding else ''}"

@@ -6,9 +6,7 @@ CIFAR10 = SourceSpec(
     name="cifar10",
     title="CIFAR-10",
     url="https://www.cs.toronto.edu/~kriz/cifar.html",
-    class_names=(
-        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-    ),
+    class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     digests=(
         ("train", "6a3b2c04d0a79ce272dcdacaf0bc440275db5a8cbe3717521a28fada2ea0d2ed"),
         ("test", "65a6ffe079453e514083f99356b35e02cbfd581b4951e3937fae188974b79f39"),
@@ -23,4 +21,4 @@ CIFAR10 = SourceSpec(
     ),
     citation="krizhevsky2009cifar",
     hub_id="uoft-cs/cifar10",
-)  # fmt: skip
+)

@@ -44,10 +44,13 @@ class Batch:
         content = _load(self.path)
         pixels, labels = content.get(b"data"), content.get(b"labels")
         if not (
-            isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape[1:] == (3072,)
-            and isinstance(labels, list) and len(labels) == len(pixels)
+            isinstance(pixels, np.ndarray)
+            and pixels.dtype == np.uint8
+            and pixels.shape[1:] == (3072,)
+            and isinstance(labels, list)
+            and len(labels) == len(pixels)
             and all(isinstance(label, int) for label in labels)
-        ):  # fmt: skip
+        ):
             raise InputError(f"{self.path} is not a CIFAR-10 batch: expected uint8 [N, 3072] data and N labels")
         images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         for row, (image, label) in enumerate(zip(images, labels, strict=True)):
