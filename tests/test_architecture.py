@@ -101,3 +101,9 @@ def test_building_and_integrity_import_no_torch_and_nothing_imports_torchvision(
     everything = modules_after("import ule_datasets.dataset.loading, ule_datasets.verify")
     assert "torch" in everything
     assert "torchvision" not in everything
+
+
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    """Pytest imports test files by their names alone."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -2,7 +2,7 @@
 
 Each is a frozen dataclass in a module of its own here, a ``Countermeasure`` with the hooks it needs, and a row in
 ``COUNTERMEASURES``: its name in a strategy, its options and what people are told about it come from the class, and
-``tests/countermeasures/test_contract.py`` holds it to what all of them promise.
+``tests/countermeasures/test_countermeasure_contract.py`` holds it to what all of them promise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """All victims by name.
 
 Each is a frozen dataclass in a module of its own beside this one, and a row here; ``Victim`` says what it promises, and
-``tests/victims/test_contract.py`` holds it to that.
+``tests/victims/test_victim_contract.py`` holds it to that.
 """
 
 from __future__ import annotations
