@@ -28,7 +28,7 @@ from ule_datasets.dataset.fetching import (
     FoundPerturbation,
     find_dataset,
     find_perturbation,
-    is_remote,
+    in_hub_cache,
     require_images,
 )
 from ule_datasets.dataset.manifest import FILE_NAME as MANIFEST
@@ -289,11 +289,11 @@ def test_only_what_is_in_the_hubs_cache_is_remote(tmp_path: Path, monkeypatch: p
     cache, inside = tmp_path / "cache", tmp_path / "cache" / "datasets--a--b" / "snapshots" / "1"
     inside.mkdir(parents=True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    assert is_remote(inside)
+    assert in_hub_cache(inside)
     (tmp_path / "link").symlink_to(inside)
-    assert is_remote(tmp_path / "link")
-    assert not is_remote(tmp_path)
-    assert not is_remote(tmp_path / "cache2")
+    assert in_hub_cache(tmp_path / "link")
+    assert not in_hub_cache(tmp_path)
+    assert not in_hub_cache(tmp_path / "cache2")
 
 
 # --- errors in words -----------------------------------------------------------------------------------------
@@ -361,7 +361,7 @@ def test_an_error_without_words_is_told_by_its_name() -> None:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that would have been waited."""
     made: list[float] = []
-    monkeypatch.setattr("ule_datasets.places.hub.time.sleep", made.append)
+    monkeypatch.setattr("ule_datasets.places.patience.time.sleep", made.append)
     return made
 
 
