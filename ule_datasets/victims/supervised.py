@@ -53,7 +53,7 @@ class Supervised(Classifier):
         """The model with weights from the seed; or those that an earlier run kept."""
         if protocol.normalise:
             raise InputError(f"TrainingProtocol: normalise is for models of trained weights, and {self.name} is none")
-        model = initialised(partial(model_factory(self.name), num_classes), seed=seed)
+        model = initialised(partial(model_factory(self.architecture), num_classes), seed=seed)
         if start is not None:
             load_weights(model, start)
         return model
