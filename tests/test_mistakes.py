@@ -333,8 +333,10 @@ def test_other_images_than_cifar10_are_refused_with_both_digests(
     outcome = refuse(
         rf"{where} \(Parquet shards\) is not CIFAR-10: its train split of 20 images has digest {found.hexdigest()}, "
         rf"expected {CIFAR10_DIGESTS['train']}\.\nFor other images use a recipe of your own, or: ule-build ops",
-        "ops-cifar10", "--source", where,
-    )  # fmt: skip
+        "ops-cifar10",
+        "--source",
+        where,
+    )
     assert len(outcome.complaint) == 2
 
 

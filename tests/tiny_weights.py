@@ -23,9 +23,14 @@ def save_tiny_weights(folder: Path, *, seed: int = 5) -> tuple[Weights, Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(build_model(ARCHITECTURE, NUM_OUTPUTS, seed=seed).state_dict(), path)
     weights = Weights(
-        name=TINY, architecture=ARCHITECTURE, num_outputs=NUM_OUTPUTS, origin=f"file:{FILE}",
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(), mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3),
-    )  # fmt: skip
+        name=TINY,
+        architecture=ARCHITECTURE,
+        num_outputs=NUM_OUTPUTS,
+        origin=f"file:{FILE}",
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        mean=(0.4, 0.5, 0.6),
+        std=(0.1, 0.2, 0.3),
+    )
     return weights, path
 
 

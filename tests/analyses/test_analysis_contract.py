@@ -35,9 +35,7 @@ every = pytest.mark.parametrize("analysis", ANALYSES.values(), ids=list(ANALYSES
 def made_grid() -> Grid:
     subjects = tuple(make_subject(name, num_classes=10, draw=3) for name in DATASETS[1:])
     cells = tuple(RunCell(name, MODEL, "standard") for name in DATASETS)
-    return Grid(
-        subjects=subjects, cells=cells, seeds=(0,), profile=PROFILE, device=CPU, keep_weights=frozenset(cells)
-    )  # fmt: skip
+    return Grid(subjects=subjects, cells=cells, seeds=(0,), profile=PROFILE, device=CPU, keep_weights=frozenset(cells))
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +45,13 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with LocalExecutor(1) as executor:
         result = train_grid(grid, store=store, executor=executor, reporter=Listener())
         yield Material(
-            grid=grid, result=result, roles={name: name for name in DATASETS}, store=store, executor=executor,
+            grid=grid,
+            result=result,
+            roles={name: name for name in DATASETS},
+            store=store,
+            executor=executor,
             reporter=Listener(),
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +127,13 @@ def test_where_nothing_was_trained_nothing_is_found(analysis: Analysis[Any], tmp
     with LocalExecutor(1) as executor:
         for roles in ({}, {name: name for name in DATASETS}):
             bare = Material(
-                grid=made_grid(), result=make_result({}, profile=PROFILE), roles=roles, store=RunStore(tmp_path),
-                executor=executor, reporter=Listener(),
-            )  # fmt: skip
+                grid=made_grid(),
+                result=make_result({}, profile=PROFILE),
+                roles=roles,
+                store=RunStore(tmp_path),
+                executor=executor,
+                reporter=Listener(),
+            )
             assert analysis.run(bare) == analysis.nothing
 
 

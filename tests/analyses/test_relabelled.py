@@ -27,9 +27,12 @@ def data_of(num_classes: int) -> TrainingData:
     labels = np.arange(3 * num_classes) % num_classes
     images = bright_or_dark(3 * num_classes).images
     return TrainingData(
-        images=images, labels=labels, test_images=images[:num_classes], test_labels=labels[:num_classes][::-1].copy(),
+        images=images,
+        labels=labels,
+        test_images=images[:num_classes],
+        test_labels=labels[:num_classes][::-1].copy(),
         num_classes=num_classes,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

@@ -345,8 +345,12 @@ def test_wrong_shapes_dtypes_and_keys_are_refused() -> None:
     with pytest.raises(InputError, match="12 distinct keys, not 3"):
         Additive(levels=additive().levels, support=Support.SAMPLE, keys=KEYS[:3])
     with pytest.raises(InputError, match="overwrite layer"):
-        Overwrite(rows=np.zeros((2, 1)), columns=np.zeros((2, 2)), colours=np.zeros((2, 1, 3), dtype=np.uint8),
-                  support=Support.CLASS)  # fmt: skip
+        Overwrite(
+            rows=np.zeros((2, 1)),
+            columns=np.zeros((2, 2)),
+            colours=np.zeros((2, 1, 3), dtype=np.uint8),
+            support=Support.CLASS,
+        )
 
 
 @given(st.integers(0, 1000), st.integers(0, 100))

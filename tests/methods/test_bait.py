@@ -102,15 +102,22 @@ class Setting:
     def method(self, **changes: Any) -> Bait:
         """One round of each stage."""
         small: dict[str, Any] = {
-            "prior": self.prior.weights, "stages": (1, 1, 1), "batch_size": BATCH, "generator_width": 2,
-            "generator_blocks": 1, "crop_padding": 2,
-        }  # fmt: skip
+            "prior": self.prior.weights,
+            "stages": (1, 1, 1),
+            "batch_size": BATCH,
+            "generator_width": 2,
+            "generator_blocks": 1,
+            "crop_padding": 2,
+        }
         return Bait(**{**small, **changes})
 
     def context(self, **changes: Any) -> Context:
         usual: dict[str, Any] = {
-            "num_classes": NUM_CLASSES, "seed": Seed(0), "weights": self.prior.path, "reporter": Listening(),
-        }  # fmt: skip
+            "num_classes": NUM_CLASSES,
+            "seed": Seed(0),
+            "weights": self.prior.path,
+            "reporter": Listening(),
+        }
         return Context(**{**usual, **changes})
 
     def rounds(self, split: Split = SPLIT, context: Context | None = None, **changes: Any) -> Rounds:
@@ -151,28 +158,56 @@ class PlainGenerator(nn.Module):
         super().__init__()
         w, top = width, 32 * width
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, w, 3, 1, 1), nn.InstanceNorm2d(w), nn.ReLU(),
-            nn.Conv2d(w, 2 * w, 3, 2, 1), nn.InstanceNorm2d(2 * w), nn.ReLU(),
-            nn.Conv2d(2 * w, 4 * w, 3, 1, 1), nn.InstanceNorm2d(4 * w), nn.ReLU(),
-            nn.Conv2d(4 * w, 8 * w, 3, 2, 1), nn.InstanceNorm2d(8 * w), nn.ReLU(),
-            nn.Conv2d(8 * w, 16 * w, 3, 1, 1), nn.InstanceNorm2d(16 * w), nn.ReLU(),
-            nn.Conv2d(16 * w, top, 3, 2, 1), nn.InstanceNorm2d(top), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv2d(3, w, 3, 1, 1),
+            nn.InstanceNorm2d(w),
+            nn.ReLU(),
+            nn.Conv2d(w, 2 * w, 3, 2, 1),
+            nn.InstanceNorm2d(2 * w),
+            nn.ReLU(),
+            nn.Conv2d(2 * w, 4 * w, 3, 1, 1),
+            nn.InstanceNorm2d(4 * w),
+            nn.ReLU(),
+            nn.Conv2d(4 * w, 8 * w, 3, 2, 1),
+            nn.InstanceNorm2d(8 * w),
+            nn.ReLU(),
+            nn.Conv2d(8 * w, 16 * w, 3, 1, 1),
+            nn.InstanceNorm2d(16 * w),
+            nn.ReLU(),
+            nn.Conv2d(16 * w, top, 3, 2, 1),
+            nn.InstanceNorm2d(top),
+            nn.ReLU(),
+        )
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.ReflectionPad2d(1), nn.Conv2d(top, top, 3, bias=False), nn.BatchNorm2d(top), nn.ReLU(),
-                nn.ReflectionPad2d(1), nn.Conv2d(top, top, 3, bias=False), nn.BatchNorm2d(top),
+                nn.ReflectionPad2d(1),
+                nn.Conv2d(top, top, 3, bias=False),
+                nn.BatchNorm2d(top),
+                nn.ReLU(),
+                nn.ReflectionPad2d(1),
+                nn.Conv2d(top, top, 3, bias=False),
+                nn.BatchNorm2d(top),
             )
             for _ in range(blocks)
-        )  # fmt: skip
+        )
         self.decoder = nn.Sequential(
-            nn.ConvTranspose2d(top, 16 * w, 3, 2, 1, 1, bias=False), nn.InstanceNorm2d(16 * w), nn.ReLU(),
-            nn.ConvTranspose2d(16 * w, 8 * w, 3, 1, 1, bias=False), nn.InstanceNorm2d(8 * w), nn.ReLU(),
-            nn.ConvTranspose2d(8 * w, 4 * w, 3, 2, 1, 1, bias=False), nn.InstanceNorm2d(4 * w), nn.ReLU(),
-            nn.ConvTranspose2d(4 * w, 2 * w, 3, 1, 1, bias=False), nn.InstanceNorm2d(2 * w), nn.ReLU(),
-            nn.ConvTranspose2d(2 * w, w, 3, 2, 1, 1, bias=False), nn.InstanceNorm2d(w), nn.ReLU(),
-            nn.ConvTranspose2d(w, 3, 3, 1, 1, bias=False), nn.Tanh(),
-        )  # fmt: skip
+            nn.ConvTranspose2d(top, 16 * w, 3, 2, 1, 1, bias=False),
+            nn.InstanceNorm2d(16 * w),
+            nn.ReLU(),
+            nn.ConvTranspose2d(16 * w, 8 * w, 3, 1, 1, bias=False),
+            nn.InstanceNorm2d(8 * w),
+            nn.ReLU(),
+            nn.ConvTranspose2d(8 * w, 4 * w, 3, 2, 1, 1, bias=False),
+            nn.InstanceNorm2d(4 * w),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4 * w, 2 * w, 3, 1, 1, bias=False),
+            nn.InstanceNorm2d(2 * w),
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * w, w, 3, 2, 1, 1, bias=False),
+            nn.InstanceNorm2d(w),
+            nn.ReLU(),
+            nn.ConvTranspose2d(w, 3, 3, 1, 1, bias=False),
+            nn.Tanh(),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.encoder(images)
@@ -328,9 +363,12 @@ class Plain:
         self.method, self.plan = tiny.method(**changes), DoubleRounds(tiny.method(**changes), tiny.context())
         seed = Seed(0)
         self.model = build_pretrained(
-            tiny.prior.weights, tiny.prior.path, NUM_CLASSES, seed=seed.integer32("bait", "head"),
+            tiny.prior.weights,
+            tiny.prior.path,
+            NUM_CLASSES,
+            seed=seed.integer32("bait", "head"),
             normalise=self.method.normalise,
-        ).double()  # fmt: skip
+        ).double()
         self.sgd = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
         network = build_bait_generator(2, 1, seed=seed.integer32("bait", "generator"))
         self.generator = PlainGenerator(2, 1).take(network).double()

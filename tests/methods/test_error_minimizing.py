@@ -442,9 +442,13 @@ def test_no_global_random_state_is_used_or_changed(make: Callable[..., Method]) 
 def torch_settings() -> tuple[object, ...]:
     cudnn: Any = torch.backends.cudnn
     return (
-        torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.get_num_threads(), cudnn.benchmark, cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision,
-    )  # fmt: skip
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.get_num_threads(),
+        cudnn.benchmark,
+        cudnn.conv.fp32_precision,
+        torch.backends.cuda.matmul.fp32_precision,
+    )
 
 
 @both_kinds

@@ -77,10 +77,21 @@ def test_every_kind_of_origin_has_a_file_name(origin: str, name: str) -> None:
 @pytest.mark.parametrize(
     "origin",
     [
-        "", "a.th", "file:", "file:a b", "file:folder/a.th", "http://example.org/a.pth", "url:example.org", "url:https://",
-        "hub:owner/name", "hub:owner/name/", "package:some_package", "torchvision:ResNet18_Weights", "timm:resnet18",
+        "",
+        "a.th",
+        "file:",
+        "file:a b",
+        "file:folder/a.th",
+        "http://example.org/a.pth",
+        "url:example.org",
+        "url:https://",
+        "hub:owner/name",
+        "hub:owner/name/",
+        "package:some_package",
+        "torchvision:ResNet18_Weights",
+        "timm:resnet18",
     ],
-)  # fmt: skip
+)
 def test_other_origins_are_refused(origin: str) -> None:
     message = complaint(lambda: own(origin))
     for kind in ("torchvision:", "url:", "hub:", "package:", "file:"):
@@ -168,8 +179,12 @@ def test_a_file_that_must_be_given_says_how(tmp_path: Path) -> None:
 def test_provenance_names_the_file_without_its_folder(file: Path) -> None:
     found = obtain(own(), file, SILENT).provenance(own())
     assert found == {
-        "name": "net@data", "architecture": "resnet20", "origin": "file:a.th", "file": "a.th", "sha256": DIGEST,
-    }  # fmt: skip
+        "name": "net@data",
+        "architecture": "resnet20",
+        "origin": "file:a.th",
+        "file": "a.th",
+        "sha256": DIGEST,
+    }
 
 
 def test_a_file_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,8 +125,11 @@ def test_killed_while_crafting_and_run_again_gives_the_same_files(
     program = "import sys; from ule_datasets.cli.build import main; sys.exit(main())"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *map(str, [*words, "--out", tmp_path / "x"])],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=dict(os.environ),
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=dict(os.environ),
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith(begun):
@@ -152,9 +155,14 @@ def test_weights_of_another_architecture_or_number_of_classes(tiny: tuple[Weight
         (classes, f"is {weights.architecture} with 7 outputs, the weights {weights.name} have 3"),
     ):
         named = Weights(
-            name=weights.name, architecture=weights.architecture, num_outputs=3, origin=f"file:{file.name}",
-            sha256=hashlib.sha256(file.read_bytes()).hexdigest(), mean=weights.mean, std=weights.std,
-        )  # fmt: skip
+            name=weights.name,
+            architecture=weights.architecture,
+            num_outputs=3,
+            origin=f"file:{file.name}",
+            sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+            mean=weights.mean,
+            std=weights.std,
+        )
         for recipe, source in ((bait(tmp_path, named), "digits"), (clusters(tmp_path, named), "digits")):
             outcome = run_build(recipe, "--source", source, "--out", tmp_path / "x", "--weights", file)
             assert message in refused(outcome)
@@ -199,14 +207,23 @@ def test_bait_needs_labels(pile: Path, tiny: tuple[Weights, Path], tmp_path: Pat
 
 @pytest.mark.parametrize(("library", "architecture"), [("timm", "timm:resnet18"), ("open_clip", "open_clip:RN50")])
 def test_a_missing_extra_is_named(
-    library: str, architecture: str, tiny: tuple[Weights, Path], pile: Path, tmp_path: Path,
+    library: str,
+    architecture: str,
+    tiny: tuple[Weights, Path],
+    pile: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     weights, file = tiny
     monkeypatch.setitem(sys.modules, library, None)
     named = Weights(
-        name="other@tiny", architecture=architecture, num_outputs=3, origin=f"file:{file.name}",
-        sha256=weights.sha256, mean=weights.mean, std=weights.std,
-    )  # fmt: skip
+        name="other@tiny",
+        architecture=architecture,
+        num_outputs=3,
+        origin=f"file:{file.name}",
+        sha256=weights.sha256,
+        mean=weights.mean,
+        std=weights.std,
+    )
     outcome = run_build(clusters(tmp_path, named), "--source", pile, "--out", tmp_path / "x", "--weights", file)
     assert 'pip install "ule-datasets[pretrained]"' in refused(outcome)

@@ -77,12 +77,27 @@ def test_every_claim_is_there_in_the_order_of_the_papers() -> None:
     found = {id: claim for id, claim in everything.items() if claim.paper in COUNTED}
     assert Counter(claim.paper for claim in found.values()) == COUNTED
     assert Counter(claim.table for claim in found.values() if claim.paper == "ops") == {
-        "1": 15, "2": 18, "3": 12, "4": 4, "5": 36, "6": 20, "A": 4, "B": 3, "C": 6, "D": 12, "text": 2,
-    }  # fmt: skip
+        "1": 15,
+        "2": 18,
+        "3": 12,
+        "4": 4,
+        "5": 36,
+        "6": 20,
+        "A": 4,
+        "B": 3,
+        "C": 6,
+        "D": 12,
+        "text": 2,
+    }
     assert Counter(claim.regime for claim in found.values()) == {
-        Regime.PARTIAL: 149, Regime.RECOVERED: 120, Regime.COLLAPSED: 96, Regime.BASELINE: 59,
-        Regime.ANALYSIS: 19, Regime.SIZE: 6, Regime.COST: 3,
-    }  # fmt: skip
+        Regime.PARTIAL: 149,
+        Regime.RECOVERED: 120,
+        Regime.COLLAPSED: 96,
+        Regime.BASELINE: 59,
+        Regime.ANALYSIS: 19,
+        Regime.SIZE: 6,
+        Regime.COST: 3,
+    }
     assert sum(claim.uncertain for claim in found.values()) == 16
     assert sum(claim.same_as is not None for claim in found.values()) == 40
 
@@ -317,7 +332,7 @@ def test_defaults_shared_fields_and_rows(tmp_path: Path) -> None:
         ("[[claim]]", "[[claim]]\nrows = [{ value = 1 }]", "[[claim]] 1, beside its rows: unknown field 'id'"),
         ("[[claim]]", "[[claim]]\nrows = 3", "unknown field 'id'"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_named_with_file_record_and_field(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in MINIMAL
     path = written(tmp_path, MINIMAL.replace(old, new))

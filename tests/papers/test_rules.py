@@ -198,8 +198,13 @@ def test_refuting_a_number_with_spread_needs_a_significant_difference(values: li
 @pytest.mark.parametrize("power", list(Power))
 def test_sizes_are_exact_for_any_power(power: Power) -> None:
     sizes = {
-        "1": 370_506, "2": 1_469_642, "4": 5_853_098, "8": 23_362_922, "16": 93_354_218, "20": 145_835_690,
-    }  # fmt: skip
+        "1": 370_506,
+        "2": 1_469_642,
+        "4": 5_853_098,
+        "8": 23_362_922,
+        "16": 93_354_218,
+        "20": 145_835_690,
+    }
     for factor, count in sizes.items():
         claim = CLAIMS[f"ops-t3-wrn_28_{factor}-params"]
         assert judge_level(claim, [count / 1e6], power=power).verdict is Verdict.CONFIRMED

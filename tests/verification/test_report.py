@@ -59,27 +59,46 @@ CONFIRMED, REFUTED, OPEN, NOT_RUN = (
 
 
 def history(
-    accuracies: Sequence[float], *, strategy: str = "standard", model: str = MODEL, seed: int = 0, finite: bool = True,
-    train: Sequence[float] = (70.0, 92.5, 99.0), protocol: TrainingProtocol | None = None,
-) -> RunHistory:  # fmt: skip
+    accuracies: Sequence[float],
+    *,
+    strategy: str = "standard",
+    model: str = MODEL,
+    seed: int = 0,
+    finite: bool = True,
+    train: Sequence[float] = (70.0, 92.5, 99.0),
+    protocol: TrainingProtocol | None = None,
+) -> RunHistory:
     last = len(accuracies)
     epochs = tuple(
         EpochRecord(
-            epoch=epoch, train_loss=None if epoch == last and not finite else 1.0, seconds=2.0,
-            train_accuracy=train[min(epoch, len(train)) - 1], test_accuracy=accuracy + seed, displacement=3.125 * epoch,
+            epoch=epoch,
+            train_loss=None if epoch == last and not finite else 1.0,
+            seconds=2.0,
+            train_accuracy=train[min(epoch, len(train)) - 1],
+            test_accuracy=accuracy + seed,
+            displacement=3.125 * epoch,
             windows=tuple(
-                Window(step=5 * (epoch - 1) + part, train_accuracy=train[min(epoch, len(train)) - 1] + part / 10,
-                       displacement=3.125 * (epoch - 1 + part / 5))
+                Window(
+                    step=5 * (epoch - 1) + part,
+                    train_accuracy=train[min(epoch, len(train)) - 1] + part / 10,
+                    displacement=3.125 * (epoch - 1 + part / 5),
+                )
                 for part in range(1, 6)
             ),
         )
         for epoch, accuracy in enumerate(accuracies, start=1)
-    )  # fmt: skip
+    )
     protocol = protocol or TrainingProtocol(model=model, epochs=last, strategy=parse_strategy(strategy))
     return RunHistory(
-        protocol=protocol, seed=seed, device="A chip (CPU)", threads=2, ranks=1, num_parameters=174_970, epochs=epochs,
+        protocol=protocol,
+        seed=seed,
+        device="A chip (CPU)",
+        threads=2,
+        ranks=1,
+        num_parameters=174_970,
+        epochs=epochs,
         seconds=1234.4,
-    )  # fmt: skip
+    )
 
 
 def run(dataset: str, strategy: str, *, seed: int = 0, model: str = MODEL, **how: Any) -> Run:
@@ -93,9 +112,15 @@ def run(dataset: str, strategy: str, *, seed: int = 0, model: str = MODEL, **how
 def result(*runs: Run, lost: tuple[LostRun, ...] = (), control: str = "cifar10", profile: Any = SMOKE) -> GridResult:
     """Of these runs, compared with their controls."""
     plain = GridResult(
-        profile=profile, seeds=tuple(sorted({each.seed for each in runs})), num_classes=10, num_test=2_000,
-        num_train={each.cell.dataset: 10_000 for each in runs}, runs=runs, lost=lost, comparisons=(),
-    )  # fmt: skip
+        profile=profile,
+        seeds=tuple(sorted({each.seed for each in runs})),
+        num_classes=10,
+        num_test=2_000,
+        num_train={each.cell.dataset: 10_000 for each in runs},
+        runs=runs,
+        lost=lost,
+        comparisons=(),
+    )
     found = []
     for cell in dict.fromkeys(each.cell for each in runs if each.cell.dataset != control):
         clean = plain.histories(dataclasses.replace(cell, dataset=control))
@@ -113,10 +138,16 @@ def grid(*datasets: str, seeds: Sequence[int] = (0,), strategies: Sequence[str] 
 
 def part(name: str = "ops-cifar10", **changes: Any) -> DatasetPart:
     plain = DatasetPart(
-        name=name, version="1.2.3", title=f"Title of {name}", reduced=None, recipe_digest="a" * 64,
-        perturbation_digest="b" * 64, manifest_digest="c" * 64, unjudged="",
+        name=name,
+        version="1.2.3",
+        title=f"Title of {name}",
+        reduced=None,
+        recipe_digest="a" * 64,
+        perturbation_digest="b" * 64,
+        manifest_digest="c" * 64,
+        unjudged="",
         checks=(Check("files", True, "7 files agree"), Check("budget", True, "one pixel")),
-    )  # fmt: skip
+    )
     return dataclasses.replace(plain, **changes)
 
 
@@ -140,9 +171,14 @@ def report(**changes: Any) -> Report:
 def judged(id: str, *, level: Judged = OPEN, effect: Judged = CONFIRMED, **changes: Any) -> ClaimResult:
     claim = all_claims()[id]
     plain = ClaimResult(
-        claim=claim, level=level, effect=effect, cell=Cell(claim.train_dataset, claim.model, claim.strategy),
-        measured=(14.25, 16.75), best=(30.5, 31.5), control=(93.0, 94.0),
-    )  # fmt: skip
+        claim=claim,
+        level=level,
+        effect=effect,
+        cell=Cell(claim.train_dataset, claim.model, claim.strategy),
+        measured=(14.25, 16.75),
+        best=(30.5, 31.5),
+        control=(93.0, 94.0),
+    )
     return dataclasses.replace(plain, **changes)
 
 
@@ -168,20 +204,25 @@ def findings(seeds: Sequence[int] = (0, 1, 2)) -> Findings:
     axis = (-1.0, 0.0, 1.0)
     flat, steep = (
         Surface(
-            grid=axis, losses=tuple(tuple(0.25 + scale * (a * a + b * b) for b in axis) for a in axis), centre=0.25,
-            circle=(0.25 + scale / 4,) * 16, increase=scale / 4, num_images=500,
+            grid=axis,
+            losses=tuple(tuple(0.25 + scale * (a * a + b * b) for b in axis) for a in axis),
+            centre=0.25,
+            circle=(0.25 + scale / 4,) * 16,
+            increase=scale / 4,
+            num_images=500,
         )
         for scale in (0.5, 8.0)
-    )  # fmt: skip
+    )
     base = TrainingProtocol(model=MODEL, epochs=12, strategy=parse_strategy("standard"))
     tuned = {
         rate: [
-            history((40.0, 20.0, 10.0 + index), seed=seed,
-                    protocol=finetuning_protocol(base, learning_rate=rate, start="x"))
+            history(
+                (40.0, 20.0, 10.0 + index), seed=seed, protocol=finetuning_protocol(base, learning_rate=rate, start="x")
+            )
             for seed in seeds
         ]
         for index, rate in enumerate(FINETUNING_RATES)
-    }  # fmt: skip
+    }
     found = {
         "displacement": {"ops-cifar10": compare_displacement(clean, ops)},
         "fitting": {"ops-cifar10": compare_fitting(clean, ops, paper_length=False)},
@@ -205,7 +246,7 @@ def findings(seeds: Sequence[int] = (0, 1, 2)) -> Findings:
         "landscape": tuple(Pair(seed=seed, dataset="ops-cifar10", protected=flat, clean=steep) for seed in seeds),
         "finetune": summarise(tuned, start_accuracy=93.5, chance=10.0),
         "relabelled": tuple(regrouped(number, seeds) for number in (5, 2)),
-    }  # fmt: skip
+    }
     return Findings(roles={name: name for name in STUDIED}, found=found)
 
 
@@ -314,8 +355,14 @@ def busy() -> Report:
     some = statements()
     return report(
         datasets=(
-            part(), part("em-cifar10", reduced="fewer images", unjudged="not judged: fewer images", checks=(),
-                         manifest_digest=None),
+            part(),
+            part(
+                "em-cifar10",
+                reduced="fewer images",
+                unjudged="not judged: fewer images",
+                checks=(),
+                manifest_digest=None,
+            ),
         ),
         result=dataclasses.replace(wide, lost=lost),
         claims=(
@@ -335,7 +382,7 @@ def busy() -> Report:
         findings=findings(),
         separability={**report().separability, "em-cifar10": None},
         collapse_expected={"ops-cifar10": True, "em-cifar10": True},
-    )  # fmt: skip
+    )
 
 
 # --- tests ----------------------------------------------------------------------------------------------------
@@ -431,13 +478,24 @@ def test_the_runs_are_told_number_by_number(tmp_path: Path) -> None:
         at = [f"{record.test_accuracy:.1f}" for record in done.epochs[:2]]
         fitted = done.fitted()
         assert row == [
-            one.cell.dataset, one.cell.model, one.cell.strategy, str(one.seed), *at, *["–"] * (2 - len(at)),
-            f"{done.last.test_accuracy:.1f}", f"{done.last_five:.1f}",
-            f"{done.best.test_accuracy:.1f} ({done.best.epoch})", f"{done.last.train_accuracy:.1f}",
-            "never" if fitted is None else str(fitted.epoch), "1,234 s",
-            "from an earlier verification" if one.reused
-            else "" if done.finite else "loss not finite, stopped after epoch 1",
-        ]  # fmt: skip
+            one.cell.dataset,
+            one.cell.model,
+            one.cell.strategy,
+            str(one.seed),
+            *at,
+            *["–"] * (2 - len(at)),
+            f"{done.last.test_accuracy:.1f}",
+            f"{done.last_five:.1f}",
+            f"{done.best.test_accuracy:.1f} ({done.best.epoch})",
+            f"{done.last.train_accuracy:.1f}",
+            "never" if fitted is None else str(fitted.epoch),
+            "1,234 s",
+            "from an earlier verification"
+            if one.reused
+            else ""
+            if done.finite
+            else "loss not finite, stopped after epoch 1",
+        ]
         assert plain == row
     assert "Trained on A chip (CPU), 2 threads (9 runs)." in texts["report.md"]
 
@@ -455,9 +513,12 @@ def test_a_table_of_a_paper_is_laid_out_as_printed_with_the_measurement_beneath(
     texts = written(tmp_path, given)
     rows = Page(texts["report.html"]).table("strategy", "cifar10", "em-cifar10", "ops-cifar10", "cifar10-s")
     assert rows[0] == [
-        "standard", printed["ops-t5-clean-standard"], printed["ops-t5-em-standard"],
-        "15.56 15.50 ± 1.77 (2) inconclusive", printed["ops-t5-cifar10s-standard"],
-    ]  # fmt: skip
+        "standard",
+        printed["ops-t5-clean-standard"],
+        printed["ops-t5-em-standard"],
+        "15.56 15.50 ± 1.77 (2) inconclusive",
+        printed["ops-t5-cifar10s-standard"],
+    ]
     assert "<br>**15.50 ± 1.77 (2)**<br>❔ inconclusive" in texts["report.md"]
 
 
@@ -496,13 +557,21 @@ def test_claims_have_both_verdicts_and_what_stood_in_is_said(tmp_path: Path) -> 
     page, tables = Page(texts["report.html"]), markdown_tables(texts["report.md"])
     (row,) = (row for row in page.table("claim", "reported", "measured") if row[0].startswith("ops-t5-ops-standard"))
     assert row[1:] == [
-        "15.56", "15.50 ± 1.77 (2)", "31.00 ± 0.71 (2)", "93.50 ± 0.71 (2)", "inconclusive because inconclusive",
+        "15.56",
+        "15.50 ± 1.77 (2)",
+        "31.00 ± 0.71 (2)",
+        "93.50 ± 0.71 (2)",
+        "inconclusive because inconclusive",
         "confirmed because confirmed",
-    ]  # fmt: skip
+    ]
     assert claim_row(tables, "ops-t5-ops-standard")[4:] == [
-        "15.56", "**15.50 ± 1.77 (2)**", "31.00 ± 0.71 (2)", "93.50 ± 0.71 (2)",
-        "❔ inconclusive: because inconclusive", "✅ confirmed: because confirmed",
-    ]  # fmt: skip
+        "15.56",
+        "**15.50 ± 1.77 (2)**",
+        "31.00 ± 0.71 (2)",
+        "93.50 ± 0.71 (2)",
+        "❔ inconclusive: because inconclusive",
+        "✅ confirmed: because confirmed",
+    ]
     assert "**0.371**" in claim_row(tables, "ops-t3-wrn_28_1-params")
     assert "**not finite in 1 of 2**" in claim_row(tables, "ops-t1-train_ops-test_ops_shuffled")
     (stood_in,) = (row for row in page.table("claim", "reported") if row[0].startswith("ops-t5-ops-cutout"))
@@ -553,9 +622,18 @@ def test_the_analyses_are_told_number_by_number(tmp_path: Path) -> None:
     for row, at in zip(rows, (*found.by_epoch.protected, *found.by_window.protected), strict=True):
         way = {"epoch": "epoch", "window": "fifth of an epoch"}[at.by]
         assert row == [
-            "ops-cifar10", way, str(at.seed), "never", "", "", "", str(at.epoch), str(at.step),
-            f"{at.train_accuracy:.1f}", f"{at.displacement:.2f}",
-        ]  # fmt: skip
+            "ops-cifar10",
+            way,
+            str(at.seed),
+            "never",
+            "",
+            "",
+            "",
+            str(at.epoch),
+            str(at.step),
+            f"{at.train_accuracy:.1f}",
+            f"{at.displacement:.2f}",
+        ]
         assert [cell.strip("*") for cell in row_starting(tables, *row[:3])] == row
     fitting = row_starting(tables, "ops-cifar10", "88.0, 88.0, 88.0")
     assert fitting[2:5] == ["99.0, 99.0, 99.0", "never, never, never", "2, 2, 2"]
@@ -568,8 +646,10 @@ def test_the_analyses_are_told_number_by_number(tmp_path: Path) -> None:
         cells = row_starting(tables, f"{rate.learning_rate:g}", "0, 1, 2")
         assert cells[2] == f"**{rate.mean:.2f} ± {rate.sd:.2f} (3)**"
         assert page.table("learning rate")[finetuning.rates.index(rate)][:3] == [
-            f"{rate.learning_rate:g}", "0, 1, 2", cells[2].strip("*"),
-        ]  # fmt: skip
+            f"{rate.learning_rate:g}",
+            "0, 1, 2",
+            cells[2].strip("*"),
+        ]
     assert "Clean test accuracy before: 93.5 %; chance 10.0 %." in page.text
     for row, number, chance in zip(page.table("dataset", "groups"), ("5", "2"), ("20.0 %", "50.0 %"), strict=True):
         numbers = ["0, 1, 2", "31.5 ± 1.0 %", "96.5 ± 1.0 %", chance, "70.0 ± 0.0 %"]
@@ -585,8 +665,10 @@ def test_other_labels_alone_have_a_section(tmp_path: Path) -> None:
     assert "analyses" in Page(texts["report.html"]).ids
     assert "#analyses" in Page(texts["report.html"]).references
     assert re.findall(r"^#+ (?:Analyses|Other labels|Runs)$", texts["report.md"], re.M) == [
-        "## Analyses", "### Other labels", "## Runs",
-    ]  # fmt: skip
+        "## Analyses",
+        "### Other labels",
+        "## Runs",
+    ]
     (found,) = json.loads(texts["report.json"])["analyses"]["relabelled"]
     assert (found["num_groups"], found["chance"], found["comparison"]["clean"]["values"]) == (5, 20.0, [95.5])
 
@@ -608,14 +690,23 @@ PRIOR = "resnet20@cifar10"
 def fine_tuned(*, clean: float = 90.0, protected: float = 85.0) -> Report:
     """Both strategies, from trained weights."""
     runs = [
-        run(name, strategy, model=PRIOR, accuracies=(accuracy,),
-            protocol=SMOKE.protocol(PRIOR, strategy, flippable=True))
+        run(
+            name,
+            strategy,
+            model=PRIOR,
+            accuracies=(accuracy,),
+            protocol=SMOKE.protocol(PRIOR, strategy, flippable=True),
+        )
         for strategy in SMOKE.strategies
         for name, accuracy in (("cifar10", clean), ("ops-cifar10", protected))
-    ]  # fmt: skip
+    ]
     provenance = {
-        "name": PRIOR, "architecture": "resnet20", "origin": "file:resnet20.th", "file": "mine.th", "sha256": "d" * 64,
-    }  # fmt: skip
+        "name": PRIOR,
+        "architecture": "resnet20",
+        "origin": "file:resnet20.th",
+        "file": "mine.th",
+        "sha256": "d" * 64,
+    }
     return report(result=result(*runs), weights=(provenance,))
 
 
@@ -649,8 +740,11 @@ def test_a_collapse_is_not_expected_of_models_that_were_trained_before() -> None
 def test_what_was_not_done_has_no_section(tmp_path: Path) -> None:
     headings = re.findall(r"^#+ .*", written(tmp_path, report(result=None, separability={}))["report.md"], re.M)
     assert headings == [
-        "# Verification of ops-cifar10 1.2.3", "## Integrity", "### ops-cifar10", "## How this was made"
-    ]  # fmt: skip
+        "# Verification of ops-cifar10 1.2.3",
+        "## Integrity",
+        "### ops-cifar10",
+        "## How this was made",
+    ]
     page = Page((tmp_path / "report.html").read_text())
     assert page.ids == ["integrity", "made"]
     assert page.references == ["#integrity", "#made"]
@@ -691,9 +785,11 @@ def test_reduced_unjudged_and_unsaved_datasets_say_so_wherever_they_are_named(tm
     why = Judged(verdict=Verdict.NOT_COMPARABLE, reason="its recipe is another")
     claim = judged("ops-t5-em-standard", level=why, effect=why)
     given = report(
-        datasets=(part(reduced="10 images", unjudged="not compared: 10 images"), strange), claims=(claim,),
-        result=grid("ops-cifar10", "em-cifar10"), separability={"em-cifar10": None},
-    )  # fmt: skip
+        datasets=(part(reduced="10 images", unjudged="not compared: 10 images"), strange),
+        claims=(claim,),
+        result=grid("ops-cifar10", "em-cifar10"),
+        separability={"em-cifar10": None},
+    )
     texts = written(tmp_path, given)
     tables = markdown_tables(texts["report.md"])
     tag = "em-cifar10 (not judged, made in memory)"
@@ -730,9 +826,16 @@ def test_lost_runs_and_a_missing_collapse_stand_out(tmp_path: Path) -> None:
 def test_text_from_outside_cannot_break_the_page_or_the_tables(tmp_path: Path) -> None:
     bad = "<script>x</script> a|b \\| [c](http://d) `e`\n# f"
     claim = dataclasses.replace(
-        all_claims()["ops-t5-ops-standard"], id=f"id {bad}", paper=f"p {bad}", table=f"t {bad}", model=f"m {bad}",
-        strategy=f"s {bad}", train_dataset=f"d {bad}", note=f'"{bad}', metric=f"u {bad}",
-    )  # fmt: skip
+        all_claims()["ops-t5-ops-standard"],
+        id=f"id {bad}",
+        paper=f"p {bad}",
+        table=f"t {bad}",
+        model=f"m {bad}",
+        strategy=f"s {bad}",
+        train_dataset=f"d {bad}",
+        note=f'"{bad}',
+        metric=f"u {bad}",
+    )
     why = Judged(verdict=Verdict.INCONCLUSIVE, reason=bad)
     given = report(
         datasets=(part(f"n {bad}", version=bad, title=bad, reduced=bad, checks=(Check(bad, True, bad),)),),
@@ -745,8 +848,10 @@ def test_text_from_outside_cannot_break_the_page_or_the_tables(tmp_path: Path) -
                 statement=Statement(id=bad, paper=bad, where=bad, statement=bad, test=bad), judged=why, stand_ins=(bad,)
             ),
         ),
-        command=bad, date=bad, environment={bad: bad},
-    )  # fmt: skip
+        command=bad,
+        date=bad,
+        environment={bad: bad},
+    )
     texts = written(tmp_path, given)
     Page(texts["report.html"])
     assert "<script" not in texts["report.html"]
@@ -789,9 +894,15 @@ def test_the_plots_name_what_they_show_and_are_the_same_each_time() -> None:
     assert drawn is not None
     accuracy, bars = drawn
     for text in (
-        "no augmentation: collapse shown", "standard: collapse not shown", "chance", "best epoch", "61.2", "52.2",
-        "clean control", "ops-cifar10 (reduced)",
-    ):  # fmt: skip
+        "no augmentation: collapse shown",
+        "standard: collapse not shown",
+        "chance",
+        "best epoch",
+        "61.2",
+        "52.2",
+        "clean control",
+        "ops-cifar10 (reduced)",
+    ):
         assert text in accuracy.svg, text
     for text in ("no augmentation", "standard", "9.5", "52.2", "reported; measured with another model or other data"):
         assert text in bars.svg, text
@@ -853,9 +964,17 @@ def test_the_environment_names_hardware_and_versions_and_neither_host_nor_paths(
 
 def test_claims_of_no_paper_have_a_table_too() -> None:
     own = Claim(
-        id="mine", paper="own", table="1", metric="clean test accuracy, %", value=12.0, train_dataset="ops-digits",
-        test_dataset="digits-test", model=MODEL, strategy="none", regime=Regime.COLLAPSED,
-    )  # fmt: skip
+        id="mine",
+        paper="own",
+        table="1",
+        metric="clean test accuracy, %",
+        value=12.0,
+        train_dataset="ops-digits",
+        test_dataset="digits-test",
+        model=MODEL,
+        strategy="none",
+        regime=Regime.COLLAPSED,
+    )
     (table,) = paper_tables((ClaimResult(claim=own, level=OPEN, effect=OPEN),))
     assert (table.paper, table.columns) == ("own", (("ops-digits", ""),))
     assert table.about == f"no augmentation, {MODEL}, digits-test, clean test accuracy, %"

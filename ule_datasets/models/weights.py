@@ -78,9 +78,12 @@ class WeightsFile:
     def provenance(self, weights: Weights) -> dict[str, str]:
         """For a manifest: JSON values; the file's name, not its folder."""
         return {
-            "name": weights.name, "architecture": weights.architecture, "origin": weights.origin,
-            "file": self.path.name, "sha256": self.sha256,
-        }  # fmt: skip
+            "name": weights.name,
+            "architecture": weights.architecture,
+            "origin": weights.origin,
+            "file": self.path.name,
+            "sha256": self.sha256,
+        }
 
 
 def obtain(weights: Weights, given: Path | None, reporter: Reporter) -> WeightsFile:
