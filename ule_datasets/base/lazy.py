@@ -9,7 +9,9 @@ from typing import Any
 
 class _Lazy(ModuleType):
     def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module(self.__name__), name)
+        value = getattr(importlib.import_module(self.__name__), name)
+        setattr(self, name, value)  # an attribute of its own is found at once: training steps ask for hundreds
+        return value
 
 
 def lazy(name: str) -> Any:
