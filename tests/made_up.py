@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,12 +19,13 @@ from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.data.perturbation import Overwrite, Perturbation, Support
 from ule_datasets.data.spool import Images
 from ule_datasets.experiments.effect import compare
-from ule_datasets.experiments.grid import Cell, GridResult, LostRun, Run, Subject
+from ule_datasets.experiments.grid import Cell, GridResult, LostRun, Run
 from ule_datasets.experiments.profiles import Profile
 from ule_datasets.experiments.runs import RunTask
+from ule_datasets.experiments.subject import Samples, Subject
 from ule_datasets.models.architectures import num_parameters
 from ule_datasets.papers.rules import Power
-from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.data import TrainingData, TrainingSet
 from ule_datasets.victims.history import EpochRecord, RunHistory, Window
 from ule_datasets.victims.preparation import Preparation
 from ule_datasets.victims.protocol import OneCycle, TrainingProtocol
@@ -30,6 +33,7 @@ from ule_datasets.victims.strategy import Countermeasure, Option
 from ule_datasets.victims.table import VICTIMS
 
 CPU = torch.device("cpu")
+SAMPLES = [field.name for field in dataclasses.fields(Samples)]
 STEPS = 10
 """Of an epoch of a made-up history."""
 
@@ -59,6 +63,17 @@ def bright_or_dark(count: int = 96, seed: int = 0, size: int = 8) -> TrainingDat
     return TrainingData(images=images, labels=labels, test_images=images[test], test_labels=labels[test], num_classes=2)
 
 
+def digest_of(data: TrainingData) -> str:
+    """Of all arrays, in their order."""
+    arrays = (data.images, data.labels, data.test_images, data.test_labels)
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+def training_set(data: TrainingData) -> TrainingSet:
+    """These arrays under a digest of theirs."""
+    return TrainingSet.of(data, digest_of(data))
+
+
 DATA = bright_or_dark(40)
 PROTOCOL = TrainingProtocol(model="convnet3-w16", epochs=2, batch_size=16, strategy=parse_strategy("standard"))
 
@@ -66,8 +81,8 @@ PROTOCOL = TrainingProtocol(model="convnet3-w16", epochs=2, batch_size=16, strat
 def make_task(seed: int = 0, **changes: Any) -> RunTask:
     """A run that takes no time."""
     fields: dict[str, Any] = {"dataset": "d", "data": DATA, "protocol": PROTOCOL, "device": CPU, **changes}
-    data, victim = fields["data"], VICTIMS[fields["protocol"].model]
-    return RunTask(seed=seed, **{"data_digest": data.digest(), "victim": victim, **fields})
+    fields["data"] = training_set(fields["data"])
+    return RunTask(seed=seed, **{"victim": VICTIMS[fields["protocol"].model], **fields})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,6 +174,19 @@ def make_subject(name: str = "mine", **changes: Any) -> Subject:
     colours = np.linspace(0, 255, classes).astype(np.uint8)[:, None, None].repeat(3, axis=2)
     pixel = Overwrite(rows=corner, columns=corner, colours=colours, support=Support.CLASS)
     perturbation = Perturbation(layers=(pixel,), source_digest="s")
+    samples = Samples(
+        **{
+            "poisoned": perturbation.apply(clean, labels, keys),
+            "clean": clean,
+            "labels": labels,
+            "keys": keys,
+            "perturbation": perturbation,
+            "test_images": clean[:12],
+            "test_labels": labels[:12],
+            **{field: changes.pop(field) for field in SAMPLES if field in changes},
+        }
+    )
+    arrays = (samples.clean, samples.labels, samples.test_images, samples.test_labels)
     defaults: dict[str, Any] = {
         "title": name.upper(),
         "version": "1.0.0",
@@ -166,15 +194,13 @@ def make_subject(name: str = "mine", **changes: Any) -> Subject:
         "source": "cifar10",
         "limit_per_class": None,
         "recipe_digest": "r",
-        "perturbation_digest": perturbation.digest,
         "manifest_digest": None,
-        "poisoned_images": perturbation.apply(clean, labels, keys),
-        "clean_images": clean,
-        "labels": labels,
-        "keys": keys,
-        "perturbation": perturbation,
-        "test_images": clean[:12],
-        "test_labels": labels[:12],
+        "clean_digest": hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
+        "poison_digest": hashlib.sha256(samples.poisoned.tobytes()).hexdigest(),
+        "num_train": len(samples.labels),
+        "num_test": len(samples.test_labels),
+        "image_size": 8,
+        "samples": lambda: samples,
         "num_classes": classes,
         "flippable": True,
         "collapse_expected": True,

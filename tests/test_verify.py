@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from helpers import make_splits, write_image_folder
@@ -20,9 +20,14 @@ from ule_datasets import countermeasures
 from ule_datasets.cli.build import main as build_main
 from ule_datasets.cli.verify import main
 from ule_datasets.countermeasures import COUNTERMEASURES
+from ule_datasets.dataset import integrity
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.models.weights import WEIGHTS
+from ule_datasets.sources import decode
+from ule_datasets.verification import subjects
 from ule_datasets.verification.subjects import expects_collapse, why_unjudged
+from ule_datasets.victims.fine_tuned import FineTuned
+from ule_datasets.victims.table import VICTIMS
 
 BRIEF = dataclasses.replace(
     PROFILES["smoke"], epochs=1, fine_tuning_epochs=2, max_train_images=64, max_test_images=32
@@ -100,6 +105,24 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(
     assert "ops-digits, resnet18-w8, linf-at: 3 runs of 10 epochs on 1,437 images" in err
     assert not fresh_runs.exists()
     assert not (digits / "verification").exists()
+
+
+def test_a_dry_run_reads_no_image_and_knows_finished_runs(
+    one_epoch: None, digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def decoded(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("an image was decoded")
+
+    main([str(digits), "--workers", "1"])
+    for module, function in ((subjects, "read_source"), (integrity, "decode_images"), (decode, "decode_chunk")):
+        monkeypatch.setattr(module, function, decoded)
+    shutil.rmtree(digits / "data")
+    capsys.readouterr()
+    assert main([str(digits), "--dry-run", "--strategies", "none,mixup"]) == 0
+    assert "4 runs, 2 finished before" in capsys.readouterr().err
+    assert main(["--claims", "ops-t2-resnet18-*", "--profile", "paper", "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "  ops-cifar10, resnet18, standard: 3 runs of 200 epochs on 50,000 images" in said
 
 
 def test_a_countermeasure_prepares_its_training_sets_before_training_and_never_in_a_dry_run(
@@ -266,7 +289,8 @@ def test_weights_of_another_architecture_are_found_before_anything_else(
     digits: Path, fresh_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = register_tiny_weights(monkeypatch, tmp_path / "weights")
-    monkeypatch.setitem(WEIGHTS, TINY, dataclasses.replace(WEIGHTS[TINY], architecture="convnet3-w32"))
+    others = dataclasses.replace(WEIGHTS[TINY], architecture="convnet3-w32")
+    monkeypatch.setitem(VICTIMS, TINY, FineTuned(weights=others))
     assert main([str(digits), "--models", TINY, "--weights", str(file.path)]) == 2
     (complaint,) = capsys.readouterr().err.strip().splitlines()
     assert "does not hold convnet3-w32" in complaint

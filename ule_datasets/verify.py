@@ -29,14 +29,13 @@ from ule_datasets.experiments.grid import (
     Cell,
     Grid,
     GridResult,
-    Subject,
-    check_controls,
     plan_lines,
     train_grid,
     with_controls,
 )
 from ule_datasets.experiments.profiles import PROFILES, Profile
 from ule_datasets.experiments.runs import RunStore
+from ule_datasets.experiments.subject import Subject, check_controls
 from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.models.weights import WeightsFile, obtain
 from ule_datasets.packaging.craft_cache import cache_folder
@@ -56,7 +55,7 @@ from ule_datasets.verification.judging import (
 from ule_datasets.verification.report.content import DatasetPart, Report, describe_environment
 from ule_datasets.verification.report.writing import write_report
 from ule_datasets.verification.separability import cluster_separability, linear_separability
-from ule_datasets.verification.subjects import Catalogue, Examined, SourceReader, examine, make
+from ule_datasets.verification.subjects import Catalogue, Examined, SourceReader, examine, make, plan, plan_in_memory
 from ule_datasets.victims.table import VICTIMS, known_victims
 
 TRAINER_MODULES = ("ule_datasets.experiments.runs",)
@@ -180,6 +179,7 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
     claims = asked
     if options.claims is None:
         claims, said = (*asked, *_about(subjects)), tuple(statements().values())
+    samples = {subject.name: subject.samples() for subject in subjects}
     told = judge_statements(said, result, subjects, findings)
     report = Report(
         datasets=_parts(examined, subjects),
@@ -188,11 +188,11 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
         claims=judge_claims(claims, result, subjects, findings, profile=options.chosen, asked=asked),
         statements=tuple(one for one in told if options.claims or one.judged.verdict is not Verdict.NOT_RUN),
         findings=findings,
-        separability={s.name: linear_separability(s.clean_images, s.poisoned_images, s.labels) for s in subjects},
+        separability={name: linear_separability(s.clean, s.poisoned, s.labels) for name, s in samples.items()},
         cluster_separability={
-            s.name: found
-            for s in subjects
-            if (found := cluster_separability(s.clean_images, s.poisoned_images, s.perturbation, s.keys)) is not None
+            name: found
+            for name, s in samples.items()
+            if (found := cluster_separability(s.clean, s.poisoned, s.perturbation, s.keys)) is not None
         },
         collapse_expected={each.name: each.collapse_expected for each in subjects},
         environment=describe_environment(device),
@@ -234,7 +234,10 @@ def _gathered(
     options: VerifyOptions, claims: Sequence[Claim], said: Sequence[Statement], catalogue: Catalogue,
     reporter: Reporter,
 ) -> tuple[list[Examined], list[Subject]]:  # fmt: skip
-    """The datasets that are named, or that the claims speak of: checked, and ready to be trained on."""
+    """The datasets that are named, or that the claims speak of: checked, and ready to be trained on.
+
+    In a dry run only what their descriptions say: nothing is checked, and no image is read.
+    """
     folders: tuple[Path, ...] = options.folders
     recipes: tuple[Recipe, ...] = ()
     if not folders:
@@ -246,18 +249,31 @@ def _gathered(
         _scratch(options, folders) as scratch,
     ):
         sources = SourceReader(options.source, readers, reporter, scratch)
+        if options.dry_run:
+            planned = [plan(folder, sources=sources, catalogue=catalogue) for folder in folders if training]
+            made = [plan_in_memory(recipe, reporter) for recipe in recipes if training]
+            return [], _fitting([*planned, *made])
         examined = [
             examine(
-                folder, sources=sources, training=training, catalogue=catalogue, executor=readers, reporter=reporter,
+                folder,
+                sources=sources,
+                training=training,
+                catalogue=catalogue,
+                executor=readers,
+                reporter=reporter,
                 scratch=scratch,
             )
             for folder in folders
-        ]  # fmt: skip
+        ]
         made = [make(recipe, sources=sources, reporter=reporter) for recipe in recipes if training]
-    subjects = [part.subject for part in examined if part.subject is not None]
-    subjects += [subject for subject in made if subject is not None]
+    return examined, _fitting([*(part.subject for part in examined), *made])
+
+
+def _fitting(found: Sequence[Subject | None]) -> list[Subject]:
+    """Those that there are; refused where they cannot be in one grid."""
+    subjects = [subject for subject in found if subject is not None]
     check_controls(subjects)
-    return examined, subjects
+    return subjects
 
 
 @contextmanager

@@ -19,8 +19,9 @@ from ule_datasets.analyses.shuffled import Reading, ShuffledCell, ShuffleTable, 
 from ule_datasets.analyses.telling import Named
 from ule_datasets.compute.executor import Lost
 from ule_datasets.compute.processes import LocalExecutor
-from ule_datasets.experiments.grid import Cell, Grid, GridResult, Subject, train_grid
+from ule_datasets.experiments.grid import Cell, Grid, GridResult, train_grid
 from ule_datasets.experiments.runs import RunStore, RunTask
+from ule_datasets.experiments.subject import Subject
 from ule_datasets.models.architectures import build_model
 from ule_datasets.models.states import load_weights
 from ule_datasets.papers.claims import Claim, all_claims, statements
@@ -273,7 +274,7 @@ def test_trained_models_are_asked_about_their_training_images(studied: Studied) 
     task = grid.task(POISONED, 0)
     model = build_model(MODEL, 10, seed=0)
     load_weights(model, store.weights(task))
-    wanted = evaluate(model, task.data.images, task.data.labels, CPU)
+    wanted = evaluate(model, task.data.load().images, task.data.load().labels, CPU)
     claim = CLAIMS["ops-t1-train_ops-test_ops"]
     assert found.values(claim) == (wanted,)
 
@@ -382,14 +383,17 @@ def test_both_sides_have_the_groups_of_their_seed_and_share_the_control(
     groups = {}
     for task in given:
         name, _, rest = task.dataset.partition("-in-")
-        true = grid.task(Cell(name, MODEL, "standard"), task.seed).data
-        pairs = {*zip(true.labels.tolist(), task.data.labels.tolist(), strict=True)}
-        pairs |= {*zip(true.test_labels.tolist(), task.data.test_labels.tolist(), strict=True)}
+        before = grid.task(Cell(name, MODEL, "standard"), task.seed).data
+        true, data = before.load(), task.data.load()
+        pairs = {*zip(true.labels.tolist(), data.labels.tolist(), strict=True)}
+        pairs |= {*zip(true.test_labels.tolist(), data.test_labels.tolist(), strict=True)}
         assert len(pairs) == 10, "a class has one group, in training and in test images"
         assert groups.setdefault((rest, task.seed), pairs) == pairs, "the same for protected and clean images"
-        assert task.data.images is true.images
-        assert task.data.num_classes == int(rest[0])
-        assert (task.data_digest, task.keep_weights) == (task.data.digest(), False)
+        assert data.images is true.images
+        assert task.data.num_classes == data.num_classes == int(rest[0])
+        assert not task.keep_weights
+    digests = {(task.dataset.startswith("cifar10"), *task.dataset.split("-in-")[1:], task.seed) for task in given}
+    assert len({task.data.digest for task in given} | {before.digest}) == len(digests) + 1
     assert groups["5-groups", 0] != groups["5-groups", 1]
     assert [(each.comparison.dataset, each.num_groups, each.seeds) for each in found.found["relabelled"]] == [
         ("ops-cifar10", 5, (0, 1)), ("ops-cifar10", 2, (0, 1)), ("em-cifar10", 5, (0, 1)), ("em-cifar10", 2, (0,)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -22,14 +22,13 @@ from ule_datasets.experiments.grid import (
     Cell,
     Grid,
     GridResult,
-    Subject,
-    check_controls,
     estimate_seconds,
     plan_lines,
     train_grid,
     with_controls,
 )
 from ule_datasets.experiments.runs import Finished, RunStore, RunTask, run_task
+from ule_datasets.experiments.subject import Subject, check_controls
 from ule_datasets.models.architectures import MODELS
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.victims.history import RunHistory
@@ -97,13 +96,14 @@ def test_tasks_come_seed_by_seed_with_the_rows_of_the_profile() -> None:
     ]  # fmt: skip
     assert [task.keep_weights for task in tasks] == [False, True, False, True]
     assert {task.ranks for task in tasks} == {2}
-    subject = grid.subjects[0]
-    for task, images in zip(tasks[:2], (subject.clean_images, subject.poisoned_images), strict=True):
-        assert np.array_equal(task.data.images, images[:32])
-        assert np.array_equal(task.data.labels, subject.labels[:32])
-        assert len(task.data.test_images) == 10
-        assert task.data_digest == task.data.digest()
-    assert tasks[0].data is tasks[2].data, "one copy for all runs"
+    samples = grid.subjects[0].samples()
+    for task, images in zip(tasks[:2], (samples.clean, samples.poisoned), strict=True):
+        assert (task.data.num_train, task.data.num_test, task.data.image_size) == (32, 10, 8)
+        data = task.data.load()
+        assert np.array_equal(data.images, images[:32])
+        assert np.array_equal(data.labels, samples.labels[:32])
+        assert len(data.test_images) == 10
+    assert tasks[0].data.load() is tasks[2].data.load(), "one copy for all runs"
     assert len({task.identity for task in tasks}) == 4
 
 
@@ -136,16 +136,37 @@ def test_other_seeds_draw_again_where_the_method_is_a_draw() -> None:
 
     subject = make_subject(redraw=redraw)
     tasks = make_grid(subjects=(subject,), seeds=(0, 1, 2)).tasks()
-    grid_again = [task.data for task in tasks if task.dataset == "mine"]
+    assert asked == [], "only when they are trained on"
+    drawn = [task.data.load() for task in tasks if task.dataset == "mine"]
     assert asked == [1, 2]
-    assert np.array_equal(grid_again[0].images, subject.poisoned_images[:32])
-    assert [int(data.images.max()) for data in grid_again[1:]] == [1, 2]
-    assert len({task.data_digest for task in tasks if task.dataset == "cifar10"}) == 1
+    assert np.array_equal(drawn[0].images, subject.samples().poisoned[:32])
+    assert [int(data.images.max()) for data in drawn[1:]] == [1, 2]
+    assert len({task.data.digest for task in tasks if task.dataset == "cifar10"}) == 1
 
 
 def test_without_a_draw_all_seeds_have_one_dataset() -> None:
     tasks = make_grid(seeds=(0, 1, 2)).tasks()
-    assert len({task.data_digest for task in tasks}) == 2
+    assert len({task.data.digest for task in tasks}) == 2
+
+
+def test_a_run_is_known_before_any_image_is_read() -> None:
+    def unread(*_: object) -> NoReturn:
+        raise AssertionError("an image was read")
+
+    subject = dataclasses.replace(make_subject(), samples=unread, redraw=unread)
+    grid = make_grid(subjects=(subject,), seeds=(0, 1))
+    tasks = grid.tasks()
+    identities = {task.identity for task in tasks}
+    assert len(identities) == 4
+    assert len(plan_lines(grid, tasks, [False] * 4)) == 2
+    for change in ({"clean_digest": "other"}, {"poison_digest": "other"}):
+        others = make_grid(subjects=(dataclasses.replace(subject, **change),), seeds=(0, 1)).tasks()
+        assert len(identities & {task.identity for task in others}) == (2 if "poison_digest" in change else 0)
+    fewer = dataclasses.replace(BRIEF, max_train_images=31)
+    assert not identities & {task.identity for task in make_grid(subjects=(subject,), profile=fewer).tasks()}
+    all_of_them = dataclasses.replace(BRIEF, max_train_images=40), dataclasses.replace(BRIEF, max_train_images=None)
+    first, second = (make_grid(subjects=(subject,), profile=profile).tasks() for profile in all_of_them)
+    assert [task.identity for task in first] == [task.identity for task in second]
 
 
 # Refusals
@@ -195,9 +216,9 @@ def test_one_dataset_twice_is_refused() -> None:
 
 
 def test_poisoned_and_clean_images_must_be_the_same_rows() -> None:
-    subject = make_subject()
+    samples = make_subject().samples()
     with pytest.raises(InputError, match="the control needs the same rows"):
-        dataclasses.replace(subject, clean_images=subject.clean_images[:-1])
+        dataclasses.replace(samples, clean=samples.clean[:-1])
 
 
 # Training
@@ -221,8 +242,7 @@ def test_a_grid_is_trained_and_compared(tmp_path: Path, trained: list[str]) -> N
 
 
 def test_equal_images_give_equal_histories_because_seeds_are_shared(tmp_path: Path) -> None:
-    subject = make_subject()
-    untouched = dataclasses.replace(subject, poisoned_images=subject.clean_images.copy())
+    untouched = make_subject(poisoned=make_subject().samples().clean.copy())
     result, _ = train(make_grid(subjects=(untouched,)), tmp_path)
     assert result.histories(CLEAN) == result.histories(POISONED)
     assert result.comparisons[0].collapse in (Collapse.INCONCLUSIVE, Collapse.NOT_SHOWN)

@@ -55,7 +55,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize(
     "change",
     [
-        {"data_digest": "other"},
+        {"data": dataclasses.replace(make_task().data, digest="other")},
         {"seed": 1},
         {"device": torch.device("cuda")},
         {"ranks": 2},

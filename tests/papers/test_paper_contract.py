@@ -11,8 +11,9 @@ from made_up import make_subject
 import cards
 from ule_datasets.analyses import ANALYSES
 from ule_datasets.analyses.findings import measuring
-from ule_datasets.experiments.grid import Cell, Subject
+from ule_datasets.experiments.grid import Cell
 from ule_datasets.experiments.profiles import PROFILES
+from ule_datasets.experiments.subject import Subject
 from ule_datasets.papers.claims import FOLDER, PAPERS, Claim, Regime, all_claims, papers, statements
 from ule_datasets.papers.rules import Power, judge_effect, judge_level
 from ule_datasets.papers.statements import COMPARISONS

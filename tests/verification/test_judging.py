@@ -11,8 +11,9 @@ from made_up import make_history, make_profile, make_result, make_subject, seeds
 
 from ule_datasets.analyses.findings import Findings, judging
 from ule_datasets.analyses.shuffled import ShuffledCell, ShuffleTable
-from ule_datasets.experiments.grid import Cell, GridResult, Subject
+from ule_datasets.experiments.grid import Cell, GridResult
 from ule_datasets.experiments.profiles import PROFILES, Profile
+from ule_datasets.experiments.subject import Subject
 from ule_datasets.papers.claims import Claim, Regime, all_claims, statements
 from ule_datasets.papers.rules import Power
 from ule_datasets.papers.statistics import Judged, Verdict

@@ -56,6 +56,7 @@ def test_clusters_belong_to_keys_and_not_to_rows(
 
 def test_without_clusters_there_is_nothing_to_tell_apart() -> None:
     subject = make_subject(num_classes=3)
-    images = subject.clean_images, subject.poisoned_images
-    assert cluster_separability(*images, subject.perturbation, subject.keys) is None
-    assert linear_separability(*images, subject.labels) is not None
+    samples = subject.samples()
+    images = samples.clean, samples.poisoned
+    assert cluster_separability(*images, samples.perturbation, samples.keys) is None
+    assert linear_separability(*images, samples.labels) is not None

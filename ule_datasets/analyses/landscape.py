@@ -244,13 +244,13 @@ class Landscape(Analysis[tuple[Pair, ...]]):
             for task in (protected, clean):
                 said = f"loss landscape of {task}: {points} x {points} points on {images:,} images"
                 material.reporter.say(said)
-                model = material.model(task)
+                model, data = material.model(task), task.data.load()
                 planes = directions(model, torch.Generator().manual_seed(Seed(seed).integer32("landscape")))
                 surfaces.append(
                     loss_surface(
                         model,
-                        task.data.images[:images],
-                        task.data.labels[:images],
+                        data.images[:images],
+                        data.labels[:images],
                         planes,
                         points=points,
                         device=grid.device,

@@ -8,6 +8,7 @@ the classes: of training and test images alike, so that a model of clean images 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -168,9 +169,14 @@ class Relabelled(Analysis[tuple[RelabelledResult, ...]]):
 
 
 def _with_groups(task: RunTask, groups: np.ndarray, num_groups: int) -> RunTask:
-    data = relabelled(task.data, groups)
+    data = dataclasses.replace(
+        task.data,
+        digest=hashlib.sha256(f"{task.data.digest} {groups.tolist()}".encode()).hexdigest(),
+        num_classes=num_groups,
+        load=lambda: relabelled(task.data.load(), groups),
+    )
     name = f"{task.dataset}-in-{num_groups}-groups"
-    return dataclasses.replace(task, dataset=name, data=data, data_digest=data.digest(), keep_weights=False)
+    return dataclasses.replace(task, dataset=name, data=data, keep_weights=False)
 
 
 def _trained(tasks: Sequence[RunTask], material: Material) -> list[RunHistory | Lost]:

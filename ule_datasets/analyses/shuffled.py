@@ -22,8 +22,9 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Overwrite, Perturbation
-from ule_datasets.experiments.grid import GridResult, Subject
+from ule_datasets.experiments.grid import GridResult
 from ule_datasets.experiments.runs import RunTask
+from ule_datasets.experiments.subject import Subject
 from ule_datasets.papers.claims import Claim, Regime
 from ule_datasets.papers.ops import ROLES
 from ule_datasets.papers.statistics import Estimate, spread
@@ -286,7 +287,7 @@ class Shuffled(Analysis[tuple[ShuffleTable, ...]]):
             tasks = {task.dataset: task for task in found if task is not None}
             if not tasks:
                 continue
-            if len({len(task.data.images) for task in tasks.values()}) > 1:
+            if len({task.data.num_train for task in tasks.values()}) > 1:
                 names = " and ".join(tasks)
                 material.reporter.warn(f"no perturbations are shuffled: {names} differ in their number of images")
                 return ()
@@ -344,11 +345,12 @@ class Shuffled(Analysis[tuple[ShuffleTable, ...]]):
 
 def _evaluation_set(subject: Subject | None, task: RunTask) -> EvaluationSet:
     """The training images of a run; with what is needed to shuffle them, where they are perturbed."""
-    images, labels = task.data.images, task.data.labels
+    images, labels = task.data.load().images, task.data.load().labels
     if subject is None:
         return EvaluationSet(images=images, labels=labels)
     rows = len(images)
     height, width = images.shape[1:3]
-    marks = overwritten_pixels(subject.perturbation, labels, subject.keys[:rows], (height, width))
-    clean = subject.clean_images[:rows]
+    samples = subject.samples()
+    marks = overwritten_pixels(samples.perturbation, labels, samples.keys[:rows], (height, width))
+    clean = samples.clean[:rows]
     return EvaluationSet(images=images, labels=labels, clean=clean, overwritten=marks if marks.any() else None)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter, duration
 from ule_datasets.compute.devices import describe_device
 from ule_datasets.compute.executor import Executor, Lost
-from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.experiments.effect import Comparison, compare
 from ule_datasets.experiments.profiles import Profile
 from ule_datasets.experiments.runs import RunStore, RunTask, time_task, work_off
+from ule_datasets.experiments.subject import Subject
 from ule_datasets.models.weights import WeightsFile
-from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.data import TrainingSet
 from ule_datasets.victims.history import RunHistory
 from ule_datasets.victims.table import VICTIMS, known_victims, starts_trained
 
@@ -35,59 +34,6 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.dataset}, {self.model}, {self.strategy}"
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class Subject:
-    """A dataset in memory, before and after: the same rows in the same order."""
-
-    name: str
-    title: str
-    version: str
-    reduced: str | None
-    """What is smaller than in the paper."""
-    source: str
-    """Name of its clean images in the claims, e.g. ``cifar10``."""
-    limit_per_class: int | None
-    recipe_digest: str
-    perturbation_digest: str
-    manifest_digest: str | None
-    """``None``: it was made in memory for this verification, and has no folder."""
-    poisoned_images: np.ndarray
-    """uint8, [N, H, W, 3]."""
-    clean_images: np.ndarray
-    """uint8, [N, H, W, 3]."""
-    labels: np.ndarray
-    """int64, [N]."""
-    keys: tuple[str, ...]
-    perturbation: Perturbation
-    test_images: np.ndarray
-    """uint8, [M, H, W, 3]; clean."""
-    test_labels: np.ndarray
-    """int64, [M]."""
-    num_classes: int
-    flippable: bool
-    """Whether a mirrored image still shows its class."""
-    collapse_expected: bool
-    """Whether the dataset is supposed to collapse under at least one strategy."""
-    stands_for: str = ""
-    """The dataset of the catalogue that this reduced one is made like; empty: none."""
-    unjudged: str = ""
-    """Why its results are not compared with a paper's; empty: they are."""
-    redraw: Callable[[int], np.ndarray] | None = None
-    """Poisoned images of another draw, from a seed; ``None``: there is one draw, and seeds are those of training."""
-
-    def __post_init__(self) -> None:
-        if self.poisoned_images.shape != self.clean_images.shape:
-            raise InputError(
-                f"poisoned images have shape {list(self.poisoned_images.shape)}, clean ones "
-                f"{list(self.clean_images.shape)}; the control needs the same rows"
-            )
-
-    @property
-    def control(self) -> str:
-        """Name of the clean images of the same rows: those of a limited recipe are others than the whole set."""
-        return self.source if self.limit_per_class is None else f"{self.source}-first{self.limit_per_class}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +77,7 @@ class Grid:
     """Files of the trained weights that victims start from, by name."""
     weights_place: Path | None = None
     """A file or folder of trained weights for countermeasures, to look at before downloading."""
-    _data: dict[tuple[str, int], tuple[TrainingData, str]] = field(default_factory=dict, repr=False)
+    _sets: dict[tuple[str, int], TrainingSet] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -149,15 +95,13 @@ class Grid:
     def task(self, cell: Cell, seed: int) -> RunTask:
         """One run."""
         subject = self.subject_of(cell.dataset)
-        data, digest = self._training_data(subject, cell.dataset, seed)
         protocol = self.profile.protocol(cell.model, cell.strategy, flippable=subject.flippable, compiled=self.compiled)
         file = self.weights.get(cell.model)
         if file is not None:
             protocol = dataclasses.replace(protocol, start=file.sha256)
         return RunTask(
             dataset=cell.dataset,
-            data=data,
-            data_digest=digest,
+            data=self._training_set(subject, cell.dataset, seed),
             victim=VICTIMS[cell.model],
             protocol=protocol,
             seed=seed,
@@ -175,20 +119,14 @@ class Grid:
         assert found, f"{dataset} is neither a subject nor a control"
         return found[0]
 
-    def _training_data(self, subject: Subject, dataset: str, seed: int) -> tuple[TrainingData, str]:
-        """The rows that the profile uses, and their digest; the same objects for every run on them."""
-        draw = seed if subject.redraw is not None and dataset == subject.name else 0
-        if (dataset, draw) not in self._data:
-            images = subject.poisoned_images if dataset == subject.name else subject.clean_images
-            if draw and subject.redraw is not None:
-                images = subject.redraw(draw)
-            rows, test_rows = self.profile.max_train_images, self.profile.max_test_images
-            data = TrainingData(
-                images=images[:rows], labels=subject.labels[:rows], test_images=subject.test_images[:test_rows],
-                test_labels=subject.test_labels[:test_rows], num_classes=subject.num_classes,
-            )  # fmt: skip
-            self._data[dataset, draw] = data, data.digest()
-        return self._data[dataset, draw]
+    def _training_set(self, subject: Subject, dataset: str, seed: int) -> TrainingSet:
+        """The rows that the profile uses; the same object, and the same arrays, for every run on them."""
+        poisoned = dataset == subject.name
+        draw = seed if poisoned and subject.redraw is not None else 0
+        if (dataset, draw) not in self._sets:
+            limits = self.profile.max_train_images, self.profile.max_test_images
+            self._sets[dataset, draw] = subject.training_set(*limits, poisoned=poisoned, draw=draw)
+        return self._sets[dataset, draw]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -217,28 +155,6 @@ class GridResult:
     def accuracies(self, cell: Cell) -> tuple[float, ...]:
         """Their clean test accuracies after the last epoch; NaN where a loss was not finite."""
         return tuple(h.last.test_accuracy if h.finite else float("nan") for h in self.histories(cell))
-
-
-def check_controls(subjects: Sequence[Subject]) -> None:
-    """Refuse subjects that share a control's name and not its images: they cannot be in one grid.
-
-    Raises:
-        InputError: two such subjects, two of one name, or different classes.
-    """
-    for index, subject in enumerate(subjects):
-        for other in subjects[:index]:
-            if subject.name == other.name:
-                raise InputError(f"{subject.name} is given twice")
-            if subject.num_classes != other.num_classes:
-                raise InputError(
-                    f"{other.name} has {other.num_classes} classes and {subject.name} {subject.num_classes}: "
-                    "verify them one after the other"
-                )
-            if subject.control == other.control and not _same_control(subject, other):
-                raise InputError(
-                    f"{other.name} and {subject.name} come from different clean images of the name "
-                    f"{subject.control}: verify them one after the other"
-                )
 
 
 def with_controls(cells: Iterable[Cell], subjects: Sequence[Subject]) -> tuple[Cell, ...]:
@@ -276,8 +192,8 @@ def train_grid(grid: Grid, *, store: RunStore, executor: Executor, reporter: Rep
         profile=grid.profile,
         seeds=grid.seeds,
         num_classes=grid.subjects[0].num_classes,
-        num_train={task.dataset: len(task.data.images) for task in tasks},
-        num_test=len(tasks[0].data.test_images) if tasks else 0,
+        num_train={task.dataset: task.data.num_train for task in tasks},
+        num_test=tasks[0].data.num_test if tasks else 0,
         runs=tuple(sorted(runs, key=lambda run: grid.cells.index(run.cell))),
         lost=tuple(lost),
         comparisons=(),
@@ -294,8 +210,7 @@ def plan_lines(grid: Grid, tasks: Sequence[RunTask], known: Sequence[bool]) -> l
         flop = sum(tasks[i].flop for i in own)
         lines.append(
             f"  {cell}: {len(own)} run{'s' if len(own) > 1 else ''} of {tasks[own[0]].protocol.epochs} epochs on "
-            f"{len(tasks[own[0]].data.images):,} images, {flop:.2g} FLOP"
-            + (f", {done} finished before" if done else "")
+            f"{tasks[own[0]].data.num_train:,} images, {flop:.2g} FLOP" + (f", {done} finished before" if done else "")
         )
     return lines
 
@@ -321,7 +236,7 @@ def announce(grid: Grid, tasks: Sequence[RunTask], known: Sequence[bool], parall
 
 def estimate_seconds(tasks: Sequence[RunTask]) -> float:
     """Time of the tasks one after another: the cheapest is timed for a few steps, the others by their arithmetic."""
-    cheapest = min(tasks, key=lambda task: task.flop / (task.protocol.epochs * len(task.data.images)))
+    cheapest = min(tasks, key=lambda task: task.flop / (task.protocol.epochs * task.data.num_train))
     rate = cheapest.flop / time_task(cheapest)
     return sum(task.flop for task in tasks) / rate
 
@@ -340,12 +255,3 @@ def _comparisons(grid: Grid, result: GridResult) -> tuple[Comparison, ...]:
                 compare(clean, poisoned, dataset=cell.dataset, control=control.dataset, chance=result.chance)
             )  # fmt: skip
     return tuple(found)
-
-
-def _same_control(one: Subject, other: Subject) -> bool:
-    if one.clean_images.shape != other.clean_images.shape:
-        return False
-    same_labels = np.array_equal(one.labels, other.labels) and np.array_equal(one.test_labels, other.test_labels)
-    return same_labels and all(
-        np.array_equal(a, b) for a, b in ((one.clean_images, other.clean_images), (one.test_images, other.test_images))
-    )

@@ -25,7 +25,7 @@ from ule_datasets.compute.executor import Executor, Lost
 from ule_datasets.compute.ranks import on_ranks
 from ule_datasets.experiments.identity import code_digest
 from ule_datasets.experiments.prepared import PreparedSets
-from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.data import TrainingSet
 from ule_datasets.victims.history import EpochRecord, RunHistory
 from ule_datasets.victims.protocol import TrainingProtocol
 from ule_datasets.victims.victim import Victim
@@ -35,12 +35,11 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class RunTask:
-    """One training run for a worker; carries its data."""
+    """One training run; what a worker gets carries its data."""
 
     dataset: str
     """Name of what it trains on, for people."""
-    data: TrainingData
-    data_digest: str
+    data: TrainingSet
     victim: Victim
     protocol: TrainingProtocol
     seed: int
@@ -57,7 +56,7 @@ class RunTask:
     """One line of JSON per epoch is added here while it runs."""
 
     def __post_init__(self) -> None:
-        batch = min(self.protocol.batch_size, len(self.data.images))
+        batch = min(self.protocol.batch_size, self.data.num_train)
         if batch < 2 * self.ranks:
             raise InputError(
                 f"batches of {batch} images cannot be shared by {self.ranks} ranks: each needs two of them"
@@ -67,7 +66,7 @@ class RunTask:
     def identity(self) -> str:
         """Digest of everything that the result depends on."""
         used = self.victim, self.protocol
-        setting = self.data_digest, self.seed, self.device.type, self.ranks, torch.__version__
+        setting = self.data.digest, self.seed, self.device.type, self.ranks, torch.__version__
         parts = [*setting, content((*used, self.victim.depends_on)), code_digest(*used)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -134,7 +133,7 @@ def run_task(task: RunTask) -> Finished:
 def time_task(task: RunTask) -> float:
     """Seconds that the task will take in one process, from a few real steps."""
     with cpu_threads(task.threads):
-        return task.victim.seconds(task.data, task.protocol, device=task.device, start=task.start)
+        return task.victim.seconds(task.data.load(), task.protocol, device=task.device, start=task.start)
 
 
 def work_off(
@@ -150,21 +149,12 @@ def work_off(
     store.folder.mkdir(parents=True, exist_ok=True)
     waiting = [index for index in range(len(tasks)) if index not in done]
     prepared = PreparedSets(folder=store.folder.with_name("prepared"), executor=executor, reporter=reporter)
-    todo = [
-        dataclasses.replace(
-            task,
-            data=prepared.of(
-                task.dataset,
-                task.data,
-                task.data_digest,
-                task.protocol.strategy,
-                device=task.device,
-                weights=task.weights,
-            ),
-            log=store.path(task).with_suffix(".log"),
-        )
-        for task in (tasks[index] for index in waiting)
-    ]
+    todo = []
+    for task in (tasks[index] for index in waiting):
+        given, strategy = task.data, task.protocol.strategy
+        data = prepared.of(task.dataset, given.load(), given.digest, strategy, device=task.device, weights=task.weights)
+        log = store.path(task).with_suffix(".log")
+        todo.append(dataclasses.replace(task, data=TrainingSet.of(data, given.digest), log=log))
     with _following(todo, reporter):
         for number, result in executor.unordered(run_task, todo):
             index, task = waiting[number], tasks[waiting[number]]
@@ -191,7 +181,13 @@ def _train(task: RunTask, rank: int, device: torch.device | None) -> Finished:
         weights = Path(folder) / "weights.safetensors" if task.keep_weights and rank == 0 else None
         place = device or task.device
         history = task.victim.train(
-            task.data, task.protocol, seed=task.seed, device=place, on_epoch=note, start=task.start, weights=weights
+            task.data.load(),
+            task.protocol,
+            seed=task.seed,
+            device=place,
+            on_epoch=note,
+            start=task.start,
+            weights=weights,
         )
         trained = None if weights is None else weights.read_bytes()
     return Finished(history=history, weights=trained)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from ule_datasets.base.errors import InputError
 
+SIZES = {"cifar10": 32, "digits": 32}
+"""Rows and columns of sources whose images all come in one size."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Licence:
@@ -76,3 +79,8 @@ class SourceSpec:
     """``name``: the official names of the images are their keys; ``None``: digests of pixels and label are."""
     subset: bool | None = None
     """Whether images of classes that are not in ``class_names`` are left out; ``None``: they are refused."""
+
+    @property
+    def image_size(self) -> int | None:
+        """Rows and columns of the images; ``None``: depends on the data."""
+        return SIZES.get(self.name) if self.preprocess is None else self.preprocess.crop

@@ -11,8 +11,9 @@ from ule_datasets.analyses.analysis import MODEL, STRATEGY, standard_cell
 from ule_datasets.analyses.findings import ROLES, Findings, judging, measuring
 from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures import parse_strategy
-from ule_datasets.experiments.grid import Cell, GridResult, Subject
+from ule_datasets.experiments.grid import Cell, GridResult
 from ule_datasets.experiments.profiles import Profile
+from ule_datasets.experiments.subject import Subject
 from ule_datasets.models.architectures import MODELS, num_parameters
 from ule_datasets.papers.claims import CLEAN_ACCURACY, Claim, Regime, Statement, all_claims
 from ule_datasets.papers.gates import Gate, after_gates, gates

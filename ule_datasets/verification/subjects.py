@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
+from ule_datasets.base.version import __version__
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.split import positions_of
 from ule_datasets.dataset.integrity import (
@@ -24,7 +27,7 @@ from ule_datasets.dataset.integrity import (
     open_dataset,
 )
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
-from ule_datasets.experiments.grid import Subject
+from ule_datasets.experiments.subject import Samples, Subject
 from ule_datasets.methods.method import Repeats
 from ule_datasets.packaging.craft_cache import CraftCache, cache_folder
 from ule_datasets.packaging.crafting import Workshop, craft
@@ -67,11 +70,11 @@ class SourceReader:
         embedded = "digits" if recipe.source.default_location == "digits" else None
         return self._given or remembered or embedded
 
-    def read(self, recipe: Recipe | PublishedRecipe, folder: Path | None = None) -> Source:
-        """The clean images of a recipe.
+    def location(self, recipe: Recipe | PublishedRecipe, folder: Path | None = None) -> str:
+        """Where the clean images of a recipe are.
 
         Raises:
-            InputError: nobody said where they are, or they are others.
+            InputError: nobody said it.
         """
         location = self.at_hand(recipe, folder) or recipe.source.default_location
         if location is None:
@@ -79,6 +82,15 @@ class SourceReader:
                 f"the clean control needs {recipe.source.title}: say where the images are with --source, or use "
                 "--integrity-only"
             )
+        return location
+
+    def read(self, recipe: Recipe | PublishedRecipe, folder: Path | None = None) -> Source:
+        """The clean images of a recipe.
+
+        Raises:
+            InputError: nobody said where they are, or they are others.
+        """
+        location = self.location(recipe, folder)
         key = recipe.source.name, recipe.source.preprocess, location
         if key not in self._read:
             self._read[key] = read_source(
@@ -119,7 +131,10 @@ def examine(
         else:
             reporter.say("not compared with the clean source: give it with --source")
         if trainable and source is not None and all(check.passed for check in checks):
-            subject = _from_folder(folder, splits, source, catalogue)
+            known = _of_folder(root, manifest, folder.recipe, catalogue)
+            samples = _samples(folder, splits, source)
+            redraw = None if known.redraw is None else _redraw(catalogue[known.name], source, Reporter(silent=True))
+            subject = dataclasses.replace(known, samples=lambda: samples, redraw=redraw)
     if training and subject is None:
         reporter.say(f"nothing is trained on {manifest.name}: it is not intact")
     return Examined(
@@ -132,31 +147,57 @@ def examine(
     )
 
 
+def plan(root: Path, *, sources: SourceReader, catalogue: Catalogue) -> Subject:
+    """What a dataset folder says of itself; nothing is checked, and no image is read.
+
+    Raises:
+        InputError: not a dataset, no clean source to train a control with, or no test split to measure on.
+        DamagedManifestError: the manifest itself was changed.
+    """
+    recipe = PublishedRecipe.parse((root / "recipe.json").read_text(encoding="utf-8"))
+    sources.location(recipe, root)
+    return _of_folder(root, Manifest.read(root), recipe, catalogue)
+
+
+def plan_in_memory(recipe: Recipe, reporter: Reporter) -> Subject | None:
+    """What ``make`` would give, as far as the recipe tells; no image is read."""
+    spec = recipe.source
+    digests, counts, classes, size = spec.digests, spec.num_images, spec.class_names, spec.image_size
+    if digests is None or counts is None or classes is None or size is None:
+        reporter.say(f"{recipe.name} is left out of the plan: its images have to be read first")
+        return None
+    if "test" not in dict(counts) or not _at_hand(recipe, dict(digests)["train"]):
+        return None
+    return _in_memory(recipe, dict(digests), dict(counts), size, len(classes))
+
+
 def make(recipe: Recipe, *, sources: SourceReader, reporter: Reporter) -> Subject | None:
     """A dataset of the catalogue in memory; ``None`` where its noise would first have to be crafted for long."""
     source = sources.read(recipe)
-    workshop = Workshop(reporter=reporter, device="cpu", cache=CraftCache(cache_folder()))
-    if not all(
-        method.repeats == Repeats.EXACT or CraftCache(cache_folder()).get(digest, source.train.digest) is not None
-        for method, digest in zip(recipe.methods, recipe.craft_digests, strict=True)
-    ):
+    if "test" not in source.splits or not _at_hand(recipe, source.train.digest):
         return None
     reporter.say(f"making {recipe.name} in memory")
-    perturbation = craft(recipe, source, workshop)
-    train, test = source.train, source.splits.get("test")
-    if test is None:
-        return None
+    perturbation = craft(recipe, source, Workshop(reporter=reporter, device="cpu", cache=CraftCache(cache_folder())))
+    train, test = source.train, source.splits["test"]
     clean = train.pixels()
-    return Subject(
-        name=recipe.name, title=recipe.title, version=recipe.version, reduced=recipe.reduced,
-        source=recipe.source.name, limit_per_class=recipe.limit_per_class, recipe_digest=recipe.digest,
-        perturbation_digest=perturbation.digest, manifest_digest=None,
-        poisoned_images=perturbation.apply(clean, train.labels, train.keys), clean_images=clean,
-        labels=train.labels, keys=train.keys, perturbation=perturbation,
-        test_images=test.pixels(), test_labels=test.labels, num_classes=len(source.class_names),
-        flippable=recipe.source.flippable, collapse_expected=expects_collapse(recipe.name),
-        redraw=_redraw(recipe, source, reporter),
-    )  # fmt: skip
+    samples = Samples(
+        poisoned=perturbation.apply(clean, train.labels, train.keys),
+        clean=clean,
+        labels=train.labels,
+        keys=train.keys,
+        perturbation=perturbation,
+        test_images=test.pixels(),
+        test_labels=test.labels,
+    )
+    known = _in_memory(
+        recipe,
+        {name: split.digest for name, split in source.splits.items()},
+        {name: len(split) for name, split in source.splits.items()},
+        clean.shape[1],
+        len(source.class_names),
+    )
+    redraw = None if known.redraw is None else _redraw(recipe, source, reporter)
+    return dataclasses.replace(known, samples=lambda: samples, redraw=redraw)
 
 
 def expects_collapse(name: str) -> bool:
@@ -176,27 +217,96 @@ def why_unjudged(name: str, recipe_digest: str, reduced: str | None, catalogue: 
     return ""
 
 
-def _from_folder(folder: Folder, splits: dict[str, BuiltSplit], source: Source, catalogue: Catalogue) -> Subject:
-    if "test" not in splits:
-        raise InputError(f"{folder.root} has no test split to measure on: use --integrity-only")
-    if len(folder.manifest.class_names) < 2:
-        raise InputError(f"{folder.root} has images of one class, nothing to train a model on: use --integrity-only")
-    train, test, recipe, manifest = splits["train"], splits["test"], folder.recipe, folder.manifest
+def _of_folder(root: Path, manifest: Manifest, recipe: PublishedRecipe, catalogue: Catalogue) -> Subject:
+    """What is known of a dataset folder without its samples."""
+    if "test" not in manifest.splits:
+        raise InputError(f"{root} has no test split to measure on: use --integrity-only")
+    if len(manifest.class_names) < 2:
+        raise InputError(f"{root} has images of one class, nothing to train a model on: use --integrity-only")
     unjudged = why_unjudged(manifest.name, manifest.recipe_digest, manifest.reduced, catalogue)
     known = catalogue.get(manifest.name)
     return Subject(
-        name=manifest.name, title=recipe.title, version=manifest.version, reduced=manifest.reduced,
-        source=recipe.source.name, limit_per_class=recipe.limit_per_class, recipe_digest=manifest.recipe_digest,
-        perturbation_digest=manifest.perturbation_digest,
-        manifest_digest=hashlib.sha256((folder.root / FILE_NAME).read_bytes()).hexdigest(),
-        poisoned_images=np.asarray(train.images),
-        clean_images=source.train.pixels(positions_of(train.keys, source.train.keys)), labels=train.labels,
-        keys=train.keys, perturbation=folder.perturbation, test_images=np.asarray(test.images), test_labels=test.labels,
-        num_classes=len(manifest.class_names), flippable=recipe.source.flippable,
-        collapse_expected=expects_collapse(manifest.name), unjudged=unjudged,
+        name=manifest.name,
+        title=recipe.title,
+        version=manifest.version,
+        reduced=manifest.reduced,
+        source=recipe.source.name,
+        limit_per_class=recipe.limit_per_class,
+        recipe_digest=manifest.recipe_digest,
+        manifest_digest=hashlib.sha256((root / FILE_NAME).read_bytes()).hexdigest(),
+        clean_digest=_clean_digest(manifest.source_digests),
+        poison_digest=manifest.perturbation_digest,
+        num_train=manifest.splits["train"].num_examples,
+        num_test=manifest.splits["test"].num_examples,
+        image_size=manifest.image_shape[0],
+        num_classes=len(manifest.class_names),
+        flippable=recipe.source.flippable,
+        collapse_expected=expects_collapse(manifest.name),
+        unjudged=unjudged,
         stands_for=_stands_for(manifest, catalogue) if manifest.reduced else "",
-        redraw=_redraw(known, source, Reporter(silent=True)) if known is not None and not unjudged else None,
-    )  # fmt: skip
+        samples=_nothing_was_read,
+        redraw=_nothing_was_read if known is not None and not unjudged and _redrawable(known) else None,
+    )
+
+
+def _in_memory(
+    recipe: Recipe, digests: Mapping[str, str], counts: Mapping[str, int], image_size: int, num_classes: int
+) -> Subject:
+    """What is known of a recipe's dataset without its samples."""
+    return Subject(
+        name=recipe.name,
+        title=recipe.title,
+        version=recipe.version,
+        reduced=recipe.reduced,
+        source=recipe.source.name,
+        limit_per_class=recipe.limit_per_class,
+        recipe_digest=recipe.digest,
+        manifest_digest=None,
+        clean_digest=_clean_digest(digests),
+        poison_digest=f"{recipe.digest} by {__version__}",
+        num_train=counts["train"],
+        num_test=counts["test"],
+        image_size=image_size,
+        num_classes=num_classes,
+        flippable=recipe.source.flippable,
+        collapse_expected=expects_collapse(recipe.name),
+        samples=_nothing_was_read,
+        redraw=_nothing_was_read if _redrawable(recipe) else None,
+    )
+
+
+def _samples(folder: Folder, splits: Mapping[str, BuiltSplit], source: Source) -> Samples:
+    train, test = splits["train"], splits["test"]
+    return Samples(
+        poisoned=np.asarray(train.images),
+        clean=source.train.pixels(positions_of(train.keys, source.train.keys)),
+        labels=train.labels,
+        keys=train.keys,
+        perturbation=folder.perturbation,
+        test_images=np.asarray(test.images),
+        test_labels=test.labels,
+    )
+
+
+def _clean_digest(digests: Mapping[str, str]) -> str:
+    return f"{digests['train']} {digests['test']}"
+
+
+def _nothing_was_read(*_: object) -> NoReturn:
+    raise AssertionError("what is only planned has no samples")
+
+
+def _at_hand(recipe: Recipe, source_digest: str) -> bool:
+    """Whether the recipe's perturbation needs no long craft."""
+    cache = CraftCache(cache_folder())
+    return all(
+        method.repeats == Repeats.EXACT or cache.get(digest, source_digest) is not None
+        for method, digest in zip(recipe.methods, recipe.craft_digests, strict=True)
+    )
+
+
+def _redrawable(recipe: Recipe) -> bool:
+    return all(method.redrawable for method in recipe.methods)
 
 
 def _stands_for(manifest: Manifest, catalogue: Catalogue) -> str:
@@ -219,10 +329,8 @@ def _stands_for(manifest: Manifest, catalogue: Catalogue) -> str:
     return alike[0] if alike else ""
 
 
-def _redraw(recipe: Recipe, source: Source, reporter: Reporter) -> Callable[[int], np.ndarray] | None:
-    """Where the method is a random draw, another one."""
-    if not all(method.redrawable for method in recipe.methods):
-        return None
+def _redraw(recipe: Recipe, source: Source, reporter: Reporter) -> Callable[[int], np.ndarray]:
+    """Other draws of a recipe whose methods are random draws."""
 
     def drawn(seed: int) -> np.ndarray:
         train = source.train

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ule_datasets.models.architectures import forward_flop, model_factory
 from ule_datasets.victims import loop
-from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.data import TrainingData, TrainingSet
 from ule_datasets.victims.history import EpochRecord, RunHistory
 from ule_datasets.victims.protocol import TrainingProtocol
 
@@ -66,9 +66,9 @@ class Classifier:
         """Time some steps of the loop."""
         return loop.time_run(self, data, protocol, device=device, start=start)
 
-    def flop(self, data: TrainingData, protocol: TrainingProtocol) -> float:
+    def flop(self, data: TrainingSet, protocol: TrainingProtocol) -> float:
         """Every training image forwards, backwards and through the attacks; every test image forwards."""
-        forward = forward_flop(self.architecture, data.num_classes, data.images.shape[1])
+        forward = forward_flop(self.architecture, data.num_classes, data.image_size)
         gradients = sum(part.gradients for part in protocol.strategy.parts)
         passes = TRAINING_PASSES + ATTACK_PASSES * gradients
-        return forward * protocol.epochs * (passes * len(data.images) + len(data.test_images))
+        return forward * protocol.epochs * (passes * data.num_train + data.num_test)

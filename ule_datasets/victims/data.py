@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -28,13 +29,36 @@ class TrainingData:
         _check("training", self.images, self.labels, self.num_classes, at_least=2)
         _check("test", self.test_images, self.test_labels, self.num_classes, at_least=1)
 
-    def digest(self) -> str:
-        """Identity of the arrays in their order: results are filed under it."""
-        hasher = hashlib.blake2b(str(self.num_classes).encode(), digest_size=16)
-        for array in (self.images, self.labels, self.test_images, self.test_labels):
-            hasher.update(f"{array.dtype} {array.shape}".encode())
-            hasher.update(np.ascontiguousarray(array).data)
-        return hasher.hexdigest()
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class TrainingSet:
+    """What is known of training data before any of it is read, and how to get it."""
+
+    digest: str
+    """Its identity: results are filed under it."""
+    num_train: int
+    num_test: int
+    image_size: int
+    """Rows and columns."""
+    num_classes: int
+    load: Callable[[], TrainingData]
+    """The data; the same arrays each time."""
+
+    @classmethod
+    def of(cls, data: TrainingData, digest: str) -> TrainingSet:
+        """Data that is here already; can be sent to another process."""
+        return cls(
+            digest=digest,
+            num_train=len(data.images),
+            num_test=len(data.test_images),
+            image_size=data.images.shape[1],
+            num_classes=data.num_classes,
+            load=partial(_itself, data),
+        )
+
+
+def _itself(data: TrainingData) -> TrainingData:
+    return data
 
 
 def _check(what: str, images: np.ndarray, labels: np.ndarray, num_classes: int, *, at_least: int) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ule_datasets.compute.precision import Precision
 from ule_datasets.models.weights import Weights
-from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.data import TrainingData, TrainingSet
 from ule_datasets.victims.history import EpochRecord, RunHistory
 from ule_datasets.victims.protocol import MultiStep, OneCycle, TrainingProtocol
 from ule_datasets.victims.strategy import Strategy
@@ -110,5 +110,5 @@ class Victim(Protocol):
     ) -> float:
         """How long ``train`` will take, from the time of a few real steps."""
 
-    def flop(self, data: TrainingData, protocol: TrainingProtocol) -> float:
+    def flop(self, data: TrainingSet, protocol: TrainingProtocol) -> float:
         """Floating-point operations of ``train``; a multiply-add counts as two."""

@@ -1,0 +1,150 @@
+"""The datasets of a verification: what their descriptions say of them, and their images where those are needed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.version import __version__
+from ule_datasets.data.perturbation import Perturbation
+from ule_datasets.victims.data import TrainingData, TrainingSet
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Samples:
+    """A dataset in memory, before and after: the same rows in the same order."""
+
+    poisoned: np.ndarray
+    """uint8, [N, H, W, 3]."""
+    clean: np.ndarray
+    """uint8, [N, H, W, 3]."""
+    labels: np.ndarray
+    """int64, [N]."""
+    keys: tuple[str, ...]
+    perturbation: Perturbation
+    test_images: np.ndarray
+    """uint8, [M, H, W, 3]; clean."""
+    test_labels: np.ndarray
+    """int64, [M]."""
+
+    def __post_init__(self) -> None:
+        if self.poisoned.shape != self.clean.shape:
+            raise InputError(
+                f"poisoned images have shape {list(self.poisoned.shape)}, clean ones {list(self.clean.shape)}; "
+                "the control needs the same rows"
+            )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Subject:
+    """A dataset under verification; everything but its samples is known without reading an image."""
+
+    name: str
+    title: str
+    version: str
+    reduced: str | None
+    """What is smaller than in the paper."""
+    source: str
+    """Name of its clean images in the claims, e.g. ``cifar10``."""
+    limit_per_class: int | None
+    recipe_digest: str
+    manifest_digest: str | None
+    """``None``: it was made in memory for this verification, and has no folder."""
+    clean_digest: str
+    """Identity of the clean images and labels, of training and of test."""
+    poison_digest: str
+    """Identity of what was done to them: that of the perturbation, or of the recipe that makes it."""
+    num_train: int
+    num_test: int
+    image_size: int
+    """Rows and columns."""
+    num_classes: int
+    flippable: bool
+    """Whether a mirrored image still shows its class."""
+    collapse_expected: bool
+    """Whether the dataset is supposed to collapse under at least one strategy."""
+    stands_for: str = ""
+    """The dataset of the catalogue that this reduced one is made like; empty: none."""
+    unjudged: str = ""
+    """Why its results are not compared with a paper's; empty: they are."""
+    samples: Callable[[], Samples]
+    """The images; the same arrays each time."""
+    redraw: Callable[[int], np.ndarray] | None = None
+    """Poisoned images of another draw, from a seed; ``None``: there is one draw, and seeds are those of training."""
+
+    @property
+    def control(self) -> str:
+        """Name of the clean images of the same rows: those of a limited recipe are others than the whole set."""
+        return self.source if self.limit_per_class is None else f"{self.source}-first{self.limit_per_class}"
+
+    @property
+    def perturbation_digest(self) -> str:
+        """Digest of the perturbation itself."""
+        return self.samples().perturbation.digest
+
+    def training_set(self, train_rows: int | None, test_rows: int | None, *, poisoned: bool, draw: int) -> TrainingSet:
+        """The first rows as they are to be trained on.
+
+        Args:
+            train_rows: so many at most; ``None``: all.
+            test_rows: likewise of the test images.
+            poisoned: whether the training images are; otherwise the clean control.
+            draw: seed of another draw; 0: the one there is.
+        """
+        num_train = min(train_rows or self.num_train, self.num_train)
+        num_test = min(test_rows or self.num_test, self.num_test)
+        made_of: list[str | int] = [self.clean_digest, num_train, num_test]
+        if poisoned:
+            made_of += [self.poison_digest, f"draw {draw} of {__version__}" if draw else ""]
+
+        @functools.cache
+        def load() -> TrainingData:
+            samples = self.samples()
+            images = samples.poisoned if poisoned else samples.clean
+            if draw:
+                assert self.redraw is not None
+                images = self.redraw(draw)
+            return TrainingData(
+                images=images[:num_train],
+                labels=samples.labels[:num_train],
+                test_images=samples.test_images[:num_test],
+                test_labels=samples.test_labels[:num_test],
+                num_classes=self.num_classes,
+            )
+
+        return TrainingSet(
+            digest=hashlib.sha256(json.dumps(made_of).encode()).hexdigest(),
+            num_train=num_train,
+            num_test=num_test,
+            image_size=self.image_size,
+            num_classes=self.num_classes,
+            load=load,
+        )
+
+
+def check_controls(subjects: Sequence[Subject]) -> None:
+    """Refuse subjects that share a control's name and not its images: they cannot be in one grid.
+
+    Raises:
+        InputError: two such subjects, two of one name, or different classes.
+    """
+    for index, subject in enumerate(subjects):
+        for other in subjects[:index]:
+            if subject.name == other.name:
+                raise InputError(f"{subject.name} is given twice")
+            if subject.num_classes != other.num_classes:
+                raise InputError(
+                    f"{other.name} has {other.num_classes} classes and {subject.name} {subject.num_classes}: "
+                    "verify them one after the other"
+                )
+            if subject.control == other.control and subject.clean_digest != other.clean_digest:
+                raise InputError(
+                    f"{other.name} and {subject.name} come from different clean images of the name "
+                    f"{subject.control}: verify them one after the other"
+                )
