@@ -47,7 +47,7 @@ from ule_datasets.dataset.shards import FORMATS, parquet, shard_rows, webdataset
 from ule_datasets.packaging.assembly import Assembly
 from ule_datasets.packaging.crafting import Workshop, craft
 from ule_datasets.packaging.folder import BuildFolder
-from ule_datasets.sources import Source
+from ule_datasets.sources.reading import Source
 
 RECIPE = RECIPES["ops-cifar10"]
 SILENT = Reporter(silent=True)

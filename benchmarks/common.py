@@ -17,8 +17,8 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import available_cpus
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import encoder_versions
-from ule_datasets.sources import Source, read_source
 from ule_datasets.sources.cifar10 import CIFAR10
+from ule_datasets.sources.reading import Source, read_source
 
 LIBRARIES = ("numpy", "pillow", "pyarrow", "datasets", "webdataset", "opencv-python-headless", "imagecodecs")
 

@@ -26,8 +26,8 @@ from ule_datasets.data.bounds import L0
 from ule_datasets.methods.method import Method
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.recipe import Recipe
-from ule_datasets.sources import Source, read_source
 from ule_datasets.sources.own_images import OWN_IMAGES
+from ule_datasets.sources.reading import Source, read_source
 from ule_datasets.sources.spec import SourceSpec
 
 CIFAR10_DIGESTS = {

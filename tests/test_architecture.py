@@ -89,10 +89,21 @@ def test_importing_the_package_imports_neither_torch_nor_pyarrow() -> None:
 
 
 def test_help_and_list_import_neither_torch_nor_pyarrow() -> None:
-    heavy = {"torch", "torchvision", "pyarrow", "sklearn", "datasets", "PIL", "huggingface_hub"}
+    heavy = {"torch", "torchvision", "pyarrow", "sklearn", "datasets", "PIL", "huggingface_hub", "tqdm"}
     for argument in ("--help", "--list"):
         loaded = modules_after(f"from ule_datasets.cli.build import main; main(['{argument}'])")
         assert not heavy & loaded, argument
+
+
+def test_help_loads_little_more_than_the_command_and_listing_reads_no_source() -> None:
+    by_argument = {
+        argument: modules_after(f"from ule_datasets.cli.build import main; main(['{argument}'])")
+        for argument in ("--help", "--list")
+    }
+    ours = {module for module in by_argument["--help"] if module in MODULES}
+    assert "numpy" not in by_argument["--help"]
+    assert {module for module in ours if module != "ule_datasets" and room_of(module) not in ("cli", "base")} == set()
+    assert "ule_datasets.sources.reading" not in by_argument["--list"]
 
 
 def test_building_and_integrity_import_no_torch_and_nothing_imports_torchvision() -> None:

@@ -10,8 +10,8 @@ import pytest
 from helpers import make_images
 
 from ule_datasets.data.split import Split, sample_digest
-from ule_datasets.sources import Source
 from ule_datasets.sources.cifar10 import CIFAR10
+from ule_datasets.sources.reading import Source
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SLOW = pytest.mark.slow

@@ -305,7 +305,7 @@ def test_poisoned_subsets_of_growing_rates_are_nested(tmp_path: Path) -> None:
 def test_every_training_image_differs_from_its_original_in_exactly_the_pixel_of_its_class(reference: Path) -> None:
     from ule_datasets import load
     from ule_datasets.compute.processes import LocalExecutor
-    from ule_datasets.sources import read_source
+    from ule_datasets.sources.reading import read_source
 
     with LocalExecutor() as executor:
         clean = read_source(DIGITS.source, None, executor=executor, reporter=Reporter(silent=True)).train

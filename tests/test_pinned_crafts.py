@@ -38,7 +38,7 @@ from ule_datasets.methods.method import Context, Method
 from ule_datasets.methods.unlearnable_clusters import BoundRule, CropRule, TrainOn, UnlearnableClusters
 from ule_datasets.models.architectures import build_model
 from ule_datasets.models.weights import Weights
-from ule_datasets.sources import read_source
+from ule_datasets.sources.reading import read_source
 
 PINS = Path(__file__).with_name("pinned_crafts.json")
 EM: dict[str, Any] = {

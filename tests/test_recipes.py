@@ -127,8 +127,8 @@ def test_recipe_meets_the_contract(name: str, small_images: Path, tmp_path: Path
 
 def original_samples(folder: Path) -> tuple[list[str], list[tuple[np.ndarray, int]]]:
     from ule_datasets.compute.processes import LocalExecutor
-    from ule_datasets.sources import read_source
     from ule_datasets.sources.own_images import OWN_IMAGES
+    from ule_datasets.sources.reading import read_source
 
     with LocalExecutor() as executor:
         train = read_source(OWN_IMAGES, str(folder), executor=executor, reporter=Reporter(silent=True)).train

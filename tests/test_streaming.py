@@ -28,7 +28,7 @@ from photos import (
 )
 
 from tests.dataset.test_integrity import rewrite
-from ule_datasets import build, sources, verify
+from ule_datasets import build, verify
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.spool import SpooledImages
@@ -38,7 +38,7 @@ from ule_datasets.dataset.manifest import LEFT_OUT, Manifest
 from ule_datasets.dataset.shards.reading import ShardContent
 from ule_datasets.packaging import assembly
 from ule_datasets.packaging.folder import DONE, STAGING, BuildFolder
-from ule_datasets.sources import decode, image_folder
+from ule_datasets.sources import decode, image_folder, reading
 
 NUM_CHUNKS, NUM_CLASSES = 2 + 7, 3
 NUM_IMAGES = sum(COUNTS.values()) + NUM_DUPLICATES
@@ -246,7 +246,7 @@ def test_a_build_that_loses_workers_ends_well_with_the_same_files(
     photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, scratch = tmp_path / "x", tmp_path / "scratch"
-    monkeypatch.setattr(sources, "decode_chunk", functools.partial(decode_or_die, tmp_path / "decoding"))
+    monkeypatch.setattr(reading, "decode_chunk", functools.partial(decode_or_die, tmp_path / "decoding"))
     monkeypatch.setattr(assembly, "write_shard", functools.partial(write_or_die, tmp_path / "writing"))
     outcome = photos.build(out, "--workers", "2", "--scratch", scratch)
     assert_built(outcome, out, photos)
@@ -395,7 +395,7 @@ def checks_of(root: Path, where: Path, spool: Path | None, workers: int) -> list
         assert folder is not None
         splits, more = check_content(folder, executor, silent, None if spool is None else spool / "built")
         clean = None if spool is None else spool / "clean"
-        source = sources.read_source(
+        source = reading.read_source(
             folder.recipe.source, str(where), executor=executor, reporter=silent, spool=clean, skip_unusable=True
         )
         for images in (*(split.images for split in splits.values()), *(s.images for s in source.splits.values())):

@@ -35,9 +35,14 @@ from ule_datasets.packaging.folder import (
 )
 from ule_datasets.places.urls import RemoteFolder, shown
 from ule_datasets.recipe import Recipe
-from ule_datasets.sources import Source, read_source
+from ule_datasets.sources.reading import Source, read_source
 
-WORKER_MODULES = ("ule_datasets.dataset.shards", "ule_datasets.sources", "PIL.PngImagePlugin", "pyarrow.parquet")
+WORKER_MODULES = (
+    "ule_datasets.dataset.shards",
+    "ule_datasets.sources.reading",
+    "PIL.PngImagePlugin",
+    "pyarrow.parquet",
+)
 """Imported once, before the workers start."""
 
 
@@ -50,7 +55,7 @@ class BuildOptions:
     deliver_to: str | None = None
     """A URL that the files are sent to as they are written, instead of staying in ``out``."""
     source: str | None = None
-    """Where the clean images are, in a form of ``ule_datasets.sources.LOCATIONS``; ``None``: the recipe's own."""
+    """Where the clean images are: one of ``ule_datasets.sources.reading.LOCATIONS``; ``None``: the recipe's own."""
     formats: tuple[str, ...] = FORMATS
     perturbations: tuple[Path, ...] = ()
     """Assemble from these saved perturbations instead of crafting: one, or one for each method."""

@@ -100,7 +100,7 @@ def test_lines_come_ten_seconds_apart(capsys: pytest.CaptureFixture[str], monkey
 @pytest.mark.usefixtures("clock")
 def test_on_a_terminal_a_bar_shows_images_per_second(monkeypatch: pytest.MonkeyPatch) -> None:
     Bar.made = []
-    monkeypatch.setattr(progress, "tqdm", Bar)
+    monkeypatch.setattr("tqdm.tqdm", Bar)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     tracked = Reporter().track([5000, 7000], total=2, label="reading", unit="chunk", images=lambda size: size)
     assert list(tracked) == [5000, 7000]

@@ -23,7 +23,7 @@ from ule_datasets.dataset.shards import file_record
 from ule_datasets.dataset.shards import parquet as parquet_shards
 from ule_datasets.dataset.shards import webdataset as tar_shards
 from ule_datasets.dataset.shards.reading import ShardContent, decode_images, read_parquet_shard
-from ule_datasets.sources import Source, read_source
+from ule_datasets.sources.reading import Source, read_source
 
 RECIPE = dataclasses.replace(RECIPES["ops-digits"], name="my-digits", shard_mebibytes=2)
 SILENT = Reporter(silent=True)

@@ -272,8 +272,8 @@ def test_cifar10_pixels_equal_the_direct_float64_evaluation(
     cifar10_folder: Path, objective: Objective, classes: Sequence[int]
 ) -> None:
     from ule_datasets.base.progress import Reporter
-    from ule_datasets.sources import read_source
     from ule_datasets.sources.cifar10 import CIFAR10
+    from ule_datasets.sources.reading import read_source
 
     with LocalExecutor(2) as executor:
         source = read_source(CIFAR10, str(cifar10_folder), executor=executor, reporter=Reporter(silent=True))

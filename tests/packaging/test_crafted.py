@@ -27,9 +27,9 @@ from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ErrorMinimizing
 from ule_datasets.recipe import Recipe
-from ule_datasets.sources import Source
 from ule_datasets.sources.cifar10 import CIFAR10
 from ule_datasets.sources.digits import DIGITS
+from ule_datasets.sources.reading import Source
 
 TRIAL = ("digits-s", "--limit", "12")
 NAME = "digits-s-trial12"

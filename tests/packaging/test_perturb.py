@@ -29,8 +29,8 @@ from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut, Upload
 from ule_datasets.packaging.craft_cache import CraftCache
 from ule_datasets.packaging.crafting import Workshop, clear_checkpoints, craft, join
 from ule_datasets.recipe import Recipe
-from ule_datasets.sources import Source
 from ule_datasets.sources.own_images import OWN_IMAGES
+from ule_datasets.sources.reading import Source
 
 NUM_CLASSES = 3
 PIXEL = OnePixelShortcut()

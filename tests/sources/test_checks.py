@@ -16,8 +16,8 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.dataset.manifest import build_environment, other_decoder
-from ule_datasets.sources import Source, read_source
 from ule_datasets.sources.own_images import OWN_IMAGES
+from ule_datasets.sources.reading import Source, read_source
 from ule_datasets.sources.spec import Preprocess, SourceSpec
 
 NAMES = ("left", "right")

@@ -28,8 +28,9 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.spool import SpooledImages
-from ule_datasets.sources import Source, decode, hub, image_folder, read_source
+from ule_datasets.sources import decode, hub, image_folder
 from ule_datasets.sources.own_images import OWN_IMAGES
+from ule_datasets.sources.reading import Source, read_source
 from ule_datasets.sources.spec import Preprocess, SourceSpec
 
 SPEC = dataclasses.replace(OWN_IMAGES, preprocess=Preprocess(resize=RESIZE, crop=CROP, convert="RGB"))

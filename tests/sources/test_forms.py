@@ -41,8 +41,8 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
 from ule_datasets.data.split import Split
 from ule_datasets.dataset.manifest import Manifest
-from ule_datasets.sources import Source
 from ule_datasets.sources.cifar10 import CIFAR10
+from ule_datasets.sources.reading import Source
 
 NAMES = class_names(10)
 

@@ -37,9 +37,9 @@ from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.places import remote_path
 from ule_datasets.places import urls as remote
 from ule_datasets.places.remote_path import RemotePath
-from ule_datasets.sources import Source, find_form, read_source
 from ule_datasets.sources.decode import ChunkTask, _fingerprint
 from ule_datasets.sources.own_images import OWN_IMAGES
+from ule_datasets.sources.reading import Source, find_form, read_source
 
 FORMS = ("parquet", "image folder", "webdataset")
 NAMES = class_names(4)
@@ -98,10 +98,10 @@ import sys
 from pathlib import Path
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.base.progress import Reporter
-from ule_datasets.sources import read_source
+from ule_datasets.sources.reading import read_source
 from ule_datasets.sources.own_images import OWN_IMAGES
 if __name__ == "__main__":
-    with LocalExecutor(2, preload=("ule_datasets.sources",)) as executor:
+    with LocalExecutor(2, preload=("ule_datasets.sources.reading",)) as executor:
         for url in sys.argv[2:]:
             spool = Path(sys.argv[1], str(sys.argv.index(url)))
             source = read_source(OWN_IMAGES, url, executor=executor, reporter=Reporter(silent=True), spool=spool)

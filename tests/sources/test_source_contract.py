@@ -16,8 +16,9 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.split import canonical_order
-from ule_datasets.sources import FORMS, Source, digits, find_form, read_source
+from ule_datasets.sources import digits
 from ule_datasets.sources.digits import DIGITS
+from ule_datasets.sources.reading import FORMS, Source, find_form, read_source
 from ule_datasets.sources.spec import SourceSpec
 
 NAMES = class_names(10)

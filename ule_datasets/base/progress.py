@@ -1,4 +1,7 @@
-"""Telling people what happens: bars on a terminal, plain lines elsewhere, nothing when silent."""
+"""Telling people what happens: bars on a terminal, plain lines elsewhere, nothing when silent.
+
+The library for bars is imported by what shows something: it is slow to import, and recipes lead here.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
-
-from tqdm import tqdm
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
@@ -24,11 +25,11 @@ class Reporter:
     def say(self, text: str) -> None:
         """One line for the user."""
         if not self.silent:
-            tqdm.write(text, file=sys.stderr)
+            _write(text)
 
     def warn(self, text: str) -> None:
         """Something the user should know although the work goes on; shown even when silent."""
-        tqdm.write(f"warning: {text}", file=sys.stderr)
+        _write(f"warning: {text}")
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -62,6 +63,8 @@ class Reporter:
     def _bar(
         self, items: Iterable[Item], total: int, label: str, unit: str, images: Callable[[Item], int] | None
     ) -> Iterator[Item]:
+        from tqdm import tqdm
+
         rate = _Rate()
         with tqdm(total=total, desc=label, unit=unit, leave=False, delay=1.0) as bar:
             for item in items:
@@ -83,6 +86,12 @@ class Reporter:
                 left = rate.seconds / done * (total - done)
                 self.say(f"{label}: {done} of {total} {unit}s{speed}, about {left:.0f} s left")
                 said = time.monotonic()
+
+
+def _write(text: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
 
 
 def duration(seconds: float) -> str:

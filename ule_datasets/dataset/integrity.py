@@ -22,7 +22,7 @@ from ule_datasets.dataset.shards import file_record
 from ule_datasets.dataset.shards.parquet import schema
 from ule_datasets.dataset.shards.reading import decode_images, read_parquet_shard, read_tar_shard
 from ule_datasets.recipe import PublishedRecipe
-from ule_datasets.sources import Source
+from ule_datasets.sources.reading import Source
 
 COMPARED_BYTES = 32 * 2**20
 """Of raw pixels that a worker compares at a time."""

@@ -25,7 +25,7 @@ from ule_datasets.dataset.fetching import find_dataset, require_images
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.dataset.shards.reading import ShardContent, decode_images, read_parquet_shard, read_tar_shard
 from ule_datasets.recipe import PublishedRecipe
-from ule_datasets.sources import read_source
+from ule_datasets.sources.reading import read_source
 
 DECODE_BLOCK = 1024
 

@@ -27,7 +27,7 @@ from ule_datasets.dataset.shards import (
 )
 from ule_datasets.packaging.folder import BuildFolder
 from ule_datasets.recipe import Recipe
-from ule_datasets.sources import Source
+from ule_datasets.sources.reading import Source
 
 Paths = tuple[tuple[str, Path], ...]
 """Of a shard, by format."""

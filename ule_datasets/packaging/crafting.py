@@ -20,7 +20,7 @@ from ule_datasets.dataset.manifest import build_environment, other_decoder
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 from ule_datasets.packaging.craft_cache import CraftCache
 from ule_datasets.recipe import Recipe
-from ule_datasets.sources import Source, no_labels
+from ule_datasets.sources.reading import Source, no_labels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,7 +35,7 @@ from ule_datasets.packaging.folder import LOCAL_NOTE
 from ule_datasets.papers import claims
 from ule_datasets.places.urls import is_remote
 from ule_datasets.recipe import PublishedRecipe, Recipe
-from ule_datasets.sources import Source, read_source
+from ule_datasets.sources.reading import Source, read_source
 from ule_datasets.sources.spec import Preprocess
 
 Catalogue = Mapping[str, Recipe]

@@ -1,0 +1,220 @@
+"""Clean images from wherever they are: one call, the same samples, keys and order from every form."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.executor import Executor
+from ule_datasets.data.split import Split
+from ule_datasets.places.remote_path import RemotePath
+from ule_datasets.places.urls import is_remote, shown
+from ule_datasets.sources import cifar_batches, digits, hub, image_folder, imagenet, parquet, webdataset
+from ule_datasets.sources.collect import Findings, collect
+from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
+from ule_datasets.sources.forms import UNLABELLED, Form, Place
+from ule_datasets.sources.spec import SourceSpec
+
+LOCATIONS = (
+    "hub:OWNER/NAME, digits, or a folder or file (Parquet, WebDataset tar, image folder, cifar-10-batches-py), "
+    "here or (but for the last) at a URL such as s3://BUCKET/FOLDER"
+)
+FORMS: dict[str, Callable[[Place, Collection[str] | None], Form | None]] = {
+    "cifar batches": cifar_batches.find,
+    "parquet": parquet.find,
+    "webdataset": webdataset.find,
+    "image folder": image_folder.find,
+}
+"""How each form of files is recognised; what the first of them finds is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Clean images, checked to be the ones that the recipe names."""
+
+    spec: SourceSpec
+    location: str
+    kind: str
+    class_names: tuple[str, ...]
+    splits: dict[str, Split]
+    """``train``, and ``test`` where the source has one."""
+    findings: Findings = field(default_factory=Findings)
+    """What is remarkable about the images."""
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+        return self.splits["train"]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels; if not, they all have label 0, of the one class ``unlabelled``."""
+        return self.class_names != UNLABELLED
+
+
+def read_source(
+    spec: SourceSpec,
+    location: str | None,
+    *,
+    executor: Executor,
+    reporter: Reporter,
+    labels_for: str = "",
+    spool: Path | None = None,
+    skip_unusable: bool = False,
+) -> Source:
+    """Read a source completely and check that it is the one that ``spec`` names.
+
+    Args:
+        spec: which images are expected.
+        location: see ``LOCATIONS``; ``None`` for the spec's default.
+        executor: where images are decoded.
+        reporter: where progress is shown.
+        labels_for: what cannot do without labels, for the message; empty: images without labels will do.
+        spool: a folder for the pixels, which all workers see; what an interrupted run left there is taken as it is.
+            ``None``: everything in memory.
+        skip_unusable: leave images out that cannot be used, and list them in ``findings``, instead of refusing all.
+
+    Raises:
+        InputError: nothing usable there, no labels, unreadable or unsuitable images, or other images than expected.
+    """
+    where = location or spec.default_location
+    if where is None:
+        raise InputError(f"this recipe works on {spec.title}: say where they are with --source ({LOCATIONS})")
+    form = find_form(where, spec)
+    where = shown(where)
+    _check_labels(spec, form, labels_for, where)
+    known_names = spec.class_names or form.class_names
+    if spool is not None:
+        _check_space(spec, spool)
+    tasks = list(_chunk_tasks(spec, form, where, spool))
+    results = executor.map(decode_chunk, tasks, on_lost=reporter.warn)
+    decoded = reporter.track(
+        results, total=len(tasks), label=f"reading {where}", unit="chunk", images=lambda d: len(d.labels)
+    )
+    by_split: dict[str, list[tuple[ChunkTask, Decoded]]] = {name: [] for name in form.chunks}
+    for task, result in zip(tasks, list(decoded), strict=True):
+        by_split[task.split].append((task, result))
+    splits, findings = collect(by_split, where, skip_unusable=skip_unusable)
+    _check_expected(spec, splits, findings, f"{where} ({form.kind})")
+    class_names = known_names or _numbered_classes(splits)
+    for number in sorted(set(range(len(class_names))) - set(splits["train"].labels.tolist())):
+        reporter.warn(f"class {class_names[number]!r} has no training images")
+    for finding in findings.lines():
+        reporter.say(finding)
+    return Source(spec, where, form.kind, class_names, splits, findings)
+
+
+def find_form(where: str, spec: SourceSpec | None = None) -> Form:
+    """Recognise how the images at a location are stored; of a larger folder only the classes that ``spec`` names.
+
+    Raises:
+        InputError: nothing there, or nothing that looks like images.
+    """
+    if where == "digits":
+        return digits.find()
+    root: Place
+    if is_remote(where):
+        root = RemotePath.at(where, (".parquet", ".tar"))
+    else:
+        root = hub.download(where) if where.startswith(hub.PREFIX) else Path(where).expanduser()
+        if not root.exists():
+            raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
+    only = spec.class_names if spec is not None and spec.subset else None
+    for find in FORMS.values():
+        form = find(root, only)
+        if form is not None:
+            return form
+    raise InputError(f"--source {shown(where)}: no images found there; give {LOCATIONS}")
+
+
+def _check_labels(spec: SourceSpec, form: Form, labels_for: str, where: str) -> None:
+    """Refuse images without labels where there should be some, or where something needs them."""
+    if form.labelled:
+        return
+    if spec.class_names is not None:
+        raise InputError(f"{where} ({form.kind}) has no labels, but {spec.title} has them: {form.advice}")
+    if labels_for:
+        raise no_labels(f"{where} ({form.kind})", labels_for, form.advice)
+
+
+def no_labels(where: str, labels_for: str, advice: str = "give a source with labels") -> InputError:
+    """The error for a source without labels where something needs them."""
+    return InputError(
+        f"{where} has no labels, and {labels_for} needs them: {advice}, or use a method that needs no labels: uc"
+    )
+
+
+def _label_map(spec: SourceSpec, form: Form, where: str) -> tuple[int, ...] | None:
+    """The recipe's number of each of the form's classes, or ``None`` where they agree."""
+    found = form.class_names
+    if spec.class_names is None or found == spec.class_names:
+        return None
+    if spec.class_names == imagenet.WNIDS[: len(spec.class_names)]:
+        found = imagenet.WNIDS if found is None else imagenet.wnids_for(found) or found
+    if found is None:
+        return None
+    number = {name: index for index, name in enumerate(spec.class_names)}
+    unknown = sorted(set(found) - set(number))
+    if unknown and not spec.subset:
+        raise InputError(
+            f"{where} has classes that {spec.title} does not have: {', '.join(unknown[:5])}; "
+            f"expected {', '.join(spec.class_names)}"
+        )
+    if len(unknown) == len(set(found)):
+        raise InputError(f"{where} has none of the classes of {spec.title} ({', '.join(spec.class_names[:3])}, ...)")
+    return tuple(number.get(name, UNWANTED) for name in found)
+
+
+def _chunk_tasks(spec: SourceSpec, form: Form, where: str, spool: Path | None) -> Iterator[ChunkTask]:
+    """The pieces in which the images are decoded."""
+    remap, names = _label_map(spec, form, where), spec.class_names or form.class_names
+    num_classes = len(names) if names else None
+    for split, chunks in form.chunks.items():
+        for index, chunk in enumerate(chunks):
+            pixels = None if spool is None else spool / f"{split}-{index:06d}.rgb"
+            yield ChunkTask(split, chunk, remap, num_classes, spec, pixels)
+
+
+def _check_space(spec: SourceSpec, spool: Path) -> None:
+    """Where it is known how much there will be to decode, refuse a disk that cannot take it."""
+    if spec.num_images is None or spec.preprocess is None:
+        return
+    needed = sum(count for _, count in spec.num_images) * 3 * spec.preprocess.crop**2
+    there = next(folder for folder in (spool, *spool.parents) if folder.exists())
+    done = sum(path.stat().st_size for path in spool.glob("*.rgb"))
+    free = shutil.disk_usage(there).free
+    if needed - done > free:
+        raise InputError(
+            f"{spec.title} takes {needed / 1e9:.1f} GB decoded, {there} has room for {(free + done) / 1e9:.1f} GB: "
+            "free some, or give a folder with more as --scratch"
+        )
+
+
+def _check_expected(spec: SourceSpec, splits: dict[str, Split], findings: Findings, place: str) -> None:
+    """Refuse other images than the expected: by their digests, or where these are not known by their number."""
+    if "train" not in splits:
+        raise InputError(f"{place} has no training images")
+    other = f"For other images use a recipe of your own, or: ule-build ops --source {place.rpartition(' (')[0]}"
+    for name, digest in spec.digests or ():
+        if name not in splits:
+            raise InputError(f"{place} has no {name} split; {spec.title} has {', '.join(dict(spec.digests or ()))}")
+        if splits[name].digest != digest:
+            raise InputError(
+                f"{place} is not {spec.title}: its {name} split of {len(splits[name])} images has digest "
+                f"{splits[name].digest}, expected {digest}.\n{other}"
+            )
+    for name, expected in (spec.num_images or ()) if spec.digests is None else ():
+        found = len(splits[name]) if name in splits else 0
+        if found + len(findings.left_out_of(name)) != expected:
+            raise InputError(
+                f"{place} is not {spec.title}: {found:,} images in its {name} split, expected {expected:,}.\n{other}"
+            )
+
+
+def _numbered_classes(splits: dict[str, Split]) -> tuple[str, ...]:
+    highest = max(int(split.labels.max()) for split in splits.values())
+    return tuple(str(number) for number in range(highest + 1))
