@@ -11,6 +11,8 @@ import re
 from importlib.resources import files
 from typing import Any
 
+from ule_datasets.base.errors import InputError
+
 _ROOT = files(__name__)
 
 
@@ -44,7 +46,7 @@ def citation(key: str) -> str:
     for entry in re.findall(r"^@\w+\{.*?^\}", text, flags=re.MULTILINE | re.DOTALL):
         if re.match(r"@\w+\{\s*" + re.escape(key) + r"\s*,", entry):
             return str(entry)
-    raise KeyError(f"citations.bib has no entry {key!r}")
+    raise InputError(f"cards/citations.bib has no entry {key!r}")
 
 
 def paper(key: str) -> dict[str, str] | None:

@@ -10,7 +10,7 @@ import re
 import tempfile
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
 import numpy as np
@@ -181,6 +181,23 @@ def test_card_of_recipe_can_be_rendered_without_building(name: str, tmp_path: Pa
         assert recipe.limit_per_class is not None or f"{count:,}" in body
     assert "{{" not in body
     assert "{%" not in body
+
+
+class Unpublished(OnePixelShortcut):
+    citation: ClassVar[str] = ""
+
+
+class Misquoted(OnePixelShortcut):
+    citation: ClassVar[str] = "nobody1999"
+
+
+def test_the_card_of_a_method_that_nobody_published_asks_for_no_citation() -> None:
+    text = render.preview(dataclasses.replace(RECIPES["ops"], methods=(Unpublished(),)))
+    assert "Please cite" not in text
+    assert "bibtex" not in text
+    assert text.rstrip().endswith(RECIPES["ops"].source.licence.text)
+    with pytest.raises(InputError, match=r"citations\.bib has no entry 'nobody1999'"):
+        render.preview(dataclasses.replace(RECIPES["ops"], methods=(Misquoted(),)))
 
 
 def test_rendering_the_card_of_an_unknown_recipe_names_the_known_ones(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Method(Protocol):
     """The field's short name, e.g. ``ops``."""
     title: ClassVar[str]
     citation: ClassVar[str]
-    """Key in ``cards/citations.bib``."""
+    """Key in ``cards/citations.bib``; empty for a method that nobody has published."""
     repeats: ClassVar[Repeats]
     needs_labels: ClassVar[bool]
     """Whether the images' classes matter; if not, images without labels will do."""

@@ -119,10 +119,8 @@ def front_matter(recipe: Recipe, manifest: Manifest, *, with_images: bool = True
 
 def citation_keys(recipe: Recipe) -> list[str]:
     """Keys of the method papers and of the source, each once."""
-    keys = [method.citation for method in recipe.methods]
-    if recipe.source.citation:
-        keys.append(recipe.source.citation)
-    return list(dict.fromkeys(keys))
+    keys = [*(method.citation for method in recipe.methods), recipe.source.citation or ""]
+    return [key for key in dict.fromkeys(keys) if key]
 
 
 def _identifiers(recipe: Recipe) -> list[str]:
