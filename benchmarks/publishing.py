@@ -35,7 +35,8 @@ print("SECONDS", time.perf_counter() - started)
 """
 PUSH_OURS = (
     "from pathlib import Path; from builders import RECIPES; from ule_datasets.base.progress import Reporter\n"
-    "from ule_datasets.packaging.publish import *; import huggingface_hub.hf_api",
+    "from ule_datasets.packaging.publication import *; from ule_datasets.packaging.publish import publish\n"
+    "import huggingface_hub.hf_api",
     "plan = plan_publication(RECIPES[{name!r}], Path({folder!r}), PublishOptions(repo_id={ours!r}))\n"
     "publish(plan, Reporter(silent=True))",
 )

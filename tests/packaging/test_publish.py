@@ -51,7 +51,7 @@ from hub import (
 
 from builders import RECIPES
 from ule_datasets.cli.recipes import find_recipe
-from ule_datasets.packaging.publish import PublishOptions, plan_publication
+from ule_datasets.packaging.publication import PublishOptions, plan_publication
 
 FIRST, SECOND = "ule/ops-digits", "ule/mine"
 MANY_SHARDS = """

@@ -17,7 +17,8 @@ from ule_datasets.cli.arguments import argument, flag, option, takes
 if TYPE_CHECKING:
     from ule_datasets.base.progress import Reporter
     from ule_datasets.build import BuildOptions, BuildResult
-    from ule_datasets.packaging.publish import Plan, Publication
+    from ule_datasets.packaging.publication import Plan
+    from ule_datasets.packaging.publish import Publication
     from ule_datasets.recipe import Recipe
 
 COMMAND = "ule-build"
@@ -177,7 +178,8 @@ def _options(recipe: Recipe, perturbations: tuple[Path, ...], given: BuildArgume
 def _publish(recipe: Recipe, folder: Path, given: BuildArguments, reporter: Reporter) -> str:
     """Publish, or only say what would be published."""
     from builders import RECIPES
-    from ule_datasets.packaging.publish import PublishOptions, plan_publication, publish
+    from ule_datasets.packaging.publication import PublishOptions, plan_publication
+    from ule_datasets.packaging.publish import publish
 
     target = PublishOptions(
         repo_id=given.repo_id,
