@@ -420,6 +420,17 @@ def test_generators_trained_side_by_side_are_the_same(folder: Path, surrogate: W
     assert any("2 at a time" in text for text in context.reporter.said)
 
 
+@pytest.mark.slow
+def test_generators_trained_on_ray_are_the_same(folder: Path, surrogate: Weights, uninterrupted: Crafted) -> None:
+    pytest.importorskip("ray")
+    from ule_datasets.compute.ray import RayExecutor
+
+    with RayExecutor(2, address="local", object_store_bytes=80 * 2**20) as executor:
+        together = method_of(surrogate).generate(SPLIT, context_of(folder, executor=executor))
+    assert same(together, uninterrupted)
+    assert together.notes == uninterrupted.notes
+
+
 def test_a_bfloat16_surrogate_gives_nearly_the_same(folder: Path, surrogate: Weights, uninterrupted: Crafted) -> None:
     rough = layer_of(method_of(surrogate, precision=Precision.BFLOAT16).generate(SPLIT, context_of(folder)))
     exact = layer_of(uninterrupted)

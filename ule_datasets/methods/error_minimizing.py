@@ -223,14 +223,18 @@ class _Rounds(Stepwise):
         return f" in {self._label()}"
 
     def notes(self) -> dict[str, Any]:
-        """The rounds, and whether they ended as they should; a warning if they did not."""
-        reached = self._reached()
-        if not reached:
+        """Also whether the rounds ended as they should."""
+        return {**super().notes(), "stop_rule_met": self._reached()}
+
+    def run(self) -> dict[str, Any]:
+        """Warn if they did not."""
+        notes = super().run()
+        if not self._reached():
             self.context.reporter.warn(
                 f"{self.method.title}: after {len(self.trace)} rounds the surrogate's accuracy is "
                 f"{self.trace[-1]['accuracy']:.2f} %, the stop rule ({100 * self.method.stop_accuracy:g} %) is not met"
             )
-        return {**super().notes(), "stop_rule_met": reached}
+        return notes
 
     def train(self, step: int) -> None:
         """Train the surrogate on a batch of images with the noise as it is."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import product
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 from ule_datasets.methods.one_pixel_shortcut import CORNERS, OnePixelShortcut
 
 ROWS_PER_BLOCK = 256
+ENDS = (0, 255)
 
 
 class Colours(StrEnum):
@@ -79,12 +81,11 @@ class OPSColor(Method):
     repeats: ClassVar[Repeats] = Repeats.EXACT
     needs_labels: ClassVar[bool] = True
 
-    palette: tuple[tuple[int, int, int], ...] = (
-        (0, 0, 0), (0, 0, 255), (0, 255, 0), (0, 255, 255),
-        (255, 0, 0), (255, 0, 255), (255, 255, 0), (255, 255, 255),
-        (128, 128, 128), (255, 128, 0),
-    )  # fmt: skip
-    """Colour of class k; the corners are the paper's, the last two (which it does not name) are ours."""
+    palette: tuple[tuple[int, int, int], ...] = (*product(ENDS, ENDS, ENDS), (128, 128, 128), (255, 128, 0))
+    """Colour of class k, the RGB cube's corners first, which are the paper's; the last two, not named there, are ours.
+
+    Corners are in the order of their bits: black, blue, green, cyan, red, magenta, yellow, white.
+    """
 
     @property
     def bounds(self) -> Budget:

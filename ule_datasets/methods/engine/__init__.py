@@ -1,4 +1,5 @@
-"""The engine of gradient-based methods: surrogates, projected sign steps, rounds that can be interrupted.
+"""What gradient methods share: one life cycle (``stepwise``), surrogates, sign steps, generators, clusters, moments.
 
-``settings`` imports without torch, so that recipes and the command line do; everything else needs it.
+Methods must import without torch, so that recipes and the command line do. Modules here name it by a stand-in (see
+``ule_datasets.base.lazy``); the two with networks need it, and methods name these by a stand-in.
 """

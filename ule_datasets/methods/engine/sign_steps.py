@@ -55,7 +55,7 @@ class SignSteps:
     def __len__(self) -> int:
         return len(self.images)
 
-    def units(self, rows: Tensor) -> Tensor:
+    def units(self, rows: Tensor | slice) -> Tensor:
         """Clean images in units, float32 [B, H, W, C]."""
         return self.images[rows].float() * self.grid.per_level
 

@@ -35,10 +35,9 @@ class Block(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            Reflection(1), nn.Conv2d(channels, channels, 3, bias=False), _norm(channels), nn.ReLU(),
-            Reflection(1), nn.Conv2d(channels, channels, 3, bias=False), _norm(channels),
-        )  # fmt: skip
+        first = Reflection(1), nn.Conv2d(channels, channels, 3, bias=False), _norm(channels), nn.ReLU()
+        second = Reflection(1), nn.Conv2d(channels, channels, 3, bias=False), _norm(channels)
+        self.layers = nn.Sequential(*first, *second)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, C, H, W] to the same shape."""

@@ -9,7 +9,7 @@ import numpy as np
 from ule_datasets.data.perturbation import NOWHERE, Additive, Overwrite, Perturbation, Support
 from ule_datasets.data.split import Split, positions_of
 from ule_datasets.packaging.figures.sheet import GAP, MARGIN, TEXT, TILE, Figure, Sheet, text_width
-from ule_datasets.packaging.figures.trace import trace_figure
+from ule_datasets.packaging.figures.trace import DRAWN, trace_figure
 
 CLASSES_SHOWN = 10
 PER_CLASS = 3
@@ -36,8 +36,8 @@ def draw_figures_without_images(perturbation: Perturbation, class_names: Sequenc
 
 
 def _traces(perturbation: Perturbation) -> list[Figure]:
-    records = perturbation.about.get("methods", [])
-    return [trace_figure(r["identifier"], r["notes"]["trace"]) for r in records if r["notes"].get("trace")]
+    traces = [(r["identifier"], r["notes"].get("trace")) for r in perturbation.about.get("methods", [])]
+    return [trace_figure(name, trace) for name, trace in traces if trace and any(key in trace[0] for key in DRAWN)]
 
 
 def contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> Figure:
