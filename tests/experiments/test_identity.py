@@ -142,9 +142,10 @@ sys.path[:0] = [{copy!r}, {tests!r}]
 from made_up import PROTOCOL, make_task
 import dataclasses
 from ule_datasets.countermeasures import COUNTERMEASURES, parse_strategy
-from ule_datasets.models.architectures import MODELS
-from ule_datasets.models.weights import WEIGHTS
-for model in (*MODELS, "resnet20@cifar10"):
+from ule_datasets.victims.table import VICTIMS
+for model in VICTIMS:
+    if model.endswith(("@imagenet", "@openai")):
+        continue
     for kind in COUNTERMEASURES:
         strategy = kind.word + ("-eps1" if kind.word == "l2-at" else "")
         protocol = dataclasses.replace(PROTOCOL, model=model, strategy=parse_strategy(strategy))
@@ -160,6 +161,27 @@ class Noise(Countermeasure):
     word, source = "noise", "nobody"
 """
 
+NEW_WEIGHTS = """
+        Weights(
+            name="resnet20@digits", architecture="resnet20", num_outputs=10, origin="file:a", sha256="01234567",
+            mean=IMAGENET_MEAN, std=IMAGENET_STD,
+        ),
+"""
+
+NEW_VICTIM = """
+from dataclasses import dataclass
+from ule_datasets.victims.supervised import Supervised
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gentle(Supervised):
+    def losses(self, outputs, labels):
+        return Supervised.losses(self, outputs, labels) / 2
+
+    @property
+    def architecture(self):
+        return "lenet5"
+"""
+
 
 def test_new_countermeasures_models_and_victims_change_no_other_run(tmp_path: Path) -> None:
     """Each in a file of its own and a row in the table of its room; fields of the protocol that are off."""
@@ -172,7 +194,7 @@ def test_new_countermeasures_models_and_victims_change_no_other_run(tmp_path: Pa
         return done.stdout.splitlines()
 
     before = identities()
-    assert len({line.split()[-1] for line in before}) == len(before) == (len(MODELS) + 1) * 7
+    assert len({line.split()[-1] for line in before}) == len(before) == (len(MODELS) + 2) * 7
     (library / "countermeasures" / "noise.py").write_text(NEW_COUNTERMEASURE)
     table = library / "countermeasures" / "__init__.py"
     change(table, "import Final\n", "import Final\nfrom ule_datasets.countermeasures.noise import Noise\n")
@@ -181,12 +203,15 @@ def test_new_countermeasures_models_and_victims_change_no_other_run(tmp_path: Pa
     table = library / "models" / "architectures.py"
     change(table, "import torch\n", "import torch\nfrom ule_datasets.models.tiny import Tiny\n")
     change(table, "ModelFactory] = {", "ModelFactory] = {'tiny': Tiny,")
-    (library / "victims" / "contrastive.py").write_text("TEMPERATURE = 0.5\n")
-    change(
-        library / "victims" / "protocol.py",
-        "    batch_size: int = 128\n",
-        "    batch_size: int = 128\n    probe: int = 0\n",
-    )
+    table = library / "models" / "weights.py"
+    row = '        Weights(\n            name="resnet20@cifar10",\n'
+    change(table, row, NEW_WEIGHTS + row)
+    (library / "victims" / "gentle.py").write_text(NEW_VICTIM)
+    table = library / "victims" / "table.py"
+    change(table, "import AdamW\n", "import AdamW\nfrom ule_datasets.victims.gentle import Gentle\n")
+    change(table, "_ROWS: tuple[Victim, ...] = (\n", "_ROWS: tuple[Victim, ...] = (\n    Gentle(name='gentle'),\n")
+    field = "    batch_size: int = 128\n"
+    change(library / "victims" / "protocol.py", field, field + "    probe: int = 0\n")
     after = identities()
     assert set(before) < set(after)
-    assert len(after) == (len(MODELS) + 2) * 8
+    assert len(after) == (len(MODELS) + 5) * 8

@@ -14,7 +14,16 @@ from typing import Any
 
 PACKAGE = "ule_datasets"
 ROOT = Path(__file__).parents[1]
-FOLLOWED = ("victims", "countermeasures", "models", "data", "base.seeds", "compute.devices", "compute.precision")
+FOLLOWED = (
+    "victims",
+    "countermeasures",
+    "models",
+    "data.codec",
+    "data.quantization",
+    "base.seeds",
+    "compute.devices",
+    "compute.precision",
+)
 """Rooms and modules whose code decides results; the others find files, show progress and start processes."""
 TABLES = ("countermeasures", "models.architectures", "models.weights", "victims.table")
 """Modules that only say what there is by which name. A run uses one row, which is among its objects: it does not
@@ -27,13 +36,19 @@ def code_digest(*used: object) -> str:
     Args:
         used: dataclasses (with all that their fields hold, and what they name in ``depends_on``), functions, classes.
     """
-    found, waiting = set(), {module for each in used for module in _defining(each)}
+    digests = sorted(_code(module)[0] for module in used_modules(*used))
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+
+
+def used_modules(*used: object) -> frozenset[str]:
+    """The modules behind some objects: those that define them, and what these import as far as results depend on it."""
+    tables, found = {f"{PACKAGE}.{name}" for name in TABLES}, set[str]()
+    waiting = {module for each in used for module in _defining(each)} - tables
     while waiting:
         module = waiting.pop()
         found.add(module)
-        waiting |= {name for name in _code(module)[1] if _decides(name)} - found
-    digests = sorted(_code(module)[0] for module in found)
-    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+        waiting |= {name for name in _code(module)[1] if _decides(name)} - tables - found
+    return frozenset(found)
 
 
 def _defining(value: Any) -> Iterator[str]:
@@ -56,7 +71,7 @@ def _defining(value: Any) -> Iterator[str]:
 def _decides(module: str) -> bool:
     """Whether results depend on a module because another one imports it."""
     name = module.removeprefix(f"{PACKAGE}.")
-    return name not in TABLES and any(name == place or name.startswith(f"{place}.") for place in FOLLOWED)
+    return any(name == place or name.startswith(f"{place}.") for place in FOLLOWED)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""A small convolutional network: the surrogate of reduced settings, and a quick reference model."""
+"""A small convolutional network of no publication: the surrogate of reduced settings, and a quick reference model."""
 
 from __future__ import annotations
 
