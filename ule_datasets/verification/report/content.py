@@ -221,7 +221,8 @@ def _fields(value: Any) -> dict[str, Any]:
         del found["parts"]
         for key, hook in HOOKS.items():
             parts = value.having(hook)
-            found[key] = parts if len(parts) > 1 else next(iter(parts), None)
+            if parts or hook != "prepare":  # which came later: it is told where there is something to tell
+                found[key] = parts if len(parts) > 1 else next(iter(parts), None)
     return {"kind": value.kind, **found} if hasattr(value, "kind") else found
 
 
