@@ -150,17 +150,27 @@ def make_history(
         window = Window(step=STEPS * epoch, train_accuracy=fitted, displacement=far)
         records.append(
             EpochRecord(
-                epoch=epoch, train_loss=0.1 if good else None, train_accuracy=fitted, test_accuracy=test,
-                displacement=far if good else None, windows=(window,) if good else (), seconds=1.0,
+                epoch=epoch,
+                train_loss=0.1 if good else None,
+                train_accuracy=fitted,
+                test_accuracy=test,
+                displacement=far if good else None,
+                windows=(window,) if good else (),
+                seconds=1.0,
             )
-        )  # fmt: skip
+        )
     return RunHistory(
         protocol=TrainingProtocol(
             **{"model": model, "epochs": len(tests), "strategy": parse_strategy(strategy), **protocol}
         ),
-        seed=seed, device="x", threads=1, ranks=1, num_parameters=num_parameters(model, num_classes),
-        epochs=tuple(records), seconds=1.0,
-    )  # fmt: skip
+        seed=seed,
+        device="x",
+        threads=1,
+        ranks=1,
+        num_parameters=num_parameters(model, num_classes),
+        epochs=tuple(records),
+        seconds=1.0,
+    )
 
 
 def make_subject(name: str = "mine", **changes: Any) -> Subject:
@@ -224,17 +234,26 @@ def make_result(
     )
     comparisons = tuple(
         compare(
-            outcomes[Cell(subject.control, cell.model, cell.strategy)], histories, dataset=cell.dataset,
-            control=subject.control, chance=100 / num_classes,
+            outcomes[Cell(subject.control, cell.model, cell.strategy)],
+            histories,
+            dataset=cell.dataset,
+            control=subject.control,
+            chance=100 / num_classes,
         )
         for cell, histories in outcomes.items()
         for subject in subjects
         if subject.name == cell.dataset and Cell(subject.control, cell.model, cell.strategy) in outcomes
-    )  # fmt: skip
+    )
     return GridResult(
-        profile=profile or make_profile(), seeds=tuple(sorted({run.seed for run in runs})), num_classes=num_classes,
-        num_train={}, num_test=12, runs=runs, lost=lost, comparisons=comparisons,
-    )  # fmt: skip
+        profile=profile or make_profile(),
+        seeds=tuple(sorted({run.seed for run in runs})),
+        num_classes=num_classes,
+        num_train={},
+        num_test=12,
+        runs=runs,
+        lost=lost,
+        comparisons=comparisons,
+    )
 
 
 def seeds_of(values: Sequence[float], cell: Cell, **options: Any) -> list[RunHistory]:

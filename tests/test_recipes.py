@@ -398,9 +398,14 @@ def test_the_schema_carries_the_features_of_the_datasets_library() -> None:
 )
 def test_a_recipe_with_an_impossible_setting_is_refused(change: dict[str, object], message: str) -> None:
     fields: dict[str, object] = {
-        "name": "mine", "title": "Mine", "summary": "Mine.", "source": DIGITS, "methods": (OnePixelShortcut(),),
-        "budget": (L0(pixels=1),), "version": "1.0.0",
-    }  # fmt: skip
+        "name": "mine",
+        "title": "Mine",
+        "summary": "Mine.",
+        "source": DIGITS,
+        "methods": (OnePixelShortcut(),),
+        "budget": (L0(pixels=1),),
+        "version": "1.0.0",
+    }
     with pytest.raises(InputError, match=message):
         Recipe(**{**fields, **change})  # type: ignore[arg-type]
 

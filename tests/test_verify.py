@@ -29,9 +29,7 @@ from ule_datasets.verification.subjects import expects_collapse, why_unjudged
 from ule_datasets.victims.fine_tuned import FineTuned
 from ule_datasets.victims.table import VICTIMS
 
-BRIEF = dataclasses.replace(
-    PROFILES["smoke"], epochs=1, fine_tuning_epochs=2, max_train_images=64, max_test_images=32
-)  # fmt: skip
+BRIEF = dataclasses.replace(PROFILES["smoke"], epochs=1, fine_tuning_epochs=2, max_train_images=64, max_test_images=32)
 
 
 @pytest.fixture
@@ -202,9 +200,12 @@ def test_claims_of_ones_own_are_confirmed_refuted_or_left_open(
 
 
 def test_claims_without_a_dataset_are_run_on_what_is_made_in_memory(
-    one_epoch: None, cifar10_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    one_epoch: None,
+    cifar10_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     claims = "ops-t2-resnet18-*,ops-t3-wrn_28_2-*"
     arguments = ["--claims", claims, "--source", str(cifar10_folder), "--seeds", "2", "--workers", "1"]
@@ -244,8 +245,12 @@ def test_listing_claims_needs_no_dataset_and_no_torch(capsys: pytest.CaptureFixt
     assert main(["--list-claims", "--claims", "ops-t2-resnet18-*,ops-q-l2*"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0].rstrip(":") for line in lines] == [
-        "claim", "ops-t2-resnet18-clean", "ops-t2-resnet18-em", "ops-t2-resnet18-ops", "ops-q-l2-crossover",
-    ]  # fmt: skip
+        "claim",
+        "ops-t2-resnet18-clean",
+        "ops-t2-resnet18-em",
+        "ops-t2-resnet18-ops",
+        "ops-q-l2-crossover",
+    ]
     assert "15.56" in lines[3]
     code = (
         "import sys; from ule_datasets.cli.verify import main; main(['--list-claims']); print('torch' in sys.modules)"
@@ -255,9 +260,13 @@ def test_listing_claims_needs_no_dataset_and_no_torch(capsys: pytest.CaptureFixt
 
 
 def test_trained_weights_are_fine_tuned_beside_their_control(
-    one_epoch: None, digits: Path, fresh_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    one_epoch: None,
+    digits: Path,
+    fresh_runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     file = register_tiny_weights(monkeypatch, tmp_path / "weights")
     arguments = [str(digits), "--workers", "1", "--models", TINY, "--strategies", "none,mixup"]
     assert main([*arguments, "--weights", str(tmp_path / "weights")]) == 0
@@ -269,8 +278,11 @@ def test_trained_weights_are_fine_tuned_beside_their_control(
     assert (weights["name"], weights["file"], weights["sha256"]) == (TINY, FILE, file.sha256)
     assert "--weights" not in report["command"], "no path of this machine"
     assert [(run["dataset"], run["strategy"]) for run in report["runs"]] == [
-        ("digits", "none"), ("ops-digits", "none"), ("digits", "mixup"), ("ops-digits", "mixup"),
-    ]  # fmt: skip
+        ("digits", "none"),
+        ("ops-digits", "none"),
+        ("digits", "mixup"),
+        ("ops-digits", "mixup"),
+    ]
     for run in report["runs"]:
         protocol = run["protocol"]
         assert (protocol["start"], protocol["gradient_clip"], protocol["normalise"]) == (file.sha256, 5.0, True)
@@ -407,9 +419,13 @@ def test_a_source_of_other_images_fails_the_checks(tmp_path: Path, capsys: pytes
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: list[str], message: str, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+    digits: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no network")
 

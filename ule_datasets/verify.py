@@ -231,9 +231,12 @@ def _trained_weights(options: VerifyOptions, reporter: Reporter) -> dict[str, We
 
 
 def _gathered(
-    options: VerifyOptions, claims: Sequence[Claim], said: Sequence[Statement], catalogue: Catalogue,
+    options: VerifyOptions,
+    claims: Sequence[Claim],
+    said: Sequence[Statement],
+    catalogue: Catalogue,
     reporter: Reporter,
-) -> tuple[list[Examined], list[Subject]]:  # fmt: skip
+) -> tuple[list[Examined], list[Subject]]:
     """The datasets that are named, or that the claims speak of: checked, and ready to be trained on.
 
     In a dry run only what their descriptions say: nothing is checked, and no image is read.
@@ -291,9 +294,12 @@ def _scratch(options: VerifyOptions, folders: Sequence[Path]) -> Iterator[Path |
 
 
 def _planned(
-    options: VerifyOptions, subjects: list[Subject], wanted: Wanted, weights: Mapping[str, WeightsFile],
+    options: VerifyOptions,
+    subjects: list[Subject],
+    wanted: Wanted,
+    weights: Mapping[str, WeightsFile],
     device: torch.device,
-) -> Grid | None:  # fmt: skip
+) -> Grid | None:
     """Everything that is to be trained; ``None``: nothing."""
     cells = with_controls([*_default_cells(options, subjects), *wanted.cells], subjects)
     if not cells:

@@ -45,11 +45,15 @@ def runs(
     """One run per seed, whose parameters move so far in every epoch."""
     return [
         make_history(
-            *[50.0] * len(train), train=train, seed=seed, model=model, strategy=strategy,
+            *[50.0] * len(train),
+            train=train,
+            seed=seed,
+            model=model,
+            strategy=strategy,
             displacement=[(moved + seed / 10) * epoch for epoch in range(1, len(train) + 1)],
         )
         for seed in SEEDS
-    ]  # fmt: skip
+    ]
 
 
 def compared(protected: Sequence[float], moved: float = 1.0) -> displacement.DisplacementResult:
@@ -106,20 +110,26 @@ def test_reduced_datasets_are_found_by_the_roles_they_play() -> None:
 
 def surface(increase: float) -> Surface:
     return Surface(
-        grid=(-1.0, 1.0), losses=((1.0, 1.0), (1.0, 1.0)), centre=0.0, circle=(increase,), increase=increase,
+        grid=(-1.0, 1.0),
+        losses=((1.0, 1.0), (1.0, 1.0)),
+        centre=0.0,
+        circle=(increase,),
+        increase=increase,
         num_images=5,
-    )  # fmt: skip
+    )
 
 
 def test_landscapes_are_compared_pair_by_pair() -> None:
     def verdict(protected: float, clean: float) -> Verdict:
         pairs = tuple(
             Pair(
-                seed=seed, dataset="ops-cifar10", protected=surface(protected + seed / 10),
+                seed=seed,
+                dataset="ops-cifar10",
+                protected=surface(protected + seed / 10),
                 clean=surface(clean + seed / 20),
             )
             for seed in SEEDS
-        )  # fmt: skip
+        )
         return Findings(found={"landscape": pairs}).judged("ops-q-landscape").verdict
 
     assert verdict(1.0, 3.0) is Verdict.CONFIRMED
@@ -207,9 +217,13 @@ def looked_at(
 ) -> Findings:
     with LocalExecutor(1) as executor:
         material = Material(
-            grid=grid, result=result, roles=roles, store=RunStore(folder), executor=executor,
+            grid=grid,
+            result=result,
+            roles=roles,
+            store=RunStore(folder),
+            executor=executor,
             reporter=listener or Listener(),
-        )  # fmt: skip
+        )
         return analyse(material, names)
 
 
@@ -268,9 +282,12 @@ def test_trained_models_are_asked_about_their_training_images(studied: Studied) 
         (on, *rest)
         for on in ("cifar10", "ops-cifar10")
         for rest in (
-            ("cifar10", None), ("ops-cifar10", None), (stamped, Reading.ADDITIVE), (stamped, Reading.RESTAMPED),
+            ("cifar10", None),
+            ("ops-cifar10", None),
+            (stamped, Reading.ADDITIVE),
+            (stamped, Reading.RESTAMPED),
         )
-    }  # fmt: skip
+    }
     task = grid.task(POISONED, 0)
     model = build_model(MODEL, 10, seed=0)
     load_weights(model, store.weights(task))
@@ -309,10 +326,16 @@ def test_fine_tuning_is_given_the_weights_it_names(tmp_path: Path, monkeypatch: 
     def noted(tasks: Sequence[RunTask], *_: Any, **__: Any) -> dict[int, RunHistory]:
         given.extend(tasks)
         return {
-            index: make_history(20.0, model=MODEL, strategy="standard", seed=task.seed, start=task.protocol.start,
-                                optimiser=task.protocol.optimiser)
+            index: make_history(
+                20.0,
+                model=MODEL,
+                strategy="standard",
+                seed=task.seed,
+                start=task.protocol.start,
+                optimiser=task.protocol.optimiser,
+            )
             for index, task in enumerate(tasks)
-        }  # fmt: skip
+        }
 
     monkeypatch.setattr(analysis, "work_off", noted)
     grid = make_grid(seeds=(0, 1))
@@ -365,10 +388,11 @@ def test_both_sides_have_the_groups_of_their_seed_and_share_the_control(
     def noted(tasks: Sequence[RunTask], *_: Any, **__: Any) -> dict[int, RunHistory | Lost]:
         given.extend(tasks)
         return {
-            index: Lost(reason="killed") if (task.dataset, task.seed) == ("em-cifar10-in-2-groups", 1)
+            index: Lost(reason="killed")
+            if (task.dataset, task.seed) == ("em-cifar10-in-2-groups", 1)
             else make_history(90.0 if task.dataset.startswith("cifar10") else 40.0 + task.seed, seed=task.seed)
             for index, task in enumerate(tasks)
-        }  # fmt: skip
+        }
 
     monkeypatch.setattr(analysis, "work_off", noted)
     em = make_subject("em-cifar10", num_classes=10)
@@ -396,8 +420,11 @@ def test_both_sides_have_the_groups_of_their_seed_and_share_the_control(
     assert len({task.data.digest for task in given} | {before.digest}) == len(digests) + 1
     assert groups["5-groups", 0] != groups["5-groups", 1]
     assert [(each.comparison.dataset, each.num_groups, each.seeds) for each in found.found["relabelled"]] == [
-        ("ops-cifar10", 5, (0, 1)), ("ops-cifar10", 2, (0, 1)), ("em-cifar10", 5, (0, 1)), ("em-cifar10", 2, (0,)),
-    ]  # fmt: skip
+        ("ops-cifar10", 5, (0, 1)),
+        ("ops-cifar10", 2, (0, 1)),
+        ("em-cifar10", 5, (0, 1)),
+        ("em-cifar10", 2, (0,)),
+    ]
     assert found.found["relabelled"][0].comparison.poisoned.values == (40.0, 41.0)
     assert found.found["relabelled"][0].comparison.clean.values == (90.0, 90.0)
 

@@ -82,18 +82,24 @@ def test_a_control_is_of_the_same_model_and_strategy() -> None:
     cells = [Cell("mine", MODEL, "none"), Cell("mine", "lenet5", "none"), Cell("mine", MODEL, "cutout")]
     found = with_controls(cells, (make_subject(),))
     assert [(cell.dataset, cell.model, cell.strategy) for cell in found] == [
-        ("cifar10", MODEL, "none"), ("mine", MODEL, "none"),
-        ("cifar10", "lenet5", "none"), ("mine", "lenet5", "none"),
-        ("cifar10", MODEL, "cutout"), ("mine", MODEL, "cutout"),
-    ]  # fmt: skip
+        ("cifar10", MODEL, "none"),
+        ("mine", MODEL, "none"),
+        ("cifar10", "lenet5", "none"),
+        ("mine", "lenet5", "none"),
+        ("cifar10", MODEL, "cutout"),
+        ("mine", MODEL, "cutout"),
+    ]
 
 
 def test_tasks_come_seed_by_seed_with_the_rows_of_the_profile() -> None:
     grid = make_grid(seeds=(3, 5), keep_weights=frozenset({POISONED}), ranks=2)
     tasks = grid.tasks()
     assert [(task.dataset, task.seed) for task in tasks] == [
-        ("cifar10", 3), ("mine", 3), ("cifar10", 5), ("mine", 5),
-    ]  # fmt: skip
+        ("cifar10", 3),
+        ("mine", 3),
+        ("cifar10", 5),
+        ("mine", 5),
+    ]
     assert [task.keep_weights for task in tasks] == [False, True, False, True]
     assert {task.ranks for task in tasks} == {2}
     samples = grid.subjects[0].samples()
@@ -285,16 +291,19 @@ def test_lost_runs_are_told_and_their_cells_not_compared(tmp_path: Path, monkeyp
     def outcomes(tasks: tuple[RunTask, ...], *_: Any, **__: Any) -> dict[int, RunHistory | Lost]:
         gone = Lost(reason="killed")
         return {
-            index: gone if (task.dataset, task.seed) in (("mine", 0), ("mine", 1), ("cifar10", 1))
+            index: gone
+            if (task.dataset, task.seed) in (("mine", 0), ("mine", 1), ("cifar10", 1))
             else make_history(50.0, seed=task.seed)
             for index, task in enumerate(tasks)
-        }  # fmt: skip
+        }
 
     monkeypatch.setattr(grid_module, "work_off", outcomes)
     result, _ = train(make_grid(seeds=(0, 1)), tmp_path)
     assert [(lost.cell, lost.seed, lost.reason) for lost in result.lost] == [
-        (POISONED, 0, "killed"), (CLEAN, 1, "killed"), (POISONED, 1, "killed"),
-    ]  # fmt: skip
+        (POISONED, 0, "killed"),
+        (CLEAN, 1, "killed"),
+        (POISONED, 1, "killed"),
+    ]
     assert [(run.cell, run.seed) for run in result.runs] == [(CLEAN, 0)]
     assert result.comparisons == ()
     assert result.accuracies(POISONED) == ()
@@ -311,8 +320,9 @@ def test_models_of_trained_weights_start_from_their_file(
     file = register_tiny_weights(monkeypatch, tmp_path / "weights")
     grid = make_grid(*FINE_TUNED, CLEAN, POISONED, weights={TINY: file})
     assert [(task.start, task.protocol.start) for task in grid.tasks()] == [
-        *[(file.path, file.sha256)] * 2, *[(None, "")] * 2,
-    ]  # fmt: skip
+        *[(file.path, file.sha256)] * 2,
+        *[(None, "")] * 2,
+    ]
     result, _ = train(grid, tmp_path / "runs")
     assert [len(run.history.epochs) for run in result.runs] == [3, 3, 2, 2]
     assert [(each.dataset, each.model) for each in result.comparisons] == [("mine", TINY), ("mine", MODEL)]

@@ -108,9 +108,14 @@ def test_every_statement_is_judged_in_one_place_and_speaks_of_what_is_known(pape
             assert dataset in {claim.train_dataset for claim in claims_of(paper)}
             wanted = next(claim for claim in all_claims().values() if claim.paper == paper)
             known = dataclasses.replace(
-                wanted, train_dataset=dataset, model=model, strategy=strategy, variant="",
-                metric="clean test accuracy, %", regime=Regime.COLLAPSED,
-            )  # fmt: skip
+                wanted,
+                train_dataset=dataset,
+                model=model,
+                strategy=strategy,
+                variant="",
+                metric="clean test accuracy, %",
+                regime=Regime.COLLAPSED,
+            )
             assert cell_of(known, subjects_for(known), PAPER) == Cell(dataset, model, strategy)
 
 

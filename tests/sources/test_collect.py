@@ -179,10 +179,15 @@ def note_cut_short(photos: Path, spool: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        other_content, same_size_another_time, spool_file_cut_short, spool_file_too_long, spool_file_lost, note_lost,
+        other_content,
+        same_size_another_time,
+        spool_file_cut_short,
+        spool_file_too_long,
+        spool_file_lost,
+        note_lost,
         note_cut_short,
     ],
-)  # fmt: skip
+)
 def test_what_was_changed_is_decoded_again_and_nothing_else(
     photos: Path, tmp_path: Path, decoded: list[str], change: Callable[[Path, Path], None]
 ) -> None:

@@ -37,9 +37,13 @@ OPS = make_subject("ops-cifar10", num_classes=10)
 EM = make_subject("em-cifar10", num_classes=10)
 RANDPIX = make_subject("randpix-cifar10", num_classes=10)
 REDUCED = make_subject(
-    "em-cifar10-small", num_classes=10, limit_per_class=3, reduced="3 images per class", stands_for="em-cifar10",
+    "em-cifar10-small",
+    num_classes=10,
+    limit_per_class=3,
+    reduced="3 images per class",
+    stands_for="em-cifar10",
     unjudged="em-cifar10-small is reduced",
-)  # fmt: skip
+)
 FOREIGN = make_subject("mine", num_classes=10, unjudged="mine is not in the catalogue")
 
 POISONED, CLEAN = Cell("ops-cifar10", "resnet18", "standard"), Cell("cifar10", "resnet18", "standard")

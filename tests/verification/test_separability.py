@@ -21,10 +21,11 @@ def clustered() -> tuple[np.ndarray, np.ndarray, np.ndarray, Perturbation, tuple
     keys = tuple(f"{index:04d}" for index in range(COUNT))
     order = generator.permutation(COUNT)[: COUNT - 40]
     layer = Additive(
-        levels=generator.integers(-8, 9, (CLUSTERS, 8, 8, 3)).astype(np.int8), support=Support.CLUSTER,
+        levels=generator.integers(-8, 9, (CLUSTERS, 8, 8, 3)).astype(np.int8),
+        support=Support.CLUSTER,
         keys=tuple(keys[index] for index in sorted(order)),
         members=generator.integers(0, CLUSTERS, len(order)).astype(np.int32),
-    )  # fmt: skip
+    )
     perturbation = Perturbation(layers=(layer,), source_digest="s")
     return clean, perturbation.apply(clean, labels, keys), labels, perturbation, keys
 

@@ -251,7 +251,5 @@ def _comparisons(grid: Grid, result: GridResult) -> tuple[Comparison, ...]:
         control = dataclasses.replace(cell, dataset=names[cell.dataset])
         clean, poisoned = result.histories(control), result.histories(cell)
         if clean and poisoned:
-            found.append(
-                compare(clean, poisoned, dataset=cell.dataset, control=control.dataset, chance=result.chance)
-            )  # fmt: skip
+            found.append(compare(clean, poisoned, dataset=cell.dataset, control=control.dataset, chance=result.chance))
     return tuple(found)

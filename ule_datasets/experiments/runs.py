@@ -137,9 +137,13 @@ def time_task(task: RunTask) -> float:
 
 
 def work_off(
-    tasks: Sequence[RunTask], store: RunStore, executor: Executor, reporter: Reporter,
-    *, known: Mapping[int, RunHistory] | None = None,
-) -> dict[int, RunHistory | Lost]:  # fmt: skip
+    tasks: Sequence[RunTask],
+    store: RunStore,
+    executor: Executor,
+    reporter: Reporter,
+    *,
+    known: Mapping[int, RunHistory] | None = None,
+) -> dict[int, RunHistory | Lost]:
     """Run the tasks that the store does not have, keep each as it ends, and give the history of all, by index.
 
     A run whose worker died is tried again once; then it is ``Lost`` and the others go on.

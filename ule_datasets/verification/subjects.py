@@ -105,9 +105,15 @@ class SourceReader:
 
 
 def examine(
-    root: Path, *, sources: SourceReader, training: bool, catalogue: Catalogue, executor: Executor,
-    reporter: Reporter, scratch: Path | None = None,
-) -> Examined:  # fmt: skip
+    root: Path,
+    *,
+    sources: SourceReader,
+    training: bool,
+    catalogue: Catalogue,
+    executor: Executor,
+    reporter: Reporter,
+    scratch: Path | None = None,
+) -> Examined:
     """Prove a dataset folder's integrity; where it holds and something is to be trained, give its content.
 
     Raises:
