@@ -231,11 +231,7 @@ def _trained_weights(options: VerifyOptions, reporter: Reporter) -> dict[str, We
 
 
 def _gathered(
-    options: VerifyOptions,
-    claims: Sequence[Claim],
-    said: Sequence[Statement],
-    catalogue: Catalogue,
-    reporter: Reporter,
+    options: VerifyOptions, claims: Sequence[Claim], said: Sequence[Statement], catalogue: Catalogue, reporter: Reporter
 ) -> tuple[list[Examined], list[Subject]]:
     """The datasets that are named, or that the claims speak of: checked, and ready to be trained on.
 
@@ -256,19 +252,8 @@ def _gathered(
             planned = [plan(folder, sources=sources, catalogue=catalogue) for folder in folders if training]
             made = [plan_in_memory(recipe, reporter) for recipe in recipes if training]
             return [], _fitting([*planned, *made])
-        examined = [
-            examine(
-                folder,
-                sources=sources,
-                training=training,
-                catalogue=catalogue,
-                executor=readers,
-                reporter=reporter,
-                scratch=scratch,
-            )
-            for folder in folders
-        ]
-        made = [make(recipe, sources=sources, reporter=reporter) for recipe in recipes if training]
+        examined = [examine(folder, sources=sources, training=training, catalogue=catalogue) for folder in folders]
+        made = [make(recipe, sources=sources) for recipe in recipes if training]
     return examined, _fitting([*(part.subject for part in examined), *made])
 
 

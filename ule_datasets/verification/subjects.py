@@ -60,8 +60,8 @@ class SourceReader:
 
     def __init__(self, given: str | None, executor: Executor, reporter: Reporter, scratch: Path | None = None) -> None:
         """Read nothing yet; ``scratch``: a folder for pixels, ``None``: they stay in memory."""
-        self._given, self._executor, self._reporter = given, executor, reporter
-        self._scratch = scratch
+        self.executor, self.reporter, self.scratch = executor, reporter, scratch
+        self._given = given
         self._read: dict[tuple[str, Preprocess | None, str], Source] = {}
 
     def at_hand(self, recipe: Recipe | PublishedRecipe, folder: Path | None) -> str | None:
@@ -96,30 +96,22 @@ class SourceReader:
             self._read[key] = read_source(
                 recipe.source,
                 location,
-                executor=self._executor,
-                reporter=self._reporter,
-                spool=None if self._scratch is None else self._scratch / f"source-{len(self._read)}",
+                executor=self.executor,
+                reporter=self.reporter,
+                spool=None if self.scratch is None else self.scratch / f"source-{len(self._read)}",
                 skip_unusable=True,
             )
         return self._read[key]
 
 
-def examine(
-    root: Path,
-    *,
-    sources: SourceReader,
-    training: bool,
-    catalogue: Catalogue,
-    executor: Executor,
-    reporter: Reporter,
-    scratch: Path | None = None,
-) -> Examined:
+def examine(root: Path, *, sources: SourceReader, training: bool, catalogue: Catalogue) -> Examined:
     """Prove a dataset folder's integrity; where it holds and something is to be trained, give its content.
 
     Raises:
         InputError: not a dataset, no clean source to train a control with, or no test split to measure on.
         DamagedManifestError: the manifest itself was changed.
     """
+    executor, reporter, scratch = sources.executor, sources.reporter, sources.scratch
     manifest = Manifest.read(root)
     checks = _said(check_files(root, manifest, executor), reporter)
     folder, more = open_dataset(root, manifest)
@@ -160,9 +152,13 @@ def plan(root: Path, *, sources: SourceReader, catalogue: Catalogue) -> Subject:
         InputError: not a dataset, no clean source to train a control with, or no test split to measure on.
         DamagedManifestError: the manifest itself was changed.
     """
-    recipe = PublishedRecipe.parse((root / "recipe.json").read_text(encoding="utf-8"))
+    manifest = Manifest.read(root)
+    try:
+        recipe = PublishedRecipe.parse((root / "recipe.json").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{root} is not a complete dataset: its recipe.json cannot be read ({error})") from error
     sources.location(recipe, root)
-    return _of_folder(root, Manifest.read(root), recipe, catalogue)
+    return _of_folder(root, manifest, recipe, catalogue)
 
 
 def plan_in_memory(recipe: Recipe, reporter: Reporter) -> Subject | None:
@@ -177,9 +173,9 @@ def plan_in_memory(recipe: Recipe, reporter: Reporter) -> Subject | None:
     return _in_memory(recipe, dict(digests), dict(counts), size, len(classes))
 
 
-def make(recipe: Recipe, *, sources: SourceReader, reporter: Reporter) -> Subject | None:
+def make(recipe: Recipe, *, sources: SourceReader) -> Subject | None:
     """A dataset of the catalogue in memory; ``None`` where its noise would first have to be crafted for long."""
-    source = sources.read(recipe)
+    source, reporter = sources.read(recipe), sources.reporter
     if "test" not in source.splits or not _at_hand(recipe, source.train.digest):
         return None
     reporter.say(f"making {recipe.name} in memory")
