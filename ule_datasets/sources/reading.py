@@ -199,9 +199,11 @@ def _check_expected(spec: SourceSpec, splits: dict[str, Split], findings: Findin
     if "train" not in splits:
         raise InputError(f"{place} has no training images")
     other = f"For other images use a recipe of your own, or: ule-build ops --source {place.rpartition(' (')[0]}"
-    for name, digest in spec.digests or ():
-        if name not in splits:
-            raise InputError(f"{place} has no {name} split; {spec.title} has {', '.join(dict(spec.digests or ()))}")
+    digests = dict(spec.digests or ())
+    missing = sorted(set(digests) - set(splits))
+    if missing:
+        raise InputError(f"{place} has no {missing[0]} split; {spec.title} has {', '.join(digests)}")
+    for name, digest in digests.items():
         if splits[name].digest != digest:
             raise InputError(
                 f"{place} is not {spec.title}: its {name} split of {len(splits[name])} images has digest "
