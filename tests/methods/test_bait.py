@@ -25,6 +25,7 @@ from ule_datasets.base.seeds import Seed
 from ule_datasets.data.perturbation import Additive, Perturbation, Support
 from ule_datasets.data.quantization import Apply, Quantize, quantize
 from ule_datasets.data.split import Split, sample_digest
+from ule_datasets.methods import bait
 from ule_datasets.methods.bait import Bait, Released, Rounds, Stage, hardest, most_dissimilar, random_wrong
 from ule_datasets.methods.engine import stepwise
 from ule_datasets.methods.engine.class_means import class_means, given_to
@@ -456,9 +457,11 @@ class Plain:
 def test_rounds_are_those_of_the_published_algorithm(
     tiny: Setting, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "ule_datasets.victims.augmentation.to_float", lambda images: images.permute(0, 3, 1, 2).double() / 255
-    )
+
+    def in_double(images: Tensor) -> Tensor:
+        return images.permute(0, 3, 1, 2).double() / 255
+
+    monkeypatch.setattr(bait.augmentation, "to_float", in_double)
     plain, rounds = Plain(tiny, **changes), DoubleRounds(tiny.method(**changes), tiny.context())
     notes = rounds.run()
     assert len(notes["trace"]) == 3
@@ -926,7 +929,7 @@ def test_a_prior_with_dropout_repeats_and_can_be_interrupted(tiny: Setting, monk
             torch.manual_seed(0)
             return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * SIZE * SIZE, NUM_CLASSES))
 
-    monkeypatch.setattr("ule_datasets.models.pretrained.build_pretrained", forgetful)
+    monkeypatch.setattr(bait.pretrained, "build_pretrained", forgetful)
     often(monkeypatch)
     first = tiny.craft(**SHORT)
     torch.manual_seed(1)
