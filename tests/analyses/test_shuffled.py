@@ -209,7 +209,7 @@ def test_the_table_has_every_model_on_every_set() -> None:
         "ops": protected,
     }
     models = {"clean": BrightnessReader(), "ops": BrightnessReader()}
-    table = table_of_shuffles(models, sets, permutations=3, seed=Seed(1), device=CPU)
+    table = table_of_shuffles(models, sets, seed=Seed(1), device=CPU)
     names = [
         ("clean", None),
         ("em", None),
@@ -222,7 +222,7 @@ def test_the_table_has_every_model_on_every_set() -> None:
         (model, *rest) for model in models for rest in names
     ]
     assert [cell.mean for cell in table[:6]] == [50, 100, 100, 100, 100, 100]  # it reads the perturbation
-    assert [len(cell.accuracies) for cell in table[:6]] == [1, 1, 3, 1, 3, 3]
+    assert [len(cell.accuracies) for cell in table[:6]] == [1, 1, 5, 1, 5, 5]
     assert [cell.sd for cell in table[:6]] == [None, None, 0, None, 0, 0]
     assert json.loads(json.dumps([dataclasses.asdict(cell) for cell in table]))[5]["reading"] == "re-stamped"
 
@@ -233,22 +233,11 @@ def test_permutations_differ_among_each_other_and_come_from_the_seed() -> None:
     sets = {"noise": EvaluationSet(images=clean, labels=rng.integers(0, 2, 200), clean=clean)}
 
     def accuracies(seed: int) -> tuple[float, ...]:
-        cells = table_of_shuffles({"m": BrightnessReader()}, sets, permutations=5, seed=Seed(seed), device=CPU)
+        cells = table_of_shuffles({"m": BrightnessReader()}, sets, seed=Seed(seed), device=CPU)
         return cells[1].accuracies
 
     assert len(set(accuracies(0))) > 1
     assert accuracies(0) == accuracies(0) != accuracies(1)
-
-
-def test_a_table_without_permutations_is_refused() -> None:
-    with pytest.raises(InputError, match="permutations is 0, must be at least 1"):
-        table_of_shuffles({}, {}, permutations=0, seed=Seed(0), device=CPU)
-
-
-def test_overwritten_pixels_without_clean_images_are_refused() -> None:
-    given_set = dark_and_bright(4)
-    with pytest.raises(InputError, match="without the clean images"):
-        dataclasses.replace(given_set, clean=None)
 
 
 # A trained model
@@ -299,7 +288,7 @@ def test_a_model_reads_the_shortcut_that_it_was_trained_on_and_a_clean_one_does_
             overwritten=overwritten_pixels(perturbation, labels, keys, (32, 32)),
         ),
     }
-    table = table_of_shuffles(models, sets, permutations=3, seed=Seed(0), device=CPU)
+    table = table_of_shuffles(models, sets, seed=Seed(0), device=CPU)
 
     def mean(trained_on: str, evaluated_on: str, reading: Reading | None = None) -> float:
         (cell,) = (c for c in table if (c.trained_on, c.evaluated_on, c.reading) == (trained_on, evaluated_on, reading))

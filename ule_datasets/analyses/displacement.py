@@ -21,6 +21,7 @@ from ule_datasets.analyses.telling import (
     Section,
     Table,
     Trace,
+    listed,
     number,
     numbers,
     words,
@@ -52,33 +53,27 @@ class Crossing:
     """``epoch`` or ``window``, a fifth of an epoch."""
 
 
-def crossing(history: RunHistory, threshold: float = THRESHOLD) -> Crossing | None:
-    """The first epoch whose training accuracy (percent) reached the threshold; ``None``: none did.
-
-    The paper's statistic. An epoch whose loss was not finite does not count.
-    """
+def crossing(history: RunHistory) -> Crossing | None:
+    """The paper's statistic: the first epoch at ``THRESHOLD``; one whose loss was not finite does not count."""
     found = (
         (each.epoch, replace(each.windows[-1], train_accuracy=each.train_accuracy, displacement=each.displacement))
         for each in history.epochs
         if each.displacement is not None
     )
-    return _first(found, threshold, history.seed, "epoch")
+    return _first(found, history.seed, "epoch")
 
 
-def first_window(history: RunHistory, threshold: float = THRESHOLD) -> Crossing | None:
-    """The first fifth of an epoch whose training accuracy (percent) reached the threshold; ``None``: none did.
-
-    A shortcut may be found inside the first epochs, where an average over a whole epoch comes late.
-    """
+def first_window(history: RunHistory) -> Crossing | None:
+    """The first fifth of an epoch at ``THRESHOLD``: inside the first epochs an average over a whole one comes late."""
     found = ((record.epoch, window) for record in history.epochs for window in record.windows)
-    return _first(found, threshold, history.seed, "window")
+    return _first(found, history.seed, "window")
 
 
-def _first(found: Iterable[tuple[int, Window]], threshold: float, seed: int, by: str) -> Crossing | None:
-    for epoch, at in found:
-        if at.train_accuracy >= threshold:
-            return Crossing(seed=seed, epoch=epoch, by=by, **asdict(at))
-    return None
+def _first(found: Iterable[tuple[int, Window]], seed: int, by: str) -> Crossing | None:
+    crossings = (
+        Crossing(seed=seed, epoch=epoch, by=by, **asdict(at)) for epoch, at in found if at.train_accuracy >= THRESHOLD
+    )
+    return next(crossings, None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,47 +105,33 @@ class DisplacementResult:
         return self.by_epoch.judged
 
 
-def compare(
-    clean: Sequence[RunHistory], protected: Sequence[RunHistory], threshold: float = THRESHOLD
-) -> DisplacementResult:
+def compare(clean: Sequence[RunHistory], protected: Sequence[RunHistory]) -> DisplacementResult:
     """Whether parameters have moved less on protected than on clean data when the training accuracy is reached.
 
     Confirmed if Welch's 95 % interval of the difference lies below 0, refuted if it lies above; inconclusive with
     fewer than three runs of each kind that reached the threshold. Those that did not are named.
 
-    Args:
-        clean: one run per seed.
-        protected: likewise, of the same protocol.
-        threshold: training accuracy, percent.
-
     Raises:
-        InputError: the runs differ in protocol or in steps per epoch, a seed occurs twice, or the threshold is not a
-            percentage above 0.
+        InputError: the runs differ in protocol or in steps per epoch, or a seed occurs twice.
     """
-    check_comparable(clean, protected, threshold)
-    return DisplacementResult(
-        threshold=threshold,
-        by_epoch=_compared(clean, protected, threshold, crossing),
-        by_window=_compared(clean, protected, threshold, first_window),
-    )
+    check_comparable(clean, protected)
+    by_epoch, by_window = (_compared(clean, protected, find) for find in (crossing, first_window))
+    return DisplacementResult(threshold=THRESHOLD, by_epoch=by_epoch, by_window=by_window)
 
 
 def _compared(
-    clean: Sequence[RunHistory],
-    protected: Sequence[RunHistory],
-    threshold: float,
-    find: Callable[[RunHistory, float], Crossing | None],
+    clean: Sequence[RunHistory], protected: Sequence[RunHistory], find: Callable[[RunHistory], Crossing | None]
 ) -> Crossings:
     reached, never = [], []
     for runs in (clean, protected):
-        found = [(run.seed, find(run, threshold)) for run in runs]
+        found = [(run.seed, find(run)) for run in runs]
         reached.append(tuple(each for _, each in found if each is not None))
         never.append(tuple(seed for seed, each in found if each is None))
     judged = _judge_displacement(*([each.displacement for each in side] for side in reached))
     if not clean or not protected:
         judged = Judged(Verdict.NOT_RUN, "no run was made on one of the two")
     unreached = [
-        f"{len(seeds)} of {len(runs)} runs on {kind} data never reached {threshold:g} % (seeds {_listed(seeds)})"
+        f"{len(seeds)} of {len(runs)} runs on {kind} data never reached {THRESHOLD:g} % (seeds {listed(seeds)})"
         for kind, runs, seeds in zip(("clean", "protected"), (clean, protected), never, strict=True)
         if seeds
     ]
@@ -173,10 +154,8 @@ def _judge_displacement(clean: Sequence[float], protected: Sequence[float]) -> J
     return Judged(judged.verdict, reason)
 
 
-def check_comparable(clean: Sequence[RunHistory], protected: Sequence[RunHistory], threshold: float) -> None:
-    """Refuse runs that differ in protocol or length, seeds that occur twice, and what is no percentage above 0."""
-    if not 0 < threshold <= 100:
-        raise InputError(f"threshold is {threshold}, must be a percentage above 0 and at most 100")
+def check_comparable(clean: Sequence[RunHistory], protected: Sequence[RunHistory]) -> None:
+    """Refuse runs that differ in protocol or length, and seeds that occur twice."""
     runs = (*clean, *protected)
     for run in runs[1:]:
         mine, first = run.protocol.content(), runs[0].protocol.content()
@@ -185,26 +164,16 @@ def check_comparable(clean: Sequence[RunHistory], protected: Sequence[RunHistory
             raise InputError(f"runs of one protocol are compared; these differ in {', '.join(different)}")
     steps = {run.epochs[0].windows[-1].step for run in runs if run.epochs[0].windows}
     if len(steps) > 1:
-        raise InputError(f"runs of one length are compared; these have {_listed(sorted(steps))} steps per epoch")
+        raise InputError(f"runs of one length are compared; these have {listed(sorted(steps))} steps per epoch")
     for kind, side in (("clean", clean), ("protected", protected)):
         seeds = [run.seed for run in side]
         if len(set(seeds)) < len(seeds):
-            raise InputError(f"every seed must occur once; the runs on {kind} data have {_listed(seeds)}")
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(str(number) for number in numbers)
+            raise InputError(f"every seed must occur once; the runs on {kind} data have {listed(seeds)}")
 
 
 def judge_ops_and_em(found: Mapping[str, Judged], roles: Mapping[str, str]) -> Judged:
-    """A statement about OPS and EM data: confirmed if it holds of both, refuted if it fails of one.
-
-    Args:
-        found: by dataset, others included.
-        roles: which datasets play the papers' ones.
-    """
-    named = [roles[slug] for slug in (OPS, EM) if slug in roles]
-    judged = {name: found[name] for name in named if name in found}
+    """A statement about OPS and EM data: confirmed if it holds of both that were found, refuted if it fails of one."""
+    judged = {name: found[name] for slug in (OPS, EM) if (name := roles.get(slug, "")) in found}
     if not judged:
         return Judged(Verdict.NOT_RUN, "neither OPS nor EM data was trained on beside its control")
     reason = "; ".join(f"{name}: {each.reason}" for name, each in judged.items())

@@ -19,11 +19,7 @@ from ule_datasets.victims.loop import EVALUATION_BATCH
 
 @contextmanager
 def evaluating(precision: Precision) -> Iterator[None]:
-    """Without gradients, with kernels that repeat; bfloat16 is refused, because nothing here runs under autocast.
-
-    Raises:
-        InputError: the precision is bfloat16.
-    """
+    """Without gradients, with kernels that repeat; bfloat16 is refused, because nothing here runs under autocast."""
     if precision is Precision.BFLOAT16:
         raise InputError(f"precision is {precision}, an analysis can have float32 or tf32")
     with deterministic_algorithms(), products_in(precision), torch.no_grad():
@@ -32,22 +28,11 @@ def evaluating(precision: Precision) -> Iterator[None]:
 
 def still_copy(model: nn.Module, device: torch.device) -> nn.Module:
     """A copy in evaluation mode, on the device, channels-last in memory."""
-    copied = copy.deepcopy(model).to(device)
-    copied.to(memory_format=torch.channels_last)
-    return copied.eval()
+    return copy.deepcopy(model).to(device).to(memory_format=torch.channels_last).eval()
 
 
 class FixedImages:
-    """Labelled images on a device, given out in batches.
-
-    Args:
-        images: uint8 [N, H, W, 3], N at least 1.
-        labels: int64 [N].
-        device: where they go.
-
-    Raises:
-        InputError: the arrays have other types or shapes.
-    """
+    """Labelled images, uint8 [N, H, W, 3] and int64 [N], on a device, given out in batches."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, device: torch.device) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or len(images) == 0:

@@ -36,15 +36,8 @@ def finetuning_protocol(base: TrainingProtocol, *, learning_rate: float, start: 
     """How to fine-tune what ``base`` trains.
 
     A quarter of the epochs, at least three; constant, then a tenth of the learning rate after one half and a
-    hundredth after three quarters; everything else as in the base protocol.
-
-    Args:
-        base: how the model was trained on clean data.
-        learning_rate: the highest.
-        start: digest of the weights to start from.
-
-    Raises:
-        InputError: the learning rate is not above 0, or there is nothing to start from.
+    hundredth after three quarters; everything else as in the base protocol. ``start`` is the digest of the weights
+    to start from.
     """
     if not 0 < learning_rate < math.inf:
         raise InputError(f"learning_rate is {learning_rate}, must be finite and above 0")
@@ -157,7 +150,7 @@ def _judge_rate(estimate: Estimate, diverged: Sequence[int], start_accuracy: flo
     bounds, reason = estimate.interval(), f"ends at {estimate} (lines {bad:.2f} and {good:.2f})"
     verdict = Verdict.INCONCLUSIVE
     if diverged:
-        reason += f", loss not finite with seed {', '.join(str(seed) for seed in diverged)}"
+        reason += f", loss not finite with seed {listed(diverged)}"
     elif bounds is None or estimate.n < RUNS_FOR_A_VERDICT:
         reason += f", at least {RUNS_FOR_A_VERDICT} runs are needed"
     elif bounds[1] <= bad:
@@ -213,8 +206,7 @@ class Finetuning(Analysis[FinetuningResult]):
                     dataclasses.replace(task, dataset=name, protocol=protocol, start=start, keep_weights=False)
                 )
                 rates.append(rate)
-        said = f"fine-tuning on {roles[OPS]} from models trained on {roles[CLEAN]}: {len(tasks)} runs"
-        material.reporter.say(said)
+        material.reporter.say(f"fine-tuning on {roles[OPS]} from models trained on {roles[CLEAN]}: {len(tasks)} runs")
         done = material.train(tasks)
         if not accuracies:
             return None

@@ -42,26 +42,20 @@ class FittingResult:
 
 
 def compare_fitting(
-    clean: Sequence[RunHistory], protected: Sequence[RunHistory], threshold: float = THRESHOLD, *, paper_length: bool
+    clean: Sequence[RunHistory], protected: Sequence[RunHistory], *, paper_length: bool
 ) -> FittingResult:
     """Whether every run ends near 100 % training accuracy, and protected data is fitted earlier than clean data.
 
     *Ends near 100 %*: confirmed if every run's last epoch has at least 99 %, refuted if the 95 % interval of the mean
     of either kind lies below; runs shorter than the paper's leave it open instead. *Earlier*: Welch's interval of the
-    difference of the first epochs at the threshold. A run that never got there counts as one epoch longer than it was,
+    difference of the first epochs at ``THRESHOLD``. A run that never got there counts as one epoch longer than it was,
     the least it can be; where that would favour the verdict it is inconclusive. No verdict below three runs each.
-
-    Args:
-        clean: one run per seed.
-        protected: likewise, of the same protocol.
-        threshold: training accuracy, percent.
-        paper_length: whether the runs are as long as the paper's.
 
     Raises:
         InputError: the runs cannot be compared (see ``compare``), or their strategy cannot be expected to fit: mixing,
             an attack, or RandAugment with Cutout.
     """
-    check_comparable(clean, protected, threshold)
+    check_comparable(clean, protected)
     for run in (*clean, *protected):
         strategy = run.protocol.strategy
         if strategy.having("mix") or strategy.having("attack") or len(strategy.parts) > 1:
@@ -71,7 +65,7 @@ def compare_fitting(
             )
     sides = (clean, protected)
     final = [tuple(run.last.train_accuracy for run in side) for side in sides]
-    firsts = [tuple(None if (at := crossing(run, threshold)) is None else at.epoch for run in side) for side in sides]
+    firsts = [tuple(None if (at := crossing(run)) is None else at.epoch for run in side) for side in sides]
     if not clean or not protected:
         ends = earlier = judged = Judged(Verdict.NOT_RUN, "no run was made on one of the two")
     else:
@@ -81,7 +75,7 @@ def compare_fitting(
         if min(len(clean), len(protected)) < RUNS_FOR_A_VERDICT:
             judged = Judged(Verdict.INCONCLUSIVE, f"{judged.reason}; {TOO_FEW}")
     return FittingResult(
-        threshold=threshold,
+        threshold=THRESHOLD,
         clean_final=final[0],
         protected_final=final[1],
         clean_first=firsts[0],

@@ -44,11 +44,7 @@ def directions(model: nn.Module, generator: torch.Generator) -> tuple[Direction,
     """Two Gaussian directions, every filter rescaled to the norm of the model's; zero for biases and normalisation.
 
     A filter is one entry of the first axis of a parameter with two axes or more; parameters with fewer are biases
-    or belong to a normalisation. Models of one architecture and generators of one seed start from the same numbers.
-
-    Args:
-        model: trained, on any device.
-        generator: on the CPU.
+    or belong to a normalisation. Models of one architecture and CPU generators of one seed start from the same numbers.
     """
     return _direction(model, generator), _direction(model, generator)
 
@@ -92,11 +88,9 @@ def loss_surface(
     *,
     points: int,
     device: torch.device,
-    radius: float = 1.0,
-    on_point: Callable[[int, int], None] | None = None,
     precision: Precision = Precision.FLOAT32,
 ) -> Surface:
-    """Measure the loss on a square grid and on the circle of ``CIRCLE_RADIUS``.
+    """Measure the loss on a square grid from -1 to 1 and on the circle of ``CIRCLE_RADIUS``.
 
     Running statistics stay those of the model. The model itself is not touched; a copy moves.
 
@@ -107,29 +101,23 @@ def loss_surface(
         directions: see the function of this name.
         points: grid points per axis, at least 2; an odd number has the model in the middle.
         device: where to compute.
-        radius: half the grid's width.
-        on_point: called after every point with the numbers done and in total.
         precision: float32 or tf32.
 
     Raises:
-        InputError: the directions are of another model, or a number is out of range.
+        InputError: the directions are of another model, or there are too few points.
     """
-    if points < 2 or not 0 < radius < math.inf:
-        raise InputError(f"points is {points}, must be at least 2; radius is {radius}, must be finite and above 0")
+    if points < 2:
+        raise InputError(f"points is {points}, must be at least 2")
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     if any({name: step.shape for name, step in direction.items()} != shapes for direction in directions):
         raise InputError("the directions are of another model: names or shapes differ from those of its parameters")
-    grid = tuple(radius * (2 * index - (points - 1)) / (points - 1) for index in range(points))
+    grid = tuple((2 * index - (points - 1)) / (points - 1) for index in range(points))
     angles = [2 * math.pi * index / CIRCLE_POINTS for index in range(CIRCLE_POINTS)]
     circle = [(CIRCLE_RADIUS * math.cos(angle), CIRCLE_RADIUS * math.sin(angle)) for angle in angles]
     places = [(0.0, 0.0), *circle, *((a, b) for a in grid for b in grid)]
-    around = _Surroundings(model, FixedImages(images, labels, device), directions, device)
-    losses: list[float | None] = []
+    loss = _loss_around(model, FixedImages(images, labels, device), directions, device)
     with evaluating(precision):
-        for place in places:
-            losses.append(around.loss(*place))
-            if on_point is not None:
-                on_point(len(losses), len(places))
+        losses = [loss(*place) for place in places]
     centre, on_circle, on_grid = losses[0], losses[1 : 1 + CIRCLE_POINTS], losses[1 + CIRCLE_POINTS :]
     return Surface(
         grid=grid,
@@ -141,31 +129,26 @@ def loss_surface(
     )
 
 
-class _Surroundings:
-    """A copy of a model that can be moved along two directions."""
+def _loss_around(
+    model: nn.Module, images: FixedImages, directions: Sequence[Mapping[str, Tensor]], device: torch.device
+) -> Callable[[float, float], float | None]:
+    """Mean cross entropy at the model plus such multiples of the directions; ``None``: not finite."""
+    moved = still_copy(model, device)
+    ways = [
+        (parameter, parameter.detach().clone(), *(direction[name].to(device) for direction in directions))
+        for name, parameter in moved.named_parameters()
+    ]
 
-    def __init__(
-        self,
-        model: nn.Module,
-        images: FixedImages,
-        directions: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
-        device: torch.device,
-    ) -> None:
-        self._model, self._images, self._device = still_copy(model, device), images, device
-        self._ways = [
-            (parameter, parameter.detach().clone(), *(direction[name].to(device) for direction in directions))
-            for name, parameter in self._model.named_parameters()
-        ]
-
-    def loss(self, first: float, second: float) -> float | None:
-        """Mean cross entropy at the model plus these multiples of the directions; ``None``: not finite."""
-        for parameter, origin, one, other in self._ways:
+    def loss(first: float, second: float) -> float | None:
+        for parameter, origin, one, other in ways:
             parameter.copy_(origin + first * one + second * other)
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
-        for batch, labels in self._images.batches():
-            total += functional.cross_entropy(self._model(batch).float(), labels, reduction="none").double().sum()
-        mean = float(total) / len(self._images)
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for batch, labels in images.batches():
+            total += functional.cross_entropy(moved(batch).float(), labels, reduction="none").double().sum()
+        mean = float(total) / len(images)
         return mean if math.isfinite(mean) else None
+
+    return loss
 
 
 def _increase(centre: float | None, circle: Sequence[float | None]) -> float | None:
@@ -177,11 +160,8 @@ def compare_surfaces(protected: Sequence[Surface], clean: Sequence[Surface]) -> 
     """Whether the loss rises less around models trained on protected data than around those trained on clean data.
 
     Confirmed if the paired 95 % interval of the difference of ``increase`` lies below 0, refuted if it lies above;
-    inconclusive with fewer than three pairs.
-
-    Args:
-        protected: one surface per seed, each model on its own training images.
-        clean: likewise, in the same order of seeds, with the same seeds of directions.
+    inconclusive with fewer than three pairs. Each model is on its own training images; both sides have the same order
+    of seeds, and the same seeds of directions.
 
     Raises:
         InputError: the surfaces are no pairs, or were measured with different numbers of images.
@@ -201,8 +181,7 @@ def compare_surfaces(protected: Sequence[Surface], clean: Sequence[Surface]) -> 
     reason = f"increase of the loss at radius {CIRCLE_RADIUS:g}: protected {protected_words}; clean {clean_words}; "
     reason += judged.reason
     if len(clean) < RUNS_FOR_A_VERDICT:
-        reason += f"; at least {RUNS_FOR_A_VERDICT} pairs are needed"
-        return Judged(Verdict.INCONCLUSIVE, reason)
+        return Judged(Verdict.INCONCLUSIVE, f"{reason}; at least {RUNS_FOR_A_VERDICT} pairs are needed")
     return Judged(judged.verdict, reason)
 
 
@@ -214,14 +193,6 @@ class Pair:
     dataset: str
     protected: Surface
     clean: Surface
-
-    @property
-    def planes(self) -> tuple[Plane, Plane]:
-        """To be drawn beside each other."""
-        return (
-            Plane(f"seed {self.seed}", self.dataset, self.protected.grid, self.protected.losses),
-            Plane(f"clean control, seed {self.seed}", "", self.clean.grid, self.clean.losses),
-        )
 
 
 class Landscape(Analysis[tuple[Pair, ...]]):
@@ -242,8 +213,7 @@ class Landscape(Analysis[tuple[Pair, ...]]):
                 continue
             surfaces = []
             for task in (protected, clean):
-                said = f"loss landscape of {task}: {points} x {points} points on {images:,} images"
-                material.reporter.say(said)
+                material.reporter.say(f"loss landscape of {task}: {points} x {points} points on {images:,} images")
                 model, data = material.model(task), task.data.load()
                 planes = directions(model, torch.Generator().manual_seed(Seed(seed).integer32("landscape")))
                 surfaces.append(
@@ -281,6 +251,12 @@ class Landscape(Analysis[tuple[Pair, ...]]):
                 alt="Loss around the trained parameters, protected and clean",
                 x="second direction",
                 y="first direction",
-                rows=[each.planes for each in found],
+                rows=[
+                    (
+                        Plane(f"seed {each.seed}", each.dataset, each.protected.grid, each.protected.losses),
+                        Plane(f"clean control, seed {each.seed}", "", each.clean.grid, each.clean.losses),
+                    )
+                    for each in found
+                ],
             ),
         )

@@ -54,19 +54,7 @@ def group_numbers(num_classes: int) -> tuple[int, ...]:
 
 
 def grouping(num_classes: int, num_groups: int, generator: torch.Generator) -> np.ndarray:
-    """Classes put into groups at random, whose sizes differ by one at most.
-
-    Args:
-        num_classes: K.
-        num_groups: from 2 to K.
-        generator: of the CPU; decides which class goes where.
-
-    Returns:
-        The group of each class, int64 [K].
-
-    Raises:
-        InputError: there cannot be so many groups.
-    """
+    """The group of each class, int64: drawn by a generator of the CPU, sizes differ by one at most."""
     if not 2 <= num_groups <= num_classes:
         raise InputError(
             f"{num_classes} classes cannot be put into {num_groups} groups, choose from 2 to {num_classes}"
@@ -77,15 +65,7 @@ def grouping(num_classes: int, num_groups: int, generator: torch.Generator) -> n
 
 
 def relabelled(data: TrainingData, groups: np.ndarray) -> TrainingData:
-    """A dataset with the groups of its classes as labels.
-
-    Args:
-        data: as it is with the true classes.
-        groups: from ``grouping``, int64 [K].
-
-    Raises:
-        InputError: the groups are of another number of classes.
-    """
+    """A dataset with the groups of its classes, from ``grouping``, as labels."""
     if groups.shape != (data.num_classes,):
         raise InputError(f"the groups are those of {len(groups)} classes, the data has {data.num_classes}")
     return dataclasses.replace(
@@ -96,18 +76,7 @@ def relabelled(data: TrainingData, groups: np.ndarray) -> TrainingData:
 def summarise(
     clean: Mapping[int, RunHistory], poisoned: Mapping[int, RunHistory], *, dataset: str, control: str, num_groups: int
 ) -> RelabelledResult | None:
-    """Runs on clean and on protected images beside each other.
-
-    Args:
-        clean: by seed.
-        poisoned: by seed.
-        dataset: name of the protected images.
-        control: name of the clean ones.
-        num_groups: of classes, in all of these runs.
-
-    Returns:
-        ``None`` where no seed has both runs.
-    """
+    """Runs on clean and on protected images beside each other, by seed; ``None`` where no seed has both."""
     seeds = tuple(sorted(clean.keys() & poisoned.keys()))
     if not seeds:
         return None
@@ -128,8 +97,7 @@ class Relabelled(Analysis[tuple[RelabelledResult, ...]]):
         grid = material.grid
         numbers = group_numbers(num_classes := grid.subjects[0].num_classes)
         if not numbers:
-            warning = f"no other labels are given: {num_classes} classes are too few to be grouped"
-            material.reporter.warn(warning)
+            material.reporter.warn(f"no other labels are given: {num_classes} classes are too few to be grouped")
             return ()
         tasks: dict[tuple[str, int, int], RunTask] = {}
         for num_groups in numbers:

@@ -7,6 +7,7 @@ belongs to the perturbation. A model that learned the content agrees with these 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -52,7 +53,7 @@ def shuffled(
     reading: Reading,
     overwritten: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image j receives the perturbation of image i = ``permutation[j]``, and the label of i.
+    """Image j receives the perturbation of image i = ``permutation[j]``, and the label of i: images, labels.
 
     Args:
         clean: uint8 [N, H, W, C].
@@ -61,14 +62,18 @@ def shuffled(
         permutation: every number below N once, integers [N].
         reading: how a perturbation is given to another image.
         overwritten: bool [N, H, W], see ``overwritten_pixels``; used by ``Reading.RESTAMPED`` only; ``None``: nowhere.
-
-    Returns:
-        Images, uint8 [N, H, W, C], and labels, [N] of the given type.
-
-    Raises:
-        InputError: the arrays do not fit together, or it is no permutation.
     """
-    _check(clean, poisoned, labels, overwritten)
+    if clean.dtype != np.uint8 or poisoned.dtype != np.uint8 or clean.ndim != 4 or clean.shape != poisoned.shape:
+        raise InputError(
+            f"clean images are {clean.dtype} {list(clean.shape)}, poisoned ones {poisoned.dtype} "
+            f"{list(poisoned.shape)}; expected uint8 [N, H, W, C] twice, of one shape"
+        )
+    if labels.shape != clean.shape[:1]:
+        raise InputError(f"labels are {list(labels.shape)}; expected [{len(clean)}], one per image")
+    if overwritten is not None and (overwritten.dtype != np.bool_ or overwritten.shape != clean.shape[:3]):
+        raise InputError(
+            f"overwritten is {overwritten.dtype} {list(overwritten.shape)}; expected bool {list(clean.shape[:3])}"
+        )
     count = len(clean)
     if permutation.dtype.kind not in "iu" or not np.array_equal(np.sort(permutation), np.arange(count)):
         raise InputError(f"the permutation must hold each integer from 0 to {count - 1} once")
@@ -87,16 +92,7 @@ def shuffled(
 def overwritten_pixels(
     perturbation: Perturbation, labels: np.ndarray, keys: Sequence[str], shape: tuple[int, int]
 ) -> np.ndarray:
-    """The pixels that an overwriting layer sets in each image, whether or not their colour changes.
-
-    Args:
-        perturbation: of the images with these labels and keys.
-        labels: int64 [N].
-        keys: N of them.
-        shape: rows and columns of the images.
-
-    Returns:
-        Bool [N, H, W].
+    """The pixels that an overwriting layer sets in each image, bool [N, *shape], whether or not their colour changes.
 
     Raises:
         InputError: a pixel lies outside images of this shape.
@@ -127,12 +123,6 @@ class EvaluationSet:
     """Those images without perturbation, uint8 [N, H, W, 3]; ``None``: there is nothing to shuffle."""
     overwritten: np.ndarray | None = None
     """Bool [N, H, W]; ``None``: no pixel is overwritten, so both readings are one."""
-
-    def __post_init__(self) -> None:
-        if self.clean is not None:
-            _check(self.clean, self.images, self.labels, self.overwritten)
-        elif self.overwritten is not None:
-            raise InputError("EvaluationSet: overwritten is given without the clean images that shuffling needs")
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -166,15 +156,7 @@ def evaluate(
     *,
     precision: Precision = Precision.FLOAT32,
 ) -> float:
-    """How often a model agrees with the labels (percent), in evaluation mode and without augmentation.
-
-    Args:
-        model: left as it is, where it is; a copy is asked.
-        images: uint8 [N, H, W, 3].
-        labels: int64 [N].
-        device: where to compute.
-        precision: float32 or tf32.
-    """
+    """How often a copy of a model, in evaluation mode and without augmentation, agrees with the labels (percent)."""
     given, asked = FixedImages(images, labels, device), still_copy(model, device)
     with evaluating(precision):
         correct = torch.zeros((), dtype=torch.int64, device=device)
@@ -187,81 +169,49 @@ def table_of_shuffles(
     models: Mapping[str, nn.Module],
     sets: Mapping[str, EvaluationSet],
     *,
-    permutations: int = PERMUTATIONS,
     seed: Seed,
     device: torch.device,
     precision: Precision = Precision.FLOAT32,
 ) -> tuple[ShuffledCell, ...]:
-    """Every model on every set as it is, and shuffled in every reading: the cells of Table 1.
+    """Every model on every set as it is, and shuffled in every reading: the cells of Table 1, by model, then by set.
 
-    All models, readings and sets of one size share the permutations.
+    The seed fixes the permutations, which all models, readings and sets of one size share.
 
     Args:
         models: by what they were trained on.
         sets: by name.
-        permutations: how many are drawn, at least 1.
-        seed: fixes them.
+        seed: of the permutations.
         device: where to compute.
         precision: float32 or tf32.
-
-    Returns:
-        Cells by model, then by set.
-
-    Raises:
-        InputError: no permutation is asked for.
     """
-    if permutations < 1:
-        raise InputError(f"permutations is {permutations}, must be at least 1")
-    found: dict[tuple[str, str, Reading | None], list[float]] = {}
+    accuracies: dict[tuple[str, str, Reading | None], list[float]] = {}
     for name, each in sets.items():
-        variants = [(reading, number) for reading in each.readings for number in range(permutations)]
-        for reading, number in [(None, 0), *variants]:
+        for reading, number in [(None, 0), *itertools.product(each.readings, range(PERMUTATIONS))]:
             images, labels = each.images, each.labels
             if reading is not None:
                 assert each.clean is not None
-                order = _permutation(len(labels), seed, number)
+                generator = torch.Generator().manual_seed(seed.integer32("shuffled perturbations", number))
+                order = torch.randperm(len(labels), generator=generator).numpy()
                 images, labels = shuffled(each.clean, images, labels, order, reading, each.overwritten)
             for trained_on, model in models.items():
                 accuracy = evaluate(model, images, labels, device, precision=precision)
-                found.setdefault((trained_on, name, reading), []).append(accuracy)
-    ordered = [(trained_on, name, reading) for trained_on in models for name in sets for reading in (None, *Reading)]
-    return tuple(_cell(*key, found[key]) for key in ordered if key in found)
-
-
-def _set_name(name: str, moved: bool) -> str:
-    return f"{name}{SHUFFLED}" if moved else name
-
-
-def _cell(trained_on: str, name: str, reading: Reading | None, accuracies: list[float]) -> ShuffledCell:
-    estimate = Estimate(tuple(accuracies))
-    return ShuffledCell(
-        trained_on=trained_on,
-        evaluated_on=_set_name(name, reading is not None),
-        reading=reading,
-        accuracies=estimate.values,
-        mean=estimate.mean,
-        sd=estimate.sd,
+                accuracies.setdefault((trained_on, name, reading), []).append(accuracy)
+    found = {
+        key: Estimate(tuple(accuracies[key]))
+        for key in itertools.product(models, sets, (None, *Reading))
+        if key in accuracies
+    }
+    return tuple(
+        ShuffledCell(
+            trained_on=trained_on,
+            evaluated_on=name if reading is None else f"{name}{SHUFFLED}",
+            reading=reading,
+            accuracies=estimate.values,
+            mean=estimate.mean,
+            sd=estimate.sd,
+        )
+        for (trained_on, name, reading), estimate in found.items()
     )
-
-
-def _permutation(count: int, seed: Seed, number: int) -> np.ndarray:
-    generator = torch.Generator().manual_seed(seed.integer32("shuffled perturbations", number))
-    order: np.ndarray = torch.randperm(count, generator=generator).numpy()
-    return order
-
-
-def _check(clean: np.ndarray, poisoned: np.ndarray, labels: np.ndarray, overwritten: np.ndarray | None) -> None:
-    if clean.dtype != np.uint8 or poisoned.dtype != np.uint8 or clean.ndim != 4 or clean.shape != poisoned.shape:
-        raise InputError(
-            f"clean images are {clean.dtype} {list(clean.shape)}, poisoned ones {poisoned.dtype} "
-            f"{list(poisoned.shape)}; expected uint8 [N, H, W, C] twice, of one shape"
-        )
-    if labels.shape != clean.shape[:1]:
-        raise InputError(f"labels are {list(labels.shape)}; expected [{len(clean)}], one per image")
-    if overwritten is not None and (overwritten.dtype != np.bool_ or overwritten.shape != clean.shape[:3]):
-        raise InputError(
-            f"overwritten is {overwritten.dtype} {list(overwritten.shape)}; expected bool {list(clean.shape[:3])}"
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -313,7 +263,7 @@ class Shuffled(Analysis[tuple[ShuffleTable, ...]]):
         """What agreed with the labels, in the reading that adds the difference."""
         trained_on, evaluated_on = (roles.get(slug, "") for slug in self.speaks_of(claim))
         moved = "-shuffled" in claim.test_dataset
-        wanted = (trained_on, _set_name(evaluated_on, moved), Reading.ADDITIVE if moved else None)
+        wanted = trained_on, f"{evaluated_on}{SHUFFLED}" if moved else evaluated_on, Reading.ADDITIVE if moved else None
         return tuple(
             cell.mean
             for table in found
@@ -348,9 +298,8 @@ def _evaluation_set(subject: Subject | None, task: RunTask) -> EvaluationSet:
     images, labels = task.data.load().images, task.data.load().labels
     if subject is None:
         return EvaluationSet(images=images, labels=labels)
-    rows = len(images)
-    height, width = images.shape[1:3]
+    count, height, width, _ = images.shape
     samples = subject.samples()
-    marks = overwritten_pixels(samples.perturbation, labels, samples.keys[:rows], (height, width))
-    clean = samples.clean[:rows]
+    marks = overwritten_pixels(samples.perturbation, labels, samples.keys[:count], (height, width))
+    clean = samples.clean[:count]
     return EvaluationSet(images=images, labels=labels, clean=clean, overwritten=marks if marks.any() else None)

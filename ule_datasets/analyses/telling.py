@@ -132,6 +132,6 @@ def number(value: float | None, form: str = ".1f") -> str:
     return "–" if value is None else format(value, form)
 
 
-def listed(values: tuple[float | None, ...], none: str = "") -> str:
+def listed(values: Sequence[float | None], none: str = "") -> str:
     """Values of several seeds in one cell."""
     return ", ".join(none if v is None else number(v) if isinstance(v, float) else str(v) for v in values)
