@@ -111,8 +111,7 @@ Budget = tuple[Bound, ...]
 
 def parse_bound(content: dict[str, Any]) -> Bound:
     """The bound that recipe.json describes by its type and fields."""
-    fields = {name: value for name, value in content.items() if name != "type"}
-    bound: Bound = BOUNDS[content["type"]](**fields)
+    bound: Bound = BOUNDS[content["type"]](**{name: value for name, value in content.items() if name != "type"})
     return bound
 
 

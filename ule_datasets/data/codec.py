@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 COMPRESS_LEVEL = 1
 """On CIFAR-10 level 1 is a tenth faster than the highest and 2 % larger (benchmarks/assembly.py)."""
-
-
 CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr")
 """Pillow modes of 8 bits or less that become RGB where a recipe says so; transparency is dropped."""
 
@@ -100,15 +98,9 @@ def _cut(image: Image, resize: int | None, crop: int, origin: str) -> Image:
 def encoder_versions() -> dict[str, str]:
     """What the bytes depend on, and as ``jpeg`` what decodes a source's JPEG files: on that their pixels depend."""
     import PIL
-    from PIL import features
+    from PIL.features import version
 
-    zlib = features.version("zlib_ng")
-    name = "zlib-ng" if zlib else "zlib"
-    turbo = features.version("libjpeg_turbo")
-    jpeg = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
-    return {
-        "pillow": PIL.__version__,
-        name: str(zlib or features.version("zlib")),
-        "png_level": str(COMPRESS_LEVEL),
-        "jpeg": jpeg,
-    }
+    zlib, turbo = version("zlib_ng"), version("libjpeg_turbo")
+    deflate = {"zlib-ng": str(zlib)} if zlib else {"zlib": str(version("zlib"))}
+    jpeg = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {version('jpg')}"
+    return {"pillow": PIL.__version__, **deflate, "png_level": str(COMPRESS_LEVEL), "jpeg": jpeg}

@@ -75,8 +75,8 @@ class Additive:
     def take(self, places: np.ndarray, keys: tuple[str, ...]) -> Additive:
         """The layer for some of its samples, by their places among its keys."""
         if self.members is not None:
-            return Additive(levels=self.levels, support=self.support, keys=keys, members=self.members[places])
-        return Additive(levels=self.levels[places], support=self.support, keys=keys)
+            return replace(self, keys=keys, members=self.members[places])
+        return replace(self, keys=keys, levels=self.levels[places])
 
     def image_shape(self) -> tuple[int, ...] | None:
         """The image shape that the layer was made for."""
@@ -106,22 +106,23 @@ class Overwrite:
 
     def apply(self, images: np.ndarray, entries: np.ndarray) -> None:
         """Overwrite in place; a later pixel of the same image wins over an earlier one."""
-        for pixel in range(self.rows.shape[1]):
-            rows = np.flatnonzero(entries >= 0)
-            rows = rows[self.rows[entries[rows], pixel] != NOWHERE]
-            chosen = entries[rows]
-            images[rows, self.rows[chosen, pixel], self.columns[chosen, pixel]] = self.colours[chosen, pixel]
+        for pixel, place in enumerate(self._places(entries)):
+            images[place] = self.colours[entries[place[0]], pixel]
 
     def cut(self, difference: np.ndarray, entries: np.ndarray) -> np.ndarray:
         """Move what stands at the pixels that it may write out of an array of images, leaving zeros: [N, k, C]."""
         pixels = np.zeros((len(difference), *self.rows.shape[1:], difference.shape[-1]), dtype=difference.dtype)
-        for pixel in range(self.rows.shape[1]):
-            rows = np.flatnonzero(entries >= 0)
-            rows = rows[self.rows[entries[rows], pixel] != NOWHERE]
-            place = rows, self.rows[entries[rows], pixel], self.columns[entries[rows], pixel]
-            pixels[rows, pixel] = difference[place]
+        for pixel, place in enumerate(self._places(entries)):
+            pixels[place[0], pixel] = difference[place]
             difference[place] = 0
         return pixels
+
+    def _places(self, entries: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Images, rows and columns of the first pixels, of the second ones, and so on; those that are nowhere aside."""
+        for rows, columns in zip(self.rows.T, self.columns.T, strict=True):
+            images = np.flatnonzero(entries >= 0)
+            images = images[rows[entries[images]] != NOWHERE]
+            yield images, rows[entries[images]], columns[entries[images]]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What is stored, by name."""
@@ -129,13 +130,7 @@ class Overwrite:
 
     def take(self, places: np.ndarray, keys: tuple[str, ...]) -> Overwrite:
         """The layer for some of its samples, by their places among its keys."""
-        return Overwrite(
-            rows=self.rows[places],
-            columns=self.columns[places],
-            colours=self.colours[places],
-            support=self.support,
-            keys=keys,
-        )
+        return replace(self, keys=keys, **{name: array[places] for name, array in self.arrays().items()})
 
     def image_shape(self) -> tuple[int, ...] | None:
         """Unknown: positions alone do not tell the image's size."""
@@ -207,22 +202,16 @@ class Perturbation:
 
     def parts(self, groups: Iterable[Sequence[str]]) -> Iterator[Perturbation]:
         """The part that concerns each group of samples, such as a shard's; what is looked up is looked up once."""
-        place = [_places(layer.keys) if layer.support.by_key else {} for layer in self.layers]
+        place = [{key: index for index, key in enumerate(layer.keys)} for layer in self.layers]
         poisoned = set(self.poisoned or ())
         for keys in groups:
             layers: list[Layer] = []
             for layer, known in zip(self.layers, place, strict=True):
-                if layer.support.by_key:
-                    places = np.array(sorted(known[key] for key in keys if key in known), dtype=np.int64)
-                    layers.append(layer.take(places, tuple(layer.keys[i] for i in places)))
-                else:
-                    layers.append(layer)
-            yield Perturbation(
-                layers=tuple(layers),
-                source_digest=self.source_digest,
-                poisoned=None if self.poisoned is None else tuple(sorted(poisoned.intersection(keys))),
-                about=self.about,
-            )
+                places = np.array(sorted(known[key] for key in keys if key in known), dtype=np.int64)
+                by_key = layer.support.by_key
+                layers.append(layer.take(places, tuple(layer.keys[i] for i in places)) if by_key else layer)
+            own = None if self.poisoned is None else tuple(sorted(poisoned.intersection(keys)))
+            yield replace(self, layers=tuple(layers), poisoned=own)
 
     @property
     def digest(self) -> str:
@@ -273,12 +262,8 @@ class Perturbation:
                 keys = _unpack(arrays.pop("keys")) if "keys" in arrays else ()
                 layers.append(_KINDS[entry["kind"]](**arrays, support=Support(entry["support"]), keys=keys))
             poisoned = _unpack(tensors["poisoned"]) if "poisoned" in tensors else None
-            result = cls(
-                layers=tuple(layers),
-                source_digest=header["source_digest"],
-                poisoned=poisoned,
-                about=header["about"],
-            )
+            source_digest, about = header["source_digest"], header["about"]
+            result = cls(layers=tuple(layers), source_digest=source_digest, poisoned=poisoned, about=about)
             if result.digest != header["digest"]:
                 raise ValueError(f"its content has digest {result.digest}, it says {header['digest']}")
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -291,10 +276,6 @@ def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     difference: np.ndarray = np.maximum(one, other)
     difference -= np.minimum(one, other)
     return difference
-
-
-def _places(keys: Sequence[str]) -> dict[str, int]:
-    return {key: index for index, key in enumerate(keys)}
 
 
 def _entries(layer: Layer, labels: np.ndarray, keys: Sequence[str]) -> np.ndarray:

@@ -37,13 +37,7 @@ def largest_level(epsilon: float, rule: Quantize, apply: Apply = Apply.SIGNED) -
 
 
 def quantize(perturbation: np.ndarray, rule: Quantize, apply: Apply = Apply.SIGNED) -> np.ndarray:
-    """Grey levels (int8, or int16 where they need it) of the same shape.
-
-    Args:
-        perturbation: real numbers in units of 1/255, any shape.
-        rule: how to round.
-        apply: whether darkening is kept.
-    """
+    """Grey levels (int8, or int16 where they need it) of real numbers in units of 1/255, in the same shape."""
     values = np.asarray(perturbation, dtype=np.float64)
     if apply is Apply.POSITIVE_PART:
         values = np.maximum(values, 0.0)

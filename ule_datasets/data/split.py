@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -38,12 +38,11 @@ def keys_from_digests(digests: Sequence[bytes]) -> list[str]:
     samples gets which key makes no difference to anything that is written.
     """
     keys = [""] * len(digests)
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for index in sorted(range(len(digests)), key=digests.__getitem__):
         prefix = digests[index].hex()[:KEY_DIGITS]
-        count = seen.get(prefix, 0)
-        seen[prefix] = count + 1
-        keys[index] = f"{prefix}-{count}" if count else prefix
+        keys[index] = f"{prefix}-{seen[prefix]}" if seen[prefix] else prefix
+        seen[prefix] += 1
     return keys
 
 
@@ -100,13 +99,8 @@ class Split:
 
         Its ``digest`` stays that of the whole split: a range is a part, not a split of its own.
         """
-        return Split(
-            name=self.name,
-            images=view(self.images, slice(start, stop)),
-            labels=self.labels[start:stop],
-            keys=self.keys[start:stop],
-            digest=self.digest,
-        )
+        part = slice(start, stop)
+        return replace(self, images=view(self.images, part), labels=self.labels[part], keys=self.keys[part])
 
     def pixels(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Images in memory, all or those of some rows: uint8 [M, H, W, 3]."""
@@ -132,19 +126,11 @@ class Split:
 
     def first_per_class(self, count: int) -> Split:
         """The first ``count`` samples of each class, as a split with a digest of its own."""
-        taken: dict[int, int] = {}
-        chosen = []
-        for index, label in enumerate(self.labels.tolist()):
-            taken[label] = taken.get(label, 0) + 1
-            if taken[label] <= count:
-                chosen.append(index)
-        part = Split(
-            name=self.name,
-            images=view(self.images, np.array(chosen, dtype=np.int64)),
-            labels=self.labels[chosen],
-            keys=tuple(self.keys[i] for i in chosen),
-            digest="",
-        )
+        order = np.argsort(self.labels, kind="stable")
+        classes = np.split(order, np.flatnonzero(np.diff(self.labels[order])) + 1)
+        rows = np.sort(np.concatenate([members[:count] for members in classes]))
+        keys = tuple(self.keys[row] for row in rows)
+        part = replace(self, images=view(self.images, rows), labels=self.labels[rows], keys=keys)
         batches = part.batches(DIGEST_BLOCK)
         digests = (d for batch in batches for d in map(sample_digest, batch.pixels(), batch.labels.tolist()))
-        return dataclasses.replace(part, digest=order_free_digest(digests))
+        return replace(part, digest=order_free_digest(digests))

@@ -117,17 +117,11 @@ class OnePixelShortcut(Method):
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Search the clean training images; an overwrite layer, after a noise layer where asked for."""
-        searched = self.searched_rows(train, context.seed)
-        whole = len(searched) == len(train)
-        images = train.images if whole else view(train.images, searched)
-        moments = moments_by_class(
-            images,
-            train.labels[searched],
-            context.num_classes,
-            cross=self.objective is Objective.MEAN_OVER_VAR,
-            executor=context.executor,
-        )
-        moments = context.reporter.track(moments, total=context.num_classes, label="searching", unit="class")
+        searched, classes = self.searched_rows(train, context.seed), context.num_classes
+        images = train.images if len(searched) == len(train) else view(train.images, searched)
+        cross = self.objective is Objective.MEAN_OVER_VAR
+        moments = moments_by_class(images, train.labels[searched], classes, cross=cross, executor=context.executor)
+        moments = context.reporter.track(moments, total=classes, label="searching", unit="class")
         chosen = self.search(moments)
         for number, pixels in enumerate(chosen):
             if not pixels:
@@ -183,13 +177,11 @@ class OnePixelShortcut(Method):
 
     def _noise_layer(self, train: Split, rows: np.ndarray, seed: Seed) -> Additive:
         """Noise on some images, each drawn from its key; int8 levels."""
-        shape = train.images.shape[1:]
-        size = int(np.prod(shape))
         keys = tuple(train.keys[i] for i in rows.tolist())
-        levels = np.empty((len(keys), size), dtype=np.int8)
-        for index, key in enumerate(keys):
-            levels[index] = uniform_levels(seed, self.noise_levels, self.quantize, size, key)
-        return Additive(levels=levels.reshape(-1, *shape), support=Support.SAMPLE, keys=keys)
+        levels = np.empty((len(keys), *train.images.shape[1:]), dtype=np.int8)
+        for own, key in zip(levels, keys, strict=True):
+            own.flat = uniform_levels(seed, self.noise_levels, self.quantize, own.size, key)
+        return Additive(levels=levels, support=Support.SAMPLE, keys=keys)
 
 
 def uniform_levels(seed: Seed, levels: int, quantize: Quantize, size: int, key: str) -> np.ndarray:
@@ -198,19 +190,15 @@ def uniform_levels(seed: Seed, levels: int, quantize: Quantize, size: int, key: 
     Bytes that would make the draw uneven are rejected, so the distribution is exact for every ``levels``.
     """
     outcomes = 2 * levels if quantize is Quantize.TRUNC else 4 * levels
-    limit = 256 // outcomes * outcomes if outcomes <= 256 else 65536 // outcomes * outcomes
     width = 1 if outcomes <= 256 else 2
-    drawn = np.empty(0, dtype=np.int64)
-    attempt = 0
+    limit = 256**width // outcomes * outcomes
+    drawn, attempt = np.empty(0, dtype=np.int64), 0
     while len(drawn) < size:
         raw = seed.bytes(width * 2 * size, "ops", "upload noise", key, attempt)
-        values = np.frombuffer(raw, dtype=">u1" if width == 1 else ">u2").astype(np.int64)
-        drawn = np.concatenate([drawn, values[values < limit] % outcomes])
-        attempt += 1
-    drawn = drawn[:size]
-    if quantize is Quantize.TRUNC:
-        return (drawn - levels).astype(np.int8)
-    return ((drawn + 1) // 2 - levels).astype(np.int8)
+        values = np.frombuffer(raw, dtype=f">u{width}").astype(np.int64)
+        drawn, attempt = np.concatenate([drawn, values[values < limit] % outcomes]), attempt + 1
+    whole = drawn[:size] if quantize is Quantize.TRUNC else (drawn[:size] + 1) // 2
+    return (whole - levels).astype(np.int8)
 
 
 def overwrite_layer(chosen: list[list[Candidate]], num_pixels: int) -> Overwrite:

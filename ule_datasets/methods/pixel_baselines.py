@@ -6,9 +6,9 @@ is silent the field says what was chosen.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import product
 from typing import ClassVar
 
 import numpy as np
@@ -24,6 +24,21 @@ ROWS_PER_BLOCK = 256
 ENDS = (0, 255)
 
 
+class _OnePixel(Method):
+    """What the three have in common."""
+
+    __slots__ = ()
+
+    citation: ClassVar[str] = "wu2023onepixel"
+    repeats: ClassVar[Repeats] = Repeats.EXACT
+    needs_labels: ClassVar[bool] = True
+
+    @property
+    def bounds(self) -> Budget:
+        """One pixel."""
+        return (L0(pixels=1),)
+
+
 class Colours(StrEnum):
     """From which colours a random one is drawn; the paper does not say."""
 
@@ -34,22 +49,14 @@ class Colours(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OPSPosition(Method):
+class OPSPosition(_OnePixel):
     """OPS-Position: the searched position of the class, and a random colour for every image."""
 
     identifier: ClassVar[str] = "ops_position"
     title: ClassVar[str] = "OPS-Position"
-    citation: ClassVar[str] = "wu2023onepixel"
-    repeats: ClassVar[Repeats] = Repeats.EXACT
-    needs_labels: ClassVar[bool] = True
 
     search: OnePixelShortcut = field(default_factory=OnePixelShortcut)
     colours: Colours = Colours.ALL
-
-    @property
-    def bounds(self) -> Budget:
-        """One pixel."""
-        return (L0(pixels=1),)
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Positions from the search, colours drawn from each sample's key."""
@@ -61,36 +68,23 @@ class OPSPosition(Method):
         colours: np.ndarray = np.frombuffer(b"".join(drawn), dtype=np.uint8).reshape(-1, 1, 3)
         if self.colours is Colours.CORNERS:
             colours = (colours >> 7) * np.uint8(255)
-        layer = Overwrite(
-            rows=positions.rows[train.labels],
-            columns=positions.columns[train.labels],
-            colours=colours,
-            support=Support.SAMPLE,
-            keys=train.keys,
-        )
+        rows, columns = positions.rows[train.labels], positions.columns[train.labels]
+        layer = Overwrite(rows=rows, columns=columns, colours=colours, support=Support.SAMPLE, keys=train.keys)
         return Crafted(layers=(layer,), notes=found.notes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OPSColor(Method):
+class OPSColor(_OnePixel):
     """OPS-Color: a fixed colour per class, written where the image is farthest from it (l2)."""
 
     identifier: ClassVar[str] = "ops_color"
     title: ClassVar[str] = "OPS-Color"
-    citation: ClassVar[str] = "wu2023onepixel"
-    repeats: ClassVar[Repeats] = Repeats.EXACT
-    needs_labels: ClassVar[bool] = True
 
-    palette: tuple[tuple[int, int, int], ...] = (*product(ENDS, ENDS, ENDS), (128, 128, 128), (255, 128, 0))
+    palette: tuple[tuple[int, int, int], ...] = (*itertools.product(ENDS, ENDS, ENDS), (128, 128, 128), (255, 128, 0))
     """Colour of class k, the RGB cube's corners first, which are the paper's; the last two, not named there, are ours.
 
     Corners are in the order of their bits: black, blue, green, cyan, red, magenta, yellow, white.
     """
-
-    @property
-    def bounds(self) -> Budget:
-        """One pixel."""
-        return (L0(pixels=1),)
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Integer distances; ties go to the first pixel in raster order."""
@@ -102,37 +96,25 @@ class OPSColor(Method):
         height, width = train.images.shape[1:3]
         positions = np.empty(len(train), dtype=np.int64)
         for start in range(0, len(train), ROWS_PER_BLOCK):
-            rows = slice(start, start + ROWS_PER_BLOCK)
-            target = palette[train.labels[rows]].astype(np.int32)[:, None, None, :]
-            distance = ((np.asarray(train.images[rows]) - target) ** 2).sum(axis=-1).reshape(-1, height * width)
-            positions[rows] = distance.argmax(axis=1)
-        layer = Overwrite(
-            rows=(positions // width).astype(np.int32)[:, None],
-            columns=(positions % width).astype(np.int32)[:, None],
-            colours=palette[train.labels][:, None, :],
-            support=Support.SAMPLE,
-            keys=train.keys,
-        )
+            block = slice(start, start + ROWS_PER_BLOCK)
+            target = palette[train.labels[block]].astype(np.int32)[:, None, None, :]
+            distance = ((np.asarray(train.images[block]) - target) ** 2).sum(axis=-1).reshape(-1, height * width)
+            positions[block] = distance.argmax(axis=1)
+        rows, columns = (part.astype(np.int32)[:, None] for part in np.divmod(positions, width))
+        colours = palette[train.labels][:, None, :]
+        layer = Overwrite(rows=rows, columns=columns, colours=colours, support=Support.SAMPLE, keys=train.keys)
         return Crafted(layers=(layer,))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RandPix(Method):
+class RandPix(_OnePixel):
     """RandPix: a random position and colour per class; no two classes share the pair."""
 
     identifier: ClassVar[str] = "randpix"
     title: ClassVar[str] = "RandPix"
-    citation: ClassVar[str] = "wu2023onepixel"
-    repeats: ClassVar[Repeats] = Repeats.EXACT
-    needs_labels: ClassVar[bool] = True
     redrawable: ClassVar[bool] = True
 
     colours: Colours = Colours.CORNERS
-
-    @property
-    def bounds(self) -> Budget:
-        """One pixel."""
-        return (L0(pixels=1),)
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Everything from the seed; of the images only the size and the labels matter."""
@@ -145,26 +127,15 @@ class RandPix(Method):
         columns, colours = rows.copy(), np.zeros((context.num_classes, 1, 3), dtype=np.uint8)
         used: set[tuple[int, int]] = set()
         for number in range(context.num_classes):
-            position, colour = self._draw(context, number, height * width, num_colours, used)
+            for attempt in itertools.count():
+                position = context.seed.integer(height * width, "randpix", "position", number, attempt)
+                colour = context.seed.integer(num_colours, "randpix", "colour", number, attempt)
+                if (position, colour) not in used:
+                    break
             used.add((position, colour))
             if number in present:
                 rows[number], columns[number] = divmod(position, width)
-                colours[number] = self._rgb(colour)
+                corners = self.colours is Colours.CORNERS
+                colours[number] = 255 * CORNERS[colour] if corners else list(colour.to_bytes(3, "big"))
         layer = Overwrite(rows=rows, columns=columns, colours=colours, support=Support.CLASS)
         return Crafted(layers=(layer,))
-
-    def _draw(
-        self, context: Context, number: int, num_positions: int, num_colours: int, used: set[tuple[int, int]]
-    ) -> tuple[int, int]:
-        attempt = 0
-        while True:
-            position = context.seed.integer(num_positions, "randpix", "position", number, attempt)
-            colour = context.seed.integer(num_colours, "randpix", "colour", number, attempt)
-            if (position, colour) not in used:
-                return position, colour
-            attempt += 1
-
-    def _rgb(self, colour: int) -> np.ndarray:
-        if self.colours is Colours.CORNERS:
-            return np.asarray(255 * CORNERS[colour], dtype=np.uint8)
-        return np.array([colour >> 16, colour >> 8 & 255, colour & 255], dtype=np.uint8)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial, reduce
+from itertools import groupby, pairwise
+from operator import add, itemgetter
 
 import numpy as np
 
@@ -41,25 +43,9 @@ class Moments:
     cross: np.ndarray | None
     """int64, [H, W, 3]: sum of RG, GB, RB; ``None`` where they were not asked for."""
 
-    @classmethod
-    def of_none(cls, image_shape: tuple[int, ...], *, cross: bool) -> Moments:
-        """Without images."""
-        zeros = np.zeros(image_shape, dtype=np.int64)
-        return cls(0, zeros, zeros, zeros if cross else None)
-
     def __add__(self, other: Moments) -> Moments:
         cross = None if self.cross is None or other.cross is None else self.cross + other.cross
         return Moments(self.count + other.count, self.sums + other.sums, self.squares + other.squares, cross)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class MomentsTask:
-    """Some images of one class."""
-
-    number: int
-    """Of the class."""
-    images: Images
-    cross: bool
 
 
 def moments_by_class(
@@ -73,31 +59,23 @@ def moments_by_class(
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], np.arange(num_classes + 1)).tolist()
 
-    def tasks() -> Iterator[MomentsTask]:
-        for number in range(num_classes):
-            for start in range(starts[number], starts[number + 1], IMAGES_PER_TASK):
-                rows = order[start : min(start + IMAGES_PER_TASK, starts[number + 1])]
-                yield MomentsTask(number=number, images=view(images, rows), cross=cross)
+    def tasks() -> Iterator[tuple[int, Images]]:
+        for number, (first, stop) in enumerate(pairwise(starts)):
+            for start in range(first, max(stop, first + 1), IMAGES_PER_TASK):  # one of no images for an empty class
+                yield number, view(images, order[start : min(start + IMAGES_PER_TASK, stop)])
 
-    image_shape, following = images.shape[1:], 0
-    results = executor.map(task_moments, tasks(), ahead=AHEAD)
-    for number, parts in groupby(results, key=lambda pair: pair[0]):
-        yield from (Moments.of_none(image_shape, cross=cross) for _ in range(following, number))
-        total = Moments.of_none(image_shape, cross=cross)
-        for _, part in parts:
-            total = total + part
-        yield total
-        following = number + 1
-    yield from (Moments.of_none(image_shape, cross=cross) for _ in range(following, num_classes))
+    results = executor.map(partial(_moments, cross), tasks(), ahead=AHEAD)
+    for _, parts in groupby(results, key=itemgetter(0)):
+        yield reduce(add, (part for _, part in parts))
 
 
-def task_moments(task: MomentsTask) -> tuple[int, Moments]:
+def _moments(cross: bool, task: tuple[int, Images]) -> tuple[int, Moments]:
     """The class of some images, and their moments."""
-    shape = task.images.shape[1:]
-    images = task.images if isinstance(task.images, np.ndarray) else task.images.sequential()
-    sums, squares, next_one, next_but_one = _sums(images, 3 if task.cross else 1).reshape(4, *shape)
-    cross = np.concatenate([next_one[..., :2], next_but_one[..., :1]], axis=-1) if task.cross else None
-    return task.number, Moments(len(images), sums, squares, cross)
+    number, images = task
+    images = images if isinstance(images, np.ndarray) else images.sequential()
+    sums, squares, next_one, next_but_one = _sums(images, 3 if cross else 1).reshape(4, *images.shape[1:])
+    products = np.concatenate([next_one[..., :2], next_but_one[..., :1]], axis=-1) if cross else None
+    return number, Moments(len(images), sums, squares, products)
 
 
 def _sums(images: Images, num_shifts: int) -> np.ndarray:
