@@ -35,26 +35,15 @@ OPS_IMAGENET100 = Recipe(
 
 RECIPES = (
     OPS_CIFAR10,
-    replace(  # Table 6, like the next two
-        OPS_CIFAR10,
-        name="ops-cifar10-k2",
-        title="OPS CIFAR-10, 2 pixels",
-        summary="CIFAR-10 with 2 pixels per class overwritten in every training image (One-Pixel Shortcut).",
-        methods=(OnePixelShortcut(num_pixels=2),),
-    ),
-    replace(
-        OPS_CIFAR10,
-        name="ops-cifar10-k3",
-        title="OPS CIFAR-10, 3 pixels",
-        summary="CIFAR-10 with 3 pixels per class overwritten in every training image (One-Pixel Shortcut).",
-        methods=(OnePixelShortcut(num_pixels=3),),
-    ),
-    replace(
-        OPS_CIFAR10,
-        name="ops-cifar10-k4",
-        title="OPS CIFAR-10, 4 pixels",
-        summary="CIFAR-10 with 4 pixels per class overwritten in every training image (One-Pixel Shortcut).",
-        methods=(OnePixelShortcut(num_pixels=4),),
+    *(
+        replace(  # Table 6
+            OPS_CIFAR10,
+            name=f"ops-cifar10-k{count}",
+            title=f"OPS CIFAR-10, {count} pixels",
+            summary=f"CIFAR-10 with {count} pixels per class overwritten in every training image (One-Pixel Shortcut).",
+            methods=(OnePixelShortcut(num_pixels=count),),
+        )
+        for count in (2, 3, 4)
     ),
     replace(
         OPS_CIFAR10,
@@ -89,45 +78,22 @@ RECIPES = (
         summary="CIFAR-10 with one pixel per class overwritten, at a random position in a random colour.",
         methods=(RandPix(),),
     ),
-    replace(  # appendix C, like the next three
-        OPS_CIFAR10,
-        name="ops-search1pct-cifar10",
-        title="OPS CIFAR-10, searched on 1 %",
-        summary=(
-            "CIFAR-10 with one pixel per class overwritten in every training image (One-Pixel Shortcut), "
-            "searched on 1 % of the images of each class."
-        ),
-        methods=(OnePixelShortcut(search_fraction=0.01),),
-    ),
-    replace(
-        OPS_CIFAR10,
-        name="ops-search10pct-cifar10",
-        title="OPS CIFAR-10, searched on 10 %",
-        summary=(
-            "CIFAR-10 with one pixel per class overwritten in every training image (One-Pixel Shortcut), "
-            "searched on 10 % of the images of each class."
-        ),
-        methods=(OnePixelShortcut(search_fraction=0.1),),
-    ),
-    replace(
-        OPS_CIFAR10,
-        name="ops-search1pct-noisy-cifar10",
-        title="OPS CIFAR-10, searched on 1 %, noisy upload",
-        summary=(
-            "CIFAR-10 with one pixel per class overwritten in every training image (One-Pixel Shortcut), "
-            "searched on 1 % of the images of each class; the other images carry uniform noise of up to 8/255."
-        ),
-        methods=(OnePixelShortcut(search_fraction=0.01, upload=Upload.NOISY),),
-    ),
-    replace(
-        OPS_CIFAR10,
-        name="ops-search10pct-noisy-cifar10",
-        title="OPS CIFAR-10, searched on 10 %, noisy upload",
-        summary=(
-            "CIFAR-10 with one pixel per class overwritten in every training image (One-Pixel Shortcut), "
-            "searched on 10 % of the images of each class; the other images carry uniform noise of up to 8/255."
-        ),
-        methods=(OnePixelShortcut(search_fraction=0.1, upload=Upload.NOISY),),
+    *(
+        replace(  # appendix C
+            OPS_CIFAR10,
+            name=f"ops-search{percent}pct{suffix}-cifar10",
+            title=f"OPS CIFAR-10, searched on {percent} %{title}",
+            summary=(
+                "CIFAR-10 with one pixel per class overwritten in every training image (One-Pixel Shortcut), "
+                f"searched on {percent} % of the images of each class{others}."
+            ),
+            methods=(OnePixelShortcut(search_fraction=percent / 100, upload=upload),),
+        )
+        for upload, suffix, title, others in (
+            (Upload.CLEAN, "", "", ""),
+            (Upload.NOISY, "-noisy", ", noisy upload", "; the other images carry uniform noise of up to 8/255"),
+        )
+        for percent in (1, 10)
     ),
     OPS_IMAGENET100,
     replace(

@@ -37,12 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def preview(recipe: Recipe) -> str:
     """A card as far as the recipe alone determines it."""
-    nothing = Perturbation(layers=(), source_digest=UNKNOWN, about={"methods": []})
-    return write_card(recipe, _expected_manifest(recipe), nothing, ())
-
-
-def _expected_manifest(recipe: Recipe) -> Manifest:
-    return Manifest(
+    poisoned = {"train": share_of(recipe.poison_rate, recipe.num_images.get("train", 0))}
+    manifest = Manifest(
         name=recipe.name,
         version=recipe.version,
         reduced=recipe.reduced,
@@ -55,16 +51,16 @@ def _expected_manifest(recipe: Recipe) -> Manifest:
         class_names=recipe.source.class_names or (),
         image_shape=(0, 0, 3),
         formats=FORMATS,
-        splits={name: _expected_split(name, count, recipe) for name, count in recipe.num_images.items()},
+        splits={
+            name: SplitRecord(num_examples=count, num_poisoned=poisoned.get(name, 0), digest=UNKNOWN, num_bytes=0)
+            for name, count in recipe.num_images.items()
+        },
         files=(),
         environment={},
         timings={},
     )
-
-
-def _expected_split(name: str, count: int, recipe: Recipe) -> SplitRecord:
-    poisoned = share_of(recipe.poison_rate, count) if name == "train" else 0
-    return SplitRecord(num_examples=count, num_poisoned=poisoned, digest=UNKNOWN, num_bytes=0)
+    nothing = Perturbation(layers=(), source_digest=UNKNOWN, about={"methods": []})
+    return write_card(recipe, manifest, nothing, ())
 
 
 if __name__ == "__main__":

@@ -33,11 +33,6 @@ def with_catalogue(text: str) -> str:
     """The README with a fresh table between its two markers."""
     before, rest = text.split(START)
     _, after = rest.split(END)
-    return f"{before}{START}\n{catalogue_table()}\n{END}{after}"
-
-
-def catalogue_table() -> str:
-    """Markdown: name, method, source, reported, measured."""
     lines = ["| dataset | method | source | reported | measured |", "|---|---|---|---|---|"]
     for recipe in RECIPES.values():
         methods = " + ".join(method.title for method in recipe.methods)
@@ -50,7 +45,8 @@ def catalogue_table() -> str:
         "10 epochs, at most 10,000 images) shows the effect and confirms no number. Seeds, hardware and commands:\n"
         "`cards/measured/`."
     )
-    return "\n".join([*lines, "", note])
+    table = "\n".join([*lines, "", note])
+    return f"{before}{START}\n{table}\n{END}{after}"
 
 
 def record(path: Path) -> tuple[str, ...]:
@@ -65,7 +61,8 @@ def record(path: Path) -> tuple[str, ...]:
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if not report["comparisons"] or not report["intact"]:
         raise InputError(f"{path} measured no effect")
-    known = [part for part in report["datasets"] if _is_catalogued(part)]
+    digests = {name: recipe.digest for name, recipe in RECIPES.items()}
+    known = [part for part in report["datasets"] if digests.get(part["name"]) == part["recipe_digest"]]
     if not known:
         names = ", ".join(part["name"] for part in report["datasets"])
         raise InputError(f"{path} is about {names}, which is not what the catalogue's recipes of these names make")
@@ -78,10 +75,6 @@ def record(path: Path) -> tuple[str, ...]:
         target.write_text(json.dumps([*kept, *rows], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         targets.append(str(target.relative_to(ROOT)))
     return tuple(targets)
-
-
-def _is_catalogued(part: dict[str, Any]) -> bool:
-    return part["name"] in RECIPES and part["recipe_digest"] == RECIPES[part["name"]].digest
 
 
 def _results(report: dict[str, Any], part: dict[str, Any]) -> list[dict[str, Any]]:

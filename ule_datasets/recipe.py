@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ule_datasets.base.content import is_off
 from ule_datasets.base.errors import InputError
@@ -19,6 +19,7 @@ __all__ = ["L0", "L2", "LInf", "PublishedRecipe", "Recipe", "Unbounded"]
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,94}[a-z0-9])?")
 """Lower-case words joined by hyphens: what the Hub accepts as a repository name."""
+Part = TypeVar("Part")
 
 
 class _OfMethods(tuple[Bound, ...]):
@@ -78,25 +79,17 @@ class Recipe:
         """This recipe with another seed; a seed that is not the published one shows in the name."""
         if seed == self.seed:
             return self
-        return dataclasses.replace(
-            self,
-            name=f"{self.name}-seed{seed}",
-            title=f"{self.title} (seed {seed})",
-            seed=seed,
-            derived_from=self.derived_from or self.name,
-        )
+        return self._derived(name=f"{self.name}-seed{seed}", title=f"{self.title} (seed {seed})", seed=seed)
 
     def as_trial(self, limit_per_class: int) -> Recipe:
         """A trial on the first images of each class: other name, and it says so."""
         if limit_per_class < 1:
             raise InputError(f"--limit {limit_per_class}: must be at least 1")
-        return dataclasses.replace(
-            self,
+        return self._derived(
             name=f"{self.name}-trial{limit_per_class}",
             title=f"{self.title} (trial)",
             limit_per_class=limit_per_class,
             reduced=f"trial on the first {limit_per_class} training images of each class",
-            derived_from=self.derived_from or self.name,
         )
 
     def with_preprocess(self, step: Preprocess) -> Recipe:
@@ -111,13 +104,14 @@ class Recipe:
                 "--crop is for recipes on one's own images, such as ops and uc"
             )
         size = f"{step.crop}px" if step.resize is None else f"{step.resize}-{step.crop}px"
-        return dataclasses.replace(
-            self,
+        return self._derived(
             name=f"{self.name}-{size}",
             title=f"{self.title} ({step.crop} x {step.crop} pixels)",
             source=dataclasses.replace(self.source, preprocess=step),
-            derived_from=self.derived_from or self.name,
         )
+
+    def _derived(self, **changes: Any) -> Recipe:
+        return dataclasses.replace(self, derived_from=self.derived_from or self.name, **changes)
 
     @property
     def num_images(self) -> dict[str, int]:
@@ -174,13 +168,15 @@ class PublishedRecipe:
         """
         try:
             content = json.loads(text)
+            source, step = content["source"], content["source"].get("preprocess")
+            parts = {"licence": _read(Licence, source["licence"]), "preprocess": step and _read(Preprocess, step)}
             return cls(
                 name=content["name"],
                 title=content["title"],
                 version=content["version"],
                 reduced=content["reduced"],
                 limit_per_class=content["limit_per_class"],
-                source=_source_spec(content["source"]),
+                source=_read(SourceSpec, {**source, **parts}),
                 budget=tuple(map(parse_bound, content["budget"])),
                 digest=hashlib.sha256(text.strip().encode()).hexdigest(),
             )
@@ -188,21 +184,13 @@ class PublishedRecipe:
             raise InputError(f"this is not a recipe.json of ours: {error!r}") from error
 
 
-def _without_type(content: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in content.items() if name != "type"}
+def _read(kind: type[Part], content: dict[str, Any]) -> Part:
+    """What ``_plain`` has written."""
+    return kind(**{name: _tuples(value) for name, value in content.items() if name != "type"})
 
 
-def _source_spec(content: dict[str, Any]) -> SourceSpec:
-    fields = _without_type(content)
-    fields["licence"] = Licence(**_without_type(fields["licence"]))
-    if fields["class_names"] is not None:
-        fields["class_names"] = tuple(fields["class_names"])
-    for name in ("digests", "num_images"):
-        if fields[name] is not None:
-            fields[name] = tuple((split, value) for split, value in fields[name])
-    if fields.get("preprocess") is not None:
-        fields["preprocess"] = Preprocess(**_without_type(fields["preprocess"]))
-    return SourceSpec(**fields)
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _canonical(value: Any) -> str:

@@ -55,37 +55,24 @@ class Reporter:
         """
         if self.silent:
             yield from items
-        elif sys.stderr.isatty():
-            yield from self._bar(items, total, label, unit, images)
-        else:
-            yield from self._lines(items, total, label, unit, images)
-
-    def _bar(
-        self, items: Iterable[Item], total: int, label: str, unit: str, images: Callable[[Item], int] | None
-    ) -> Iterator[Item]:
+            return
         from tqdm import tqdm
 
-        rate = _Rate()
-        with tqdm(total=total, desc=label, unit=unit, leave=False, delay=1.0) as bar:
-            for item in items:
-                if images is not None:
-                    rate.count += images(item)
-                    bar.set_postfix_str(f"{rate.per_second:,.0f} images/s", refresh=False)
-                bar.update()
+        bars, count = sys.stderr.isatty(), 0
+        started = said = time.monotonic()
+        with tqdm(total=total, desc=label, unit=unit, leave=False, delay=1.0, disable=not bars) as bar:
+            for done, item in enumerate(items, start=1):
                 yield item
-
-    def _lines(
-        self, items: Iterable[Item], total: int, label: str, unit: str, images: Callable[[Item], int] | None
-    ) -> Iterator[Item]:
-        rate, said = _Rate(), time.monotonic()
-        for done, item in enumerate(items, start=1):
-            yield item
-            rate.count += 0 if images is None else images(item)
-            if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
-                speed = "" if images is None else f", {rate.per_second:,.0f} images/s"
-                left = rate.seconds / done * (total - done)
-                self.say(f"{label}: {done} of {total} {unit}s{speed}, about {left:.0f} s left")
-                said = time.monotonic()
+                now = time.monotonic()
+                count += 0 if images is None else images(item)
+                speed = "" if images is None else f"{count / max(now - started, 1e-9):,.0f} images/s"
+                if bars and speed:
+                    bar.set_postfix_str(speed, refresh=False)
+                bar.update()
+                if not bars and now - said >= SECONDS_BETWEEN_LINES:
+                    left = (now - started) / done * (total - done)
+                    self.say(f"{label}: {done} of {total} {unit}s{speed and ', ' + speed}, about {left:.0f} s left")
+                    said = now
 
 
 def _write(text: str) -> None:
@@ -99,19 +86,3 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-class _Rate:
-    """Counts images against the clock."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self.count = 0
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._started
-
-    @property
-    def per_second(self) -> float:
-        return self.count / max(self.seconds, 1e-9)

@@ -11,7 +11,6 @@ from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from ule_datasets.base.errors import InputError
@@ -63,15 +62,15 @@ class Executor(ABC):
     """Runs a function on tasks; to be used in a ``with`` statement, which ends what still runs."""
 
     def __init__(self, workers: int | None) -> None:
+        if workers is not None:
+            _check(workers=workers)
         self._workers = workers
         self._unfinished: list[Generator[Any, None, None]] = []
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         while self._unfinished:
             self._unfinished.pop().close()
 

@@ -23,8 +23,6 @@ def open_executor(name: str, workers: int, *, gpus_per_task: float = 0.0, preloa
     Raises:
         InputError: another name, or fewer than one worker.
     """
-    if workers < 1:
-        raise InputError(f"workers is {workers}, must be at least 1")
     if name == "local":
         return LocalExecutor(workers, preload=preload)
     if name == "ray":

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
-from types import TracebackType
 
 from ule_datasets.compute.executor import Executor, Launcher, Lost, Result, Task
 
@@ -28,20 +27,13 @@ class LocalExecutor(Executor):
     """
 
     def __init__(self, workers: int = 1, *, preload: tuple[str, ...] = ()) -> None:
-        """Start nothing yet.
-
-        Args:
-            workers: how many processes.
-            preload: modules that they find imported.
-        """
+        """Start nothing yet; the processes will find the modules of ``preload`` imported."""
         super().__init__(workers)
         self._preload = preload
         self._kept: _Processes | None = None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
         if self._kept is not None:
             self._kept.close()
             self._kept = None
@@ -122,18 +114,13 @@ class _Processes:
         else:
             self.end([worker])
 
-    def end(self, workers: Sequence[_Worker]) -> None:
-        """Let them go, and wait until they are gone."""
+    def end(self, workers: Sequence[_Worker], *, killed: bool = False) -> None:
+        """Let them go, or kill them in the middle of a task, and wait until they are gone."""
         for worker in workers:
-            worker.pipe.close()
-        with self._lock:
-            for worker in workers:
-                worker.process.join()
-
-    def kill(self, workers: Sequence[_Worker]) -> None:
-        """End them in the middle of a task; their pipes may be in use by another thread."""
-        for worker in workers:
-            worker.process.terminate()
+            if killed:  # and leave their pipes, which may be in use by another thread
+                worker.process.terminate()
+            else:
+                worker.pipe.close()
         with self._lock:
             for worker in workers:
                 worker.process.join()
@@ -169,7 +156,7 @@ class _ProcessLauncher(Launcher[Task, Result, _Worker]):
         return result
 
     def stop(self, handles: Sequence[_Worker]) -> None:
-        self._processes.kill(handles)
+        self._processes.end(handles, killed=True)
 
 
 def _how_it_ended(code: int | None) -> str:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, Self
 
 from ule_datasets.base.errors import InputError
@@ -73,11 +73,9 @@ class RayExecutor(Executor):
             InputError: a number is out of range. On entering: Ray is not installed, no cluster answers at the
                 address, or none of its nodes has room for a task.
         """
-        if workers is not None and workers < 1:
-            raise InputError(f"workers is {workers}, must be at least 1")
+        super().__init__(workers)
         if gpus_per_task < 0 or (gpus_per_task > 1 and gpus_per_task != int(gpus_per_task)):
             raise InputError(f"gpus_per_task is {gpus_per_task:g}, must be between 0 and 1, or a whole number")
-        super().__init__(workers)
         self._gpus = gpus_per_task
         self._address = address
         self._object_store_bytes = object_store_bytes
@@ -99,30 +97,25 @@ class RayExecutor(Executor):
             self._open = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._open:
-            super().__exit__(kind, error, trace)
+            super().__exit__()
 
     def _launcher(self, function: Callable[[Task], Result], *, reused: bool) -> _RayLauncher[Task, Result]:
-        # Lost tasks are submitted again from here, not by Ray, to count them as elsewhere.
-        return _RayLauncher(self._remote(reused=reused and self._gpus == 0), function, None if reused else _Store())
-
-    def _remote(self, *, reused: bool) -> Any:
         ray = _import_ray()
         if not ray.is_initialized():
             # Ray would start a cluster of its own by itself.
             raise InputError("a RayExecutor is to be used in a 'with' statement")
+        # Lost tasks are submitted again from here, not by Ray, to count them as elsewhere.
         options: dict[str, Any] = {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": 0}
-        if reused:
+        if reused and self._gpus == 0:
             # Ray shares no process between environments. A library that is loaded has read this variable for good,
             # and a fresh process must not be one that has served here.
             options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "")}}
         else:
             # A fresh process for every task, which also gives its GPU memory back, and sees its own GPUs only.
             options["max_calls"] = 1
-        return ray.remote(**options)(_work)
+        return _RayLauncher(ray.remote(**options)(_work), function, None if reused else _Store())
 
     def _connect(self, ray: ModuleType, stack: ExitStack) -> None:
         """Connect to a running cluster or to a private one; the stack disconnects, and ends the private one."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePath, PurePosixPath
+from posixpath import join
 from typing import IO, Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
@@ -74,12 +75,7 @@ class RemotePath:
     def at(cls, url: str, file_suffixes: tuple[str, ...]) -> RemotePath:
         """What there is: one file, or a folder with all that is below it.
 
-        Args:
-            url: of either.
-            file_suffixes: what the names of files end with, for not every server can tell them from folders.
-
-        Raises:
-            InputError: nothing there, no permission, no answer, or the backend's package is not installed.
+        Not every server can tell them apart: files have one of ``file_suffixes``.
         """
         place = cls(url)
         if place.suffix in file_suffixes:
@@ -98,8 +94,7 @@ class RemotePath:
         return f"{place.rstrip('/')}/{self.inner}" if self.inner else place
 
     def __truediv__(self, other: str | PurePath) -> RemotePath:
-        below = other if isinstance(other, str) else other.as_posix()
-        inner = f"{self.inner}/{below}" if self.inner else below
+        inner = join(self.inner, other if isinstance(other, str) else other.as_posix())
         known = self._entry(inner)
         return RemotePath(self.url, inner, known.size if known else None, known.version if known else "", self.tree)
 
@@ -149,14 +144,13 @@ class RemotePath:
     def files(self, suffix: str) -> list[RemotePath]:
         """Files with a suffix at any depth below the folder that was listed, sorted."""
         found = [
-            f"{folder}/{name}" if folder else name
+            join(folder, name)
             for folder, entries in (self.tree or {}).items()
             for name, entry in entries.items()
             if name.endswith(suffix) and not entry.is_folder
         ]
-        return [
-            RemotePath(self.url, tree=self.tree) / inner for inner in sorted(found, key=lambda path: path.split("/"))
-        ]
+        top = RemotePath(self.url, tree=self.tree)
+        return [top / inner for inner in sorted(found, key=lambda path: path.split("/"))]
 
     def state_of(self, names: Iterable[str]) -> str:
         """A digest of sizes and versions of files below this folder; empty where the listing lacks any."""
@@ -175,12 +169,12 @@ class RemotePath:
         assert mode == "rb"
         return io.BufferedReader(self.open_unbuffered(), BLOCK)
 
-    def open_unbuffered(self) -> RemoteFile:
+    def open_unbuffered(self) -> io.RawIOBase:
         """The file for reading without blocks, for a reader that knows which parts it needs."""
         size = self._looked_up()[0] if self.size is None else self.size
         if size is None:
             raise InputError(f"cannot read {self}: the server does not say how large it is")
-        return RemoteFile(self, size)
+        return _RemoteFile(self, size)
 
     def read_bytes(self) -> bytes:
         """All of the file."""
@@ -215,7 +209,7 @@ class RemotePath:
         return info.get("size"), _version(info)
 
 
-class RemoteFile(io.RawIOBase):
+class _RemoteFile(io.RawIOBase):
     """A file at a URL, open for reading; every read fetches just what is asked for."""
 
     def __init__(self, path: RemotePath, size: int) -> None:
@@ -223,19 +217,12 @@ class RemoteFile(io.RawIOBase):
         self._path, self._size, self._position = path, size, 0
 
     def readable(self) -> bool:
-        """Yes."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
         return True
 
-    def tell(self) -> int:
-        """The position in bytes."""
-        return self._position
-
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position; nothing is fetched."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
@@ -245,14 +232,11 @@ class RemoteFile(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         start, stop = self._position, max(self._position, min(self._position + len(view), self._size))
         pieces = [(at, min(at + BLOCK, stop)) for at in range(start, stop, BLOCK)]
-        fetched = each(self._fetch, pieces) if len(pieces) > 1 else map(self._fetch, pieces)
+        fetched = (each if len(pieces) > 1 else map)(lambda piece: self._path.read_range(*piece), pieces)
         for (at, end), data in zip(pieces, fetched, strict=True):
             view[at - start : end - start] = data
         self._position = stop
         return stop - start
-
-    def _fetch(self, piece: tuple[int, int]) -> bytes:
-        return self._path.read_range(*piece)
 
 
 def _walk(url: str) -> Tree:
@@ -260,12 +244,7 @@ def _walk(url: str) -> Tree:
     tree = {"": _listed(url, "", TRIES_AT_FIRST)}
     level = [""]
     while level:
-        level = [
-            f"{folder}/{name}" if folder else name
-            for folder in level
-            for name, entry in tree[folder].items()
-            if entry.is_folder
-        ]
+        level = [join(folder, name) for folder in level for name, entry in tree[folder].items() if entry.is_folder]
         tree.update(zip(level, each(lambda inner: _listed(url, inner), level), strict=True))
     return tree
 

@@ -82,7 +82,7 @@ class RemoteFolder:
             system.pipe_file(path, b"?")
             system.rm_file(path)
 
-        self._do("", "write to", write, TRIES_AT_FIRST)
+        attempt(self.url, "", "write to", write, tries=TRIES_AT_FIRST)
 
     def size(self, path: str) -> int | None:
         """Of a file, in bytes; ``None`` if there is no such file."""
@@ -92,11 +92,11 @@ class RemoteFolder:
             info = system.info(target)
             return None if info["type"] == "directory" else int(info["size"])
 
-        return self._do(path, "read", _or_none(look))
+        return attempt(self.url, path, "read", _or_none(look))
 
     def read(self, path: str) -> bytes | None:
         """All of a file; ``None`` if there is no such file."""
-        return self._do(path, "read", _or_none(lambda system, target: bytes(system.cat_file(target))))
+        return attempt(self.url, path, "read", _or_none(lambda system, target: bytes(system.cat_file(target))))
 
     def send(self, local: Path, path: str) -> None:
         """Send a file, in place of what is there, and check that all of it has arrived."""
@@ -110,7 +110,7 @@ class RemoteFolder:
             if arrived != size:
                 raise OSError(errno.EIO, f"{arrived} bytes of {size} have arrived")
 
-        self._do(path, "write to", put)
+        attempt(self.url, path, "write to", put)
 
     def names(self) -> list[str]:
         """The paths of all files at any depth, sorted; none if there is no such folder."""
@@ -120,14 +120,11 @@ class RemoteFolder:
             top = base.rstrip("/") + "/"
             return sorted(name.removeprefix(top) for name in system.find(base) if name.startswith(top))
 
-        return self._do("", "list", _or_none(find)) or []
+        return attempt(self.url, "", "list", _or_none(find)) or []
 
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens if there is none."""
-        self._do(path, "write to", _or_none(lambda system, target: system.rm_file(target)))
-
-    def _do(self, path: str, doing: str, action: Callable[[Any, str], Result], tries: int = TRIES) -> Result:
-        return attempt(self.url, path, doing, action, tries=tries)
+        attempt(self.url, path, "write to", _or_none(lambda system, target: system.rm_file(target)))
 
 
 def attempt(url: str, inner: str, doing: str, action: Callable[[Any, str], Result], *, tries: int = TRIES) -> Result:

@@ -82,15 +82,7 @@ def find(root: Place, only: Collection[str] | None = None) -> Form | None:
 def _load(path: Path) -> dict[bytes, Any]:
     try:
         content = _Restricted(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except (
-        pickle.UnpicklingError,
-        OSError,
-        EOFError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        IndexError,
-    ) as error:
+    except (pickle.UnpicklingError, OSError, EOFError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise InputError(f"{path} is not an intact CIFAR-10 batch file: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a CIFAR-10 batch file: it holds a {type(content).__name__}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class ChunkTask:
     """Where the pixels go, and beside them what else there is to know; ``None``: they stay in memory."""
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class Decoded:
     """A decoded chunk; samples that could not be used are in ``problems`` only."""
 
@@ -83,15 +84,7 @@ def decode_chunk(task: ChunkTask) -> Decoded:
 
 def _decode(task: ChunkTask, file: Any) -> Decoded:
     """Decode one sample after the other; pixels go to the file, if there is one."""
-    kept: list[np.ndarray] = []
-    labels: list[int] = []
-    digests: list[bytes] = []
-    names: list[str] = []
-    problems: list[str] = []
-    misfits: list[str] = []
-    converted = Counter[str]()
-    shape: tuple[int, ...] | None = None
-    first_origin = ""
+    decoded, kept, converted = Decoded(), list[np.ndarray](), Counter[str]()
     for raw in task.chunk.samples():
         try:
             label = _label(raw, task)
@@ -100,31 +93,24 @@ def _decode(task: ChunkTask, file: Any) -> Decoded:
             image, mode = _pixels(raw, task.spec)
             name = "" if task.spec.keyed_by is None else _name(raw)
         except InputError as error:
-            problems.append(str(error))
+            decoded.problems.append(str(error))
             continue
-        if shape is not None and image.shape != shape:
-            misfits.append(sizes_differ(first_origin, shape, raw.origin, image.shape))
+        if decoded.image_shape is None:
+            decoded.first_origin, decoded.image_shape = raw.origin, image.shape
+        elif image.shape != decoded.image_shape:
+            decoded.misfits.append(sizes_differ(decoded.first_origin, decoded.image_shape, raw.origin, image.shape))
             continue
-        first_origin, shape = first_origin or raw.origin, image.shape
-        names += [name] if name else []
-        labels.append(label)
-        digests.append(sample_digest(image, label))
+        decoded.names += [name] if name else []
+        decoded.labels.append(label)
+        decoded.digests.append(sample_digest(image, label))
         converted[mode] += mode != "RGB"
         if file is None:
             kept.append(image)
         else:
             file.write(np.ascontiguousarray(image).data)
-    return Decoded(
-        images=np.stack(kept) if kept else None,
-        image_shape=None if shape is None else (shape[0], shape[1], shape[2]),
-        labels=labels,
-        digests=digests,
-        names=names,
-        first_origin=first_origin,
-        problems=problems,
-        misfits=misfits,
-        converted={mode: count for mode, count in sorted(converted.items()) if count},
-    )
+    decoded.images = np.stack(kept) if kept else None
+    decoded.converted = dict(sorted((+converted).items()))
+    return decoded
 
 
 def sizes_differ(first: str, first_shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]) -> str:
@@ -186,35 +172,20 @@ def _paths(chunk: Chunk) -> Iterator[Place]:
 
 
 def _write_note(spool: Path, inputs: str, decoded: Decoded) -> None:
-    content = {
-        "inputs": inputs,
-        "image_shape": decoded.image_shape,
-        "labels": decoded.labels,
-        "digests": [digest.hex() for digest in decoded.digests],
-        "names": decoded.names,
-        "first_origin": decoded.first_origin,
-        "problems": decoded.problems,
-        "misfits": decoded.misfits,
-        "converted": decoded.converted,
-    }
-    write_atomically(_note(spool), json.dumps(content))
+    content = {**asdict(decoded), "digests": [digest.hex() for digest in decoded.digests], "inputs": inputs}
+    write_atomically(spool.with_suffix(".json"), json.dumps(content))
 
 
 def _read_note(spool: Path, inputs: str) -> Decoded | None:
     """What an interrupted run noted about a chunk, if its spool file is whole, and was made from the same."""
     try:
-        content = json.loads(_note(spool).read_text(encoding="utf-8"))
+        content = json.loads(spool.with_suffix(".json").read_text(encoding="utf-8"))
         size = spool.stat().st_size
     except (FileNotFoundError, ValueError):
         return None
     if content.pop("inputs", None) != inputs:
         return None
-    shape = content.pop("image_shape")
-    content["digests"] = [bytes.fromhex(digest) for digest in content["digests"]]
-    decoded = Decoded(**content, image_shape=None if shape is None else (shape[0], shape[1], shape[2]))
-    pixels = 0 if shape is None else len(decoded.labels) * shape[0] * shape[1] * shape[2]
-    return decoded if size == pixels else None
-
-
-def _note(spool: Path) -> Path:
-    return spool.with_suffix(".json")
+    shape = content["image_shape"] and tuple(content["image_shape"])
+    digests = [bytes.fromhex(digest) for digest in content["digests"]]
+    decoded = Decoded(**{**content, "image_shape": shape, "digests": digests})
+    return decoded if size == len(decoded.labels) * math.prod(shape or (0,)) else None

@@ -107,7 +107,7 @@ def files_by_split(
     for path in paths:
         if not path.is_file():
             continue
-        word = _split_word(PurePath(root.name) if root.suffix == suffix else _below(path, root))
+        word = _split_word(PurePath(root.name) if root.suffix == suffix else path.relative_to(root))  # type: ignore[arg-type]
         found["validation" if word.startswith("val") else SPLIT_WORDS[word]].append(path)
     if found["validation"] and is_withheld is not None:
         found["test"] = [path for path in found["test"] if not is_withheld(path)]
@@ -123,15 +123,6 @@ def _files_below(root: Place, suffix: str) -> Sequence[Place]:
     if isinstance(root, RemotePath):
         return root.files(suffix)
     return sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names if name.endswith(suffix))
-
-
-def _below(path: Place, root: Place) -> PurePath:
-    """The path of a file as it is called in the folder of the source."""
-    if isinstance(path, RemotePath):
-        assert isinstance(root, RemotePath)
-        return path.relative_to(root)
-    assert isinstance(root, Path)
-    return path.relative_to(root)
 
 
 def _split_word(path: PurePath) -> str:

@@ -94,7 +94,7 @@ def find(root: Place, only: Collection[str] | None = None) -> Form | None:
         in_classes = {split: [(name, UNLABELLED[0]) for name in names] for split, names in loose.items()}
     class_names = tuple(sorted({name for files in in_classes.values() for _, name in files}))
     numbers = {name: number for number, name in enumerate(class_names)}
-    chunks = {split: _chunks(roots[split], files, numbers) for split, files in in_classes.items()}
+    chunks = {split: tuple(_chunks(roots[split], files, numbers)) for split, files in in_classes.items()}
     return Form("an image folder", chunks, class_names if first_loose is None else UNLABELLED, ADVICE)
 
 
@@ -171,15 +171,12 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
-def _chunks(folder: Place, files: Labelled, numbers: Mapping[str, int]) -> tuple[Files, ...]:
+def _chunks(folder: Place, files: Labelled, numbers: Mapping[str, int]) -> Iterator[Files]:
     """Files with their labels, in pieces for one worker each."""
-    pieces = [files[start : start + FILES_PER_CHUNK] for start in range(0, len(files), FILES_PER_CHUNK)]
-    return tuple(_chunk(folder, tuple(name for name, _ in piece), piece, numbers) for piece in pieces)
-
-
-def _chunk(folder: Place, names: tuple[str, ...], files: Labelled, numbers: Mapping[str, int]) -> Files:
-    state = folder.state_of(names) if isinstance(folder, RemotePath) else ""
-    return Files(folder, names, tuple(numbers[label] for _, label in files), state)
+    for start in range(0, len(files), FILES_PER_CHUNK):
+        names, labels = zip(*files[start : start + FILES_PER_CHUNK], strict=True)
+        state = folder.state_of(names) if isinstance(folder, RemotePath) else ""
+        yield Files(folder, names, tuple(numbers[label] for label in labels), state)
 
 
 def _images_below(root: Place, path: str) -> Iterator[str]:

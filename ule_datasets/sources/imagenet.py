@@ -63,12 +63,8 @@ IMAGENET100 = replace(
 def wnids_for(class_names: tuple[str, ...]) -> tuple[str, ...] | None:
     """WordNet identifiers of ImageNet's classes under other names, such as the Hub's (``tench, Tinca tinca``).
 
-    Args:
-        class_names: 1,000 names in the order of the identifiers.
-
-    Returns:
-        All identifiers if nearly every name shares a word with our English one; ``None`` for anything else, such as
-        other classes, or the same ones in another order.
+    All of them if nearly every name shares a word with our English one of the same place; ``None`` for anything else,
+    such as other classes, or the same ones in another order.
     """
     if len(class_names) != len(WNIDS):
         return None
@@ -80,11 +76,9 @@ def wnids_for(class_names: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 def validation_labels(folders: Iterable[Path]) -> tuple[Path, dict[str, str]] | None:
-    """The first of ``LABEL_LISTS`` in the first folder that has one.
+    """The first of ``LABEL_LISTS`` in the first folder that has one, or ``None``.
 
-    Returns:
-        Its path, and the WordNet identifier of each validation image by the image's name without suffix; ``None`` if
-        there is no list.
+    It comes with the WordNet identifier of each validation image by the image's name without suffix.
 
     Raises:
         InputError: it cannot be read, or is something else.

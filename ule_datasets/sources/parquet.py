@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -28,13 +29,9 @@ class RowGroup:
 
     def samples(self) -> Iterator[RawSample]:
         """Decode nothing: hand out the image bytes as they stand in the file."""
-        import pyarrow as pa
-
         columns = [name for name in (self.image_column, self.label_column) if name is not None]
-        try:
-            table = _file(self.path).read_row_group(self.index, columns=columns)
-        except (OSError, pa.ArrowException) as error:
-            raise _unreadable(self.path, error) from error
+        with _opened(self.path) as file:
+            table = file.read_row_group(self.index, columns=columns)
         images = table[self.image_column].to_pylist()
         labels = [0] * len(images) if self.label_column is None else table[self.label_column].to_pylist()
         for row, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -62,7 +59,7 @@ def find(root: Place, only: Collection[str] | None = None) -> Form | None:
     seen: dict[bool, Place] = {}  # the first file with labels, and the first without
     advice = ""
     files = [(split, path) for split, paths in splits.items() for path in paths]
-    opened = (each if isinstance(root, RemotePath) else map)(_open, [path for _, path in files])
+    opened = (each if isinstance(root, RemotePath) else map)(_schema, [path for _, path in files])
     for (split, path), (schema, num_row_groups) in zip(files, opened, strict=True):
         image_column = _image_column(path, schema)
         label_column = _find_column(schema, LABEL_COLUMNS)
@@ -80,23 +77,24 @@ def find(root: Place, only: Collection[str] | None = None) -> Form | None:
     return Form("Parquet shards", {k: tuple(v) for k, v in chunks.items()}, class_names, advice)
 
 
-def _file(path: Place) -> Any:
-    """The file, nothing of which is read but its end."""
+@contextmanager
+def _opened(path: Place) -> Iterator[Any]:
+    """The file, nothing of which is read but its end and what is asked for."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if isinstance(path, RemotePath):
-        return pq.ParquetFile(path.open_unbuffered(), pre_buffer=True)
-    return pq.ParquetFile(path)
-
-
-def _open(path: Place) -> tuple[Any, int]:
-    import pyarrow as pa
-
     try:
-        file = _file(path)
-        return file.schema_arrow, file.num_row_groups
+        remote = isinstance(path, RemotePath)
+        yield pq.ParquetFile(path.open_unbuffered() if isinstance(path, RemotePath) else path, pre_buffer=remote)
     except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, error) from error
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path} is not a readable Parquet file (truncated download?): {reason}") from error
+
+
+def _schema(path: Place) -> tuple[Any, int]:
+    """Of a file, and how many row groups it has."""
+    with _opened(path) as file:
+        return file.schema_arrow, file.num_row_groups
 
 
 def _labels_are_withheld(path: Place) -> bool:
@@ -104,20 +102,12 @@ def _labels_are_withheld(path: Place) -> bool:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    schema, _ = _open(path)
+    schema, _ = _schema(path)
     name = _find_column(schema, LABEL_COLUMNS)
     if name is None or not (pa.types.is_integer(schema.field(name).type) or pa.types.is_null(schema.field(name).type)):
         return False
-    try:
-        highest = pc.max(_file(path).read(columns=[name])[name]).as_py()
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, error) from error
-    return highest in (None, -1)
-
-
-def _unreadable(path: Place, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()[0]
-    return InputError(f"{path} is not a readable Parquet file (truncated download?): {reason}")
+    with _opened(path) as file:
+        return pc.max(file.read(columns=[name])[name]).as_py() in (None, -1)
 
 
 def _find_column(schema: Any, candidates: tuple[str, ...]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -11,9 +12,10 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.split import Split
+from ule_datasets.places import hub
 from ule_datasets.places.remote_path import RemotePath
 from ule_datasets.places.urls import is_remote, shown
-from ule_datasets.sources import cifar_batches, digits, hub, image_folder, imagenet, parquet, webdataset
+from ule_datasets.sources import cifar_batches, digits, image_folder, imagenet, parquet, webdataset
 from ule_datasets.sources.collect import Findings, collect
 from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
 from ule_datasets.sources.forms import UNLABELLED, Form, Place
@@ -120,7 +122,7 @@ def find_form(where: str, spec: SourceSpec | None = None) -> Form:
     if is_remote(where):
         root = RemotePath.at(where, (".parquet", ".tar"))
     else:
-        root = hub.download(where) if where.startswith(hub.PREFIX) else Path(where).expanduser()
+        root = _downloaded(where) if where.startswith(hub.PREFIX) else Path(where).expanduser()
         if not root.exists():
             raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
     only = spec.class_names if spec is not None and spec.subset else None
@@ -129,6 +131,18 @@ def find_form(where: str, spec: SourceSpec | None = None) -> Form:
         if form is not None:
             return form
     raise InputError(f"--source {shown(where)}: no images found there; give {LOCATIONS}")
+
+
+def _downloaded(where: str) -> Path:
+    """The Parquet files of ``hub:OWNER/NAME[@REVISION]``, in the Hub's own cache."""
+    elsewhere = "or give a local copy with --source FOLDER"
+    repository, _, revision = where.removeprefix(hub.PREFIX).partition("@")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
+        raise InputError(f"{where!r} does not name a dataset: use hub:OWNER/NAME, {elsewhere}")
+    folder = hub.download(repository, revision or None, ["*.parquet", "**/*.parquet"], elsewhere=elsewhere)
+    if not any(folder.rglob("*.parquet")):
+        raise InputError(f"{repository} has no Parquet files; download it and use --source FOLDER")
+    return folder
 
 
 def _check_labels(spec: SourceSpec, form: Form, labels_for: str, where: str) -> None:

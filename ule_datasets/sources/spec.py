@@ -41,13 +41,9 @@ class Preprocess:
             raise InputError(f"Preprocess: resize is {self.resize}, must be at least the crop of {self.crop}, or None")
 
     def __str__(self) -> str:
-        square = f"the centre {self.crop} x {self.crop}"
-        resized = (
-            ""
-            if self.resize is None
-            else (f"shorter side to {self.resize} pixels (Pillow's antialiased bilinear filter), then ")
-        )
-        return f"{'to ' + self.convert + ', ' if self.convert else ''}{resized}{square}"
+        converted = f"to {self.convert}, " if self.convert else ""
+        shorter = f"shorter side to {self.resize} pixels (Pillow's antialiased bilinear filter), then "
+        return f"{converted}{shorter if self.resize else ''}the centre {self.crop} x {self.crop}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
