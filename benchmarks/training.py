@@ -189,7 +189,9 @@ class OurLoop:
         self.protocol, self.device = protocol, device
         before = _allocated(device)
         with _repeatable(protocol.precision, device):
-            self.run = _Run(Supervised(name=protocol.model), data, protocol, Seed(0), device, None)
+            victim = Supervised(name=protocol.model)
+            model = victim.model(protocol, data.num_classes, seed=0, start=None)
+            self.run = _Run(model, victim.losses, data, protocol, Seed(0), device)
         self.batches, self.number = self.run.batches()[: len(data.images) // BATCH], 0
         self.seconds(WARM_UP if device.type == "cuda" or protocol.compiled else 1)
         self.peak = _peak(device) - before

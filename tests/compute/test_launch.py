@@ -44,7 +44,8 @@ def task(protocol: TrainingProtocol, **changes: Any) -> RunTask:
 def both(given: RunTask, rank: int, device: torch.device | None) -> dict[str, Any]:
     """The run as it is; and then a usual one, with what all processes have in the end."""
     finished = runs._train(given, rank, device)
-    state = _Run(Supervised(name=USUAL.model), DATA, USUAL, Seed(0), CPU, None)
+    victim = Supervised(name=USUAL.model)
+    state = _Run(victim._first_model(DATA, USUAL, 0, None), victim.losses, DATA, USUAL, Seed(0), CPU)
     records = [dataclasses.replace(state.epoch(number), seconds=0.0) for number in range(1, USUAL.epochs + 1)]
     own = torch.cat([parameter.detach().flatten() for parameter in state.model.parameters()])
     gathered = [torch.empty_like(own) for _ in range(state.ranks)]

@@ -53,7 +53,7 @@ def test_code_is_the_same_wherever_it_is(copy: Path, monkeypatch: pytest.MonkeyP
         ("victims/loop.py", "WINDOWS = 5\n", "WINDOWS = 5  # five\n"),
         ("victims/loop.py", "WINDOWS = 5\n", "\n\n# of them\nWINDOWS = 5\n"),
         ("victims/loop.py", '"""The one training loop', '"""Our training loop'),
-        ("victims/loop.py", "Train what the learner starts with", "Makes a model"),
+        ("victims/loop.py", "Train a model from where it is", "Makes a model"),
         ("victims/history.py", "Whether the loss stayed finite", "If it is finite"),
         ("victims/history.py", '"""Counted from 1."""', ""),
         ("countermeasures/cutout.py", "Side of the square in pixels", "How wide"),
@@ -111,7 +111,7 @@ def test_code_that_was_not_used_makes_no_other_run(copy: Path, place: str, old: 
         ("models/pretrained.py", "(images - self.mean)", "(images + self.mean)"),
         ("models/states.py", "weights_only=True", "weights_only=False"),
         ("models/cifar_resnet.py", "bias=False", "bias=True"),
-        ("victims/classifier.py", "functional.cross_entropy(", "functional.nll_loss("),
+        ("victims/victim.py", "functional.cross_entropy(", "functional.nll_loss("),
     ],
 )
 def test_a_fine_tuned_run_used_its_architecture_and_what_reads_weights(

@@ -63,7 +63,8 @@ def silent(record: EpochRecord) -> None:
 
 
 def state_of(data: TrainingData, protocol: TrainingProtocol, seed: int = 0) -> _Run:
-    return _Run(Supervised(name=protocol.model), data, protocol, Seed(seed), CPU, None)
+    victim = Supervised(name=protocol.model)
+    return _Run(victim._first_model(data, protocol, seed, None), victim.losses, data, protocol, Seed(seed), CPU)
 
 
 # By hand

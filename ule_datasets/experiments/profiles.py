@@ -7,26 +7,21 @@ from dataclasses import dataclass
 from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.papers.rules import Power
-from ule_datasets.victims.protocol import MultiStep, OneCycle, TrainingProtocol
+from ule_datasets.victims.protocol import Effort, MultiStep, OneCycle, TrainingProtocol
 from ule_datasets.victims.table import VICTIMS, starts_trained
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Profile:
+class Profile(Effort):
     """How much is trained, and what may be concluded from it."""
 
     name: str
-    epochs: int
-    schedule: OneCycle | MultiStep
-    precision: Precision
     power: Power
     """What may be said about a printed number."""
     num_seeds: int
     """How many runs of each kind are usual."""
     strategies: tuple[str, ...]
     """Trained when nothing else is asked for."""
-    fine_tuning_epochs: int = 60
-    """Of models that start from trained weights, at a hundredth of the learning rate; 60 is BAIT's."""
     stand_in: str | None = None
     """Trained in place of resnet18, the only model whose claims are then looked at; ``None``: every model is itself."""
     max_train_images: int | None = None

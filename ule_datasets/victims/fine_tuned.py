@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,10 +11,9 @@ from torch import nn
 from ule_datasets.base.errors import InputError
 from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.models.weights import Weights
-from ule_datasets.victims.classifier import Classifier
-from ule_datasets.victims.protocol import Cosine, Sgd, TrainingProtocol
+from ule_datasets.victims.protocol import Cosine, Effort, Sgd, TrainingProtocol
 from ule_datasets.victims.strategy import Strategy
-from ule_datasets.victims.victim import Effort
+from ule_datasets.victims.victim import Victim
 
 LEARNING_RATE = 0.001
 GRADIENT_CLIP = 5.0
@@ -22,12 +21,12 @@ GRADIENT_CLIP = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FineTuned(Classifier):
+class FineTuned(Victim):
     """A trained model with a new last layer, as the code of Li et al., "When Priors Backfire", ICLR 2026, trains it."""
 
     source: ClassVar[str] = "Li et al., ICLR 2026, code"
 
-    weights: Weights
+    weights: Weights = field()
 
     @property
     def name(self) -> str:

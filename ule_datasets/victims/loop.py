@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, distributed, nn
@@ -34,34 +33,27 @@ WINDOWS = 5
 """An epoch's training accuracy and displacement are noted at so many places."""
 
 
-class Learner(Protocol):
-    """What learns here: one model that gives answers, and what a wrong one costs."""
-
-    def model(self, protocol: TrainingProtocol, num_classes: int, *, seed: int, start: Path | None) -> nn.Module:
-        """The model that training starts from, see ``Victim.model``."""
-
-    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Of each image: float32 [B, classes] and int64 [B] to float32 [B]."""
+_Losses = Callable[[Tensor, Tensor], Tensor]
 
 
 def train(
-    learner: Learner,
+    model: nn.Module,
+    losses: _Losses,
     data: TrainingData,
     protocol: TrainingProtocol,
     *,
     seed: int,
     device: torch.device,
     on_epoch: Callable[[EpochRecord], None],
-    start: Path | None = None,
     weights: Path | None = None,
 ) -> RunHistory:
-    """Train what the learner starts with, by its losses, as ``Victim.train`` says; arguments are as there.
+    """Train a model from where it is by the losses of its answers, as ``Victim.train`` says.
 
-    The seed fixes initialisation, order, augmentation, attack and dropout independently of each other. Processes of a
+    The seed fixes order, augmentation, attack and dropout independently of each other. Processes of a
     group share every batch, with batch normalisation over each one's own part.
     """
     with _repeatable(protocol.precision, device):
-        run = _Run(learner, data, protocol, Seed(seed), device, start)
+        run = _Run(model, losses, data, protocol, Seed(seed), device)
         started, records = time.perf_counter(), []
         for epoch in range(1, protocol.epochs + 1):
             records.append(run.epoch(epoch))
@@ -83,19 +75,13 @@ def train(
 
 
 def time_run(
-    learner: Learner,
-    data: TrainingData,
-    protocol: TrainingProtocol,
-    *,
-    device: torch.device,
-    start: Path | None = None,
-    steps: int = 3,
+    model: nn.Module, losses: _Losses, data: TrainingData, protocol: TrainingProtocol, *, device: torch.device
 ) -> float:
     """Seconds that a run of this protocol will take, from the median of a few real steps and test batches."""
     with _repeatable(protocol.precision, device):
-        run = _Run(learner, data, protocol, Seed(0), device, start)
+        run = _Run(model, losses, data, protocol, Seed(0), device)
         batches = run.batches()
-        step = median_seconds(lambda number: run.step(batches[number % len(batches)], number), steps, device)
+        step = median_seconds(lambda number: run.step(batches[number % len(batches)], number), 3, device)
         test = median_seconds(lambda number: run.evaluate(EVALUATION_BATCH), 3, device)
     rows = len(data.test_images)
     return protocol.epochs * (step * len(batches) + test * rows / min(rows, EVALUATION_BATCH))
@@ -114,21 +100,20 @@ class _Run:
 
     def __init__(
         self,
-        learner: Learner,
+        model: nn.Module,
+        losses: _Losses,
         data: TrainingData,
         protocol: TrainingProtocol,
         seed: Seed,
         device: torch.device,
-        start: Path | None,
     ) -> None:
-        self._losses, self._protocol, self._device = learner.losses, protocol, device
+        self._losses, self._protocol, self._device = losses, protocol, device
         grouped = distributed.is_available() and distributed.is_initialized()
         self.ranks, self.rank = (distributed.get_world_size(), distributed.get_rank()) if grouped else (1, 0)
         own = (self.rank,) if grouped else ()
         self._images, self._labels = resident(data.images, device), resident(data.labels, device)
         self._test_images, self._test_labels = (resident(a, device) for a in (data.test_images, data.test_labels))
-        self.model = learner.model(protocol, data.num_classes, seed=seed.integer32("initialisation"), start=start)
-        self.model.to(device).to(memory_format=torch.channels_last)
+        self.model = model.to(device).to(memory_format=torch.channels_last)
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._tensors: list[Tensor] = [parameter.detach() for parameter in self._parameters]
         self._first = [tensor.clone() for tensor in self._tensors]

@@ -112,6 +112,20 @@ class Cosine:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Effort:
+    """How much is trained."""
+
+    epochs: int
+    """From random weights."""
+    schedule: OneCycle | MultiStep
+    """From random weights."""
+    precision: Precision
+    """Numbers inside products."""
+    fine_tuning_epochs: int = 60
+    """From trained weights, at a hundredth of the learning rate; 60 is BAIT's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingProtocol:
     """How a victim trains: all layers, images in [0, 1], the last epoch counts."""
 

@@ -13,20 +13,18 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.models.architectures import model_factory
 from ule_datasets.models.initialisation import initialised
 from ule_datasets.models.states import load_weights
-from ule_datasets.victims.classifier import Classifier
-from ule_datasets.victims.protocol import AdamW, Sgd, TrainingProtocol
+from ule_datasets.victims.protocol import AdamW, Effort, Sgd, TrainingProtocol
 from ule_datasets.victims.strategy import Strategy
-from ule_datasets.victims.victim import Effort
+from ule_datasets.victims.victim import Victim
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Supervised(Classifier):
+class Supervised(Victim):
     """A model of ``MODELS`` from its own random weights, trained as in Wu et al., "One-Pixel Shortcut", ICLR 2023."""
 
     source: ClassVar[str] = "Wu et al., ICLR 2023, section 4.1"
-    weights: ClassVar[None] = None
 
-    name: str
+    name: str = field()
     """A name in ``ule_datasets.models.architectures.MODELS``."""
     batch_size: int = 128
     optimiser: Sgd | AdamW = field(default_factory=Sgd)

@@ -1,66 +1,67 @@
-"""What trains on a dataset without leave: the promises that every victim keeps."""
+"""What trains on a dataset without leave: what every victim promises, and what those share that learn in the loop."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-from ule_datasets.compute.precision import Precision
+from ule_datasets.base.seeds import Seed
+from ule_datasets.models.architectures import forward_flop, model_factory
 from ule_datasets.models.weights import Weights
+from ule_datasets.victims import loop
 from ule_datasets.victims.data import TrainingData, TrainingSet
 from ule_datasets.victims.history import EpochRecord, RunHistory
-from ule_datasets.victims.protocol import MultiStep, OneCycle, TrainingProtocol
+from ule_datasets.victims.protocol import Effort, TrainingProtocol
 from ule_datasets.victims.strategy import Strategy
 
-
-class Effort(Protocol):
-    """How much is trained."""
-
-    @property
-    def epochs(self) -> int:
-        """From random weights."""
-
-    @property
-    def fine_tuning_epochs(self) -> int:
-        """From trained weights."""
-
-    @property
-    def schedule(self) -> OneCycle | MultiStep:
-        """From random weights."""
-
-    @property
-    def precision(self) -> Precision:
-        """Numbers inside products."""
+_TRAINING_PASSES = 3  # a training step costs so many forward passes: one forward, two for the gradients
+_ATTACK_PASSES = 2  # a step of an attack: one forward, one for the gradient of the images
 
 
-class Victim(Protocol):
+class Victim(ABC):
     """One way to train on images and labels: a frozen dataclass, and a row in ``ule_datasets.victims.table.VICTIMS``.
 
-    Its fields, and the code of its module, belong to the identity of its runs.
+    Its fields, and the code of its module, belong to the identity of its runs. It learns labels by cross entropy in the
+    one loop, as far as it does not say otherwise. A field that takes the place of a property here has ``field()`` or a
+    default, or the property would be its default.
     """
+
+    __slots__ = ()
 
     source: ClassVar[str]
     """The publication, or the code, that it is after."""
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """What users, claims and protocols call it."""
 
     @property
+    @abstractmethod
+    def architecture(self) -> str:
+        """Of its network, for ``model_factory``."""
+
+    @property
     def weights(self) -> Weights | None:
         """The trained weights that it starts from, whose file ``train`` is given; ``None``: random ones."""
+        return None
 
     @property
     def depends_on(self) -> tuple[object, ...]:
         """What else decides its results, looked up in a table: the maker of its model."""
+        return (model_factory(self.architecture),)
 
+    @abstractmethod
     def protocol(self, effort: Effort, strategy: Strategy, *, compiled: bool = False) -> TrainingProtocol:
         """How it trains; the digest of trained weights is left to whoever has their file (``start``)."""
 
+    @abstractmethod
     def model(self, protocol: TrainingProtocol, num_classes: int, *, seed: int, start: Path | None) -> nn.Module:
         """The model that training starts from, on the CPU; torch's global generator is left as it was.
 
@@ -73,6 +74,10 @@ class Victim(Protocol):
         Raises:
             InputError: ``start`` does not hold its weights.
         """
+
+    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Of each image, by default cross entropy: float32 [B, classes] and int64 [B] to float32 [B]."""
+        return functional.cross_entropy(outputs, labels, reduction="none")
 
     def train(
         self,
@@ -104,11 +109,26 @@ class Victim(Protocol):
         Raises:
             InputError: ``start`` does not hold its weights.
         """
+        model = self._first_model(data, protocol, seed, start)
+        return loop.train(
+            model, self.losses, data, protocol, seed=seed, device=device, on_epoch=on_epoch, weights=weights
+        )
 
     def seconds(
         self, data: TrainingData, protocol: TrainingProtocol, *, device: torch.device, start: Path | None = None
     ) -> float:
         """How long ``train`` will take, from the time of a few real steps."""
+        return loop.time_run(self._first_model(data, protocol, 0, start), self.losses, data, protocol, device=device)
 
     def flop(self, data: TrainingSet, protocol: TrainingProtocol) -> float:
-        """Floating-point operations of ``train``; a multiply-add counts as two."""
+        """Floating-point operations of ``train``; a multiply-add counts as two.
+
+        Every training image goes forwards, backwards and through the attacks; every test image forwards.
+        """
+        forward = forward_flop(self.architecture, data.num_classes, data.image_size)
+        gradients = sum(part.gradients for part in protocol.strategy.parts)
+        passes = _TRAINING_PASSES + _ATTACK_PASSES * gradients
+        return forward * protocol.epochs * (passes * data.num_train + data.num_test)
+
+    def _first_model(self, data: TrainingData, protocol: TrainingProtocol, seed: int, start: Path | None) -> nn.Module:
+        return self.model(protocol, data.num_classes, seed=Seed(seed).integer32("initialisation"), start=start)
