@@ -24,7 +24,7 @@ from ule_datasets.victims.strategy import Progress
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Attack = LInfAttack | L2Attack
-FIRST, MODES = Progress(epoch=1, epochs=1), ("eval", "train")
+FIRST = Progress(epoch=1, epochs=1)
 BOTH = (LInfAttack(), L2Attack(radius=0.5))
 both_kinds = pytest.mark.parametrize("attack", BOTH, ids=["linf", "l2"])
 CLASSES, ROUNDING = 3, 2e-6
@@ -74,7 +74,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def textbook(attack: Attack, model: nn.Module, position: Tensor, images: Tensor, labels: Tensor) -> Tensor:
     """The steps from a position on, by ``backward`` on a copy of the model; projections written out."""
-    model = copy.deepcopy(model).train(attack.mode == "train")
+    model = copy.deepcopy(model).eval()
     change = (position - images).clone()
     for _ in range(attack.steps):
         leaf = (images + change).clone().requires_grad_(True)
@@ -100,10 +100,9 @@ def lengths(change: Tensor, attack: Attack) -> Tensor:
 
 
 @pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("mode", MODES)
 @both_kinds
-def test_its_steps_are_the_textbooks(attack: Attack, mode: Any) -> None:
-    attack = dataclasses.replace(attack, mode=mode, steps=4)
+def test_its_steps_are_the_textbooks(attack: Attack) -> None:
+    attack = dataclasses.replace(attack, steps=4)
     plain, (images, labels) = copy.deepcopy(MODEL).double(), batch()
     model = Watched(copy.deepcopy(plain))
     result = attack.attack(images, labels, model, generator(), FIRST)
@@ -168,27 +167,21 @@ def changed_tensors(model: nn.Module, before: nn.Module) -> set[str]:
     return {name for name, tensor in before.state_dict().items() if not torch.equal(after[name], tensor)}
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("training", [False, True])
 @both_kinds
-def test_the_model_is_left_as_it_was(attack: Attack, training: bool, mode: Any) -> None:
+def test_the_model_is_left_as_it_was(attack: Attack, training: bool) -> None:
     (images, labels), model = batch(), copy.deepcopy(MODEL)
     if not training:
         model.eval()
     for number, parameter in enumerate(model.parameters()):
         parameter.grad = torch.full_like(parameter, 0.5) if number % 2 else None
     gradients, flags, before = [p.grad for p in model.parameters()], flags_of(model), copy.deepcopy(model)
-    dataclasses.replace(attack, mode=mode, steps=2).attack(images, labels, model, generator(), FIRST)
+    dataclasses.replace(attack, steps=2).attack(images, labels, model, generator(), FIRST)
     assert flags_of(model) == flags
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         assert parameter.grad is gradient
         assert gradient is None or bool((gradient == 0.5).all())
-    changed = changed_tensors(model, before)
-    if mode == "eval":
-        assert changed == set()
-    else:
-        statistics = {name for name, _ in model.named_buffers()}
-        assert changed == statistics, "running statistics follow the attack's batches, weights do not"
+    assert changed_tensors(model, before) == set()
 
 
 class Broken(nn.Module):
@@ -303,7 +296,6 @@ def test_nothing_is_read_back_from_the_device(attack: Attack) -> None:
         ({"radius": math.inf}, "radius is inf, must be finite and above 0"),
         ({"radius": 1.0, "step": -0.1}, "step is -0.1, must be finite and above 0"),
         ({"radius": 1.0, "steps": 0}, "steps is 0, must be at least 1"),
-        ({"radius": 1.0, "mode": "test"}, "mode is 'test', can be eval, train"),
     ],
 )
 def test_impossible_settings_are_refused(make: Callable[..., Attack], settings: dict[str, Any], message: str) -> None:

@@ -87,7 +87,8 @@ def test_every_countermeasure_of_the_room_is_in_the_table() -> None:
     modules = [f"{countermeasures.__name__}.{module.name}" for module in pkgutil.iter_modules(countermeasures.__path__)]
     classes = [kind for module in modules for kind in vars(importlib.import_module(module)).values()]
     found = {kind for kind in classes if inspect.isclass(kind) and issubclass(kind, Countermeasure)}
-    assert found - {Countermeasure} == set(COUNTERMEASURES)
+    found = {kind for kind in found - {Countermeasure} if not kind.__name__.startswith("_")}  # what several share
+    assert found == set(COUNTERMEASURES)
 
 
 def test_words_are_unique_and_part_of_no_strategy_without_parts() -> None:

@@ -89,14 +89,14 @@ def test_the_settings_of_the_papers() -> None:
         "name": "l2-at-eps2+randaugment-torchvision+cutout+cutmix",
         "augmentation": {"crop_padding": 4, "flip": True},
         "parts": (
-            {"radius": 2.0, "step": 0.25, "steps": 10, "mode": "eval"},
+            {"radius": 2.0, "step": 0.25, "steps": 10},
             {"num_ops": 2, "magnitude": 9},
             {"size": 16},
             {"alpha": 1.0, "probability": 0.5},
         ),
     }
     assert dataclasses.asdict(parse_strategy("linf-at+mixup"))["parts"] == (
-        {"radius": 8 / 255, "step": 2 / 255, "steps": 10, "mode": "eval"},
+        {"radius": 8 / 255, "step": 2 / 255, "steps": 10},
         {"alpha": 1.0},
     )
 

@@ -94,7 +94,7 @@ def test_other_code_that_was_used_makes_another_run(copy: Path, place: str, old:
         ("countermeasures/adversarial.py", "steps: int = 10", "steps: int = 7"),
         ("models/densenet.py", "nn.Linear(", "nn.Bilinear("),
         ("models/pretrained.py", "(images - self.mean)", "(images + self.mean)"),
-        ("victims/fine_tuned.py", "LEARNING_RATE = 0.001", "LEARNING_RATE = 0.002"),
+        ("victims/fine_tuned.py", "learning_rate=0.001", "learning_rate=0.002"),
         ("base/progress.py", "SECONDS_BETWEEN_LINES", "SECONDS"),
         ("compute/executor.py", "AHEAD = 16", "AHEAD = 8"),
     ],
@@ -204,7 +204,7 @@ def test_new_countermeasures_models_and_victims_change_no_other_run(tmp_path: Pa
     change(table, "import torch\n", "import torch\nfrom ule_datasets.models.tiny import Tiny\n")
     change(table, "ModelFactory] = {", "ModelFactory] = {'tiny': Tiny,")
     table = library / "models" / "weights.py"
-    row = '        Weights(\n            name="resnet20@cifar10",\n'
+    row = '        _as_imagenet(\n            name="resnet20@cifar10",\n'
     change(table, row, NEW_WEIGHTS + row)
     (library / "victims" / "gentle.py").write_text(NEW_VICTIM)
     table = library / "victims" / "table.py"

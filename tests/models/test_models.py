@@ -27,8 +27,8 @@ from ule_datasets.models.compact_transformer import (
 )
 from ule_datasets.models.convnet import ConvNet3
 from ule_datasets.models.densenet import DenseLayer, DenseNet, Transition
-from ule_datasets.models.imagenet import resnet18_224
 from ule_datasets.models.lenet import LeNet5
+from ule_datasets.models.libraries import torchvision_model
 from ule_datasets.models.resnet import BasicBlock, ResNet18
 from ule_datasets.models.wide_resnet import WideBlock, WideResNet
 
@@ -90,7 +90,7 @@ NARROW: dict[str, Callable[[int], nn.Module]] = {
     "cvt": partial(cvt, width=32, num_layers=2, patch=4),
     "cct": partial(cct, width=32, num_layers=2),
     "wide resnet": partial(WideResNet, factor=2, blocks=1),
-    "imagenet": resnet18_224,
+    "imagenet": partial(torchvision_model, "resnet18"),
 }
 """One small model of every family."""
 

@@ -93,11 +93,6 @@ def test_the_images_given_are_left_alone() -> None:
     assert torch.equal(images, before)
 
 
-def test_names_say_what_is_done() -> None:
-    pairs = [(0, False), (4, False), (0, True), (4, True)]
-    assert [str(Augmentation(crop_padding=p, flip=f)) for p, f in pairs] == ["none", "crop", "flip", "crop+flip"]
-
-
 def test_a_negative_padding_is_refused() -> None:
     with pytest.raises(InputError, match="crop_padding is -1, must be at least 0"):
         Augmentation(crop_padding=-1, flip=False)

@@ -18,6 +18,7 @@ from made_up import CPU, bright_or_dark, digest_of, make_history
 from tiny_weights import TINY, register_tiny_weights
 from torch import Tensor, nn
 
+from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import deterministic_algorithms, pick_device
@@ -616,7 +617,7 @@ def test_a_history_survives_json() -> None:
     again = RunHistory.from_json(history.to_json(), history.protocol)
     assert again == history
     assert again.seconds == history.seconds
-    assert json.loads(history.to_json())["protocol"] == history.protocol.content()
+    assert json.loads(history.to_json())["protocol"] == content(history.protocol)
 
 
 def missing_field(content: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from ule_datasets.analyses.telling import (
     numbers,
     words,
 )
+from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
 from ule_datasets.experiments.grid import GridResult
 from ule_datasets.papers.ops import CLEAN, EM, OPS
@@ -158,7 +159,7 @@ def check_comparable(clean: Sequence[RunHistory], protected: Sequence[RunHistory
     """Refuse runs that differ in protocol or length, and seeds that occur twice."""
     runs = (*clean, *protected)
     for run in runs[1:]:
-        mine, first = run.protocol.content(), runs[0].protocol.content()
+        mine, first = content(run.protocol), content(runs[0].protocol)
         different = [name for name in {**first, **mine} if mine.get(name) != first.get(name)]
         if different:
             raise InputError(f"runs of one protocol are compared; these differ in {', '.join(different)}")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
@@ -25,103 +25,95 @@ else:
     torch = lazy("torch")
     functional = lazy("torch.nn.functional")
 
-Mode = Literal["eval", "train"]
-"""Of the model during the attack.
-
-``eval``: batch norm uses its running statistics and leaves them alone, there is no dropout. ``train``: batch
-norm uses the batch's and updates the running ones with every step of the attack, as in any forward pass;
-dropout draws from torch's global generator, as it always does.
-"""
-
-SMALLEST_NORM = 1e-12
-"""Shorter gradients are not stretched to length one."""
+_SMALLEST_NORM = 1e-12  # shorter gradients are not stretched to length one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LInfAttack(Countermeasure):
-    """Steps along the sign of the gradient; no value of an image changes by more than the radius.
+class _Attack(Countermeasure):
+    """Steps uphill on the cross entropy from a place in the ball; the model is in evaluation mode meanwhile.
+
+    Batch norm uses its running statistics and leaves them alone, there is no dropout.
+    """
+
+    citation: ClassVar[str] = "madry2018towards"
+    place: ClassVar[str] = "attack"
+
+    radius: float
+    step: float
+    steps: int = 10
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        for name in ("radius", "step"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{owner}: {name} is {getattr(self, name)}, must be finite and above 0")
+        if self.steps < 1:
+            raise InputError(f"{owner}: steps is {self.steps}, must be at least 1")
+
+    @property
+    def gradients(self) -> int:
+        return self.steps
+
+    def attack(
+        self, images: Tensor, labels: Tensor, model: nn.Module, generator: torch.Generator, progress: Progress
+    ) -> Tensor:
+        position, climb = self._begin(images, generator)
+        with _frozen(model):
+            for _ in range(self.steps):
+                with torch.enable_grad():
+                    position = position.detach().requires_grad_()
+                    loss = functional.cross_entropy(model(position).float(), labels, reduction="sum")
+                    (gradient,) = torch.autograd.grad(loss, position)
+                position = climb(position.detach(), gradient)
+        return position.detach()
+
+    def _begin(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """Where it starts, and from a position and its gradient the next one."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LInfAttack(_Attack):
+    """Steps along the sign of the gradient; no value of an image changes by more than the radius (up to rounding).
 
     It begins anywhere in the ball.
     """
 
     word: ClassVar[str] = "linf-at"
-    citation: ClassVar[str] = "madry2018towards"
-    place: ClassVar[str] = "attack"
 
     radius: float = 8 / 255
     """For images in [0, 1]."""
     step: float = 2 / 255
     """Length of a step in every value."""
-    steps: int = 10
-    mode: Mode = "eval"
 
-    def __post_init__(self) -> None:
-        _check(self, "radius", "step")
-
-    @property
-    def gradients(self) -> int:
-        """One per step."""
-        return self.steps
-
-    def attack(
-        self, images: Tensor, labels: Tensor, model: nn.Module, generator: torch.Generator, progress: Progress
-    ) -> Tensor:
-        """Attack a batch.
-
-        Args:
-            images: float32 [B, 3, H, W] in [0, 1]; left alone.
-            labels: int64 [B].
-            model: images to logits [B, classes]. Its training flags, which parameters require gradients, and
-                their ``.grad`` are afterwards as they were; so are the running statistics in mode ``eval``.
-            generator: on the device of the images.
-            progress: does not matter here.
-
-        Returns:
-            Detached float32 [B, 3, H, W] in [0, 1], within the radius (up to rounding) of the images.
-        """
+    def _begin(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
         lower, upper = (images - self.radius).clamp(min=0), (images + self.radius).clamp(max=1)
 
         def climb(position: Tensor, gradient: Tensor) -> Tensor:
             return (position + self.step * gradient.sign()).clamp(lower, upper)
 
-        start = self.radius * (2 * _uniform(images.shape, images, generator) - 1)
-        return _ascend((images + start).clamp(lower, upper), labels, model, self.mode, self.steps, climb)
+        uniform = torch.rand(images.shape, generator=generator, device=images.device)
+        return (images + self.radius * (2 * uniform - 1)).clamp(lower, upper), climb
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class L2Attack(Countermeasure):
-    """Steps along the normalised gradient; the whole change of an image is at most the radius long.
+class L2Attack(_Attack):
+    """Steps along the normalised gradient; the whole change of an image is at most the radius long (up to rounding).
 
     It begins in any direction, at a distance that is uniform up to the radius.
     """
 
     word: ClassVar[str] = "l2-at"
-    citation: ClassVar[str] = "madry2018towards"
     options: ClassVar[tuple[Option, ...]] = (Option("eps", "radius", "a radius E above 0"),)
-    place: ClassVar[str] = "attack"
 
     radius: float
     """Euclidean length over all values of an image, for images in [0, 1]."""
     step: float = 0.25
     """Length of a step as a fraction of the radius."""
-    steps: int = 10
-    mode: Mode = "eval"
 
-    def __post_init__(self) -> None:
-        _check(self, "radius", "step")
-
-    @property
-    def gradients(self) -> int:
-        """One per step."""
-        return self.steps
-
-    def attack(
-        self, images: Tensor, labels: Tensor, model: nn.Module, generator: torch.Generator, progress: Progress
-    ) -> Tensor:
-        """Attack a batch; arguments and result as for ``LInfAttack.attack``."""
-
+    def _begin(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
         def climb(position: Tensor, gradient: Tensor) -> Tensor:
-            stride = self.step * self.radius / _lengths(gradient).clamp(min=SMALLEST_NORM)
+            stride = self.step * self.radius / _lengths(gradient).clamp(min=_SMALLEST_NORM)
             return project(position - images + stride * gradient)
 
         def project(change: Tensor) -> Tensor:
@@ -129,24 +121,8 @@ class L2Attack(Countermeasure):
             return (images + change).clamp(0, 1)
 
         direction = torch.randn(images.shape, generator=generator, device=images.device)
-        distance = self.radius * _uniform((len(images), 1, 1, 1), images, generator)
-        start = project(direction * (distance / _lengths(direction).clamp(min=SMALLEST_NORM)))
-        return _ascend(start, labels, model, self.mode, self.steps, climb)
-
-
-def _check(attack: Any, *positive: str) -> None:
-    owner = type(attack).__name__
-    for name in positive:
-        if not 0 < getattr(attack, name) < math.inf:
-            raise InputError(f"{owner}: {name} is {getattr(attack, name)}, must be finite and above 0")
-    if attack.steps < 1:
-        raise InputError(f"{owner}: steps is {attack.steps}, must be at least 1")
-    if attack.mode not in get_args(Mode):
-        raise InputError(f"{owner}: mode is {attack.mode!r}, can be {', '.join(get_args(Mode))}")
-
-
-def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(shape, generator=generator, device=like.device)
+        distance = self.radius * torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device)
+        return project(direction * (distance / _lengths(direction).clamp(min=_SMALLEST_NORM))), climb
 
 
 def _lengths(changes: Tensor) -> Tensor:
@@ -155,32 +131,13 @@ def _lengths(changes: Tensor) -> Tensor:
     return lengths
 
 
-def _ascend(
-    position: Tensor,
-    labels: Tensor,
-    model: nn.Module,
-    mode: Mode,
-    steps: int,
-    climb: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
-    """Climb the cross entropy from a position: ``climb(position, gradient)`` gives the next one."""
-    with _frozen(model, mode):
-        for _ in range(steps):
-            with torch.enable_grad():
-                position = position.detach().requires_grad_()
-                loss = functional.cross_entropy(model(position).float(), labels, reduction="sum")
-                (gradient,) = torch.autograd.grad(loss, position)
-            position = climb(position.detach(), gradient)
-    return position.detach()
-
-
 @contextmanager
-def _frozen(model: nn.Module, mode: Mode) -> Iterator[None]:
-    """A model in some mode whose parameters take no gradients; afterwards all flags are as they were."""
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """A model in evaluation mode whose parameters take no gradients; afterwards all flags are as they were."""
     flags = [(module, module.training) for module in model.modules()]
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
-        model.train(mode == "train")
+        model.eval()
         for parameter in parameters:
             parameter.requires_grad_(False)
         yield

@@ -36,42 +36,22 @@ class Cutout(Countermeasure):
             raise InputError(f"Cutout: size is {self.size}, must be at least 1")
 
     def on_floats(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Blank one square of each image.
-
-        Args:
-            images: float32 [B, 3, H, W] on any device; left alone.
-            generator: on the CPU.
-
-        Returns:
-            The images with their squares at zero; same shape, type, device and memory layout.
-        """
+        """Blank one square of each image; their memory layout stays."""
         count, _, height, width = images.shape
-        return self.transform(images, *self.draw(count, height, width, generator))
-
-    def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the centres: int64 [B] each, on the CPU."""
-        rows = torch.randint(0, height, (count,), generator=generator)
-        columns = torch.randint(0, width, (count,), generator=generator)
-        return rows, columns
-
-    def transform(self, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Blank the squares around given centres."""
-        rows, columns = to_device(torch.stack([rows, columns]), images.device)
+        rows, columns = to_device(self.draw(count, height, width, generator), images.device)
         inside = squares(rows, columns, torch.full_like(rows, self.size), *images.shape[2:])
         return images.clone().masked_fill_(inside[:, None], 0)
+
+    def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """Rows and columns of the centres: int64 [2, B], on the CPU."""
+        return torch.stack([torch.randint(0, size, (count,), generator=generator) for size in (height, width)])
 
 
 def squares(rows: Tensor, columns: Tensor, sizes: Tensor, height: int, width: int) -> Tensor:
     """Where squares are: bool [B, height, width].
 
-    A square of side s around pixel c covers c - s // 2 up to, but not including, c - s // 2 + s.
-
-    Args:
-        rows: of the centres, int64 [B].
-        columns: of the centres, int64 [B].
-        sizes: sides of the squares, int64 [B]; 0: nothing.
-        height: of the image.
-        width: of the image.
+    A square of side s around pixel c covers c - s // 2 up to, but not including, c - s // 2 + s. Rows and columns of
+    the centres and the sides are int64 [B]; side 0: nothing.
     """
     first = sizes // 2
     down = torch.arange(height, device=rows.device) - (rows - first)[:, None]

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 else:
     torch = lazy("torch")
 
-LEAST_ALPHA = 0.1
-"""Below, draws from the beta distribution are no longer accurate."""
+_LEAST_ALPHA = 0.1  # below, draws from the beta distribution are no longer accurate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,13 +39,7 @@ class Mixup(Countermeasure):
         _check_alpha("Mixup", self.alpha)
 
     def mix(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Mixed:
-        """Mix a batch.
-
-        Args:
-            images: float32 [B, 3, H, W] on any device; left alone.
-            labels: int64 [B] on the same device.
-            generator: on the CPU.
-        """
+        """Mix a batch, all images with one weight."""
         order = _order(images, generator)
         weight = torch.full((), _beta(self.alpha, generator), dtype=torch.float32, device=images.device)
         return Mixed(images * weight + images[order] * (1 - weight), labels, labels[order], weight)
@@ -76,13 +69,7 @@ class CutMix(Countermeasure):
             raise InputError(f"CutMix: probability is {self.probability}, must be from 0 to 1")
 
     def mix(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Mixed:
-        """Mix a batch, or leave it.
-
-        Args:
-            images: float32 [B, 3, H, W] on any device; left alone.
-            labels: int64 [B] on the same device.
-            generator: on the CPU; advanced alike whether the batch is mixed or not.
-        """
+        """Mix a batch, or leave it; the generator is advanced alike."""
         height, width = images.shape[2:]
         order = _order(images, generator)
         side = math.sqrt(1 - _beta(self.alpha, generator))
@@ -99,8 +86,8 @@ class CutMix(Countermeasure):
 
 
 def _check_alpha(owner: str, alpha: float) -> None:
-    if not LEAST_ALPHA <= alpha < math.inf:
-        raise InputError(f"{owner}: alpha is {alpha}, must be finite and at least {LEAST_ALPHA}")
+    if not _LEAST_ALPHA <= alpha < math.inf:
+        raise InputError(f"{owner}: alpha is {alpha}, must be finite and at least {_LEAST_ALPHA}")
 
 
 def _order(images: Tensor, generator: torch.Generator) -> Tensor:

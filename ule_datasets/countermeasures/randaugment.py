@@ -30,13 +30,9 @@ else:
 
 LEVELS: Final = 9
 """Levels are 1 to 9."""
-
-FILL: Final = 128
-"""Grey where geometry leaves nothing."""
-
-CUTOUT_COLOUR: Final = (125, 122, 113)
-
-NUM_PARAMETERS: Final = 6
+_FILL: Final = 128  # grey where geometry leaves nothing
+_CUTOUT_COLOUR: Final = (125, 122, 113)
+_NUM_PARAMETERS: Final = 6
 
 Operation: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 """From uint8 [n, H, W, 3] and float64 [n, 6], what ``parameters`` gives for each, to new images."""
@@ -69,15 +65,7 @@ class RandAugment(Countermeasure):
     place: ClassVar[str] = "randaugment"
 
     def on_bytes(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment a batch.
-
-        Args:
-            images: uint8 [B, H, W, 3] on any device; left alone.
-            generator: on the CPU.
-
-        Returns:
-            New images of the same shape, on the same device.
-        """
+        """Augment a batch, with new draws for every image."""
         count, height, width, _ = images.shape
         return self.transform(images, self.draw(count, height, width, generator))
 
@@ -151,10 +139,7 @@ class TorchvisionRandAugment(Countermeasure):
             raise InputError(f"TorchvisionRandAugment: magnitude is {self.magnitude}, must be from 0 to 30")
 
     def on_bytes(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment a batch; arguments and result as for ``RandAugment.on_bytes``.
-
-        torchvision draws from torch's global generator: it is seeded from ``generator`` and restored.
-        """
+        """Augment a batch; torchvision draws from torch's global generator, which is seeded from ours and restored."""
         from torchvision.transforms import v2
 
         augment = v2.RandAugment(num_ops=self.num_ops, magnitude=self.magnitude)
@@ -171,13 +156,6 @@ def parameters(operation: str, level: int, sign: int, height: int, width: int) -
     Shears: the slope. Other geometry: the affine map from target to source as Pillow takes it. Posterise,
     solarise, invert: values from a first number on are inverted, then masked by a second one. Blends: the
     factor, as for Pillow's enhancers. Cutout: room for row and column of the centre, then size and colour.
-
-    Args:
-        operation: a name in ``OPERATIONS``.
-        level: 1 to 9.
-        sign: 1 or -1.
-        height: of the image in pixels.
-        width: of the image in pixels.
     """
 
     def between(none: float, most: float) -> float:
@@ -201,7 +179,7 @@ def parameters(operation: str, level: int, sign: int, height: int, width: int) -
         case "color" | "contrast" | "sharpness" | "brightness":
             return (1 + sign * between(0, 0.9),)
         case "cutout":
-            return (0, 0, 2 * (round(between(0, 20)) // 2), *CUTOUT_COLOUR)
+            return (0, 0, 2 * (round(between(0, 20)) // 2), *_CUTOUT_COLOUR)
         case _:
             assert operation in ("autocontrast", "equalize"), operation
             return ()
@@ -210,7 +188,7 @@ def parameters(operation: str, level: int, sign: int, height: int, width: int) -
 @cache
 def _table(height: int, width: int) -> Tensor:
     """``parameters`` of everything, for images of one size: float64 [15, 9, 2, 6]."""
-    table = torch.zeros(len(OPERATIONS), LEVELS, 2, NUM_PARAMETERS, dtype=torch.float64)
+    table = torch.zeros(len(OPERATIONS), LEVELS, 2, _NUM_PARAMETERS, dtype=torch.float64)
     for position, operation in enumerate(OPERATIONS):
         for level in range(1, LEVELS + 1):
             for sign in (-1, 1):
@@ -229,7 +207,7 @@ def _rotation(degrees: float, height: int, width: int) -> tuple[float, ...]:
 def _move(images: Tensor, numbers: Tensor) -> Tensor:
     """The pixel that an affine map points to, by Pillow's fixed-point arithmetic with 16 fractional bits."""
     count, height, width, _ = images.shape
-    a, b, c, d, e, f = numbers[:, :NUM_PARAMETERS].T[:, :, None, None]
+    a, b, c, d, e, f = numbers[:, :_NUM_PARAMETERS].T[:, :, None, None]
     across = torch.arange(width, device=images.device)
     down = torch.arange(height, device=images.device)[:, None]
     x = (across * _fixed(a) + down * _fixed(b) + _fixed(c + a * 0.5 + b * 0.5)) >> 16
@@ -237,7 +215,7 @@ def _move(images: Tensor, numbers: Tensor) -> Tensor:
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     batch = torch.arange(count, device=images.device)[:, None, None]
     moved = images[batch, y.clamp(0, height - 1), x.clamp(0, width - 1)]
-    return moved.masked_fill(~inside[..., None], FILL)
+    return moved.masked_fill(~inside[..., None], _FILL)
 
 
 def _fixed(numbers: Tensor) -> Tensor:
@@ -262,7 +240,7 @@ def _shear_x(images: Tensor, numbers: Tensor) -> Tensor:
     square = 2 * (first - second) + third - fourth
     cube = -first + second - third + fourth
     sheared = _bytes(second + offset * (-first + third + offset * (square + offset * cube)))
-    return sheared.masked_fill(~inside[..., None], FILL)
+    return sheared.masked_fill(~inside[..., None], _FILL)
 
 
 def _shear_y(images: Tensor, numbers: Tensor) -> Tensor:

@@ -33,8 +33,7 @@ depend on the others, nor on what the module imports for them."""
 def code_digest(*used: object) -> str:
     """Digest of the code behind some objects; comments, docstrings and the names of files do not count.
 
-    Args:
-        used: dataclasses (with all that their fields hold, and what they name in ``depends_on``), functions, classes.
+    They are dataclasses (with all that their fields hold, and what they name in ``depends_on``), functions and classes.
     """
     digests = sorted(_code(module)[0] for module in used_modules(*used))
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]

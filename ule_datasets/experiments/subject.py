@@ -89,13 +89,9 @@ class Subject:
         return self.samples().perturbation.digest
 
     def training_set(self, train_rows: int | None, test_rows: int | None, *, poisoned: bool, draw: int) -> TrainingSet:
-        """The first rows as they are to be trained on.
+        """So many first rows at most (``None``: all), as they are to be trained on, or those of the clean control.
 
-        Args:
-            train_rows: so many at most; ``None``: all.
-            test_rows: likewise of the test images.
-            poisoned: whether the training images are; otherwise the clean control.
-            draw: seed of another draw; 0: the one there is.
+        ``draw`` is the seed of another draw; 0: the one there is.
         """
         num_train = min(train_rows or self.num_train, self.num_train)
         num_test = min(test_rows or self.num_test, self.num_test)

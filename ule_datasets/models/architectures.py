@@ -16,10 +16,9 @@ from ule_datasets.models.cifar_resnet import CifarResNet
 from ule_datasets.models.compact_transformer import cct, cvt
 from ule_datasets.models.convnet import ConvNet3
 from ule_datasets.models.densenet import DenseNet
-from ule_datasets.models.imagenet import resnet18_224, resnet50_224
 from ule_datasets.models.initialisation import ModelFactory, initialised
 from ule_datasets.models.lenet import LeNet5
-from ule_datasets.models.libraries import is_library_model, library_model
+from ule_datasets.models.libraries import is_library_model, library_model, torchvision_model
 from ule_datasets.models.resnet import ResNet18
 from ule_datasets.models.wide_resnet import WideResNet
 
@@ -43,8 +42,8 @@ MODELS: dict[str, ModelFactory] = {
     "wrn-28-10": partial(WideResNet, factor=10, blocks=4),
     "wrn-28-16": partial(WideResNet, factor=16, blocks=4),
     "wrn-28-20": partial(WideResNet, factor=20, blocks=4),
-    "resnet18-224": resnet18_224,
-    "resnet50-224": resnet50_224,
+    "resnet18-224": partial(torchvision_model, "resnet18"),
+    "resnet50-224": partial(torchvision_model, "resnet50"),
 }
 
 SMALLEST_IMAGE = 8
@@ -52,14 +51,9 @@ SMALLEST_IMAGE = 8
 
 
 def build_model(name: str, num_classes: int, *, seed: int) -> nn.Module:
-    """A new model with its own initialisation, from the seed alone; made on the CPU, in float32.
+    """A new model of a name in ``MODELS``, ``timm:NAME`` or ``open_clip:NAME``, ``initialised`` from the seed.
 
-    Torch's global generator is left as it was.
-
-    Args:
-        name: of a model in ``MODELS``, ``timm:NAME``, or ``open_clip:NAME`` for a vision tower.
-        num_classes: outputs; a vision tower gives its embedding, whatever this is.
-        seed: of the initialisation.
+    It has ``num_classes`` outputs; a vision tower of open_clip gives its embedding, whatever this is.
 
     Raises:
         InputError: no model has this name, or its library is not installed.
@@ -83,11 +77,6 @@ def forward_flop(name: str, num_classes: int, image_size: int) -> float:
 
     Convolutions and matrix products, attention's included; a multiplication with its addition counts as two.
     Normalisation, activations and pooling are left out.
-
-    Args:
-        name: as for ``build_model``.
-        num_classes: outputs.
-        image_size: rows and columns of the image.
 
     Raises:
         InputError: as from ``build_model``, or the model does not take images of this size.

@@ -16,15 +16,9 @@ CHANNELS: Final = (16, 32, 64)
 
 
 def shortcut(features: Tensor, channels: int, stride: int) -> Tensor:
-    """Option A of the paper: every ``stride``-th row and column, zeros for the new channels.
+    """Option A of the paper: every ``stride``-th row and column, zeros for the new channels before and after the old.
 
-    Args:
-        features: float [B, inputs, H, W].
-        channels: of the result; the new ones are in equal parts before and after the old.
-        stride: 1 or 2.
-
-    Returns:
-        Float [B, channels, H / stride, W / stride], rounded up.
+    Float [B, inputs, H, W] to float [B, channels, H / stride, W / stride], rounded up.
     """
     added = (channels - features.shape[1]) // 2
     return functional.pad(features[:, :, ::stride, ::stride], (0, 0, 0, 0, added, added))

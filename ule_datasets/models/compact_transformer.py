@@ -23,23 +23,15 @@ ATTENTION_DROPOUT: Final = 0.1
 """Probability that a weight of the attention is zeroed in training; the only dropout there is."""
 LARGEST_DROP: Final = 0.1
 """Probability that the last layer skips a residual of an image in training; from 0 in the first, linearly."""
-POSITION_DEVIATION: Final = 0.2
-LINEAR_DEVIATION: Final = 0.02
+_POSITION_DEVIATION: Final = 0.2
+_LINEAR_DEVIATION: Final = 0.02
 
 
 def add_or_skip(stream: Tensor, residual: Tensor, *, rate: float, training: bool) -> Tensor:
-    """Stochastic depth: in training skip the residual of each image with probability ``rate``, else scale it up.
+    """Stochastic depth: in training the residual of each image is left out with probability ``rate`` (below 1).
 
-    Drawn like dropout, from torch's generator of the device.
-
-    Args:
-        stream: float [B, tokens, width].
-        residual: likewise.
-        rate: at least 0, below 1.
-        training: whether to skip at all.
-
-    Returns:
-        The sum, float [B, tokens, width]; kept residuals are divided by 1 - ``rate``.
+    Drawn like dropout, from torch's generator of the device; kept residuals are divided by 1 - ``rate``. Stream,
+    residual and the sum are float [B, tokens, width].
     """
     if not training or rate == 0:
         return stream + residual
@@ -90,22 +82,22 @@ class CompactTransformer(nn.Module):
 
     Args:
         num_classes: outputs.
-        tokenizer: from float [B, 3, 32, 32] to float [B, width, rows, columns].
-        num_tokens: rows times columns.
+        tokenizer: from float [B, 3, 32, 32] to float [B, width, 32 / stride, 32 / stride].
+        stride: of the tokens, in pixels.
         width: of a token; a multiple of ``HEADS``.
         num_layers: encoder layers.
     """
 
-    def __init__(self, num_classes: int, *, tokenizer: nn.Module, num_tokens: int, width: int, num_layers: int) -> None:
+    def __init__(self, num_classes: int, *, tokenizer: nn.Module, stride: int, width: int, num_layers: int) -> None:
         super().__init__()
         self.tokenizer = tokenizer
-        self.positions = nn.Parameter(torch.empty(1, num_tokens, width))
+        self.positions = nn.Parameter(torch.empty(1, (SMALL // stride) ** 2, width))
         drops = [LARGEST_DROP * index / max(1, num_layers - 1) for index in range(num_layers)]
         self.layers = nn.Sequential(*[EncoderLayer(width, drop) for drop in drops])
         self.norm = nn.LayerNorm(width)
         self.scores = nn.Linear(width, 1)
         self.head = nn.Linear(width, num_classes)
-        nn.init.trunc_normal_(self.positions, std=POSITION_DEVIATION)
+        nn.init.trunc_normal_(self.positions, std=_POSITION_DEVIATION)
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -124,7 +116,7 @@ class CompactTransformer(nn.Module):
 def _initialise(module: nn.Module) -> None:
     """Initialise a linear layer or a convolution in place; leave others as they are."""
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=LINEAR_DEVIATION)
+        nn.init.trunc_normal_(module.weight, std=_LINEAR_DEVIATION)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Conv2d):
@@ -137,10 +129,7 @@ def cvt(num_classes: int, *, width: int, num_layers: int, patch: int) -> Compact
     Width 256, 7 layers and patches of 4 are CVT-7/4: 3,716,619 parameters for 10 classes.
     """
     tokenizer = nn.Conv2d(3, width, patch, stride=patch)
-    num_tokens = (SMALL // patch) ** 2
-    return CompactTransformer(
-        num_classes, tokenizer=tokenizer, num_tokens=num_tokens, width=width, num_layers=num_layers
-    )
+    return CompactTransformer(num_classes, tokenizer=tokenizer, stride=patch, width=width, num_layers=num_layers)
 
 
 def cct(num_classes: int, *, width: int, num_layers: int) -> CompactTransformer:
@@ -151,7 +140,4 @@ def cct(num_classes: int, *, width: int, num_layers: int) -> CompactTransformer:
     tokenizer = nn.Sequential(
         nn.Conv2d(3, width, 3, padding=1, bias=False), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)
     )
-    num_tokens = (SMALL // 2) ** 2
-    return CompactTransformer(
-        num_classes, tokenizer=tokenizer, num_tokens=num_tokens, width=width, num_layers=num_layers
-    )
+    return CompactTransformer(num_classes, tokenizer=tokenizer, stride=2, width=width, num_layers=num_layers)

@@ -1,7 +1,11 @@
-"""Architectures of timm and open_clip by name, untrained; both libraries are optional and imported late.
+"""Architectures of torchvision, timm and open_clip by name, untrained and imported late; the last two are optional.
 
 ``timm:NAME`` is a classifier of ``timm.list_models()``; ``open_clip:NAME`` the vision tower of a model of
 ``open_clip.list_models()`` (float32 [B, 3, H, W] to its embedding, float32 [B, D]). Nothing is ever downloaded.
+
+torchvision's residual networks for images of 224 x 224 pixels are from Kaiming He et al., "Deep Residual Learning for
+Image Recognition", CVPR 2016: a 7 x 7 convolution of stride 2 and max pooling before the blocks; other sizes from 8 x 8
+work, the final pooling is over what is left.
 """
 
 from __future__ import annotations
@@ -25,9 +29,6 @@ SMALLEST_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads"
 def library_model(name: str) -> Callable[[int], nn.Module]:
     """A factory like those in ``MODELS``; that of a vision tower ignores the number of classes.
 
-    Args:
-        name: ``timm:NAME`` or ``open_clip:NAME``.
-
     Raises:
         InputError: the library is not installed, or has no such architecture.
     """
@@ -36,6 +37,12 @@ def library_model(name: str) -> Callable[[int], nn.Module]:
     timm, wanted = _imported("timm", name), name.removeprefix(TIMM)
     _known(wanted, timm.list_models(), "timm has no model")
     return partial(_classifier, wanted)
+
+
+def torchvision_model(name: str, num_classes: int) -> nn.Module:
+    """By torchvision's name; resnet18 has 11,227,812 parameters for 100 classes, resnet50 has 23,712,932."""
+    model: nn.Module = importlib.import_module("torchvision.models").get_model(name, num_classes=num_classes)
+    return model
 
 
 def is_library_model(name: str) -> bool:

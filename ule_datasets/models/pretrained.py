@@ -20,8 +20,7 @@ from ule_datasets.models.libraries import embedding_length, is_tower
 from ule_datasets.models.states import read_state
 from ule_datasets.models.weights import Weights
 
-COUNTER = "num_batches_tracked"
-"""Batch normalisation's count of updates, without effect on any model here; old files lack it."""
+_COUNTER = "num_batches_tracked"  # batch normalisation's updates, without effect on any model here; old files lack it
 
 
 class Normalise(nn.Module):
@@ -72,12 +71,7 @@ def build_features(weights: Weights, path: Path, *, normalise: bool) -> nn.Modul
 
     The input of the last linear layer, which becomes the identity; of an architecture without a head for classes
     (a vision tower of open_clip) the embedding itself, not normalised. Made on the CPU, in evaluation mode. Torch's
-    global generator is left as it was.
-
-    Args:
-        weights: which.
-        path: their file, as ``weights.obtain`` found it.
-        normalise: whether a first layer applies the mean and deviation of the weights.
+    global generator is left as it was. With ``normalise`` a first layer applies the mean and deviation of the weights.
 
     Raises:
         InputError: as from ``build_pretrained``.
@@ -119,8 +113,8 @@ def _trained(weights: Weights, path: Path) -> nn.Module:
     state = _state(weights, path)
     model = initialised(partial(model_factory(weights.architecture), weights.num_outputs), seed=0)
     wanted = dict(model.state_dict())
-    if not any(name.endswith(COUNTER) for name in state):
-        wanted = {name: tensor for name, tensor in wanted.items() if not name.endswith(COUNTER)}
+    if not any(name.endswith(_COUNTER) for name in state):
+        wanted = {name: tensor for name, tensor in wanted.items() if not name.endswith(_COUNTER)}
     if weights.renamed and len(state) == len(wanted):
         state = dict(zip(wanted, state.values(), strict=True))
     _check_names(weights, path, state, wanted)

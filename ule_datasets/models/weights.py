@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ule_datasets.base.errors import InputError
@@ -14,12 +15,10 @@ from ule_datasets.places import hub
 
 VARIABLE = "ULE_WEIGHTS"
 """Environment variable: a folder of weight files that are used instead of downloads."""
-ORIGIN = re.compile(
+_ORIGIN = re.compile(
     r"torchvision:\w+\.\w+|url:[a-z]+://\S+/[^/\s]+|hub:[^/\s]+/[^/\s]+/\S*[^/\s]|package:\w+/\S*[^/\s]|file:[^/\s]+"
 )
-LEAST_DIGITS = 8
-"""Of a digest: what torchvision and the authors of CIFAR networks put into their file names."""
-READ_AT_ONCE = 2**20
+_LEAST_DIGITS = 8  # of a digest: what torchvision and the authors of CIFAR networks put into their file names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,14 +46,14 @@ class Weights:
     """The file holds the architecture's tensors in its order, under other names."""
 
     def __post_init__(self) -> None:
-        if not ORIGIN.fullmatch(self.origin):
+        if not _ORIGIN.fullmatch(self.origin):
             raise InputError(
                 f"weights {self.name}: origin {self.origin!r} is none of torchvision:ENUM.MEMBER, url:ADDRESS, "
                 "hub:OWNER/NAME/FILE, package:MODULE/FILE, file:NAME"
             )
-        if not re.fullmatch(f"[0-9a-f]{{{LEAST_DIGITS},64}}", self.sha256):
+        if not re.fullmatch(f"[0-9a-f]{{{_LEAST_DIGITS},64}}", self.sha256):
             raise InputError(
-                f"weights {self.name}: sha256 is {self.sha256!r}, expected {LEAST_DIGITS} to 64 hex digits"
+                f"weights {self.name}: sha256 is {self.sha256!r}, expected {_LEAST_DIGITS} to 64 hex digits"
             )
         if self.num_outputs < 1:
             raise InputError(f"weights {self.name}: num_outputs is {self.num_outputs}, must be at least 1")
@@ -98,7 +97,8 @@ def obtain(weights: Weights, given: Path | None, reporter: Reporter) -> WeightsF
         InputError: they are nowhere, cannot be downloaded, or the file has another digest.
     """
     in_vain = []
-    for place, chosen_by in ((given, "--weights"), (_from_environment(), f"${VARIABLE}")):
+    chosen = os.environ.get(VARIABLE)
+    for place, chosen_by in ((given, "--weights"), (Path(chosen).expanduser() if chosen else None, f"${VARIABLE}")):
         if place is None:
             continue
         found = _in(place, weights, chosen_by)
@@ -109,7 +109,7 @@ def obtain(weights: Weights, given: Path | None, reporter: Reporter) -> WeightsF
     if kind == "file":
         looked = f", and not in {' or '.join(in_vain)}" if in_vain else ""
         raise InputError(
-            f"the weights {weights.name} ({what}, sha256 {weights.sha256[:LEAST_DIGITS]}...) are not downloaded by "
+            f"the weights {weights.name} ({what}, sha256 {weights.sha256[:_LEAST_DIGITS]}...) are not downloaded by "
             f"themselves{looked}: give the file, or a folder that holds it, with --weights or ${VARIABLE}"
         )
     if kind == "package":
@@ -120,11 +120,6 @@ def obtain(weights: Weights, given: Path | None, reporter: Reporter) -> WeightsF
     return _checked(_from_address(what if kind == "url" else _torchvision_address(what), weights), weights)
 
 
-def _from_environment() -> Path | None:
-    chosen = os.environ.get(VARIABLE)
-    return Path(chosen).expanduser() if chosen else None
-
-
 def _in(place: Path, weights: Weights, chosen_by: str) -> WeightsFile | None:
     """The file itself, or one of a folder: by its name, then by the digits of the digest in its name."""
     if place.is_file():
@@ -133,23 +128,20 @@ def _in(place: Path, weights: Weights, chosen_by: str) -> WeightsFile | None:
         raise InputError(f"{chosen_by} {place}: no such file or folder")
     if (place / weights.file_name).is_file():
         return _checked(place / weights.file_name, weights)
-    named = sorted(path for path in place.iterdir() if weights.sha256[:LEAST_DIGITS] in path.name and path.is_file())
+    named = sorted(path for path in place.iterdir() if weights.sha256[:_LEAST_DIGITS] in path.name and path.is_file())
     return _checked(named[0], weights) if named else None
 
 
 def _checked(path: Path, weights: Weights) -> WeightsFile:
-    hasher = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while piece := file.read(READ_AT_ONCE):
-                hasher.update(piece)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    digest = hasher.hexdigest()
     if not digest.startswith(weights.sha256):
         raise InputError(
             f"{path} is not the weights {weights.name}: its sha256 is {digest[:16]}..., "
-            f"expected {weights.sha256[:16]}{'...' if len(weights.sha256) > LEAST_DIGITS else ''}"
+            f"expected {weights.sha256[:16]}{'...' if len(weights.sha256) > _LEAST_DIGITS else ''}"
         )
     return WeightsFile(path=path, sha256=digest)
 
@@ -196,7 +188,7 @@ def _from_address(address: str, weights: Weights) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(address, str(path), hash_prefix=weights.sha256[:LEAST_DIGITS])
+        torch.hub.download_url_to_file(address, str(path), hash_prefix=weights.sha256[:_LEAST_DIGITS])
     except (OSError, RuntimeError, ValueError, HTTPException) as error:
         raise InputError(
             f"cannot download the weights {weights.name} ({hub.first_line(error)}): fetch {address} elsewhere, "
@@ -207,28 +199,26 @@ def _from_address(address: str, weights: Weights) -> Path:
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-CIFAR_RESNETS = "url:https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"
+_CIFAR_RESNETS = "url:https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"
+
+_as_imagenet = partial(Weights, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 WEIGHTS: dict[str, Weights] = {
     weights.name: weights
     for weights in (
-        Weights(
+        _as_imagenet(
             name="resnet18@imagenet",
             architecture="resnet18-224",
             num_outputs=1000,
             origin="torchvision:ResNet18_Weights.IMAGENET1K_V1",
             sha256="f37072fd",
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
         ),
-        Weights(
+        _as_imagenet(
             name="resnet50@imagenet",
             architecture="resnet50-224",
             num_outputs=1000,
             origin="torchvision:ResNet50_Weights.IMAGENET1K_V1",
             sha256="0676ba61",
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
         ),
         Weights(
             name="efficientnet-lite0@imagenet",
@@ -251,23 +241,19 @@ WEIGHTS: dict[str, Weights] = {
             std=CLIP_STD,
             prefix="visual.",
         ),
-        Weights(
+        _as_imagenet(
             name="resnet20@cifar10",
             architecture="resnet20",
             num_outputs=10,
-            origin=f"{CIFAR_RESNETS}/resnet20-12fca82f.th",
+            origin=f"{_CIFAR_RESNETS}/resnet20-12fca82f.th",
             sha256="12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8",
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
         ),
-        Weights(
+        _as_imagenet(
             name="resnet56@cifar10",
             architecture="resnet56",
             num_outputs=10,
-            origin=f"{CIFAR_RESNETS}/resnet56-4bfd9763.th",
+            origin=f"{_CIFAR_RESNETS}/resnet56-4bfd9763.th",
             sha256="4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367",
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
         ),
     )
 }

@@ -45,15 +45,6 @@ class Augmentation:
         if self.crop_padding < 0:
             raise InputError(f"Augmentation: crop_padding is {self.crop_padding}, must be at least 0")
 
-    @property
-    def name(self) -> str:
-        """``none``, ``crop``, ``flip`` or ``crop+flip``."""
-        parts = [word for word, used in (("crop", self.crop_padding > 0), ("flip", self.flip)) if used]
-        return "+".join(parts) or "none"
-
-    def __str__(self) -> str:
-        return self.name
-
     def draw(self, count: int, generator: torch.Generator) -> Draws:
         """Random choices for ``count`` images, from a CPU generator."""
         offsets = torch.randint(0, 2 * self.crop_padding + 1, (2, count), generator=generator)
@@ -61,17 +52,12 @@ class Augmentation:
         return Draws(offsets[0], offsets[1], mirrored if self.flip else torch.zeros_like(mirrored))
 
     def move(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Crop and mirror a batch at random.
+        """Crop and mirror a batch at random: uint8 [B, H, W, C] on any device to the same.
 
-        Args:
-            images: uint8 [B, H, W, C] on any device.
-            generator: on the CPU; advanced by the same amount for every augmentation.
-
-        Returns:
-            The same shape and type, on the device of the images.
+        The generator is on the CPU, and advanced by the same amount for every augmentation.
         """
         draws = self.draw(len(images), generator)
-        return images if self.name == "none" else self.transform(images, draws)
+        return self.transform(images, draws) if self.crop_padding or self.flip else images
 
     def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Crop, mirror and convert a batch at random: float32 [B, C, H, W] in [0, 1], channels-last in memory."""
@@ -87,14 +73,7 @@ class Augmentation:
 def cut(canvas: Tensor, draws: Draws, height: int, width: int) -> Tensor:
     """A window of each image, mirrored where its draw says so: one gather.
 
-    Args:
-        canvas: uint8 [B, at least H, at least W, C] on any device.
-        draws: where each window begins; on the CPU.
-        height: of the windows, H.
-        width: of the windows, W.
-
-    Returns:
-        Uint8 [B, H, W, C] on the device of the canvas.
+    From uint8 [B, at least H, at least W, C] on any device to uint8 [B, H, W, C] there.
     """
     device = canvas.device
     packed = to_device(torch.stack([draws.top, draws.left, draws.mirrored]), device)

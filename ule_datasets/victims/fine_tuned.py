@@ -15,10 +15,6 @@ from ule_datasets.victims.protocol import Cosine, Effort, Sgd, TrainingProtocol
 from ule_datasets.victims.strategy import Strategy
 from ule_datasets.victims.victim import Victim
 
-LEARNING_RATE = 0.001
-GRADIENT_CLIP = 5.0
-"""Norm of the gradients."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FineTuned(Victim):
@@ -53,9 +49,9 @@ class FineTuned(Victim):
             model=self.name,
             epochs=effort.fine_tuning_epochs,
             strategy=strategy,
-            optimiser=Sgd(learning_rate=LEARNING_RATE),
+            optimiser=Sgd(learning_rate=0.001),
             schedule=Cosine(),
-            gradient_clip=GRADIENT_CLIP,
+            gradient_clip=5.0,
             normalise=self.normalise,
             precision=effort.precision,
             compiled=compiled,

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
 from ule_datasets.victims.protocol import TrainingProtocol
 
@@ -87,8 +88,8 @@ class RunHistory:
 
     def to_json(self) -> str:
         """Indented JSON; strict, because a loss that is not finite is ``null``."""
-        content = {**dataclasses.asdict(self), "protocol": self.protocol.content()}
-        return json.dumps(content, indent=1, allow_nan=False) + "\n"
+        values = {**dataclasses.asdict(self), "protocol": content(self.protocol)}
+        return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, protocol: TrainingProtocol) -> RunHistory:
@@ -98,16 +99,16 @@ class RunHistory:
             InputError: it is something else, or of another protocol.
         """
         try:
-            content = json.loads(text)
-            if content["protocol"] != protocol.content():
-                raise ValueError(f"it has another protocol, {content['protocol']}")
-            epochs = tuple(_epoch(record) for record in content["epochs"])
+            values = json.loads(text)
+            if values["protocol"] != content(protocol):
+                raise ValueError(f"it has another protocol, {values['protocol']}")
+            epochs = tuple(_epoch(record) for record in values["epochs"])
             if not epochs:
                 raise ValueError("it has no epochs")
-            return cls(**{**content, "protocol": protocol, "epochs": epochs})
+            return cls(**{**values, "protocol": protocol, "epochs": epochs})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"this is not the history of such a run: {error!r}") from error
 
 
-def _epoch(content: dict[str, Any]) -> EpochRecord:
-    return EpochRecord(**{**content, "windows": tuple(Window(**window) for window in content["windows"])})
+def _epoch(values: dict[str, Any]) -> EpochRecord:
+    return EpochRecord(**{**values, "windows": tuple(Window(**window) for window in values["windows"])})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,15 +32,12 @@ class Pieces(Protocol):
 
     def has(self, name: str) -> bool:
         """Whether a piece is finished."""
-        ...
 
     def keep(self, name: str, images: np.ndarray) -> None:
         """Keep a finished piece: uint8 [n, H, W, 3]."""
-        ...
 
     def joined(self, names: Sequence[str]) -> Images:
         """All images of some pieces, one piece after the other."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +96,13 @@ class Preparation:
         missing = [first for first, name in names.items() if not self.pieces.has(name)]
         tasks = ((np.asarray(images[first : first + size]), self._seed(label, first)) for first in missing)
         results = self.executor.map(partial(_changed, change), tasks, ahead=AHEAD)
-        for first, result in zip(missing, self._shown(results, label, len(missing)), strict=True):
+        shown = self.reporter.track(results, total=len(missing), label=label, unit="piece", images=len)
+        for first, result in zip(missing, shown, strict=True):
             self.pieces.keep(names[first], result)
         return self.pieces.joined(list(names.values()))
 
     def _seed(self, label: str, first: int) -> Seed:
         return Seed(self.seed.integer32("preparation", label, first))
-
-    def _shown(self, results: Iterator[np.ndarray], label: str, total: int) -> Iterator[np.ndarray]:
-        return self.reporter.track(results, total=total, label=label, unit="piece", images=len)
 
 
 def _changed(change: Change, task: tuple[np.ndarray, Seed]) -> np.ndarray:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.precision import Precision
 from ule_datasets.victims.strategy import Strategy
@@ -157,11 +156,6 @@ class TrainingProtocol:
             raise InputError(
                 f"TrainingProtocol: gradient_clip is {self.gradient_clip}, must be finite and above 0, or None"
             )
-
-    def content(self) -> dict[str, Any]:
-        """JSON values: what a result is filed under."""
-        values: dict[str, Any] = content(self)
-        return values
 
     def __str__(self) -> str:
         return f"{self.model}, {self.strategy.name}"
