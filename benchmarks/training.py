@@ -42,7 +42,7 @@ from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import describe_device, pick_device
 from ule_datasets.compute.executor import available_cpus
 from ule_datasets.compute.precision import Precision
-from ule_datasets.countermeasures import LInfAttack
+from ule_datasets.countermeasures.adversarial import LInfAttack
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.models.architectures import build_model, forward_flop
 from ule_datasets.victims.data import TrainingData

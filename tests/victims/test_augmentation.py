@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.victims.augmentation import Augmentation, Draws, to_float
+from ule_datasets.victims.augmentation import Augmentation, to_float
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9))
 
@@ -20,10 +20,10 @@ def random_images(count: int, height: int, width: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(values)
 
 
-def reference(images: Tensor, draws: Draws, padding: int) -> Tensor:
+def reference(images: Tensor, draws: Tensor, padding: int) -> Tensor:
     """Pad, cut out, mirror: one image after another."""
     results = []
-    for image, top, left, mirrored in zip(images.numpy(), draws.top, draws.left, draws.mirrored, strict=True):
+    for image, top, left, mirrored in zip(images.numpy(), *draws, strict=True):
         height, width, _ = image.shape
         padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
         window = padded[int(top) : int(top) + height, int(left) : int(left) + width]
@@ -57,17 +57,19 @@ def test_without_crop_and_flip_it_is_only_a_conversion(shape: tuple[int, int, in
 @given(padding=st.integers(0, 6), flip=st.booleans(), seed=st.integers(0, 2**31))
 def test_draws_stay_in_range(padding: int, flip: bool, seed: int) -> None:
     draws = Augmentation(crop_padding=padding, flip=flip).draw(200, torch.Generator().manual_seed(seed))
-    for offsets in (draws.top, draws.left):
+    *both, mirrored = draws
+    for offsets in both:
         assert 0 <= int(offsets.min()) <= int(offsets.max()) <= 2 * padding
-    assert set(draws.mirrored.tolist()) <= ({0, 1} if flip else {0})
+    assert set(mirrored.tolist()) <= ({0, 1} if flip else {0})
 
 
 def test_every_offset_and_both_sides_occur_equally_often() -> None:
     draws = Augmentation(crop_padding=4, flip=True).draw(90_000, torch.Generator().manual_seed(0))
-    for offsets in (draws.top, draws.left):
+    *both, mirrored = draws
+    for offsets in both:
         assert np.bincount(offsets.numpy(), minlength=9) == pytest.approx(np.full(9, 10_000), rel=0.05)
-    assert draws.mirrored.double().mean().item() == pytest.approx(0.5, abs=0.01)
-    assert abs(np.corrcoef(draws.top, draws.left)[0, 1]) < 0.02
+    assert mirrored.double().mean().item() == pytest.approx(0.5, abs=0.01)
+    assert abs(np.corrcoef(*both)[0, 1]) < 0.02
 
 
 def test_images_of_one_batch_are_augmented_differently() -> None:

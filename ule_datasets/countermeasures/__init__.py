@@ -17,18 +17,6 @@ from ule_datasets.countermeasures.randaugment import RandAugment, TorchvisionRan
 from ule_datasets.victims.augmentation import Augmentation
 from ule_datasets.victims.strategy import Countermeasure, Strategy
 
-__all__ = [
-    "COUNTERMEASURES",
-    "CutMix",
-    "Cutout",
-    "L2Attack",
-    "LInfAttack",
-    "Mixup",
-    "RandAugment",
-    "TorchvisionRandAugment",
-    "parse_strategy",
-]
-
 COUNTERMEASURES: Final[tuple[type[Countermeasure], ...]] = (
     LInfAttack,
     L2Attack,
@@ -39,8 +27,6 @@ COUNTERMEASURES: Final[tuple[type[Countermeasure], ...]] = (
     CutMix,
 )
 """What strategies are made of, in canonical order."""
-
-CROP_PADDING: Final = 4
 
 
 def parse_strategy(slug: str, *, flippable: bool = True) -> Strategy:
@@ -63,7 +49,7 @@ def parse_strategy(slug: str, *, flippable: bool = True) -> Strategy:
         if other is not part:
             raise InputError(f"strategy {slug!r}: {other.name} and {part.name} exclude each other; {_known()}")
     parts = tuple(sorted(taken.values(), key=lambda part: COUNTERMEASURES.index(type(part))))
-    augmentation = Augmentation(crop_padding=CROP_PADDING, flip=flippable)
+    augmentation = Augmentation(crop_padding=4, flip=flippable)
     return Strategy(name="+".join(part.name for part in parts) or "standard", augmentation=augmentation, parts=parts)
 
 

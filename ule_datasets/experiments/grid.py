@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import compress, product
 from pathlib import Path
 
 import torch
@@ -90,15 +90,15 @@ class Grid:
 
     def tasks(self) -> tuple[RunTask, ...]:
         """Every run; a whole seed of all cells before the next one."""
-        return tuple(self.task(cell, seed) for seed in self.seeds for cell in self.cells)
+        return tuple(self.task(cell, seed) for seed, cell in product(self.seeds, self.cells))
 
     def task(self, cell: Cell, seed: int) -> RunTask:
         """One run."""
-        subject = self.subject_of(cell.dataset)
+        subject = next(each for each in self.subjects if cell.dataset in (each.name, each.control))
         protocol = self.profile.protocol(cell.model, cell.strategy, flippable=subject.flippable, compiled=self.compiled)
         file = self.weights.get(cell.model)
         if file is not None:
-            protocol = dataclasses.replace(protocol, start=file.sha256)
+            protocol = replace(protocol, start=file.sha256)
         return RunTask(
             dataset=cell.dataset,
             data=self._training_set(subject, cell.dataset, seed),
@@ -112,12 +112,6 @@ class Grid:
             start=None if file is None else file.path,
             weights=self.weights_place,
         )
-
-    def subject_of(self, dataset: str) -> Subject:
-        """The subject of that name, or one whose clean control it is."""
-        found = [subject for subject in self.subjects if dataset in (subject.name, subject.control)]
-        assert found, f"{dataset} is neither a subject nor a control"
-        return found[0]
 
     def _training_set(self, subject: Subject, dataset: str, seed: int) -> TrainingSet:
         """The rows that the profile uses; the same object, and the same arrays, for every run on them."""
@@ -162,7 +156,7 @@ def with_controls(cells: Iterable[Cell], subjects: Sequence[Subject]) -> tuple[C
     control = {subject.name: subject.control for subject in subjects}
     found: dict[Cell, None] = {}
     for cell in cells:
-        found[dataclasses.replace(cell, dataset=control.get(cell.dataset, cell.dataset))] = None
+        found[replace(cell, dataset=control.get(cell.dataset, cell.dataset))] = None
         found[cell] = None
     return tuple(found)
 
@@ -176,18 +170,15 @@ def train_grid(grid: Grid, *, store: RunStore, executor: Executor, reporter: Rep
     parallel = max(1, min(executor.workers, len(grid.cells) * len(grid.seeds)))
     tasks = grid.tasks()
     known = store.known(tasks, reporter)
-    announce(grid, tasks, [index in known for index in range(len(tasks))], parallel, reporter)
+    _announce(grid, tasks, [index in known for index in range(len(tasks))], parallel, reporter)
     outcomes = work_off(tasks, store, executor, reporter, known=known)
-    places = [(cell, seed) for seed in grid.seeds for cell in grid.cells]
     runs, lost = [], []
-    for index, (cell, seed) in enumerate(places):
-        outcome = outcomes[index]
+    for index, (seed, cell) in enumerate(product(grid.seeds, grid.cells)):
+        outcome, identity = outcomes[index], tasks[index].identity
         if isinstance(outcome, Lost):
             lost.append(LostRun(cell=cell, seed=seed, reason=outcome.reason))
         else:
-            runs.append(
-                Run(cell=cell, seed=seed, history=outcome, identity=tasks[index].identity, reused=index in known)
-            )
+            runs.append(Run(cell=cell, seed=seed, history=outcome, identity=identity, reused=index in known))
     result = GridResult(
         profile=grid.profile,
         seeds=grid.seeds,
@@ -198,7 +189,7 @@ def train_grid(grid: Grid, *, store: RunStore, executor: Executor, reporter: Rep
         lost=tuple(lost),
         comparisons=(),
     )
-    return dataclasses.replace(result, comparisons=_comparisons(grid, result))
+    return replace(result, comparisons=_comparisons(grid, result))
 
 
 def plan_lines(grid: Grid, tasks: Sequence[RunTask], known: Sequence[bool]) -> list[str]:
@@ -215,11 +206,10 @@ def plan_lines(grid: Grid, tasks: Sequence[RunTask], known: Sequence[bool]) -> l
     return lines
 
 
-def announce(grid: Grid, tasks: Sequence[RunTask], known: Sequence[bool], parallel: int, reporter: Reporter) -> None:
+def _announce(grid: Grid, tasks: Sequence[RunTask], known: Sequence[bool], parallel: int, reporter: Reporter) -> None:
     """Say what is done already and what will be done; time a few steps to say how long that will take."""
-    for task, finished in zip(tasks, known, strict=True):
-        if finished:
-            reporter.say(f"reusing a finished run: {task}")
+    for task in compress(tasks, known):
+        reporter.say(f"reusing a finished run: {task}")
     waiting = [task for task, finished in zip(tasks, known, strict=True) if not finished]
     if not waiting:
         return
@@ -244,12 +234,9 @@ def estimate_seconds(tasks: Sequence[RunTask]) -> float:
 def _comparisons(grid: Grid, result: GridResult) -> tuple[Comparison, ...]:
     """Every poisoned cell with its control, in the order of the cells."""
     names = {subject.name: subject.control for subject in grid.subjects}
-    found = []
-    for cell in grid.cells:
-        if cell.dataset not in names:
-            continue
-        control = dataclasses.replace(cell, dataset=names[cell.dataset])
-        clean, poisoned = result.histories(control), result.histories(cell)
-        if clean and poisoned:
-            found.append(compare(clean, poisoned, dataset=cell.dataset, control=control.dataset, chance=result.chance))
-    return tuple(found)
+    pairs = [(cell, replace(cell, dataset=names[cell.dataset])) for cell in grid.cells if cell.dataset in names]
+    return tuple(
+        compare(clean, poisoned, dataset=cell.dataset, control=control.dataset, chance=result.chance)
+        for cell, control in pairs
+        if (clean := result.histories(control)) and (poisoned := result.histories(cell))
+    )

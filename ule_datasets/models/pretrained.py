@@ -117,8 +117,7 @@ def _trained(weights: Weights, path: Path) -> nn.Module:
         wanted = {name: tensor for name, tensor in wanted.items() if not name.endswith(_COUNTER)}
     if weights.renamed and len(state) == len(wanted):
         state = dict(zip(wanted, state.values(), strict=True))
-    _check_names(weights, path, state, wanted)
-    _check_shapes(weights, path, state, wanted)
+    _check(weights, path, state, wanted)
     model.load_state_dict(state)
     return model
 
@@ -135,45 +134,37 @@ def _state(weights: Weights, path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _check_names(weights: Weights, path: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    if weights.renamed and len(state) != len(wanted):
-        raise InputError(
-            f"{path} does not hold {weights.architecture} (weights {weights.name}): it has {len(state)} tensors, "
-            f"the architecture {len(wanted)}"
-        )
+def _check(weights: Weights, path: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Refuse other names, other shapes, and integers in place of floats; floats of any precision are accepted."""
     missing = [name for name in wanted if name not in state]
     unexpected = [name for name in state if name not in wanted]
-    if missing or unexpected:
-        counts = [
+    wrong = [name for name in wanted if name in state and _kind(state[name]) != _kind(wanted[name])]
+    if weights.renamed and len(state) != len(wanted):
+        problem = f"it has {len(state)} tensors, the architecture {len(wanted)}"
+    elif missing or unexpected:
+        problem = " and ".join(
             f"{len(names)} of its tensors {word}, the first {names[0]!r}"
             for word, names in (("are missing", missing), ("do not belong to it", unexpected))
             if names
-        ]
-        raise InputError(
-            f"{path} does not hold {weights.architecture} (weights {weights.name}): {' and '.join(counts)}"
         )
-
-
-def _check_shapes(weights: Weights, path: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Refuse other shapes, and integers in place of floats; floats of any precision are accepted."""
-    wrong = [
-        name
-        for name, tensor in wanted.items()
-        if state[name].shape != tensor.shape or state[name].is_floating_point() != tensor.is_floating_point()
-    ]
-    if not wrong:
+    elif not wrong:
         return
-    first = wrong[0]
-    found, expected = state[first], wanted[first]
-    if all(_other_outputs(state[name], wanted[name], weights.num_outputs) for name in wrong):
-        raise InputError(
-            f"{path} is {weights.architecture} with {len(found)} outputs, the weights {weights.name} have "
-            f"{weights.num_outputs}"
+    else:
+        first, found, expected = wrong[0], state[wrong[0]], wanted[wrong[0]]
+        if all(_other_outputs(state[name], wanted[name], weights.num_outputs) for name in wrong):
+            raise InputError(
+                f"{path} is {weights.architecture} with {len(found)} outputs, the weights {weights.name} have "
+                f"{weights.num_outputs}"
+            )
+        problem = (
+            f"{len(wrong)} of its tensors have another shape or type, the first {first!r} with {_described(found)} in "
+            f"place of {_described(expected)}"
         )
-    raise InputError(
-        f"{path} does not hold {weights.architecture} (weights {weights.name}): {len(wrong)} of its tensors have "
-        f"another shape or type, the first {first!r} with {_described(found)} in place of {_described(expected)}"
-    )
+    raise InputError(f"{path} does not hold {weights.architecture} (weights {weights.name}): {problem}")
+
+
+def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:
+    return tensor.shape, tensor.is_floating_point()
 
 
 def _other_outputs(found: Tensor, expected: Tensor, num_outputs: int) -> bool:

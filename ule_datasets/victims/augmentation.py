@@ -20,18 +20,6 @@ else:
     torch = lazy("torch")
 
 
-@dataclass(frozen=True, slots=True)
-class Draws:
-    """The random choices of one batch: int64 [B] each, on the CPU."""
-
-    top: Tensor
-    """First row of the crop, counted in the padded image: ``crop_padding`` is the image itself."""
-    left: Tensor
-    """First column of the crop, counted in the padded image."""
-    mirrored: Tensor
-    """1 where the image is mirrored, else 0."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Augmentation:
     """Random crop with zero padding, then random mirroring; without either, only the conversion to floats."""
@@ -45,11 +33,11 @@ class Augmentation:
         if self.crop_padding < 0:
             raise InputError(f"Augmentation: crop_padding is {self.crop_padding}, must be at least 0")
 
-    def draw(self, count: int, generator: torch.Generator) -> Draws:
-        """Random choices for ``count`` images, from a CPU generator."""
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Random choices for ``count`` images, as for ``cut`` in the padded image, from a CPU generator."""
         offsets = torch.randint(0, 2 * self.crop_padding + 1, (2, count), generator=generator)
         mirrored = torch.randint(0, 2, (count,), generator=generator)
-        return Draws(offsets[0], offsets[1], mirrored if self.flip else torch.zeros_like(mirrored))
+        return torch.stack([*offsets, mirrored if self.flip else torch.zeros_like(mirrored)])
 
     def move(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Crop and mirror a batch at random: uint8 [B, H, W, C] on any device to the same.
@@ -63,21 +51,21 @@ class Augmentation:
         """Crop, mirror and convert a batch at random: float32 [B, C, H, W] in [0, 1], channels-last in memory."""
         return to_float(self.move(images, generator))
 
-    def transform(self, images: Tensor, draws: Draws) -> Tensor:
+    def transform(self, images: Tensor, draws: Tensor) -> Tensor:
         """Apply given draws; uint8 [B, H, W, C] to the same shape and type."""
         pad = self.crop_padding
         padded = torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad))
         return cut(padded, draws, images.shape[1], images.shape[2])
 
 
-def cut(canvas: Tensor, draws: Draws, height: int, width: int) -> Tensor:
+def cut(canvas: Tensor, draws: Tensor, height: int, width: int) -> Tensor:
     """A window of each image, mirrored where its draw says so: one gather.
 
-    From uint8 [B, at least H, at least W, C] on any device to uint8 [B, H, W, C] there.
+    From uint8 [B, at least H, at least W, C] on any device to uint8 [B, H, W, C] there. Draws are the first row and the
+    first column of each window and whether it is mirrored (1, else 0): int64 [3, B] on the CPU.
     """
     device = canvas.device
-    packed = to_device(torch.stack([draws.top, draws.left, draws.mirrored]), device)
-    top, left, mirrored = packed[:, :, None]
+    top, left, mirrored = to_device(draws, device)[:, :, None]
     down = torch.arange(height, device=device)
     across = torch.arange(width, device=device).expand(len(canvas), width)
     across = torch.where(mirrored.bool(), width - 1 - across, across)

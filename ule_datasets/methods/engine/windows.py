@@ -51,4 +51,4 @@ def windows(images: Tensor, rule: CropRule, generator: torch.Generator) -> Tenso
     else:
         down, across = (size[0] - height) // 2, (size[1] - width) // 2
         canvas = torch.nn.functional.pad(images, (0, 0, across, across, down, down))
-    return augmentation.cut(canvas, augmentation.Draws(*draws), height, width)
+    return augmentation.cut(canvas, torch.stack(draws), height, width)
