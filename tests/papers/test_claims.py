@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from builders import RECIPES
 from ule_datasets.base.errors import InputError
 from ule_datasets.papers import claims
 from ule_datasets.papers.claims import (
+    FOLDER,
     Claim,
     Regime,
     all_claims,
     for_dataset,
-    glossary,
     headline,
     papers,
     read_claims,
@@ -174,12 +175,13 @@ def test_every_slug_has_an_entry_in_the_glossary() -> None:
         assert isinstance(entries, dict)
         return any(re.fullmatch(re.sub("[A-Z]", "[a-z0-9.]+", key), slug) for key in entries)
 
-    words = glossary()
+    words = tomllib.loads((FOLDER / "glossary.toml").read_text(encoding="utf-8"))
+    datasets, models, strategies = words["datasets"], words["models"], words["strategies"]
     for claim in all_claims().values():
-        assert claim.train_dataset == "none" or known(claim.train_dataset, words.datasets), claim.train_dataset
-        assert known(claim.model, words.models), claim.model
-        assert all(known(part, words.strategies) for part in claim.strategy.split("+")), claim.strategy
-    assert all(isinstance(text, str) for text in [*words.datasets.values(), *words.strategies.values()])
+        assert claim.train_dataset == "none" or known(claim.train_dataset, datasets), claim.train_dataset
+        assert known(claim.model, models), claim.model
+        assert all(known(part, strategies) for part in claim.strategy.split("+")), claim.strategy
+    assert all(isinstance(text, str) for text in [*datasets.values(), *strategies.values()])
 
 
 def test_no_reduced_recipe_has_the_name_of_a_dataset_that_papers_report_on() -> None:
@@ -260,7 +262,7 @@ def test_claims_of_a_dataset_and_its_headline() -> None:
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
-    found, statements = read_claims(written(tmp_path, MINIMAL))
+    _, found, statements = read_claims(written(tmp_path, MINIMAL))
     claim = found["mine-1"]
     assert (claim.paper, claim.value, type(claim.value)) == ("mine", 12.0, float)
     assert claim.regime is Regime.COLLAPSED
@@ -292,7 +294,7 @@ def test_defaults_shared_fields_and_rows(tmp_path: Path) -> None:
         strategy = "mixup"
         regime = "baseline"
     """
-    found, statements = read_claims(written(tmp_path, text))
+    _, found, statements = read_claims(written(tmp_path, text))
     assert [(c.id, c.table, c.model, c.value, c.chance) for c in found.values()] == [
         ("a", "1", "resnet18", 1.5, None),
         ("b", "1", "lenet5", 2.0, 10.0),

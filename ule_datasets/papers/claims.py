@@ -70,7 +70,7 @@ class Claim:
     runs: int | None = None
     """How many runs the printed spread is over."""
     train_dataset: str
-    """Slug, see ``glossary``; ``none`` where nothing is trained."""
+    """Slug, see ``glossary.toml``; ``none`` where nothing is trained."""
     test_dataset: str
     """``<dataset>-test``, ``<dataset>-val``, or ``...-train`` where training images are evaluated."""
     model: str
@@ -122,46 +122,27 @@ class Paper:
     arxiv: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Glossary:
-    """What slugs mean; a capital letter in a key stands for a number or a dataset (``rem-X``)."""
-
-    datasets: Mapping[str, str]
-    models: Mapping[str, str]
-    strategies: Mapping[str, str]
-
-
 def all_claims() -> dict[str, Claim]:
     """Every claim by its id: papers in the order of ``PAPERS``, claims in the order of the tables."""
-    return {id: claim for key in PAPERS for id, claim in _catalogued(key).claims.items()}
+    return {id: claim for key in PAPERS for id, claim in _catalogued(key)[1].items()}
 
 
 def statements() -> dict[str, Statement]:
     """Every statement by its id."""
-    return {id: statement for key in PAPERS for id, statement in _catalogued(key).statements.items()}
+    return {id: statement for key in PAPERS for id, statement in _catalogued(key)[2].items()}
 
 
 def papers() -> dict[str, Paper]:
     """The papers by their keys."""
-    found = {key: _catalogued(key).paper for key in PAPERS}
-    return {key: paper for key, paper in found.items() if paper is not None}
-
-
-@cache
-def glossary() -> Glossary:
-    """The meaning of datasets, models and strategies."""
-    return Glossary(**_load(FOLDER / "glossary.toml"))
+    return {key: paper for key in PAPERS if (paper := _catalogued(key)[0]) is not None}
 
 
 def select(pattern: str, claims: Mapping[str, Claim] | None = None) -> tuple[Claim, ...]:
-    """The claims whose ids match.
+    """The claims whose ids match, each once and in the order of ``claims``: of the catalogue's if ``None``.
 
     Args:
         pattern: a glob such as ``ops-t5-*``; several are joined by commas.
-        claims: by id; all claims of the catalogue if ``None``.
-
-    Returns:
-        Each matching claim once, in the order of ``claims``.
+        claims: by id.
 
     Raises:
         InputError: one of the patterns matches nothing; the message names ids that are close, and one per table.
@@ -185,26 +166,6 @@ def headline(name: str) -> Claim | None:
     return next((c for c in for_dataset(name) if (c.model, c.strategy, c.metric) in wanted), None)
 
 
-def read_claims(path: Path) -> tuple[dict[str, Claim], dict[str, Statement]]:
-    """Claims and statements of one's own file, in the schema of this package.
-
-    Raises:
-        InputError: the file cannot be read, or a field is unknown, missing or of the wrong type, or an id occurs twice;
-            names the file, the record and the field.
-    """
-    document = _read(path)
-    return dict(document.claims), dict(document.statements)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Document:
-    """One file."""
-
-    paper: Paper | None
-    claims: dict[str, Claim]
-    statements: dict[str, Statement]
-
-
 def listed(pattern: str | None, own: Path | None = None) -> tuple[tuple[Claim, ...], tuple[Statement, ...]]:
     """The claims and the statements whose ids match.
 
@@ -218,7 +179,7 @@ def listed(pattern: str | None, own: Path | None = None) -> tuple[tuple[Claim, .
     """
     claims, sentences = all_claims(), statements()
     if own is not None:
-        more, more_sentences = read_claims(own)
+        _, more, more_sentences = read_claims(own)
         taken = sorted((more.keys() & claims.keys()) | (more_sentences.keys() & sentences.keys()))
         if taken:
             raise InputError(f"{own}: the id {taken[0]} is one of the catalogue's; choose another")
@@ -236,8 +197,8 @@ def listed(pattern: str | None, own: Path | None = None) -> tuple[tuple[Claim, .
 
 
 @cache
-def _catalogued(key: str) -> _Document:
-    return _read(FOLDER / f"{key}.toml")
+def _catalogued(key: str) -> tuple[Paper | None, dict[str, Claim], dict[str, Statement]]:
+    return read_claims(FOLDER / f"{key}.toml")
 
 
 def _no_match(pattern: str, claims: Mapping[str, Claim]) -> str:
@@ -247,15 +208,6 @@ def _no_match(pattern: str, claims: Mapping[str, Claim]) -> str:
         examples.setdefault((claim.paper, claim.table), id)
     hint = f"close: {', '.join(close)}; " if close else ""
     return f"no claim matches {pattern!r}; {hint}one of each table: {', '.join(examples.values())}"
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # not UTF-8, or not TOML
-        raise InputError(f"{path}: not a TOML file ({error})") from error
 
 
 def _number(value: Any) -> bool:
@@ -286,8 +238,19 @@ _OPTIONAL = {"std", "runs", "clean_reference", "chance", "same_as", "uncertain",
 _FLOATS = ("value", "std", "clean_reference", "chance")
 
 
-def _read(path: Path) -> _Document:
-    document = _load(path)
+def read_claims(path: Path) -> tuple[Paper | None, dict[str, Claim], dict[str, Statement]]:
+    """Paper, claims and statements of a file, one of this package or one's own.
+
+    Raises:
+        InputError: the file cannot be read, or a field is unknown, missing or of the wrong type, or an id occurs twice;
+            names the file, the record and the field.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise InputError(f"{path}: not a TOML file ({error})") from error
     _refuse_unknown(document, {"paper", "defaults", "claim", "statement"}, f"{path}")
     paper = None
     if "paper" in document:
@@ -311,7 +274,7 @@ def _read(path: Path) -> _Document:
         if statement.id in found:
             raise InputError(f"{where}: field 'id' occurs twice")
         found[statement.id] = statement
-    return _Document(paper=paper, claims=claims, statements=found)
+    return paper, claims, found
 
 
 def _claim_records(

@@ -130,12 +130,7 @@ def judge_level(claim: Claim, values: Sequence[float], *, power: Power, toleranc
     With ``Power.CONSISTENCY`` the same rules give *consistent* and *not consistent*, from three runs on.
 
     A refutation speaks of the protocol that was run. Where the paper leaves choices open, they are the caller's to try.
-
-    Args:
-        claim: the printed number.
-        values: one result per seed, last epoch, in the claim's unit. Analyses: one per model, mean over permutations.
-        power: what the profile may say.
-        tolerance: instead of ``tolerance_of(claim)``.
+    Values are one result per seed, last epoch, in the claim's unit; of analyses one per model, mean over permutations.
     """
     if not values:
         return Judged(Verdict.NOT_RUN, "no run was made")
@@ -167,10 +162,7 @@ def judge_level(claim: Claim, values: Sequence[float], *, power: Power, toleranc
 def _against_one_run(claim: Claim, estimate: Estimate, tolerance: Tolerance) -> tuple[bool, bool, str]:
     """(agrees, differs, the numbers) for a number that is a single run."""
     distance = abs(estimate.mean - claim.value)
-    of_mean, of_new = (
-        estimate.half_width_of_mean(floor=tolerance.floor),
-        estimate.half_width_of_new(floor=tolerance.floor),
-    )
+    of_mean, of_new = estimate.half_width_of_mean(tolerance.floor), estimate.half_width_of_new(tolerance.floor)
     assert of_mean is not None
     assert of_new is not None
     agrees = distance <= tolerance.delta and of_mean <= tolerance.delta
@@ -238,15 +230,10 @@ def judge_effect(claim: Claim, protected: Sequence[float], control: Sequence[flo
     Everything else is inconclusive; so is any protected set whose control is itself below k + 0.25 (100 - k), any
     single run and any result that is not finite. The deviation is not taken below the floor of the claim's tolerance.
     c is taken as the control's mean: its own uncertainty does not widen the interval, so a verdict at the border
-    of a line depends on how well c is known.
-
-    Args:
-        claim: gives the regime and the tolerance.
-        protected: clean test accuracies of models trained on the claim's dataset.
-        control: those of the same model and strategy trained on clean data; not used for baselines.
-        chance: accuracy of guessing, %.
+    of a line depends on how well c is known. ``control`` is of the same model and strategy as ``protected``, both are
+    clean test accuracies; baselines need none.
     """
-    check_chance(chance)
+    _check_chance(chance)
     if claim.regime in (Regime.ANALYSIS, Regime.COST, Regime.SIZE):
         return Judged(Verdict.NOT_COMPARABLE, f"a claim of kind {claim.regime} has a level and no effect")
     if not protected:
@@ -254,7 +241,7 @@ def judge_effect(claim: Claim, protected: Sequence[float], control: Sequence[flo
     baseline = claim.regime is Regime.BASELINE
     if not all_finite(protected) or (not baseline and not all_finite(control)):
         return Judged(Verdict.INCONCLUSIVE, "a result is not finite")
-    if not baseline and (unlearned := not_learned(control, chance)):
+    if not baseline and (unlearned := _not_learned(control, chance)):
         return Judged(Verdict.INCONCLUSIVE, unlearned)
     estimate = Estimate(tuple(protected))
     bounds = estimate.interval(floor=tolerance_of(claim).floor)
@@ -293,8 +280,7 @@ def _between_lines(regime: Regime, low: float, high: float, chance: float, contr
     return verdict, {Verdict.CONFIRMED: holds, Verdict.REFUTED: fails}.get(verdict, between)
 
 
-def check_chance(chance: float) -> None:
-    """Refuse what is no accuracy of guessing."""
+def _check_chance(chance: float) -> None:
     if not 0 <= chance < 100:
         raise InputError(f"chance is {chance}, must be a percentage from 0 to below 100")
 
@@ -304,7 +290,7 @@ def line_at(share: float, chance: float, top: float = 100.0) -> float:
     return chance + share * (top - chance)
 
 
-def not_learned(control: Sequence[float], chance: float) -> str:
+def _not_learned(control: Sequence[float], chance: float) -> str:
     """Why nothing can be said about protected data; empty if the control has learned."""
     line = line_at(LEARNED, chance)
     if not control:
@@ -348,18 +334,16 @@ def judge_parts(parts: Sequence[Part], cells: Cells, *, chance: float, roles: Ma
     """A statement over several cells, as the conjunction of its comparisons.
 
     Confirmed if every comparison is confirmed and no cell is missing; refuted if one comparison is; not run if no
-    cell is there; otherwise inconclusive, naming what is missing or open. Comparisons that need a control
-    say nothing while the control has not learned. Intervals have no floor of the deviation here.
-
-    Args:
-        parts: the comparisons.
-        cells: accuracies by (dataset, model, strategy).
-        chance: accuracy of guessing, %.
-        roles: catalogue slug to the dataset or model that was measured in its place; those not named stand for
-            themselves. With other names a verdict speaks of the stand-ins, and its reason says so.
+    cell is there; otherwise inconclusive, naming what is missing or open. Comparisons that need a control say nothing
+    while the control has not learned. Intervals have no floor of the deviation here. ``roles`` are the datasets or
+    models that were measured in place of a catalogue slug's: a verdict speaks of those, and its reason says so.
     """
-    check_chance(chance)
-    actual = {cell: _actual(cell, roles) for part in parts for cell in part.needs}
+    _check_chance(chance)
+    actual = {
+        cell: (roles.get(cell[0], cell[0]), roles.get(cell[1], cell[1]), cell[2])
+        for part in parts
+        for cell in part.needs
+    }
     measured = {cell: tuple(cells.get(there, ())) for cell, there in actual.items()}
     missing = [" / ".join(actual[cell]) for cell, values in measured.items() if not values]
     if len(missing) == len(measured):
@@ -377,12 +361,7 @@ def judge_parts(parts: Sequence[Part], cells: Cells, *, chance: float, roles: Ma
     return Judged(Verdict.CONFIRMED, f"all {len(found)} comparisons hold{note}")
 
 
-def _actual(cell: Cell, roles: Mapping[str, str]) -> Cell:
-    dataset, model, strategy = cell
-    return roles.get(dataset, dataset), roles.get(model, model), strategy
-
-
 def _judge_part(part: Part, measured: Cells, chance: float) -> Judged:
-    if part.control is not None and (unlearned := not_learned(measured[part.control], chance)):
+    if part.control is not None and (unlearned := _not_learned(measured[part.control], chance)):
         return Judged(Verdict.INCONCLUSIVE, unlearned)
     return part.judge(*(measured[cell] for cell in part.cells))

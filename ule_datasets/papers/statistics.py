@@ -1,7 +1,7 @@
 """Numbers of repeated runs: their mean, how well it is known, and what a comparison of such numbers says.
 
-An interval is the two-sided 95 % Student interval unless another confidence is given. No comparison asks which verdict
-would be welcome: too few runs, or a result that is not finite, end in *inconclusive*, with the numbers in the reason.
+An interval is the two-sided 95 % Student interval. No comparison asks which verdict would be welcome: too few runs, or
+a result that is not finite, end in *inconclusive*, with the numbers in the reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from scipy.special import nctdtr, stdtrit  # type: ignore[import-untyped]
 
 from ule_datasets.base.errors import InputError
 
-CONFIDENCE = 0.95
+TAIL = 0.025
+"""On either side of an interval."""
 
 
 class Verdict(StrEnum):
@@ -77,19 +78,19 @@ class Estimate:
         """Mean ± deviation of percentages, without their number."""
         return f"{self.mean:.1f}{'' if self.sd is None else f' ± {self.sd:.1f}'} %"
 
-    def half_width_of_mean(self, confidence: float = CONFIDENCE, floor: float = 0.0) -> float | None:
+    def half_width_of_mean(self, floor: float = 0.0) -> float | None:
         """Half of the mean's Student interval, the deviation taken to be at least ``floor``; ``None`` for one run."""
         sd = self.sd
-        return None if sd is None else _quantile(self.n - 1, confidence) * max(sd, floor) / math.sqrt(self.n)
+        return None if sd is None else _quantile(self.n - 1) * max(sd, floor) / math.sqrt(self.n)
 
-    def half_width_of_new(self, confidence: float = CONFIDENCE, floor: float = 0.0) -> float | None:
+    def half_width_of_new(self, floor: float = 0.0) -> float | None:
         """Half of the prediction interval for one further run, as a printed number is one; ``None`` for one run."""
         sd = self.sd
-        return None if sd is None else _quantile(self.n - 1, confidence) * max(sd, floor) * math.sqrt(1 + 1 / self.n)
+        return None if sd is None else _quantile(self.n - 1) * max(sd, floor) * math.sqrt(1 + 1 / self.n)
 
-    def interval(self, confidence: float = CONFIDENCE, floor: float = 0.0) -> tuple[float, float] | None:
+    def interval(self, floor: float = 0.0) -> tuple[float, float] | None:
         """Student interval of the mean, the deviation taken to be at least ``floor``; ``None`` for one run."""
-        half = self.half_width_of_mean(confidence, floor)
+        half = self.half_width_of_mean(floor)
         return None if half is None else (self.mean - half, self.mean + half)
 
     def __str__(self) -> str:
@@ -125,18 +126,9 @@ def verdict_of_all(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def interval_of_difference(a: Sequence[float], b: Sequence[float], *, paired: bool) -> tuple[float, float] | None:
-    """95 % interval of mean(a) - mean(b).
+    """95 % interval of mean(a) - mean(b); ``None`` if a single value leaves no deviation.
 
-    Args:
-        a: finite values, at least one.
-        b: finite values, at least one.
-        paired: the i-th of both belong together (the same seed); otherwise Welch's interval.
-
-    Returns:
-        Lower and upper bound; ``None`` if a single value leaves no deviation.
-
-    Raises:
-        InputError: paired samples of different length; no values, or values that are not finite.
+    ``paired``: the i-th of both belong together (the same seed); otherwise it is Welch's interval.
     """
     if paired:
         if len(a) != len(b):
@@ -156,7 +148,7 @@ def welch(mean: float, sd: float, n: int, mean2: float, sd2: float, n2: int) -> 
         return difference, difference
     # Shares of the variance, not the variances themselves: squares of tiny ones would vanish.
     degrees = 1 / ((share / total) ** 2 / (n - 1) + (share2 / total) ** 2 / (n2 - 1))
-    half = _quantile(degrees, CONFIDENCE) * math.sqrt(total)
+    half = _quantile(degrees) * math.sqrt(total)
     return difference - half, difference + half
 
 
@@ -164,31 +156,21 @@ def below(a: Sequence[float], b: Sequence[float], bound: float = 0.0, *, paired:
     """Whether A lies below B, or above it by less than a bound.
 
     Confirmed if the 95 % interval of the mean difference A - B lies below the bound, refuted if it lies above.
-
-    Args:
-        a: one result per run.
-        b: one result per run.
-        bound: of the difference.
-        paired: runs at the same position share a seed that fixes initialisation and order; otherwise Welch's test.
+    ``paired``: runs at the same position share a seed that fixes initialisation and order; otherwise Welch's test.
     """
     line = f" (line {bound:+g})" if bound else ""
     return _difference(a, b, paired, lambda low, high: (high < bound, low > bound), line)
 
 
 def within(a: Sequence[float], b: Sequence[float], bound: float, *, paired: bool) -> Judged:
-    """Whether A and B differ by at most a bound, by the 95 % interval of their mean difference.
-
-    Args:
-        a: one result per run.
-        b: one result per run.
-        bound: of the difference, in both directions.
-        paired: runs at the same position share a seed; otherwise Welch's test.
-    """
-
-    def judge(low: float, high: float) -> tuple[bool, bool]:
-        return -bound <= low and high <= bound, low > bound or high < -bound
-
-    return _difference(a, b, paired, judge, f" (line ±{bound:g})")
+    """Whether A and B differ by at most a bound in either direction, by the 95 % interval of their mean difference."""
+    return _difference(
+        a,
+        b,
+        paired,
+        lambda low, high: (-bound <= low and high <= bound, low > bound or high < -bound),
+        f" (line ±{bound:g})",
+    )
 
 
 def mean_below(values: Sequence[float], bound: float) -> Judged:
@@ -222,12 +204,11 @@ def deviations_below(a: Sequence[float], b: Sequence[float], count: float) -> Ju
     scale = 1 / math.sqrt(1 / second.n + (first.sd / second.sd) ** 2 / first.n)
     inside = min(max(found, 0.0), 1000.0)  # where the distribution is computed well; no verdict changes beyond
     share_below = float(nctdtr(second.n - 1, scale * count, scale * inside))
-    tail = (1 - CONFIDENCE) / 2
     reason = (
         f"{first} against {second}: {found:.2f} deviations; if there were {count:g}, "
         f"{100 * share_below:.1f} % of such series would show fewer"
     )
-    return Judged(verdict_of(confirmed=share_below > 1 - tail, refuted=share_below < tail), reason)
+    return Judged(verdict_of(confirmed=share_below > 1 - TAIL, refuted=share_below < TAIL), reason)
 
 
 def unusable(*samples: Sequence[float]) -> Judged | None:
@@ -255,8 +236,6 @@ def _difference(
     return Judged(verdict_of(confirmed=confirmed, refuted=refuted), reason)
 
 
-def _quantile(degrees: float, confidence: float) -> float:
-    """Student's t that encloses a share ``confidence`` between minus and plus itself."""
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence is {confidence}, must be between 0 and 1")
-    return float(stdtrit(degrees, (1 + confidence) / 2))
+def _quantile(degrees: float) -> float:
+    """Student's t that encloses 95 % between minus and plus itself."""
+    return float(stdtrit(degrees, 1 - TAIL))

@@ -43,13 +43,7 @@ class Separability:
 def linear_separability(clean: np.ndarray, poisoned: np.ndarray, labels: np.ndarray) -> Separability | None:
     """Fit a ridge classifier to half of the differences and test it on the other half; unchanged images do not count.
 
-    Args:
-        clean: uint8 [N, H, W, C].
-        poisoned: the same images, uint8 [N, H, W, C].
-        labels: int64 [N].
-
-    Returns:
-        ``None`` where a half of the changed images has fewer than two classes.
+    ``None`` where a half of the changed images has fewer than two classes. Images are uint8 [N, H, W, C].
     """
     from sklearn.linear_model import RidgeClassifier
 
@@ -67,29 +61,14 @@ def linear_separability(clean: np.ndarray, poisoned: np.ndarray, labels: np.ndar
 def cluster_separability(
     clean: np.ndarray, poisoned: np.ndarray, perturbation: Perturbation, keys: Sequence[str]
 ) -> Separability | None:
-    """Fit and test a ridge classifier for clusters in place of classes; samples in no cluster do not count.
+    """Fit and test a ridge classifier for the clusters of the first layer that has some; samples in none do not count.
 
-    Args:
-        clean: uint8 [N, H, W, C].
-        poisoned: the same images, uint8 [N, H, W, C].
-        perturbation: what was done to them.
-        keys: theirs, N.
-
-    Returns:
-        ``None`` where the perturbation has no clusters, or a half of the changed images fewer than two.
+    ``None`` where the perturbation has no clusters, or a half of the changed images fewer than two.
     """
-    clusters = _clusters(perturbation, keys)
-    if clusters is None:
-        return None
-    inside = clusters >= 0
-    return linear_separability(clean[inside], poisoned[inside], clusters[inside])
-
-
-def _clusters(perturbation: Perturbation, keys: Sequence[str]) -> np.ndarray | None:
-    """The cluster of each sample, int64 [N], -1 for none, of the first layer that has clusters."""
     for layer in perturbation.layers:
         if isinstance(layer, Additive) and layer.members is not None:
             with_none = np.append(layer.members.astype(np.int64), -1)  # place -1 is the end
-            clusters: np.ndarray = with_none[positions_of(keys, layer.keys)]
-            return clusters
+            clusters = with_none[positions_of(keys, layer.keys)]
+            inside = clusters >= 0
+            return linear_separability(clean[inside], poisoned[inside], clusters[inside])
     return None

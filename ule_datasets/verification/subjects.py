@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -17,15 +17,7 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.base.version import __version__
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.split import positions_of
-from ule_datasets.dataset.integrity import (
-    BuiltSplit,
-    Check,
-    Folder,
-    check_against_source,
-    check_content,
-    check_files,
-    open_dataset,
-)
+from ule_datasets.dataset.integrity import Check, check_against_source, check_content, check_files, open_dataset
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 from ule_datasets.experiments.subject import Samples, Subject
 from ule_datasets.methods.method import Repeats
@@ -39,7 +31,6 @@ from ule_datasets.sources.reading import Source, read_source
 from ule_datasets.sources.spec import Preprocess
 
 Catalogue = Mapping[str, Recipe]
-COLLAPSED = (claims.Regime.COLLAPSED,)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -129,10 +120,18 @@ def examine(root: Path, *, sources: SourceReader, training: bool, catalogue: Cat
         else:
             reporter.say("not compared with the clean source: give it with --source")
         if trainable and source is not None and all(check.passed for check in checks):
+            train, test = splits["train"], splits["test"]
+            samples = Samples(
+                poisoned=np.asarray(train.images),
+                clean=source.train.pixels(positions_of(train.keys, source.train.keys)),
+                labels=train.labels,
+                keys=train.keys,
+                perturbation=folder.perturbation,
+                test_images=np.asarray(test.images),
+                test_labels=test.labels,
+            )
             known = _of_folder(root, manifest, folder.recipe, catalogue)
-            samples = _samples(folder, splits, source)
-            redraw = None if known.redraw is None else _redraw(catalogue[known.name], source, Reporter(silent=True))
-            subject = dataclasses.replace(known, samples=lambda: samples, redraw=redraw)
+            subject = _with_samples(known, samples, catalogue.get(known.name), source, Reporter(silent=True))
     if training and subject is None:
         reporter.say(f"nothing is trained on {manifest.name}: it is not intact")
     return Examined(
@@ -170,7 +169,7 @@ def plan_in_memory(recipe: Recipe, reporter: Reporter) -> Subject | None:
         return None
     if "test" not in dict(counts) or not _at_hand(recipe, dict(digests)["train"]):
         return None
-    return _in_memory(recipe, dict(digests), dict(counts), size, len(classes))
+    return _made_by(recipe, dict(digests), dict(counts), size, len(classes), drawn_by=recipe)
 
 
 def make(recipe: Recipe, *, sources: SourceReader) -> Subject | None:
@@ -191,21 +190,16 @@ def make(recipe: Recipe, *, sources: SourceReader) -> Subject | None:
         test_images=test.pixels(),
         test_labels=test.labels,
     )
-    known = _in_memory(
-        recipe,
-        {name: split.digest for name, split in source.splits.items()},
-        {name: len(split) for name, split in source.splits.items()},
-        clean.shape[1],
-        len(source.class_names),
-    )
-    redraw = None if known.redraw is None else _redraw(recipe, source, reporter)
-    return dataclasses.replace(known, samples=lambda: samples, redraw=redraw)
+    digests = {name: split.digest for name, split in source.splits.items()}
+    counts = {name: len(split) for name, split in source.splits.items()}
+    known = _made_by(recipe, digests, counts, clean.shape[1], len(source.class_names), drawn_by=recipe)
+    return _with_samples(known, samples, recipe, source, reporter)
 
 
 def expects_collapse(name: str) -> bool:
     """Whether the paper reports a collapse for a ResNet-18 trained on this dataset; yes where it reports nothing."""
     reported = claims.headline(name)
-    return reported is None or reported.regime in COLLAPSED
+    return reported is None or reported.regime is claims.Regime.COLLAPSED
 
 
 def why_unjudged(name: str, recipe_digest: str, reduced: str | None, catalogue: Catalogue) -> str:
@@ -226,35 +220,29 @@ def _of_folder(root: Path, manifest: Manifest, recipe: PublishedRecipe, catalogu
     if len(manifest.class_names) < 2:
         raise InputError(f"{root} has images of one class, nothing to train a model on: use --integrity-only")
     unjudged = why_unjudged(manifest.name, manifest.recipe_digest, manifest.reduced, catalogue)
-    known = catalogue.get(manifest.name)
-    return Subject(
-        name=manifest.name,
-        title=recipe.title,
-        version=manifest.version,
-        reduced=manifest.reduced,
-        source=recipe.source.name,
-        limit_per_class=recipe.limit_per_class,
-        recipe_digest=manifest.recipe_digest,
+    known = None if unjudged else catalogue.get(manifest.name)
+    counts = {name: split.num_examples for name, split in manifest.splits.items()}
+    size, num_classes = manifest.image_shape[0], len(manifest.class_names)
+    return dataclasses.replace(
+        _made_by(recipe, manifest.source_digests, counts, size, num_classes, drawn_by=known),
         manifest_digest=hashlib.sha256((root / FILE_NAME).read_bytes()).hexdigest(),
-        clean_digest=_clean_digest(manifest.source_digests),
         poison_digest=manifest.perturbation_digest,
-        num_train=manifest.splits["train"].num_examples,
-        num_test=manifest.splits["test"].num_examples,
-        image_size=manifest.image_shape[0],
-        num_classes=len(manifest.class_names),
-        flippable=recipe.source.flippable,
-        collapse_expected=expects_collapse(manifest.name),
         unjudged=unjudged,
         stands_for=_stands_for(manifest, catalogue) if manifest.reduced else "",
-        samples=_nothing_was_read,
-        redraw=_nothing_was_read if known is not None and not unjudged and _redrawable(known) else None,
     )
 
 
-def _in_memory(
-    recipe: Recipe, digests: Mapping[str, str], counts: Mapping[str, int], image_size: int, num_classes: int
+def _made_by(
+    recipe: Recipe | PublishedRecipe,
+    digests: Mapping[str, str],
+    counts: Mapping[str, int],
+    image_size: int,
+    num_classes: int,
+    *,
+    drawn_by: Recipe | None,
 ) -> Subject:
-    """What is known of a recipe's dataset without its samples."""
+    """What is known of a recipe's dataset without its samples; ``drawn_by`` could make other draws of it."""
+    redrawable = drawn_by is not None and all(method.redrawable for method in drawn_by.methods)
     return Subject(
         name=recipe.name,
         title=recipe.title,
@@ -264,7 +252,7 @@ def _in_memory(
         limit_per_class=recipe.limit_per_class,
         recipe_digest=recipe.digest,
         manifest_digest=None,
-        clean_digest=_clean_digest(digests),
+        clean_digest=f"{digests['train']} {digests['test']}",
         poison_digest=f"{recipe.digest} by {__version__}",
         num_train=counts["train"],
         num_test=counts["test"],
@@ -273,25 +261,22 @@ def _in_memory(
         flippable=recipe.source.flippable,
         collapse_expected=expects_collapse(recipe.name),
         samples=_nothing_was_read,
-        redraw=_nothing_was_read if _redrawable(recipe) else None,
+        redraw=_nothing_was_read if redrawable else None,
     )
 
 
-def _samples(folder: Folder, splits: Mapping[str, BuiltSplit], source: Source) -> Samples:
-    train, test = splits["train"], splits["test"]
-    return Samples(
-        poisoned=np.asarray(train.images),
-        clean=source.train.pixels(positions_of(train.keys, source.train.keys)),
-        labels=train.labels,
-        keys=train.keys,
-        perturbation=folder.perturbation,
-        test_images=np.asarray(test.images),
-        test_labels=test.labels,
-    )
+def _with_samples(
+    known: Subject, samples: Samples, recipe: Recipe | None, source: Source, reporter: Reporter
+) -> Subject:
+    """The subject with its images, and with other draws of a recipe whose methods are random draws."""
 
+    def drawn(seed: int) -> np.ndarray:
+        assert recipe is not None
+        train = source.train
+        other = craft(recipe.with_seed(seed), source, Workshop(reporter=reporter, device="cpu"))
+        return other.apply(train.pixels(), train.labels, train.keys)
 
-def _clean_digest(digests: Mapping[str, str]) -> str:
-    return f"{digests['train']} {digests['test']}"
+    return dataclasses.replace(known, samples=lambda: samples, redraw=None if known.redraw is None else drawn)
 
 
 def _nothing_was_read(*_: object) -> NoReturn:
@@ -305,10 +290,6 @@ def _at_hand(recipe: Recipe, source_digest: str) -> bool:
         method.repeats == Repeats.EXACT or cache.get(digest, source_digest) is not None
         for method, digest in zip(recipe.methods, recipe.craft_digests, strict=True)
     )
-
-
-def _redrawable(recipe: Recipe) -> bool:
-    return all(method.redrawable for method in recipe.methods)
 
 
 def _stands_for(manifest: Manifest, catalogue: Catalogue) -> str:
@@ -329,17 +310,6 @@ def _stands_for(manifest: Manifest, catalogue: Catalogue) -> str:
         and recipe.budget == own.budget
     ]
     return alike[0] if alike else ""
-
-
-def _redraw(recipe: Recipe, source: Source, reporter: Reporter) -> Callable[[int], np.ndarray]:
-    """Other draws of a recipe whose methods are random draws."""
-
-    def drawn(seed: int) -> np.ndarray:
-        train = source.train
-        other = craft(recipe.with_seed(seed), source, Workshop(reporter=reporter, device="cpu"))
-        return other.apply(train.pixels(), train.labels, train.keys)
-
-    return drawn
 
 
 def _remembered(folder: Path) -> str | None:
