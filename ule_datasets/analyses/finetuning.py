@@ -133,23 +133,10 @@ def _judge(rates: Sequence[RateResult], start_accuracy: float, chance: float) ->
 
 def _summarised(rate: float, runs: Sequence[RunHistory], start_accuracy: float, chance: float) -> RateResult:
     estimate = Estimate(tuple(run.last.test_accuracy for run in runs))
-    diverged = [run.seed for run in runs if not run.finite]
-    return RateResult(
-        learning_rate=rate,
-        seeds=tuple(run.seed for run in runs),
-        accuracies=tuple(tuple(record.test_accuracy for record in run.epochs) for run in runs),
-        train_accuracies=tuple(run.last.train_accuracy for run in runs),
-        mean=estimate.mean,
-        sd=estimate.sd,
-        judged=_judge_rate(estimate, diverged, start_accuracy, chance),
-    )
-
-
-def _judge_rate(estimate: Estimate, diverged: Sequence[int], start_accuracy: float, chance: float) -> Judged:
     bad, good = (line_at(share, chance, start_accuracy) for share in (COLLAPSED, FAILED))
     bounds, reason = estimate.interval(), f"ends at {estimate} (lines {bad:.2f} and {good:.2f})"
     verdict = Verdict.INCONCLUSIVE
-    if diverged:
+    if diverged := [run.seed for run in runs if not run.finite]:
         reason += f", loss not finite with seed {listed(diverged)}"
     elif bounds is None or estimate.n < RUNS_FOR_A_VERDICT:
         reason += f", at least {RUNS_FOR_A_VERDICT} runs are needed"
@@ -157,7 +144,15 @@ def _judge_rate(estimate: Estimate, diverged: Sequence[int], start_accuracy: flo
         verdict = Verdict.CONFIRMED
     elif bounds[0] >= good:
         verdict = Verdict.REFUTED
-    return Judged(verdict, reason)
+    return RateResult(
+        learning_rate=rate,
+        seeds=tuple(run.seed for run in runs),
+        accuracies=tuple(tuple(record.test_accuracy for record in run.epochs) for run in runs),
+        train_accuracies=tuple(run.last.train_accuracy for run in runs),
+        mean=estimate.mean,
+        sd=estimate.sd,
+        judged=Judged(verdict, reason),
+    )
 
 
 def _check(tried: Mapping[float, Sequence[RunHistory]]) -> None:

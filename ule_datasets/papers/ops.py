@@ -38,18 +38,14 @@ def _seedwise_below(a: Sequence[float], b: Sequence[float], bound: float = 0.0) 
 
 def _em_transfer(chance: float) -> list[Part]:
     ops_below_em = [
-        Part(
-            words=f"OPS below EM on {model}",
-            cells=((OPS, model, "standard"), (EM, model, "standard")),
-            judge=_seedwise_below,
-        )
+        Part(f"OPS below EM on {model}", ((OPS, model, "standard"), (EM, model, "standard")), _seedwise_below)
         for model in TRANSFER_MODELS
     ]
     strongest = [
         Part(
-            words=f"EM on {GENERATOR} below EM on {model}",
-            cells=((EM, GENERATOR, "standard"), (EM, model, "standard")),
-            judge=lambda a, b: below(a, b, paired=False),
+            f"EM on {GENERATOR} below EM on {model}",
+            ((EM, GENERATOR, "standard"), (EM, model, "standard")),
+            lambda a, b: below(a, b, paired=False),
         )
         for model in TRANSFER_MODELS
         if model != GENERATOR
@@ -60,18 +56,8 @@ def _em_transfer(chance: float) -> list[Part]:
 def _linf_at(chance: float) -> list[Part]:
     clean, em, ops = ((name, "resnet18", "linf-at") for name in (CLEAN, EM, OPS))
     return [
-        Part(
-            words="EM at most 2 points below clean",
-            cells=(clean, em),
-            judge=lambda a, b: _seedwise_below(a, b, 2.0),
-            control=clean,
-        ),
-        Part(
-            words="OPS at most 15 points above chance",
-            cells=(ops,),
-            judge=lambda values: mean_below(values, chance + 15),
-            control=clean,
-        ),
+        Part("EM at most 2 points below clean", (clean, em), lambda a, b: _seedwise_below(a, b, 2.0), clean),
+        Part("OPS at most 15 points above chance", (ops,), lambda values: mean_below(values, chance + 15), clean),
     ]
 
 
@@ -84,9 +70,9 @@ def _fewer_with_more_pixels(chance: float) -> list[Part]:
 
     return [
         Part(
-            words=f"{count} below {count - 1} pixels under {strategy}",
-            cells=((PIXELS[count], "resnet18", strategy), (PIXELS[count - 1], "resnet18", strategy)),
-            judge=falls,
+            f"{count} below {count - 1} pixels under {strategy}",
+            ((PIXELS[count], "resnet18", strategy), (PIXELS[count - 1], "resnet18", strategy)),
+            falls,
         )
         for strategy in ("standard", "mixup", "cutout", "randaugment")
         for count in range(1, len(PIXELS))
@@ -97,34 +83,29 @@ def _l2_crossover(chance: float) -> list[Part]:
     half, one, two = ((OPS, "resnet18", f"l2-at-eps{radius}") for radius in ("0.5", "1", "2"))
     clean = (CLEAN, "resnet18", "l2-at-eps2")
     return [
-        Part(words="OPS at radius 0.5 below radius 1", cells=(half, one), judge=_seedwise_below),
-        Part(words="OPS at radius 1 below radius 2", cells=(one, two), judge=_seedwise_below),
+        Part("OPS at radius 0.5 below radius 1", (half, one), _seedwise_below),
+        Part("OPS at radius 1 below radius 2", (one, two), _seedwise_below),
         Part(
-            words="OPS within 3 points of clean at radius 2",
-            cells=(two, clean),
-            judge=lambda a, b: within(a, b, 3.0, paired=len(a) == len(b)),
-            control=clean,
+            "OPS within 3 points of clean at radius 2",
+            (two, clean),
+            lambda a, b: within(a, b, 3.0, paired=len(a) == len(b)),
+            clean,
         ),
     ]
 
 
 def _three_sigma(chance: float) -> list[Part]:
-    return [
-        Part(
-            words="OPS more than 3 deviations below RandPix",
-            cells=((OPS, "resnet18", "standard"), ("randpix-cifar10", "resnet18", "standard")),
-            judge=lambda a, b: deviations_below(a, b, 3.0),
-        )
-    ]
+    cells = (OPS, "resnet18", "standard"), ("randpix-cifar10", "resnet18", "standard")
+    return [Part("OPS more than 3 deviations below RandPix", cells, lambda a, b: deviations_below(a, b, 3.0))]
 
 
 def _cifar10s_below_50(chance: float) -> list[Part]:
     return [
         Part(
-            words=f"below 50 % under {strategy}",
-            cells=(("cifar10-s", "resnet18", strategy),),
-            judge=lambda values: mean_below(values, 50.0),
-            control=(CLEAN, "resnet18", strategy),
+            f"below 50 % under {strategy}",
+            (("cifar10-s", "resnet18", strategy),),
+            lambda values: mean_below(values, 50.0),
+            (CLEAN, "resnet18", strategy),
         )
         for strategy in TABLE_5_STRATEGIES
     ]

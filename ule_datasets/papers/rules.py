@@ -309,7 +309,7 @@ Cells = Mapping[Cell, Sequence[float]]
 """Clean test accuracies of each cell over seeds; those at one position in different cells share a seed."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """One of the comparisons that make up a statement."""
 

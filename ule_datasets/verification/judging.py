@@ -230,8 +230,12 @@ def _judge_claim(
     cell = cell_of(claim, subjects, profile)
     if isinstance(cell, str):
         return _open(claim, cell)
-    if cell is None:
-        return _size(claim)
+    if cell is None:  # parameters are counted, and nothing is trained
+        millions = (num_parameters(claim.model, CIFAR_CLASSES) / 1e6,)
+        level = judge_level(claim, millions, power=Power.FULL)
+        return ClaimResult(
+            claim=claim, level=level, effect=judge_effect(claim, millions, (), chance=0), measured=millions
+        )
     if result is None:
         return _open(claim, "no model was trained")
     if not result.histories(cell):
@@ -266,9 +270,13 @@ def _judge_runs(
         power=power,
     )
     level = after_gates(judge_level(claim, values, power=power), conditions, level=True)
-    effect = _effect(claim, values, control, result, stood_in=cell.model != claim.model)
     if unjudged:
         level = effect = Judged(Verdict.NOT_COMPARABLE, unjudged)
+    elif cell.model != claim.model and claim.regime in (Regime.PARTIAL, Regime.RECOVERED):
+        reason = f"the {result.profile.name} profile shows whether there is a collapse, not how much is recovered"
+        effect = Judged(Verdict.NOT_RUN, reason)
+    else:
+        effect = judge_effect(claim, values, control, chance=result.chance)
     return ClaimResult(
         claim=claim,
         level=level,
@@ -279,24 +287,6 @@ def _judge_runs(
         control=control,
         gates=conditions,
     )
-
-
-def _effect(
-    claim: Claim, values: Sequence[float], control: Sequence[float], result: GridResult, *, stood_in: bool
-) -> Judged:
-    """A narrow model in place of the paper's shows a collapse or a baseline that learns, and nothing finer."""
-    if stood_in and claim.regime in (Regime.PARTIAL, Regime.RECOVERED):
-        reason = f"the {result.profile.name} profile shows whether there is a collapse, not how much is recovered"
-        return Judged(Verdict.NOT_RUN, reason)
-    return judge_effect(claim, values, control, chance=result.chance)
-
-
-def _size(claim: Claim) -> ClaimResult:
-    """Parameters are counted, and nothing is trained."""
-    millions = (num_parameters(claim.model, CIFAR_CLASSES) / 1e6,)
-    level = judge_level(claim, millions, power=Power.FULL)
-    effect = judge_effect(claim, millions, (), chance=0)
-    return ClaimResult(claim=claim, level=level, effect=effect, measured=millions)
 
 
 def _open(claim: Claim, reason: str) -> ClaimResult:

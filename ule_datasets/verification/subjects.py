@@ -300,16 +300,11 @@ def _stands_for(manifest: Manifest, catalogue: Catalogue) -> str:
     own = catalogue.get(manifest.name)
     if own is None:
         return ""
-    methods = [method.identifier for method in own.methods]
-    alike = [
-        recipe.name
-        for recipe in catalogue.values()
-        if recipe.reduced is None
-        and recipe.source.name == own.source.name
-        and [method.identifier for method in recipe.methods] == methods
-        and recipe.budget == own.budget
-    ]
-    return alike[0] if alike else ""
+
+    def kind(recipe: Recipe) -> tuple[object, ...]:
+        return recipe.source.name, recipe.budget, *(method.identifier for method in recipe.methods)
+
+    return next((one.name for one in catalogue.values() if one.reduced is None and kind(one) == kind(own)), "")
 
 
 def _remembered(folder: Path) -> str | None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from ule_datasets.analyses.findings import FIGURES
 from ule_datasets.analyses.telling import FILLED, HOLLOW, Contours, Curves, Plane
 from ule_datasets.experiments.grid import Cell, GridResult, Run
@@ -63,14 +65,9 @@ class Plot:
 
 
 def draw_plots(report: Report, labels: Mapping[str, str]) -> tuple[Plot, ...] | None:
-    """Everything there is to draw; nothing where nothing was trained.
+    """Everything there is to draw, in the order of ``PLOT_NAMES``; ``None``: there is something, and no matplotlib.
 
-    Args:
-        report: what was measured.
-        labels: how to name datasets; those not in it by their own names.
-
-    Returns:
-        In the order of ``PLOT_NAMES``; ``None``: there is something to draw, and matplotlib is missing.
+    Datasets that are not in ``labels`` are called by their own names.
     """
     result = report.result
     if result is None or not result.runs:
@@ -134,11 +131,10 @@ class _Artist:
         for panel, (strategy, model) in zip(panels, kinds, strict=True):
             runs = [run for run in self.result.runs if (run.cell.strategy, run.cell.model) == (strategy, model)]
             self._curves(panel, runs)
-            panel.set_title(self._heading(strategy, model), fontsize=9.5, loc="left", color=ink)
-            panel.axhline(self.result.chance, color=GREY, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
+            panel.axhline(self.result.chance, color=GREY, zorder=1, **SIGNS[CHANCE])
             panel.set_ylim(0, 102)
-            panel.set_ylabel("clean test accuracy, %", color=ink)
-            self._epochs(panel, ink)
+            self._epochs(panel, 0.5, self.epochs * 1.15 + 0.5)
+            _dress(panel, ink, self._heading(strategy, model), "epoch", "clean test accuracy, %")
         self._legend(figure, {sign: sign for sign in (CHANCE, LAST, BEST)})
         return figure
 
@@ -158,13 +154,10 @@ class _Artist:
                 start += len(group) + 1
             panel.set_xticks([place for place, _ in ticks], [words for _, words in ticks])
             panel.set_xlim(-0.9, start - 1.1)
-            panel.axhline(self.result.chance, color=GREY, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
+            panel.axhline(self.result.chance, color=GREY, zorder=1, **SIGNS[CHANCE])
             panel.set_ylim(0, 108)
             panel.set_yticks(range(0, 101, 20))
-            panel.set_ylabel("clean test accuracy, %", color=ink)
-            if len(self.models) > 1:
-                panel.set_title(model, fontsize=9.5, loc="left", color=ink)
-            _plain(panel)
+            _dress(panel, ink, model if len(self.models) > 1 else "", "", "clean test accuracy, %")
         drawn = {run.cell for run in self.result.runs}
         signs = {sign for cell, row in self._reported().items() if cell in drawn for _, sign in row}
         self._legend(figure, {sign: sign for sign in (CHANCE, *sorted(signs))}, bars=True)
@@ -177,16 +170,14 @@ class _Artist:
             for trace in traces:
                 above = 4 if trace.sign else 3
                 panel.plot(trace.x, trace.y, color=self._colour(trace.dataset), zorder=above, **SIGNS[trace.sign])
-            panel.set_title(self._named(dataset), fontsize=9.5, loc="left", color=ink)
             panel.set_ylim(bottom=0)
-            panel.set_ylabel(chart.y, color=ink)
-            self._epochs(panel, ink, last=self.epochs + 0.5)
+            self._epochs(panel, 0, self.epochs + 0.5)
+            _dress(panel, ink, self._named(dataset), "epoch", chart.y)
         self._legend(figure, {chart.filled: FILLED, chart.hollow: HOLLOW}, shown=list(chart.panels))
         return figure
 
     def contours(self, chart: Contours, ink: str) -> Any:
         """A row of planes under another, the same levels on all of a row."""
-        import numpy as np
         from matplotlib.colors import LinearSegmentedColormap
 
         colours = LinearSegmentedColormap.from_list("loss", [CONTROL, PALETTE[2], PALETTE[0]])
@@ -202,12 +193,9 @@ class _Artist:
                     panel.clabel(lines, fmt="%.2g", fontsize=7)
                 panel.plot(0, 0, "+", color=GREY, markersize=9)
                 title = f"{self._named(plane.dataset)}, {plane.title}" if plane.dataset else plane.title
-                panel.set_title(title, fontsize=9.5, loc="left", color=ink)
                 panel.set_aspect("equal")
                 panel.locator_params(nbins=5)
-                panel.set_xlabel(chart.x, color=ink)
-                panel.set_ylabel(chart.y, color=ink)
-                _plain(panel, grid=False)
+                _dress(panel, ink, title, chart.x, chart.y, grid=False)
         return figure
 
     def _named(self, dataset: str) -> str:
@@ -283,9 +271,7 @@ class _Artist:
         return {cell: list(values) for cell, values in found.items()}
 
     def _colour(self, dataset: str) -> str:
-        if dataset not in self.datasets:
-            return CONTROL
-        return PALETTE[self.datasets.index(dataset) % len(PALETTE)]
+        return PALETTE[self.datasets.index(dataset) % len(PALETTE)] if dataset in self.datasets else CONTROL
 
     def _style(self, dataset: str) -> str:
         """Another one where the colours begin again."""
@@ -293,12 +279,10 @@ class _Artist:
             return "-"
         return ("-", "--", ":", "-.")[self.datasets.index(dataset) // len(PALETTE) % 4]
 
-    def _epochs(self, panel: Any, ink: str, *, last: float | None = None) -> None:
+    def _epochs(self, panel: Any, first: float, last: float) -> None:
         step = max(1, self.epochs // 5)
-        panel.set_xlim(0.5 if last is None else 0, last or self.epochs * 1.15 + 0.5)
+        panel.set_xlim(first, last)
         panel.set_xticks(sorted({1, *range(step, self.epochs + 1, step), self.epochs}))
-        panel.set_xlabel("epoch", color=ink)
-        _plain(panel)
 
     def _legend(
         self, figure: Any, signs: Mapping[str, str], *, bars: bool = False, shown: Sequence[str] | None = None
@@ -328,8 +312,11 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
 
 
-def _plain(panel: Any, *, grid: bool = True) -> None:
-    """Without a frame."""
+def _dress(panel: Any, ink: str, title: str, x: str, y: str, *, grid: bool = True) -> None:
+    """Words around a panel, and no frame."""
+    panel.set_title(title, fontsize=9.5, loc="left", color=ink)
+    panel.set_xlabel(x, color=ink)
+    panel.set_ylabel(y, color=ink)
     if grid:
         panel.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.8)
     panel.set_axisbelow(True)
@@ -345,25 +332,19 @@ def _write(panel: Any, text: str, place: tuple[float, float], shift: tuple[int, 
 
 def _apart(values: Sequence[float], gap: float) -> list[float]:
     """Heights from 0 to 100 for labels, in the order of the values, ``gap`` apart and as near to them as can be."""
-    order = sorted(range(len(values)), key=lambda index: values[index])
-    # Without the gaps, heights must only not fall: neighbours that would are pooled at their mean.
-    pools: list[list[float]] = []
-    for place, index in enumerate(order):
-        pools.append([values[index] - place * gap])
-        while len(pools) > 1 and statistics.fmean(pools[-2]) > statistics.fmean(pools[-1]):
-            pools[-2:] = [pools[-2] + pools[-1]]
-    level = [statistics.fmean(pool) for pool in pools for _ in pool]
-    highest = 100 - (len(values) - 1) * gap
-    heights = [max(0.0, min(highest, each)) + place * gap for place, each in enumerate(level)]
-    return [heights[order.index(index)] for index in range(len(values))]
+    from sklearn.isotonic import isotonic_regression
+
+    order, gaps = np.argsort(values, kind="stable"), gap * np.arange(len(values))
+    level = isotonic_regression(np.array(values)[order] - gaps)  # without the gaps, heights must only not fall
+    heights = np.empty(len(values))
+    heights[order] = np.maximum(0, np.minimum(100 - gaps[-1], level)) + gaps
+    return [float(height) for height in heights]
 
 
 def _levels(planes: Sequence[Plane]) -> list[float]:
     """Values to draw contours at, evenly spaced by their logarithms; none where nothing is finite or all is flat."""
     values = [value for plane in planes for row in plane.values for value in row if value is not None and value > 0]
-    if not values or min(values) == max(values):
-        return []
-    low, high = math.log(max(min(values), 1e-3)), math.log(max(values))
+    low, high = max(min(values, default=0), 1e-3), max(values, default=0)
     if low >= high:
         return []
-    return [math.exp(low + (high - low) * (index + 0.5) / CONTOURS) for index in range(CONTOURS)]
+    return [low * (high / low) ** ((index + 0.5) / CONTOURS) for index in range(CONTOURS)]

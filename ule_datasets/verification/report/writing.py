@@ -29,30 +29,19 @@ RUNS_SHOWN = 24
 IDS_SHOWN = 4
 """So many ids of open claims with one reason are named in Markdown; the page has all."""
 MARKS = {
-    Verdict.CONFIRMED: "✅",
-    Verdict.CONSISTENT: "✅",
-    Verdict.REFUTED: "❌",
-    Verdict.NOT_CONSISTENT: "≠",
-    Verdict.INCONCLUSIVE: "❔",
+    Verdict.CONFIRMED: ("✅", "good"),
+    Verdict.CONSISTENT: ("✅", "good"),
+    Verdict.REFUTED: ("❌", "bad"),
+    Verdict.NOT_CONSISTENT: ("≠", "open"),
+    Verdict.INCONCLUSIVE: ("❔", "open"),
 }
-"""In Markdown, beside the words; the other verdicts have none."""
-TONES = {
-    Verdict.CONFIRMED: "good",
-    Verdict.CONSISTENT: "good",
-    Verdict.REFUTED: "bad",
-    Verdict.NOT_CONSISTENT: "open",
-    Verdict.INCONCLUSIVE: "open",
-}
-"""In the page; the other verdicts are grey."""
+"""In Markdown beside the words, and the tone in the page; the other verdicts have no mark, and are grey."""
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """Write report.md, report.html, plots where there is something to draw, and report.json, the last.
+    """Write report.md, report.html (whose path is returned), plots where there are some, and report.json, the last.
 
     Each file is written atomically; plots of an older report are removed where there is no new one.
-
-    Returns:
-        The path of report.html.
     """
     plots = draw_plots(report, _labels(report))
     for name in set(PLOT_NAMES) - {plot.name for plot in plots or ()}:
@@ -66,13 +55,7 @@ def write_report(report: Report, folder: Path) -> Path:
 
 
 def render(template: str, report: Report, plots: Sequence[Plot] | None) -> str:
-    """Fill in one of the templates.
-
-    Args:
-        template: ``report.md.jinja`` or ``report.html.jinja``.
-        report: what it tells.
-        plots: its pictures; ``None``: matplotlib is missing, and the report says so.
-    """
+    """Fill in ``report.md.jinja`` or ``report.html.jinja``; ``plots`` is ``None`` where matplotlib is missing."""
     tags = _tags(report)
     closed = [result for result in report.claims if result.measured]
     return (
@@ -90,9 +73,7 @@ def render(template: str, report: Report, plots: Sequence[Plot] | None) -> str:
             claim_counts=_counted(_verdict_words(result) for result in report.claims),
             statement_counts=_counted(_statement_words(result) for result in report.statements),
             verdict_words=_verdict_words,
-            claim_tone=lambda one: (
-                TONES.get(one.verdict, "") if one.refuted or one.verdict is not Verdict.REFUTED else "open"
-            ),
+            claim_tone=lambda one: _tone(one.verdict) if one.refuted or one.verdict is not Verdict.REFUTED else "open",
             reported=_reported,
             measured=_measured,
             unjudged=_is_unjudged(report),
@@ -129,8 +110,8 @@ def _environment() -> jinja2.Environment:
         percent=lambda value: "–" if value is None else f"{value:.1f}",
         cell=_markdown_cell,
         spread=spread,
-        mark=lambda judged: MARKS.get(judged.verdict, ""),
-        tone=lambda judged: TONES.get(judged.verdict, ""),
+        mark=lambda judged: MARKS.get(judged.verdict, ("", ""))[0],
+        tone=lambda judged: _tone(judged.verdict),
         strategy=strategy_words,
     )
     environment.tests.update(
@@ -142,23 +123,22 @@ def _environment() -> jinja2.Environment:
 # What the templates show, worked out from the report
 
 
+def _tone(verdict: Verdict) -> str:
+    return MARKS.get(verdict, ("", ""))[1]
+
+
 def _title(report: Report) -> str:
     named = [f"{part.name} {part.version}" for part in report.datasets]
-    if len(named) > 3:
-        return f"{len(named)} datasets"
-    return _and(named) or "claims"
+    return f"{len(named)} datasets" if len(named) > 3 else _and(named) or "claims"
 
 
 def _tags(report: Report) -> dict[str, str]:
     """What must be said of a dataset wherever it is named."""
     found = {}
     for part in report.datasets:
-        words = [
-            *(["reduced"] if part.reduced else []),
-            *(["not judged"] if part.unjudged and not part.reduced else []),
-            *(["made in memory"] if part.manifest_digest is None else []),
-        ]
-        found[part.name] = ", ".join(words)
+        judged = "reduced" if part.reduced else "not judged" if part.unjudged else ""
+        made = "made in memory" if part.manifest_digest is None else ""
+        found[part.name] = ", ".join(words for words in (judged, made) if words)
     return found
 
 
