@@ -32,11 +32,8 @@ COUNTERMEASURES: Final[tuple[type[Countermeasure], ...]] = (
 def parse_strategy(slug: str, *, flippable: bool = True) -> Strategy:
     """The strategy of a slug: ``none``, ``standard``, or parts joined by ``+`` in any order.
 
-    ``none`` neither crops nor flips; everything else crops (padding 4) and flips.
-
-    Args:
-        slug: e.g. ``cutout+linf-at``; the strategy's name has the parts in canonical order.
-        flippable: whether images may be mirrored; not so for digits.
+    ``none`` neither crops nor flips; everything else crops (padding 4) and flips, if images may be mirrored. The
+    strategy's name has the parts in canonical order.
 
     Raises:
         InputError: a part is unknown, or two parts would take the same place.

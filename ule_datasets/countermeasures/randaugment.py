@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 import numpy as np
@@ -189,11 +190,9 @@ def parameters(operation: str, level: int, sign: int, height: int, width: int) -
 def _table(height: int, width: int) -> Tensor:
     """``parameters`` of everything, for images of one size: float64 [15, 9, 2, 6]."""
     table = torch.zeros(len(OPERATIONS), LEVELS, 2, _NUM_PARAMETERS, dtype=torch.float64)
-    for position, operation in enumerate(OPERATIONS):
-        for level in range(1, LEVELS + 1):
-            for sign in (-1, 1):
-                numbers = parameters(operation, level, sign, height, width)
-                table[position, level - 1, (sign + 1) // 2, : len(numbers)] = torch.tensor(numbers, dtype=torch.float64)
+    for (position, operation), level, sign in product(enumerate(OPERATIONS), range(1, LEVELS + 1), (-1, 1)):
+        numbers = parameters(operation, level, sign, height, width)
+        table[position, level - 1, (sign + 1) // 2, : len(numbers)] = torch.tensor(numbers, dtype=torch.float64)
     return table
 
 

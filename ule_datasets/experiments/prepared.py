@@ -25,12 +25,10 @@ from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.preparation import PieceFiles, Preparation
 from ule_datasets.victims.strategy import Countermeasure, Strategy
 
-SEED = Seed(0)
-"""Of every preparation: what comes out belongs to the training set, not to one of the runs on it."""
+_SEED = Seed(0)  # of every preparation: what comes out belongs to the training set, not to one of the runs on it
 LARGEST = 50 * 2**30
 """Bytes; beyond, the sets that were not used for longest are deleted."""
-ROWS_AT_ONCE = 1024
-"""Images that are copied at a time."""
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -53,13 +51,8 @@ class PreparedSets:
     ) -> TrainingData:
         """The training data as a strategy's parts prepare them, one after the other; made where they are not kept yet.
 
-        Args:
-            name: of the data, for people.
-            data: its test images stay as they are.
-            digest: identifies it.
-            strategy: only its parts that prepare matter.
-            device: where they may compute.
-            weights: a file or folder of trained weights, to look at before downloading.
+        The data has a name for people and a digest that identifies it; its test images stay as they are. Parts may
+        compute on the device, and look for trained weights in a file or folder before downloading.
         """
         images: Images = data.images
         for part in strategy.having("prepare"):
@@ -76,7 +69,7 @@ class PreparedSets:
     def _make(self, part: Countermeasure, images: Images, labels: np.ndarray, path: Path, **where: Any) -> None:
         height, width, channels = images.shape[1:]
         pieces = PieceFiles(path.with_suffix(".pieces"), (height, width, channels))
-        context = Preparation(pieces=pieces, seed=SEED, executor=self.executor, reporter=self.reporter, **where)
+        context = Preparation(pieces=pieces, seed=_SEED, executor=self.executor, reporter=self.reporter, **where)
         try:
             _write(part.prepare(images, labels, context), path)
         except FileNotFoundError:  # another process that made the same set has finished it and removed the pieces
@@ -94,6 +87,6 @@ def _digest(part: Countermeasure, before: str, device: torch.device) -> str:
 def _write(images: Images, path: Path) -> None:
     with replacing(path) as partial:
         target = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=images.shape)
-        for start in range(0, len(images), ROWS_AT_ONCE):
-            target[start : start + ROWS_AT_ONCE] = images[start : start + ROWS_AT_ONCE]
+        for start in range(0, len(images), _ROWS_AT_ONCE):
+            target[start : start + _ROWS_AT_ONCE] = images[start : start + _ROWS_AT_ONCE]
         target.flush()

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -130,17 +131,16 @@ def check_controls(subjects: Sequence[Subject]) -> None:
     Raises:
         InputError: two such subjects, two of one name, or different classes.
     """
-    for index, subject in enumerate(subjects):
-        for other in subjects[:index]:
-            if subject.name == other.name:
-                raise InputError(f"{subject.name} is given twice")
-            if subject.num_classes != other.num_classes:
-                raise InputError(
-                    f"{other.name} has {other.num_classes} classes and {subject.name} {subject.num_classes}: "
-                    "verify them one after the other"
-                )
-            if subject.control == other.control and subject.clean_digest != other.clean_digest:
-                raise InputError(
-                    f"{other.name} and {subject.name} come from different clean images of the name "
-                    f"{subject.control}: verify them one after the other"
-                )
+    for other, subject in combinations(subjects, 2):
+        if subject.name == other.name:
+            raise InputError(f"{subject.name} is given twice")
+        if subject.num_classes != other.num_classes:
+            raise InputError(
+                f"{other.name} has {other.num_classes} classes and {subject.name} {subject.num_classes}: "
+                "verify them one after the other"
+            )
+        if subject.control == other.control and subject.clean_digest != other.clean_digest:
+            raise InputError(
+                f"{other.name} and {subject.name} come from different clean images of the name {subject.control}: "
+                "verify them one after the other"
+            )

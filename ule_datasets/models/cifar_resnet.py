@@ -11,8 +11,7 @@ from typing import Final
 from torch import Tensor, nn
 from torch.nn import functional
 
-CHANNELS: Final = (16, 32, 64)
-"""Of the three stages; all but the first begin with stride 2."""
+_CHANNELS: Final = (16, 32, 64)  # of the three stages; all but the first begin with stride 2
 
 
 def shortcut(features: Tensor, channels: int, stride: int) -> Tensor:
@@ -54,7 +53,7 @@ class CifarResNet(nn.Module):
 
     def __init__(self, num_classes: int, *, blocks: int) -> None:
         super().__init__()
-        narrow, middle, wide = CHANNELS
+        narrow, middle, wide = _CHANNELS
         self.conv1 = nn.Conv2d(3, narrow, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(narrow)
         self.layer1 = _stage(narrow, narrow, blocks)

@@ -6,13 +6,8 @@ for 32 x 32 pixels: a 3 x 3 convolution of stride 1 and no max pooling.
 
 from __future__ import annotations
 
-from typing import Final
-
 from torch import Tensor, nn
 from torch.nn import functional
-
-STRIDES: Final = (1, 2, 2, 2)
-"""Of the first convolution of each stage; each stage has twice the channels of the one before."""
 
 
 class BasicBlock(nn.Module):
@@ -37,7 +32,10 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Four stages of two basic blocks; ``width`` channels in the first (64: 11,173,962 parameters for 10 classes)."""
+    """Four stages of two basic blocks; ``width`` channels in the first (64: 11,173,962 parameters for 10 classes).
+
+    Each of the others halves the size and has twice the channels of the one before.
+    """
 
     def __init__(self, num_classes: int, *, width: int) -> None:
         super().__init__()
@@ -46,7 +44,7 @@ class ResNet18(nn.Module):
         )
         blocks: list[nn.Module] = []
         channels = width
-        for stage, stride in enumerate(STRIDES):
+        for stage, stride in enumerate((1, 2, 2, 2)):
             outputs = width * 2**stage
             blocks += [BasicBlock(channels, outputs, stride), BasicBlock(outputs, outputs, 1)]
             channels = outputs

@@ -16,9 +16,8 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import replacing
 from ule_datasets.places import hub
 
-NESTED = ("state_dict", "model", "model_state_dict")
-"""Where training scripts put the weights in what they save."""
-STORED = {
+_NESTED = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights in what they save
+_STORED = {
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
@@ -29,8 +28,7 @@ STORED = {
     "IntStorage": torch.int32,
     "LongStorage": torch.int64,
     "BoolStorage": torch.bool,
-}
-"""What scripted models call the types of their numbers."""
+}  # what scripted models call the types of their numbers
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -70,7 +68,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle fails in any way that its operations can fail
         raise InputError(f"{path} holds no weights that can be read safely: {hub.first_line(error)}") from error
-    for key in NESTED:
+    for key in _NESTED:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
@@ -120,11 +118,11 @@ class _ScriptReader(pickle.Unpickler):
             case _, "torch._utils", "_rebuild_tensor_v2":
                 return _rebuild
             case _, "torch.jit._pickle", _:
-                return _plain
+                return lambda value, *_: value
             case _, "collections", "OrderedDict":
                 return OrderedDict
-            case _, "torch", _ if name in STORED:
-                return STORED[name]
+            case _, "torch", _ if name in _STORED:
+                return _STORED[name]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
     def persistent_load(self, reference: tuple[str, torch.dtype, str, str, int]) -> Tensor:
@@ -136,10 +134,6 @@ class _ScriptReader(pickle.Unpickler):
 
 def _rebuild(flat: Tensor, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> Tensor:
     return flat.as_strided(shape, strides, offset).clone()
-
-
-def _plain(value: object, *_: object) -> object:
-    return value
 
 
 def _tensors(module: _Module, prefix: str) -> dict[str, Tensor]:

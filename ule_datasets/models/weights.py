@@ -88,10 +88,7 @@ class WeightsFile:
 def obtain(weights: Weights, given: Path | None, reporter: Reporter) -> WeightsFile:
     """The file of the weights: given by the user, in ``$ULE_WEIGHTS``, in an installed package, or downloaded.
 
-    Args:
-        weights: which.
-        given: a file, or a folder of files, that is looked at before everything else; ``None``: no such place.
-        reporter: told before a download.
+    ``given`` is a file, or a folder of files, that is looked at first; the reporter hears of downloads.
 
     Raises:
         InputError: they are nowhere, cannot be downloaded, or the file has another digest.

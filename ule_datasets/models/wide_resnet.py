@@ -12,11 +12,8 @@ from typing import Final
 from torch import Tensor, nn
 from torch.nn import functional
 
-STEM: Final = 16
-"""Channels before the first group."""
-
-LAST_MOMENTUM: Final = 0.9
-"""Weight of the latest batch in the running statistics of the last batch norm; torch's default is 0.1."""
+_STEM: Final = 16  # channels before the first group
+_LAST_MOMENTUM: Final = 0.9  # weight of the latest batch in the last batch norm's statistics; torch's default is 0.1
 
 
 class WideBlock(nn.Module):
@@ -52,16 +49,16 @@ class WideResNet(nn.Module):
 
     def __init__(self, num_classes: int, *, factor: int, blocks: int) -> None:
         super().__init__()
-        channels = STEM
+        channels = _STEM
         self.stem = nn.Conv2d(3, channels, 3, padding=1)
         layers: list[nn.Module] = []
         for group in range(3):
-            outputs = STEM * 2**group * factor
+            outputs = _STEM * 2**group * factor
             for index in range(blocks):
                 layers.append(WideBlock(channels, outputs, 2 if group and not index else 1))
                 channels = outputs
         self.blocks = nn.Sequential(*layers)
-        self.norm = nn.BatchNorm2d(channels, momentum=LAST_MOMENTUM)
+        self.norm = nn.BatchNorm2d(channels, momentum=_LAST_MOMENTUM)
         self.head = nn.Linear(channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -19,9 +19,7 @@ from ule_datasets.data.spool import Images, SpooledImages
 
 PIECE_BYTES = 2**22
 """Pixels of a piece; at least one image. Random choices depend on where pieces begin, so it never follows a machine."""
-
-AHEAD = 2
-"""Pieces per worker that are read, or finished, before it is their turn to be kept."""
+_AHEAD = 2  # pieces per worker that are read, or finished, before it is their turn to be kept
 
 Change = Callable[[np.ndarray, Seed], np.ndarray]
 """From some images, uint8 [n, H, W, 3], to new ones of the same shape and type; the seed is that of these images."""
@@ -94,15 +92,13 @@ class Preparation:
         size = max(1, PIECE_BYTES // int(np.prod(images.shape[1:])))
         names = {first: f"{label}-{first:09d}" for first in range(0, len(images), size)}
         missing = [first for first, name in names.items() if not self.pieces.has(name)]
-        tasks = ((np.asarray(images[first : first + size]), self._seed(label, first)) for first in missing)
-        results = self.executor.map(partial(_changed, change), tasks, ahead=AHEAD)
+        seeds = {first: Seed(self.seed.integer32("preparation", label, first)) for first in missing}
+        tasks = ((np.asarray(images[first : first + size]), seed) for first, seed in seeds.items())
+        results = self.executor.map(partial(_changed, change), tasks, ahead=_AHEAD)
         shown = self.reporter.track(results, total=len(missing), label=label, unit="piece", images=len)
         for first, result in zip(missing, shown, strict=True):
             self.pieces.keep(names[first], result)
         return self.pieces.joined(list(names.values()))
-
-    def _seed(self, label: str, first: int) -> Seed:
-        return Seed(self.seed.integer32("preparation", label, first))
 
 
 def _changed(change: Change, task: tuple[np.ndarray, Seed]) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, get_type_hints
 
 import numpy as np
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-DIGITS = {float: r"[0-9]+(?:\.[0-9]+)?", int: r"[0-9]+"}
-"""How the values of options are written, by their type."""
+_DIGITS = {float: r"[0-9]+(?:\.[0-9]+)?", int: r"[0-9]+"}  # how the values of options are written
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -131,16 +130,20 @@ class Countermeasure:
     @property
     def name(self) -> str:
         """Its part of a strategy's name: the word, and the options that are not at their defaults."""
-        defaults = {field.name: field.default for field in fields(self)}  # type: ignore[arg-type]
-        values = [(option.key, getattr(self, option.field), defaults[option.field]) for option in self.options]
-        return "-".join([self.word, *(f"{key}{_number(value)}" for key, value, default in values if value != default)])
+        parts = [self.word]
+        for option in self.options:
+            if (value := getattr(self, option.field)) != self._default(option):
+                parts.append(option.key + np.format_float_positional(value, trim="-"))
+        return "-".join(parts)
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
         """The countermeasure with that part of a strategy's name; ``None``: there is none of this class."""
         kinds, pattern = get_type_hints(cls), re.escape(cls.word)
         for option in cls.options:
-            pattern += f"(?:-{option.key}({DIGITS[kinds[option.field]]})){'?' if cls._has_default(option) else ''}"
+            pattern += (
+                f"(?:-{option.key}({_DIGITS[kinds[option.field]]})){'' if cls._default(option) is MISSING else '?'}"
+            )
         matched = re.fullmatch(pattern, text)
         if matched is None:
             return None
@@ -156,13 +159,13 @@ class Countermeasure:
         words = [cls.word]
         for option in cls.options:
             word = f"-{option.key}{option.key[0].upper()}"
-            words.append(f"[{word}]" if cls._has_default(option) else word)
+            words.append(word if cls._default(option) is MISSING else f"[{word}]")
         hints = " and ".join(option.help for option in cls.options)
         return "".join(words) + (f" (with {hints})" if hints else "")
 
     @classmethod
-    def _has_default(cls, option: Option) -> bool:
-        return next(f for f in fields(cls) if f.name == option.field).default is not MISSING  # type: ignore[arg-type]
+    def _default(cls, option: Option) -> Any:
+        return next(field.default for field in fields(cls) if field.name == option.field)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,7 +185,3 @@ class Strategy:
 
     def __str__(self) -> str:
         return self.name
-
-
-def _number(value: float) -> str:
-    return np.format_float_positional(value, trim="-")
