@@ -39,7 +39,7 @@ from ule_datasets.compute.devices import (
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.split import Split
 from ule_datasets.methods.bait import Bait, Rounds
-from ule_datasets.methods.engine.generators import BaitGenerator, InstanceNorm, ReflectedBorder
+from ule_datasets.methods.engine.generators import BaitGenerator, InstanceNorm, Reflection
 from ule_datasets.methods.method import Context
 from ule_datasets.models.architectures import build_model
 from ule_datasets.models.weights import Weights
@@ -125,7 +125,7 @@ def with_torch_layers(generator: BaitGenerator) -> BaitGenerator:
             channels = module.out_channels
         elif isinstance(module, InstanceNorm):
             generator.set_submodule(name, nn.InstanceNorm2d(channels))
-        elif isinstance(module, ReflectedBorder):
+        elif isinstance(module, Reflection):
             generator.set_submodule(name, nn.ReflectionPad2d(1))
     return generator
 

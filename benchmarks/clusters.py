@@ -30,8 +30,8 @@ from torchvision import transforms
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import describe_device, pick_device
 from ule_datasets.methods.engine.clustering import Clustering
+from ule_datasets.methods.engine.generators import Reflection, TranslationGenerator
 from ule_datasets.methods.engine.stepwise import repeatable
-from ule_datasets.methods.engine.translation_generator import build_generator
 from ule_datasets.methods.unlearnable_clusters import CropRule, GeneratorTraining, UnlearnableClusters, Work, Workbench
 from ule_datasets.models.architectures import build_model, forward_flop
 from ule_datasets.models.pretrained import build_features
@@ -58,7 +58,7 @@ class Reflected(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         for name, module in list(network.named_modules()):
-            if type(module).__name__ == "Reflection":
+            if isinstance(module, Reflection):
                 network.set_submodule(name, nn.ReflectionPad2d(module.width))
         self.network = network
 
@@ -80,7 +80,7 @@ class PlainLoop:
         pictures = Pictures(images, transform)
         self.loader = DataLoader(pictures, batch_size=method.batch_size, num_workers=loader_workers)
         self.surrogate = build_features(method.surrogate, work.weights, normalise=True).to(device)
-        self.generator = Reflected(build_generator(width=64, blocks=6, seed=0)).to(device)
+        self.generator = Reflected(TranslationGenerator(64, 6)).to(device)
         self.input = torch.rand(1, 3, size, size, device=device)
         self.target = torch.from_numpy(work.clustering.centres[1]).to(device)
         self.optimiser = torch.optim.Adam(self.generator.parameters(), lr=1e-4, weight_decay=5e-4)
@@ -172,7 +172,7 @@ def main() -> int:
     limit = matmul_rate(device)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        build_generator(width=64, blocks=6, seed=0)(torch.rand(1, 3, chosen.size, chosen.size))
+        TranslationGenerator(64, 6)(torch.rand(1, 3, chosen.size, chosen.size))
     forward = forward_flop(model, 10, chosen.size)
     steps = ours.steps // method.epochs
     flop = 2 * forward * len(images) + 3 * counter.get_total_flops() * steps

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.methods import bait
 from ule_datasets.methods.bait import Bait, Released, Rounds, Stage, hardest, most_dissimilar, random_wrong
 from ule_datasets.methods.engine import stepwise
-from ule_datasets.methods.engine.class_means import class_means, given_to
-from ule_datasets.methods.engine.generators import BaitGenerator, InstanceNorm, ReflectedBorder, build_bait_generator
+from ule_datasets.methods.engine.generators import BaitGenerator, InstanceNorm, Reflection, class_means, given_to
 from ule_datasets.methods.method import Context, Crafted
 from ule_datasets.models.architectures import build_model
+from ule_datasets.models.initialisation import initialised
 from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.models.weights import WEIGHTS, Weights
 
@@ -234,7 +235,7 @@ def test_the_generator_has_the_published_number_of_parameters() -> None:
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 24)])
 @pytest.mark.parametrize("training", [True, False])
 def test_the_generator_is_its_description_in_torch_layers(height: int, width: int, training: bool) -> None:
-    ours = build_bait_generator(2, 2, seed=5).train(training)
+    ours = initialised(partial(BaitGenerator, 2, 2), seed=5).train(training)
     plain = PlainGenerator(2, 2).take(ours).train(training)
     images = torch.rand(4, 3, height, width, generator=torch.Generator().manual_seed(1))
     answers = [model(images) for model in (ours, plain)]
@@ -247,7 +248,7 @@ def test_the_generator_is_its_description_in_torch_layers(height: int, width: in
 
 def test_borders_and_instance_norm_are_torch_s_in_any_order_of_memory() -> None:
     maps = torch.rand(2, 5, 4, 6, generator=torch.Generator().manual_seed(0))
-    for layer, other in ((ReflectedBorder(), nn.ReflectionPad2d(1)), (InstanceNorm(), nn.InstanceNorm2d(5))):
+    for layer, other in ((Reflection(1), nn.ReflectionPad2d(1)), (InstanceNorm(), nn.InstanceNorm2d(5))):
         gradients = []
         for module in (layer, other):
             inputs = maps.clone(memory_format=torch.channels_last).requires_grad_()
@@ -260,7 +261,7 @@ def test_borders_and_instance_norm_are_torch_s_in_any_order_of_memory() -> None:
 
 def test_a_generator_comes_from_its_seed_alone() -> None:
     before = torch.get_rng_state()
-    first, second, other = (build_bait_generator(1, 1, seed=seed).state_dict() for seed in (1, 1, 2))
+    first, second, other = (initialised(partial(BaitGenerator, 1, 1), seed=seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["layers.0.weight"], other["layers.0.weight"])
@@ -371,7 +372,7 @@ class Plain:
             normalise=self.method.normalise,
         ).double()
         self.sgd = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-        network = build_bait_generator(2, 1, seed=seed.integer32("bait", "generator"))
+        network = initialised(partial(BaitGenerator, 2, 1), seed=seed.integer32("bait", "generator"))
         self.generator = PlainGenerator(2, 1).take(network).double()
         self.adam = torch.optim.Adam(self.generator.parameters(), lr=1e-3)
         self.epsilon = self.method.epsilon / 255

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,12 @@ from ule_datasets.data.quantization import Apply, Quantize
 from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.methods.engine import stepwise
 from ule_datasets.methods.engine.clustering import Clustering
-from ule_datasets.methods.engine.translation_generator import build_generator
+from ule_datasets.methods.engine.generators import TranslationGenerator
 from ule_datasets.methods.engine.windows import windows
 from ule_datasets.methods.method import Context, Crafted
 from ule_datasets.methods.unlearnable_clusters import BoundRule, Clusters, CropRule, TrainOn, UnlearnableClusters
 from ule_datasets.models.architectures import build_model
+from ule_datasets.models.initialisation import initialised
 from ule_datasets.models.pretrained import build_features
 from ule_datasets.models.weights import WEIGHTS, Weights
 
@@ -159,7 +161,7 @@ def plain_generator(width: int, blocks: int, seed: int) -> nn.Module:
         nn.ConvTranspose2d(2 * width, width, 3, 2, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
         nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Tanh(),
     )  # fmt: skip
-    ours = build_generator(width=width, blocks=blocks, seed=seed)
+    ours = initialised(partial(TranslationGenerator, width, blocks), seed=seed)
     pairs = list(zip(network.parameters(), ours.parameters(), strict=True))
     with torch.no_grad():
         for plain, parameter in pairs:
@@ -263,13 +265,13 @@ def test_the_noise_is_that_of_the_published_steps(folder: Path, surrogate: Weigh
 
 def test_the_generator_is_that_of_torch_s_own_modules_and_leaves_the_global_generator_alone() -> None:
     before = torch.random.get_rng_state()
-    ours = build_generator(width=6, blocks=2, seed=5)
+    ours, other = (initialised(partial(TranslationGenerator, 6, 2), seed=seed) for seed in (5, 6))
     assert torch.equal(torch.random.get_rng_state(), before)
     images = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0))
     expected = plain_generator(6, 2, 5)(images)
     assert torch.allclose(ours(images), expected, atol=1e-6)
     assert torch.allclose(ours.eval()(images), expected, atol=1e-6), "there are no averages to fall back on"
-    assert not torch.equal(build_generator(width=6, blocks=2, seed=6)(images), ours(images))
+    assert not torch.equal(other(images), ours(images))
 
 
 def test_windows_lie_in_the_padded_or_the_enlarged_image() -> None:

@@ -37,7 +37,6 @@ from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.quantization import Apply, Quantize, largest_level, quantize
 from ule_datasets.data.split import Split
-from ule_datasets.methods.engine.class_means import class_means, given_to, membership
 from ule_datasets.methods.engine.settings import SurrogateSettings, check_at_least
 from ule_datasets.methods.engine.stepwise import Estimate, Part, Phase, Stepwise
 from ule_datasets.methods.engine.surrogate import Surrogate
@@ -50,12 +49,12 @@ if TYPE_CHECKING:
     from torch.nn import functional
 
     from ule_datasets.methods.engine import generators
-    from ule_datasets.models import pretrained
+    from ule_datasets.models import initialisation, pretrained
     from ule_datasets.victims import augmentation
 else:
     torch, functional = lazy("torch"), lazy("torch.nn.functional")
     generators = lazy("ule_datasets.methods.engine.generators")
-    pretrained = lazy("ule_datasets.models.pretrained")
+    initialisation, pretrained = lazy("ule_datasets.models.initialisation"), lazy("ule_datasets.models.pretrained")
     augmentation = lazy("ule_datasets.victims.augmentation")
 
 IMAGES_AT_ONCE = 512
@@ -424,7 +423,8 @@ class TrainedGenerator:
 
     def __init__(self, method: Bait, num_classes: int, device: torch.device, *, seed: int) -> None:
         self._bound, self._num_classes = method.epsilon / 255, num_classes
-        network = generators.build_bait_generator(method.generator_width, method.generator_blocks, seed=seed)
+        factory = partial(generators.BaitGenerator, method.generator_width, method.generator_blocks)
+        network = initialisation.initialised(factory, seed=seed)
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._optimiser = torch.optim.Adam(self._network.parameters(), lr=method.generator_rate, fused=True)
 
@@ -434,8 +434,8 @@ class TrainedGenerator:
         Returns:
             Summed loss and number of images classified as their target before the step, float64 [2] on the device.
         """
-        means, _ = class_means(self._network(inputs), labels, self._num_classes)
-        logits = ahead((inputs + self._bound * given_to(means, targets)).clamp(0, 1))
+        means, _ = generators.class_means(self._network(inputs), labels, self._num_classes)
+        logits = ahead((inputs + self._bound * generators.given_to(means, targets)).clamp(0, 1))
         loss = functional.cross_entropy(logits, targets)
         self._optimiser.zero_grad()
         torch.autograd.backward(loss)
@@ -449,7 +449,7 @@ class TrainedGenerator:
         Updates the running statistics.
         """
         with torch.no_grad():
-            means, present = class_means(self._network(inputs), labels, self._num_classes)
+            means, present = generators.class_means(self._network(inputs), labels, self._num_classes)
         return torch.where(present[:, None, None, None], means.clamp(-1, 1), carried)
 
     def sums(self, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -458,7 +458,7 @@ class TrainedGenerator:
         with torch.no_grad():
             outputs = self._network(inputs).permute(0, 2, 3, 1).double()
         self._network.train()
-        summed: Tensor = membership(labels, self._num_classes).double().T @ outputs.flatten(1)
+        summed: Tensor = generators.membership(labels, self._num_classes).double().T @ outputs.flatten(1)
         return summed.view(self._num_classes, *outputs.shape[1:])
 
     def parts(self) -> dict[str, Part]:
@@ -468,7 +468,7 @@ class TrainedGenerator:
 
 def hardest(logits: Tensor, labels: Tensor) -> Tensor:
     """The largest logit but that of the label: float [B, K] and int64 [B] to int64 [B]."""
-    return logits.masked_fill(membership(labels, logits.shape[1]), -math.inf).argmax(dim=1)
+    return logits.masked_fill(generators.membership(labels, logits.shape[1]), -math.inf).argmax(dim=1)
 
 
 def random_wrong(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
@@ -480,13 +480,13 @@ def random_wrong(labels: Tensor, num_classes: int, generator: torch.Generator) -
 def most_dissimilar(logits: Tensor, labels: Tensor, *, exclude_true: bool) -> Tensor:
     """The smallest logit, with or without that of the label: float [B, K] and int64 [B] to int64 [B]."""
     if exclude_true:
-        logits = logits.masked_fill(membership(labels, logits.shape[1]), math.inf)
+        logits = logits.masked_fill(generators.membership(labels, logits.shape[1]), math.inf)
     return logits.argmin(dim=1)
 
 
 def _check(train: Split, num_classes: int) -> None:
     height, width, channels = train.images.shape[1:]
-    shrinks, least = generators.SHRINKS, generators.SMALLEST_IMAGE
+    shrinks, least = generators.SHRINKS, generators.SMALLEST_BAIT_IMAGE
     if channels != 3 or any(side % shrinks or side < least for side in (height, width)):
         raise InputError(
             f"BAIT: images are {height} x {width} with {channels} channels; its generator takes RGB images whose "

@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -49,12 +50,15 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import functional
 
-    from ule_datasets.methods.engine import translation_generator
-    from ule_datasets.models import architectures
+    from ule_datasets.methods.engine import generators
+    from ule_datasets.models import architectures, initialisation
 else:
     torch, functional = lazy("torch"), lazy("torch.nn.functional")
-    translation_generator = lazy("ule_datasets.methods.engine.translation_generator")
-    architectures = lazy("ule_datasets.models.architectures")
+    generators = lazy("ule_datasets.methods.engine.generators")
+    architectures, initialisation = (
+        lazy("ule_datasets.models.architectures"),
+        lazy("ule_datasets.models.initialisation"),
+    )
 
 MOST_JUDGED = 256
 """Images of each cluster that are looked at before and after; the canonical order makes the first ones random."""
@@ -220,9 +224,8 @@ class GeneratorTraining:
         height, width, _ = bench.images.shape[1:]
         drawn = torch.Generator().manual_seed(self._number("input"))
         self._input = torch.rand(1, 3, height, width, generator=drawn).to(bench.device)
-        self._network = translation_generator.build_generator(
-            width=method.generator_width, blocks=method.generator_blocks, seed=self._number("initialisation")
-        ).to(bench.device)
+        factory = partial(generators.TranslationGenerator, method.generator_width, method.generator_blocks)
+        self._network = initialisation.initialised(factory, seed=self._number("initialisation")).to(bench.device)
         self._optimiser = torch.optim.Adam(
             self._network.parameters(), lr=method.learning_rate, weight_decay=method.weight_decay, fused=True
         )
@@ -320,7 +323,7 @@ class Clusters(Stepwise):
         super().__init__(method, context, method.precision)
         self.train = train
         height, width, channels = train.images.shape[1:]
-        least = translation_generator.SMALLEST_IMAGE
+        least = generators.SMALLEST_TRANSLATED_IMAGE
         if height % 4 or width % 4 or min(height, width) < least:
             raise InputError(
                 f"{method.title}: images are {height} x {width}; generators make images whose sides are multiples of 4 "

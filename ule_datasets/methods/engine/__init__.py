@@ -1,5 +1,5 @@
 """What gradient methods share: one life cycle (``stepwise``), surrogates, sign steps, generators, clusters, moments.
 
 Methods must import without torch, so that recipes and the command line do. Modules here name it by a stand-in (see
-``ule_datasets.base.lazy``); the two with networks need it, and methods name these by a stand-in.
+``ule_datasets.base.lazy``); the one with networks needs it, and methods name that by a stand-in.
 """
