@@ -78,10 +78,6 @@ class Additive:
             return replace(self, keys=keys, members=self.members[places])
         return replace(self, keys=keys, levels=self.levels[places])
 
-    def image_shape(self) -> tuple[int, ...] | None:
-        """The image shape that the layer was made for."""
-        return self.levels.shape[1:]
-
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Overwrite:
@@ -132,10 +128,6 @@ class Overwrite:
         """The layer for some of its samples, by their places among its keys."""
         return replace(self, keys=keys, **{name: array[places] for name, array in self.arrays().items()})
 
-    def image_shape(self) -> tuple[int, ...] | None:
-        """Unknown: positions alone do not tell the image's size."""
-        return None
-
 
 Layer = Additive | Overwrite
 _KINDS: dict[str, type[Layer]] = {"additive": Additive, "overwrite": Overwrite}
@@ -165,8 +157,7 @@ class Perturbation:
         result = images.copy()
         poisoned = self.is_poisoned(keys)
         for layer in self.layers:
-            shape = layer.image_shape()
-            if shape is not None and shape != images.shape[1:]:
+            if isinstance(layer, Additive) and (shape := layer.levels.shape[1:]) != images.shape[1:]:
                 raise InputError(f"perturbation made for images of shape {shape}, not {images.shape[1:]}")
             layer.apply(result, np.where(poisoned, _entries(layer, labels, keys), -1))
         return result

@@ -33,14 +33,13 @@ from ule_datasets.base.lazy import lazy
 from ule_datasets.base.progress import duration
 from ule_datasets.compute.devices import median_seconds, resident
 from ule_datasets.compute.precision import Precision
-from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.perturbation import Additive, Support
-from ule_datasets.data.quantization import Apply, Quantize, largest_level, quantize
+from ule_datasets.data.quantization import Apply, Quantize, quantize
 from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.settings import SurrogateSettings, check_at_least
 from ule_datasets.methods.engine.stepwise import Estimate, Part, Phase, Stepwise
 from ule_datasets.methods.engine.surrogate import Surrogate
-from ule_datasets.methods.method import Context, Crafted, Method, Repeats
+from ule_datasets.methods.method import BoundedNoise, Context, Crafted
 from ule_datasets.models.weights import WEIGHTS, Weights, obtain
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class Released(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bait(Method):
+class Bait(BoundedNoise):
     """Class-wise noise bound to incorrect targets, against a pretrained surrogate.
 
     On a CPU everything runs in one thread, whatever the number of cores: sums over a batch depend on how many
@@ -86,7 +85,6 @@ class Bait(Method):
     identifier: ClassVar[str] = "bait"
     title: ClassVar[str] = "Binding artificial perturbations to incorrect targets"
     citation: ClassVar[str] = "li2026priors"
-    repeats: ClassVar[Repeats] = Repeats.DEVICE
     needs_labels: ClassVar[bool] = True
 
     prior: Weights = field(default_factory=lambda: WEIGHTS["resnet18@imagenet"])
@@ -149,11 +147,6 @@ class Bait(Method):
         """The prior."""
         return (self.prior,)
 
-    @property
-    def bounds(self) -> Budget:
-        """Of what ``epsilon`` becomes in bytes."""
-        return (LInf(levels=largest_level(self.epsilon, self.quantize, self.apply)),)
-
     def generate(self, train: Split, context: Context) -> Crafted:
         """Work through the stages on ``context.device``; an additive layer with an entry per class.
 
@@ -194,8 +187,7 @@ class Rounds(Stepwise):
         super().__init__(method, context, Precision.FLOAT32)
         self.images, self.labels = resident(train.pixels(), self.device), resident(train.labels, self.device)
         self.members = torch.bincount(self.labels, minlength=context.num_classes)
-        self._keys = train.keys
-        self._order: tuple[tuple[str, int], Tensor] = (("", 0), torch.empty(0))
+        self._keys, self.bound = train.keys, method.epsilon / 255
         self._augmentation = augmentation.Augmentation(crop_padding=method.crop_padding, flip=method.flip)
         file = obtain(method.prior, context.weights, context.reporter)
         self.weights = file.provenance(method.prior)
@@ -318,11 +310,6 @@ class Rounds(Stepwise):
 
     # --- what a round and a batch see ---
 
-    @property
-    def bound(self) -> float:
-        """The bound on images in [0, 1]."""
-        return self.method.epsilon / 255
-
     def stage(self, number: int) -> Stage:
         """Of a round, counted from 0."""
         first, second, _ = self.method.stages
@@ -359,25 +346,15 @@ class Rounds(Stepwise):
 
     def _rows(self, purpose: str, number: int, batch: int) -> Tensor:
         """A batch of a pass over the shuffled images, int64 [B]."""
-        if self._order[0] != (purpose, number):
-            order = self.context.seed.order(self._keys, self.method.identifier, purpose, number)
-            self._order = ((purpose, number), torch.from_numpy(order).to(self.device))
         size, _ = self.batches()
-        return self._order[1][batch * size : (batch + 1) * size]
+        return self.shuffled(self._keys, purpose, number)[batch * size : (batch + 1) * size]
 
     def _augmented(self, rows: Tensor, *purpose: str | int) -> Tensor:
         return self._augmentation.apply(self.images[rows], self._drawn(*purpose))
 
-    def _drawn(self, *purpose: str | int) -> torch.Generator:
-        """A generator on the CPU for one purpose."""
-        return torch.Generator().manual_seed(self._number(*purpose))
-
     def _reseed(self, *purpose: str | int) -> None:
         """For priors with dropout, which draws from torch's own generator."""
         torch.manual_seed(self._number("dropout", *purpose))
-
-    def _number(self, *purpose: str | int) -> int:
-        return self.context.seed.integer32(self.method.identifier, *purpose)
 
     # --- the estimate ---
 
@@ -407,13 +384,11 @@ class Rounds(Stepwise):
 
         steps = median_seconds(step, 2, self.device)
         renewing = median_seconds(lambda _: trial.renewed(self.carried, inputs, labels), 2, self.device)
-        counter = FlopCounterMode(display=False)
-        with counter:
+        with FlopCounterMode(display=False) as stepped:
             step(0)
-        flop = counter.get_total_flops() * count
-        with counter:
+        with FlopCounterMode(display=False) as renewed:
             trial.renewed(self.carried, inputs, labels)
-        flop += counter.get_total_flops() * renewals
+        flop = stepped.get_total_flops() * count + renewed.get_total_flops() * renewals
         share = size / len(inputs)
         return (steps * count + renewing * renewals) * share, flop * share
 

@@ -28,31 +28,31 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.base.progress import duration
 from ule_datasets.compute.precision import Precision
-from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.perturbation import Additive, Support
-from ule_datasets.data.quantization import Apply, Quantize, largest_level, quantize
+from ule_datasets.data.quantization import Apply, Quantize, quantize
 from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.settings import ErrorAverage, Grid, StopRule, SurrogateSettings, check_at_least
 from ule_datasets.methods.engine.sign_steps import SignSteps
 from ule_datasets.methods.engine.stepwise import Estimate, Part, Phase, Stepwise
 from ule_datasets.methods.engine.surrogate import FrozenSurrogate, Surrogate
-from ule_datasets.methods.method import Context, Crafted, Method, Repeats
+from ule_datasets.methods.method import BoundedNoise, Context, Crafted
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from ule_datasets.models import architectures
 else:
-    torch = lazy("torch")
+    torch, architectures = lazy("torch"), lazy("ule_datasets.models.architectures")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ErrorMinimizing(Method):
+class ErrorMinimizing(BoundedNoise):
     """Sample-wise noise (EM, EMN, EMinN): one perturbation for every training image."""
 
     identifier: ClassVar[str] = "em_s"
     title: ClassVar[str] = "Error-minimising noise, sample-wise"
     citation: ClassVar[str] = "huang2021unlearnable"
-    repeats: ClassVar[Repeats] = Repeats.DEVICE
     needs_labels: ClassVar[bool] = True
 
     epsilon: float = 8
@@ -80,11 +80,6 @@ class ErrorMinimizing(Method):
     def __post_init__(self) -> None:
         _check(self)
 
-    @property
-    def bounds(self) -> Budget:
-        """Of what ``epsilon`` becomes in bytes."""
-        return (LInf(levels=largest_level(self.epsilon, self.quantize, self.apply)),)
-
     def generate(self, train: Split, context: Context) -> Crafted:
         """Alternate on ``context.device`` until the stop rule is met; an additive layer with an entry per image."""
         rounds = SampleWise(self, train, context)
@@ -93,13 +88,12 @@ class ErrorMinimizing(Method):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClasswiseErrorMinimizing(Method):
+class ClasswiseErrorMinimizing(BoundedNoise):
     """Class-wise noise (EM-C): one perturbation for all images of a class, from a fixed part of them."""
 
     identifier: ClassVar[str] = "em_c"
     title: ClassVar[str] = "Error-minimising noise, class-wise"
     citation: ClassVar[str] = "huang2021unlearnable"
-    repeats: ClassVar[Repeats] = Repeats.DEVICE
     needs_labels: ClassVar[bool] = True
 
     epsilon: float = 8
@@ -131,11 +125,6 @@ class ClasswiseErrorMinimizing(Method):
         if not 0 < self.subset <= 1:
             raise InputError(f"ClasswiseErrorMinimizing: subset is {self.subset}, not in (0, 1]")
 
-    @property
-    def bounds(self) -> Budget:
-        """Of what ``epsilon`` becomes in bytes."""
-        return (LInf(levels=largest_level(self.epsilon, self.quantize, self.apply)),)
-
     def generate(self, train: Split, context: Context) -> Crafted:
         """Alternate on ``context.device`` until the stop rule is met; an additive layer with an entry per class."""
         rounds = ClassWise(self, train, context)
@@ -165,8 +154,9 @@ class _Rounds(Stepwise):
         super().__init__(method, context, method.precision)
         self.grid = Grid.of(method.epsilon, method.step_size)
         self.steps = SignSteps(train, self.grid, self.device, images_at_once=images_at_once)
-        seed = context.seed.integer32(method.identifier, "initialisation")
-        self.surrogate = Surrogate.new(method.surrogate, context.num_classes, seed=seed, device=self.device)
+        seed = self._number("initialisation")
+        model = architectures.build_model(method.surrogate.model, context.num_classes, seed=seed)
+        self.surrogate = Surrogate(model, method.surrogate, device=self.device)
         self.noise = self.start()
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         """Over a model phase: the summed loss, how many images the surrogate is right about, and how many there are."""
@@ -247,9 +237,8 @@ class _Rounds(Stepwise):
         return f"round {len(self.trace) + 1}, {('model', 'noise')[self.done % 2]} phase"
 
     def _reached(self) -> bool:
-        if not self.trace:
-            return False
-        return self.method.stop_rule.reached(self.trace[-1]["accuracy"] / 100, self.method.stop_accuracy)
+        method, trace = self.method, self.trace
+        return bool(trace) and method.stop_rule.reached(trace[-1]["accuracy"] / 100, method.stop_accuracy)
 
     def _trained(self) -> str:
         self.check_finite(float(self.totals[0]), "surrogate", "learning_rate or gradient_clip")
@@ -269,11 +258,9 @@ class _Rounds(Stepwise):
 
     def _accuracy(self, right: Tensor) -> float:
         """Share of right answers (0 .. 1), averaged as the method says."""
-        if self.method.error_average is ErrorAverage.IMAGES:
-            return float(right.double().mean())
-        return statistics.fmean(
-            float(part.double().mean()) for part in torch.split(right, self.method.surrogate.batch_size)
-        )
+        batches = self.method.error_average is ErrorAverage.BATCHES
+        parts = torch.split(right, self.method.surrogate.batch_size if batches else len(right))
+        return statistics.fmean(float(part.double().mean()) for part in parts)
 
     def _record(self, accuracy: float, loss: float) -> dict[str, Any]:
         """A line of the trace; deterministic, so without times."""
@@ -289,12 +276,11 @@ class _Rounds(Stepwise):
 
     def estimate(self) -> Estimate:
         """From a short timing of both phases."""
-        costs = self.steps.costs(self.surrogate, self.precision)
+        training, gradient, forward = self.steps.costs(self.surrogate, self.precision)
         trained = len(self.model_rows(0)) * self.method.steps_per_round
         gradients, checks = self.work()
-        model, noise = costs.training * trained, costs.gradient * (gradients + checks / 2)
-        flop = costs.flop * (3 * trained + 2 * gradients + checks)
-        rounds = self.usual_rounds
+        model, noise = training * trained, gradient * (gradients + checks / 2)
+        flop, rounds = forward * (3 * trained + 2 * gradients + checks), self.usual_rounds
         text = (
             f"about {duration(model + noise)} a round (model {duration(model)}, noise {duration(noise)}), "
             f"{duration(rounds * (model + noise))} if it takes {rounds} rounds"
@@ -314,8 +300,7 @@ class SampleWise(_Rounds):
         self.losses = torch.zeros(len(self.steps), device=self.device)
         noise = self.steps.blank()
         if self.method.random_start:
-            generator = torch.Generator().manual_seed(self.context.seed.integer32(self.method.identifier, "start"))
-            noise = noise.cpu().random_(-self.grid.bound, self.grid.bound + 1, generator=generator)
+            noise = noise.cpu().random_(-self.grid.bound, self.grid.bound + 1, generator=self._drawn("start"))
         return noise.to(self.device)
 
     def parts(self) -> dict[str, Part]:
@@ -375,25 +360,23 @@ class ClassWise(_Rounds):
     def __init__(
         self, method: ClasswiseErrorMinimizing, train: Split, context: Context, *, images_at_once: int | None = None
     ) -> None:
-        self._seed, self._keys = context.seed, train.keys
-        self._num_classes = context.num_classes
-        self._subset = train.stratified_rows(method.subset, context.seed, method.identifier, "subset")
-        self._order: tuple[tuple[Any, ...], np.ndarray] = ((), np.empty(0, dtype=np.int64))
         super().__init__(method, train, context, images_at_once=images_at_once)
+        self._keys = train.keys
+        self._subset = train.stratified_rows(method.subset, context.seed, method.identifier, "subset")
+        self._subset_keys = tuple(train.keys[row] for row in self._subset.tolist())
 
     def start(self) -> Tensor:
         """Zeros, or uniform between the bounds where the recipe asks for a random start."""
-        noise = torch.zeros(self._num_classes, *self.steps.images.shape[1:])
+        noise = torch.zeros(self.context.num_classes, *self.steps.images.shape[1:])
         if self.method.random_start:
-            generator = torch.Generator().manual_seed(self._seed.integer32(self.method.identifier, "start"))
-            noise.uniform_(-self.grid.bound, self.grid.bound, generator=generator)
+            noise.uniform_(-self.grid.bound, self.grid.bound, generator=self._drawn("start"))
         return noise.to(self.device)
 
     def model_rows(self, step: int) -> Tensor:
         """Shuffled batches of all images; a smaller last one is dropped."""
         size, per_pass = self._batches(len(self._keys))
-        order = self._shuffled(np.arange(len(self._keys)), "model order", step // per_pass)
-        return self._rows(order, step % per_pass, size)
+        number, batch = divmod(step, per_pass)
+        return self.shuffled(self._keys, "model order", number)[batch * size : (batch + 1) * size]
 
     def chunks(self) -> range:
         """Batches of the subset by number, a smaller last one dropped."""
@@ -407,14 +390,15 @@ class ClassWise(_Rounds):
     def improve(self, frozen: FrozenSurrogate, chunk: int) -> None:
         """Steps of a batch of images from their classes' noise; each class moves to its images' mean."""
         size, _ = self._batches(len(self._subset))
-        rows = self._rows(self._shuffled(self._subset, "noise order", len(self.trace)), chunk, size)
+        order = self.shuffled(self._subset_keys, "noise order", len(self.trace))
+        rows = torch.from_numpy(self._subset).to(self.device)[order[chunk * size : (chunk + 1) * size]]
         labels = self.steps.labels[rows]
         sums = torch.zeros(self.noise.shape, dtype=torch.float64, device=self.device)
         for some in torch.split(rows, self.steps.images_at_once):
             own = self.steps.labels[some]
             moved = self.steps.descend(frozen, self.steps.units(some), self.noise_of(some), own, self.method.num_steps)
             sums.index_add_(0, own, moved.double())
-        counts = torch.bincount(labels, minlength=self._num_classes)
+        counts = torch.bincount(labels, minlength=self.context.num_classes)
         means = (sums / counts.clamp(min=1)[:, None, None, None]).float().clamp_(-self.grid.bound, self.grid.bound)
         self.noise = torch.where((counts > 0)[:, None, None, None], means, self.noise)
 
@@ -440,14 +424,3 @@ class ClassWise(_Rounds):
         """Size and number of the batches of a pass; fewer images than a batch make a single smaller one."""
         size = min(self.method.surrogate.batch_size, count)
         return size, count // size
-
-    def _shuffled(self, rows: np.ndarray, purpose: str, number: int) -> np.ndarray:
-        """Rows in the order of a pass."""
-        name = (purpose, number)
-        if self._order[0] != name:
-            keys = [self._keys[row] for row in rows.tolist()]
-            self._order = (name, rows[self._seed.order(keys, self.method.identifier, *name)])
-        return self._order[1]
-
-    def _rows(self, order: np.ndarray, batch: int, size: int) -> Tensor:
-        return torch.from_numpy(order[batch * size : (batch + 1) * size]).to(self.device)

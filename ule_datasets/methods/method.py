@@ -12,8 +12,9 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.executor import Executor
 from ule_datasets.compute.processes import LocalExecutor
-from ule_datasets.data.bounds import Budget
+from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.perturbation import Layer
+from ule_datasets.data.quantization import Apply, Quantize, largest_level
 from ule_datasets.data.split import Split
 from ule_datasets.models.weights import Weights
 
@@ -89,3 +90,20 @@ class Method(Protocol):
         Touches no clock and no global state; of disk and network only the pretrained weights that it names.
         """
         ...
+
+
+class BoundedNoise(Method):
+    """A method whose one layer is noise within a bound, made on a device in a long time."""
+
+    __slots__ = ()
+
+    repeats: ClassVar[Repeats] = Repeats.DEVICE
+    epsilon: float
+    """The bound on every channel of every pixel, in units of 1/255."""
+    apply: Apply
+    quantize: Quantize
+
+    @property
+    def bounds(self) -> Budget:
+        """Of what ``epsilon`` becomes in bytes."""
+        return (LInf(levels=largest_level(self.epsilon, self.quantize, self.apply)),)

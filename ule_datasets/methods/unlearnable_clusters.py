@@ -17,7 +17,7 @@ official code; where that code does something unexpected there is a named option
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -33,16 +33,15 @@ from ule_datasets.base.progress import duration
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import median_seconds, resident
 from ule_datasets.compute.precision import Precision
-from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.perturbation import Additive, Support
-from ule_datasets.data.quantization import Apply, Quantize, largest_level, quantize
+from ule_datasets.data.quantization import Apply, Quantize, quantize
 from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.clustering import Clustering, FrozenFeatures, nearness, to_levels
 from ule_datasets.methods.engine.settings import check_at_least
 from ule_datasets.methods.engine.stepwise import Estimate, Part, Phase, Spread, Stepwise, repeatable
 from ule_datasets.methods.engine.windows import CropRule as CropRule
 from ule_datasets.methods.engine.windows import windows
-from ule_datasets.methods.method import Context, Crafted, Method, Repeats
+from ule_datasets.methods.method import BoundedNoise, Context, Crafted
 from ule_datasets.models.weights import Weights, obtain
 
 if TYPE_CHECKING:
@@ -93,13 +92,12 @@ class BoundRule(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UnlearnableClusters(Method):
+class UnlearnableClusters(BoundedNoise):
     """One perturbation for each cluster of images (UC; with CLIP's image encoder as the surrogate, UC-CLIP)."""
 
     identifier: ClassVar[str] = "uc"
     title: ClassVar[str] = "Unlearnable Clusters"
     citation: ClassVar[str] = "zhang2023clusters"
-    repeats: ClassVar[Repeats] = Repeats.DEVICE
     needs_labels: ClassVar[bool] = False
 
     surrogate: Weights
@@ -168,11 +166,6 @@ class UnlearnableClusters(Method):
     def weights(self) -> tuple[Weights, ...]:
         """The surrogate."""
         return (self.surrogate,)
-
-    @property
-    def bounds(self) -> Budget:
-        """Of what ``epsilon`` becomes in bytes."""
-        return (LInf(levels=largest_level(self.epsilon, self.quantize, self.apply)),)
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Cluster, then train one generator a cluster on ``context.device``; an additive layer with an entry for each.
@@ -417,9 +410,9 @@ class Clusters(Stepwise):
         """From a short timing of a generator's steps."""
         left, bench = self._left(), self._bench()
         workers = self._workers(left)
-        trials = (GeneratorTraining(bench, cluster) for cluster in left)  # one after the other: they may be large
-        counts = [(trial.steps, len(trial.rows) * self.method.epochs) for trial in trials]
-        steps, images = (sum(each) for each in zip(*counts, strict=True))
+        counts = [len(self.method.train_on.rows(self.clustering.members, cluster)) for cluster in left]
+        steps = self.method.epochs * sum(math.ceil(count / self.method.batch_size) for count in counts)
+        images = self.method.epochs * sum(counts)
         step, image = self._seconds(GeneratorTraining(bench, left[0]))
         seconds = (step * steps + image * images) / len(left) * math.ceil(len(left) / workers)
         at_a_time = f", {workers} at a time" if workers > 1 else ""
@@ -450,12 +443,8 @@ class Clusters(Stepwise):
     def _found(self) -> Clustering:
         method, reporter = self.method, self.context.reporter
         frozen = FrozenFeatures(method.surrogate, self.weights.path, normalise=method.normalise, device=self.device)
-
-        def tracked(parts: range) -> Iterator[int]:
-            return reporter.track(parts, total=len(parts), label="features", unit="batch")
-
-        features = frozen.of(self.train.pixels(), method.feature_batch, tracked)
-        seed = self.context.seed.integer32(method.identifier, "k-means")
+        features = frozen.of(self.train.pixels(), method.feature_batch, reporter)
+        seed = self._number("k-means")
         found = Clustering.of(features, method.num_clusters, restarts=method.kmeans_restarts, seed=seed)
         reporter.say(
             f"{method.num_clusters} clusters of {min(found.sizes):,} to {max(found.sizes):,} images by "

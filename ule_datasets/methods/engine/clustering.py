@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
+from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.devices import products_in
 from ule_datasets.compute.precision import Precision
 from ule_datasets.models.weights import Weights
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 else:
     torch = lazy("torch")
+
+SILENT = Reporter(silent=True)
 
 
 class FrozenFeatures:
@@ -41,14 +43,14 @@ class FrozenFeatures:
         features: Tensor = self._model(levels / 255)
         return features.float()
 
-    def of(self, images: np.ndarray, batch: int, track: Callable[[range], Iterator[int]] = iter) -> np.ndarray:
+    def of(self, images: np.ndarray, batch: int, reporter: Reporter = SILENT) -> np.ndarray:
         """Features, float32 [N, D], of uint8 [N, H, W, C], with float32 products.
 
         Every batch is filled up to the same size, so that all images go through the same kernels.
         """
-        parts = []
+        parts, firsts = [], range(0, len(images), batch)
         with products_in(Precision.FLOAT32), torch.no_grad():
-            for first in track(range(0, len(images), batch)):
+            for first in reporter.track(firsts, total=len(firsts), label="features", unit="batch"):
                 rows = np.minimum(np.arange(first, first + batch), len(images) - 1)
                 shown = torch.from_numpy(images[rows]).to(self._device)
                 parts.append(self(to_levels(shown))[: len(images) - first].cpu().numpy())
@@ -68,13 +70,7 @@ class Clustering:
 
     @classmethod
     def of(cls, features: np.ndarray, count: int, *, restarts: int, seed: int) -> Clustering:
-        """Lloyd's algorithm from k-means++ starts, the best of ``restarts``; on one thread.
-
-        Args:
-            features: float32 [N, D].
-            count: clusters.
-            restarts: runs.
-            seed: of the starts.
+        """Lloyd's algorithm on features float32 [N, D] from k-means++ starts, the best of ``restarts``; on one thread.
 
         Raises:
             InputError: features are not finite, or too few of them differ.

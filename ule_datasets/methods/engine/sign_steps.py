@@ -5,7 +5,6 @@ Clipping and projecting are exact on the grid (``Grid``); only the signs of grad
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,18 +29,6 @@ IMAGES_TIMED = 32
 """Of a training step, for an estimate: it should not need more memory than the work itself."""
 ROWS_AT_ONCE = 4096
 """Images whose noise is converted or summed up at a time."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Costs:
-    """What an image takes, for an estimate."""
-
-    training: float
-    """Seconds in a step of the surrogate."""
-    gradient: float
-    """Seconds in a step of its noise."""
-    flop: float
-    """Of a forward pass: a step of the surrogate takes three, a step of noise two."""
 
 
 class SignSteps:
@@ -76,24 +63,16 @@ class SignSteps:
         rows = (first + torch.arange(self.images_at_once, device=self.device)).clamp_(max=len(self) - 1)
         return rows, min(self.images_at_once, len(self) - first)
 
-    def descend(
-        self, frozen: FrozenSurrogate, clean: Tensor, noise: Tensor, labels: Tensor, num_steps: int, sign: int = 1
-    ) -> Tensor:
-        """Signed gradient steps down the loss, projected on the bound; all in units, [B, H, W, C].
+    def descend(self, frozen: FrozenSurrogate, clean: Tensor, noise: Tensor, labels: Tensor, num_steps: int) -> Tensor:
+        """Noise of clean images after signed gradient steps down the loss, projected on the bound.
 
-        Args:
-            frozen: the surrogate.
-            clean: the images.
-            noise: where theirs begins.
-            labels: the classes that they are to be taken for.
-            num_steps: how many.
-            sign: -1 leads up.
+        All in units, [B, H, W, C]; labels are the classes that the images are to be taken for.
         """
         grid = self.grid
         shown = (clean + noise).clamp_(0, grid.white)
         for _ in range(num_steps):
             gradient, _ = frozen.input_gradient(self.inputs(shown), labels)
-            moved = shown - gradient.sign_().permute(0, 2, 3, 1).mul_(sign * grid.step)
+            moved = shown - gradient.sign_().permute(0, 2, 3, 1).mul_(grid.step)
             noise = moved.sub_(clean).clamp_(-grid.bound, grid.bound)
             shown = (clean + noise).clamp_(0, grid.white)
         return noise
@@ -108,8 +87,12 @@ class SignSteps:
             levels[rows] = table[noise[rows].cpu().numpy().astype(np.int16) + bound]
         return levels
 
-    def costs(self, surrogate: Surrogate, precision: Precision) -> Costs:
-        """From a short timing, which leaves the surrogate as it is."""
+    def costs(self, surrogate: Surrogate, precision: Precision) -> tuple[float, float, float]:
+        """What an image takes, from a short timing that leaves the surrogate as it is.
+
+        Seconds in a step of the surrogate and in a step of its noise, and the FLOP of a forward pass; a step of the
+        surrogate takes three of these, a step of noise two.
+        """
         from torch.utils.flop_counter import FlopCounterMode
 
         few = torch.arange(min(self.images_at_once, len(self)), device=self.device)
@@ -118,11 +101,9 @@ class SignSteps:
         step = median_seconds(lambda _: trial.step(self.inputs(clean[part]), labels[part]), 2, self.device)
         frozen, still = surrogate.frozen(precision), torch.zeros_like(clean)
         moves = median_seconds(lambda _: self.descend(frozen, clean, still, labels, 1), 3, self.device)
-        counter = FlopCounterMode(display=False)
-        with counter:
+        with FlopCounterMode(display=False) as counter:
             frozen.judge(self.inputs(clean[:1]), labels[:1])
-        flop = counter.get_total_flops()
-        return Costs(training=step / len(labels[part]), gradient=moves / len(few), flop=flop)
+        return step / len(labels[part]), moves / len(few), counter.get_total_flops()
 
     def sizes(self, noise: Tensor) -> dict[str, float]:
         """For a trace: mean size in levels, mean l2 norm in units of 1, and how many values are at the bound, in %."""

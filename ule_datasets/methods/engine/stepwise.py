@@ -11,9 +11,10 @@ import math
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -83,17 +84,6 @@ class Spread:
     """Called with each result as it comes; returns what to tell of it."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class _Piece:
-    """One of them, as it is sent to a worker."""
-
-    function: Callable[[Any, np.ndarray], Any]
-    task: Any
-    array: np.ndarray | Path
-    """Or a file of NumPy that holds it, whose pages the workers of a machine share."""
-    device: str
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
     """How long a craft may take."""
@@ -121,6 +111,7 @@ class Stepwise(ABC):
         """Where the next step of the phase begins."""
         self.environments = [self.environment()]
         self._saved_at = time.monotonic()
+        self._shuffled: tuple[tuple[str | int, ...], Tensor] = ((), torch.empty(0))
 
     # --- what a method says ---
 
@@ -158,6 +149,22 @@ class Stepwise(ABC):
             own = {key: value for key, value in state.arrays.items() if key == name or key.startswith(f"{name}.")}
             _restore(part, {key.removeprefix(name)[1:]: torch.as_tensor(value) for key, value in own.items()})
 
+    # --- what a method draws at random, each for a purpose ---
+
+    def shuffled(self, keys: Sequence[str], *purpose: str | int) -> Tensor:
+        """Places of the keys in an order of their own, int64 [N] on the device; the latest one is kept."""
+        if self._shuffled[0] != purpose:
+            order = self.context.seed.order(keys, self.method.identifier, *purpose)
+            self._shuffled = (purpose, torch.from_numpy(order).to(self.device))
+        return self._shuffled[1]
+
+    def _drawn(self, *purpose: str | int) -> torch.Generator:
+        """A generator on the CPU."""
+        return torch.Generator().manual_seed(self._number(*purpose))
+
+    def _number(self, *purpose: str | int) -> int:
+        return self.context.seed.integer32(self.method.identifier, *purpose)
+
     # --- the life cycle ---
 
     def run(self) -> dict[str, Any]:
@@ -186,9 +193,9 @@ class Stepwise(ABC):
         """Write a checkpoint."""
         arrays: dict[str, np.ndarray] = {}
         for name, part in self.parts().items():
-            arrays |= {f"{name}.{key}" if key else name: _array(tensor) for key, tensor in _tensors(part).items()}
-        own = {name: getattr(self, name) for name in OWN_FACTS}
-        facts = {**own, **self.facts(), "format": FORMAT}
+            for key, tensor in _tensors(part).items():
+                arrays[f"{name}.{key}" if key else name] = tensor.detach().cpu().numpy()
+        facts = {**{name: getattr(self, name) for name in OWN_FACTS}, **self.facts(), "format": FORMAT}
         self.context.checkpoint.save(State(arrays=arrays, facts=facts))
         self._saved_at = time.monotonic()
 
@@ -241,19 +248,16 @@ class Stepwise(ABC):
         self._end(phase.end())
 
     def _hand_out(self, work: Spread) -> None:
-        reporter, executor, numbers = self.context.reporter, self.context.executor, list(work.tasks)
+        reporter, executor = self.context.reporter, self.context.executor
+        numbers, tasks = list(work.tasks), list(work.tasks.values())
 
-        def lost(piece: _Piece) -> None:
-            number = next(number for number, task in work.tasks.items() if task is piece.task)
+        def lost(task: Any) -> None:
+            number = next(number for number, other in work.tasks.items() if other is task)
             reporter.warn(f"the worker of {work.unit} {number} died; once more")
 
         with _shared(work.array, executor) as array:
-            pieces = [
-                _Piece(function=work.function, task=task, array=array, device=str(self.device))
-                for task in work.tasks.values()
-            ]
-            results = executor.unordered(_do, pieces, on_lost=lost)
-            for index, result in reporter.track(results, total=len(pieces), label=f"{work.unit}s", unit=work.unit):
+            results = executor.unordered(partial(_do, work.function, array, str(self.device)), tasks, on_lost=lost)
+            for index, result in reporter.track(results, total=len(tasks), label=f"{work.unit}s", unit=work.unit):
                 if isinstance(result, Lost):
                     raise InputError(
                         f"{self.method.title}: {work.unit} {numbers[index]} could not be trained: {result.reason}; "
@@ -292,16 +296,18 @@ def _machine(device: torch.device) -> dict[str, str]:
     return {**versions, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
 
 
-def _do(piece: _Piece) -> tuple[Any, dict[str, str]]:
-    """Do a piece of work; what came of it, and on what machine."""
+def _do(
+    function: Callable[[Any, np.ndarray], Any], array: np.ndarray | Path, device: str, task: Any
+) -> tuple[Any, dict[str, str]]:
+    """Do a piece of work with the array, or the file of NumPy that holds it; what came of it, and on what machine."""
     # "c": torch takes only memory that may be written to.
-    array = piece.array if isinstance(piece.array, np.ndarray) else np.load(piece.array, mmap_mode="c")
-    return piece.function(piece.task, array), _machine(torch.device(piece.device))
+    whole = array if isinstance(array, np.ndarray) else np.load(array, mmap_mode="c")
+    return function(task, whole), _machine(torch.device(device))
 
 
 @contextmanager
 def _shared(array: np.ndarray, executor: Executor) -> Iterator[np.ndarray | Path]:
-    """How an executor's workers get an array: those of this machine by a file."""
+    """How an executor's workers get an array: those of this machine by a file, whose pages they share."""
     if not isinstance(executor, LocalExecutor):
         yield array
         return
@@ -340,8 +346,3 @@ def _restore(part: Part, tensors: Mapping[str, Tensor]) -> None:
 
 def _listed(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in versions.items())
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.detach().cpu().numpy()
-    return array

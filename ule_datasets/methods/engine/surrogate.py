@@ -26,8 +26,7 @@ class Surrogate:
 
     def __init__(self, model: nn.Module, settings: SurrogateSettings, *, device: torch.device) -> None:
         self._settings, self._device = settings, device
-        self._model = model.to(device)
-        self._model.to(memory_format=torch.channels_last)
+        self._model = model.to(device).to(memory_format=torch.channels_last)
         self._optimiser = torch.optim.SGD(
             self._model.parameters(),
             lr=settings.learning_rate,
@@ -35,22 +34,11 @@ class Surrogate:
             weight_decay=settings.weight_decay,
         )
 
-    @classmethod
-    def new(cls, settings: SurrogateSettings, num_classes: int, *, seed: int, device: torch.device) -> Surrogate:
-        """An untrained one, of the architecture that the settings name."""
-        from ule_datasets.models.architectures import build_model
-
-        return cls(build_model(settings.model, num_classes, seed=seed), settings, device=device)
-
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """One step of SGD with the gradient's norm clipped; on a CPU with one thread.
+        """One step of SGD on float [B, 3, H, W], int64 [B] with the gradient's norm clipped; on a CPU in one thread.
 
         The sums over a batch depend on how many threads share them; one thread makes the result the same on
         machines with any number of cores. Nearly all the work of a craft lies elsewhere.
-
-        Args:
-            inputs: float [B, 3, H, W].
-            labels: int64 [B].
 
         Returns:
             Summed loss and number of correct answers before the step, float64 [2] on the device.
@@ -74,10 +62,6 @@ class Surrogate:
         """The model after one more step of SGD, momentum included, its gradient not clipped.
 
         A copy in training mode whose parameters need no gradients; this surrogate stays as it is.
-
-        Args:
-            inputs: float32 [B, 3, H, W].
-            labels: int64 [B].
         """
         other = self.copy()
         other._model.train()
@@ -109,14 +93,9 @@ class FrozenSurrogate:
         self._precision, self._device = precision, device
 
     def input_gradient(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient of each image's own cross entropy with respect to its pixels, and the summed loss.
+        """Gradient of each image's own cross entropy with respect to its pixels, float32 [B, 3, H, W]; the summed loss.
 
-        Args:
-            inputs: float32 [B, 3, H, W], channels-last in memory.
-            labels: int64 [B].
-
-        Returns:
-            Float32 [B, 3, H, W], and float32 [] on the device.
+        Inputs of the same shape, channels-last in memory.
         """
         inputs = inputs.detach().requires_grad_(True)
         loss = functional.cross_entropy(self._logits(inputs), labels, reduction="sum")

@@ -31,16 +31,7 @@ class CropRule(StrEnum):
 
 
 def windows(images: Tensor, rule: CropRule, generator: torch.Generator) -> Tensor:
-    """Random windows of the images' own size from the canvas of the rule, mirrored half of the time.
-
-    Args:
-        images: uint8 [B, H, W, C] on any device.
-        rule: what the canvas is.
-        generator: on the CPU.
-
-    Returns:
-        Uint8 of the same shape, on the device of the images.
-    """
+    """Random windows of images uint8 [B, H, W, C] on any device, in the same shape there, by a generator on the CPU."""
     count, height, width, _ = images.shape
     size = rule.canvas(height), rule.canvas(width)
     below = size[0] - height + 1, size[1] - width + 1, 2
