@@ -211,9 +211,9 @@ def test_class_wise_noise_is_that_of_the_published_rounds() -> None:
         for step in range(number * method.steps_per_round, (number + 1) * method.steps_per_round):
             rows = plan.model_rows(step)
             losses.append(plain.train_on(rows, deltas[plain.labels[rows]]))
-        order = plan._shuffled(plan._subset, "noise order", number)
+        order = plan.shuffled(plan._subset_keys, "noise order", number)
         for part in range(count):
-            rows = plan._rows(order, part, size)
+            rows = subset[order[part * size : (part + 1) * size]]
             labels = plain.labels[rows]
             moved = plain.improved(rows, deltas[labels])
             for label in sorted(set(labels.tolist())):

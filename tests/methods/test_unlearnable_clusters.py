@@ -28,9 +28,8 @@ from ule_datasets.data.perturbation import Additive, Perturbation, Support
 from ule_datasets.data.quantization import Apply, Quantize
 from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.methods.engine import stepwise
-from ule_datasets.methods.engine.clustering import Clustering
+from ule_datasets.methods.engine.clustering import Clustering, windows
 from ule_datasets.methods.engine.generators import TranslationGenerator
-from ule_datasets.methods.engine.windows import windows
 from ule_datasets.methods.method import Context, Crafted
 from ule_datasets.methods.unlearnable_clusters import BoundRule, Clusters, CropRule, TrainOn, UnlearnableClusters
 from ule_datasets.models.architectures import build_model

@@ -40,7 +40,7 @@ def decode_rgb(
         origin: where it comes from, for messages.
         convert: turn images of the modes in ``CONVERTIBLE`` into RGB, as ``PIL.Image.convert`` does.
         resize: as ``resize_and_crop`` says.
-        crop: likewise; ``None``: the image as it is.
+        crop: as there; ``None``: the image as it is.
 
     Returns:
         uint8 [H, W, 3], and the mode in which the image was stored.

@@ -130,7 +130,7 @@ class Overwrite:
 
 
 Layer = Additive | Overwrite
-_KINDS: dict[str, type[Layer]] = {"additive": Additive, "overwrite": Overwrite}
+_KINDS: dict[str, type[Layer]] = {kind.__name__.lower(): kind for kind in (Additive, Overwrite)}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -214,8 +214,7 @@ class Perturbation:
         return state.hexdigest()
 
     def _header(self) -> dict[str, Any]:
-        kinds = {kind: name for name, kind in _KINDS.items()}
-        layers = [{"kind": kinds[type(layer)], "support": layer.support.value} for layer in self.layers]
+        layers = [{"kind": type(layer).__name__.lower(), "support": layer.support.value} for layer in self.layers]
         return {"format": FORMAT, "source_digest": self.source_digest, "layers": layers}
 
     def _tensors(self) -> dict[str, np.ndarray]:

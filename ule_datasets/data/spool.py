@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,8 +116,7 @@ class SpooledImages:
 
     @property
     def _image_bytes(self) -> int:
-        height, width, channels = self.image_shape
-        return height * width * channels
+        return math.prod(self.image_shape)
 
 
 Images = np.ndarray | SpooledImages

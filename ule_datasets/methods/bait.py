@@ -240,19 +240,13 @@ class Rounds(Stepwise):
         return {**super().notes(), "weights": self.weights}
 
     def means(self, released: Released) -> np.ndarray:
-        """One of the two noises of each class, as shares of the bound; zeros for a class without images.
-
-        Float64 [K, H, W, C].
-        """
+        """A noise of each class as shares of the bound, float64 [K, H, W, C]; zeros for a class without images."""
         last = self.carried.permute(0, 2, 3, 1).double()
         every = self.sums / self.members.clamp(min=1)[:, None, None, None]
         return (every if released is Released.GENERATOR else last).cpu().numpy()
 
     def ahead(self, number: int) -> nn.Module:
-        """The surrogate as it will be after a step on the perturbations as they are, frozen.
-
-        In training mode, so that it normalises by the statistics of each batch.
-        """
+        """The surrogate after a step on the perturbations as they are, frozen; it normalises by the batch it sees."""
         inputs, labels = self.surrogate_batch(number)
         self._reseed("ahead", number)
         return self.surrogate.ahead(inputs + self.bound * self.shown[labels], labels)
@@ -376,8 +370,7 @@ class Rounds(Stepwise):
         renewals = min(count, self.method.refresh or count)
         number = len(self.trace)
         trial, model = copy.deepcopy(self.generator), self.ahead(number)
-        inputs, labels = self.generator_batch(number, 0)
-        inputs, labels = inputs[: IMAGES_TIMED[self.device.type]], labels[: IMAGES_TIMED[self.device.type]]
+        inputs, labels = (part[: IMAGES_TIMED[self.device.type]] for part in self.generator_batch(number, 0))
 
         def step(_: int) -> Tensor:
             return trial.step(model, inputs, labels, self.targets(model, inputs, labels, number, 0))
@@ -419,10 +412,7 @@ class TrainedGenerator:
         return torch.stack([loss.detach().double() * len(targets), reached.double()])
 
     def renewed(self, carried: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Class perturbations, [K, C, H, W], with those of the classes in a batch replaced.
-
-        Updates the running statistics.
-        """
+        """Class perturbations, [K, C, H, W], with those of a batch's classes replaced; updates running statistics."""
         with torch.no_grad():
             means, present = generators.class_means(self._network(inputs), labels, self._num_classes)
         return torch.where(present[:, None, None, None], means.clamp(-1, 1), carried)

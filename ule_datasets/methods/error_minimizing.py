@@ -298,7 +298,8 @@ class SampleWise(_Rounds):
         """Zeros, or uniform over the grid where the recipe asks for a random start."""
         self.right = torch.zeros(len(self.steps), dtype=torch.bool, device=self.device)
         self.losses = torch.zeros(len(self.steps), device=self.device)
-        noise = self.steps.blank()
+        kind = torch.int8 if self.grid.bound <= 127 else torch.int16
+        noise = torch.zeros(self.steps.images.shape, dtype=kind, device=self.device)
         if self.method.random_start:
             noise = noise.cpu().random_(-self.grid.bound, self.grid.bound + 1, generator=self._drawn("start"))
         return noise.to(self.device)

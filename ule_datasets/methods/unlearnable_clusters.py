@@ -36,11 +36,10 @@ from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.quantization import Apply, Quantize, quantize
 from ule_datasets.data.split import Split
-from ule_datasets.methods.engine.clustering import Clustering, FrozenFeatures, nearness, to_levels
+from ule_datasets.methods.engine.clustering import Clustering, FrozenFeatures, nearness, to_levels, windows
+from ule_datasets.methods.engine.clustering import CropRule as CropRule
 from ule_datasets.methods.engine.settings import check_at_least
 from ule_datasets.methods.engine.stepwise import Estimate, Part, Phase, Spread, Stepwise, repeatable
-from ule_datasets.methods.engine.windows import CropRule as CropRule
-from ule_datasets.methods.engine.windows import windows
 from ule_datasets.methods.method import BoundedNoise, Context, Crafted
 from ule_datasets.models.weights import Weights, obtain
 
@@ -225,8 +224,8 @@ class GeneratorTraining:
 
     def parts(self) -> dict[str, Part]:
         """What changes, by name: see ``Stepwise.parts``."""
-        networks: dict[str, Part] = {"generator": self._network, "generator_optimiser": self._optimiser}
-        return {**networks, "losses": self._losses, "total": self._total}
+        network, optimiser = self._network, self._optimiser
+        return {"generator": network, "generator_optimiser": optimiser, "losses": self._losses, "total": self._total}
 
     def advance(self, step: int) -> None:
         """One step of Adam, counted from 0.
@@ -329,14 +328,9 @@ class Clusters(Stepwise):
         self._forward = architectures.forward_flop(surrogate.architecture, surrogate.num_outputs, max(height, width))
         self.weights = obtain(surrogate, context.weights, context.reporter)
         self.noise = torch.zeros(method.num_clusters, height, width, channels)
-        self._clustering: Clustering | None = None
+        self.clustering = Clustering(members=np.empty(0, dtype=np.int32), centres=np.empty((0, 0)), inertia=0.0)
+        """Without clusters until the work has begun."""
         self._training: GeneratorTraining | None = None
-
-    @property
-    def clustering(self) -> Clustering:
-        """Known once the work has begun."""
-        assert self._clustering is not None
-        return self._clustering
 
     def environment(self) -> dict[str, str]:
         """Also the library that divides into clusters."""
@@ -346,10 +340,9 @@ class Clusters(Stepwise):
 
     def parts(self) -> dict[str, Part]:
         """The clusters, their noise, and the generator that is being trained here."""
-        clusters = {"members": self.clustering.members, "centres": self.clustering.centres}
-        parts: dict[str, Part] = {name: torch.from_numpy(array) for name, array in clusters.items()}
+        members, centres = torch.from_numpy(self.clustering.members), torch.from_numpy(self.clustering.centres)
         training = self._trained(self._left()[0]).parts() if self.position else {}
-        return {**parts, "noise": self.noise, **training}
+        return {"members": members, "centres": centres, "noise": self.noise, **training}
 
     def facts(self) -> dict[str, Any]:
         """The sum of squares in the clusters."""
@@ -358,19 +351,18 @@ class Clusters(Stepwise):
     def restore(self, state: State) -> None:
         """Take over the clusters first: they say what images a generator is trained on."""
         members, centres = np.array(state.arrays["members"]), np.array(state.arrays["centres"])
-        self._clustering = Clustering(members=members, centres=centres, inertia=state.facts["inertia"])
+        self.clustering = Clustering(members=members, centres=centres, inertia=state.facts["inertia"])
         super().restore(state)
 
     def following(self) -> Phase | Spread | None:
         """The generators that are left, all at once where there are workers for them."""
-        if self._clustering is None:
-            self._clustering = self._found()
+        if not self.clustering.sizes:
+            self.clustering = self._found()
             self.save()
         if not (left := self._left()):
             return None
         if self._workers(left) > 1 and not self.position:
-            work, images = self._work(), self.train.pixels()
-            tasks = {cluster + 1: (work, cluster) for cluster in left}
+            tasks, images = {cluster + 1: (self._work(), cluster) for cluster in left}, self.train.pixels()
             return Spread(function=train_generator, tasks=tasks, array=images, unit="generator", take=self._take)
         training = self._trained(left[0])
         return Phase(
@@ -390,9 +382,8 @@ class Clusters(Stepwise):
         from sklearn.metrics import normalized_mutual_info_score
 
         labels, clustering = self.train.labels, self.clustering
-        agreement = None
-        if len(np.unique(labels)) > 1:
-            agreement = round(float(normalized_mutual_info_score(labels, clustering.members)), 4)
+        several = len(np.unique(labels)) > 1
+        agreement = round(float(normalized_mutual_info_score(labels, clustering.members)), 4) if several else None
         return {
             "clusters": sorted(self.trace, key=lambda line: int(line["cluster"])),
             "sizes": clustering.sizes,
@@ -408,12 +399,11 @@ class Clusters(Stepwise):
 
     def estimate(self) -> Estimate:
         """From a short timing of a generator's steps."""
-        left, bench = self._left(), self._bench()
-        workers = self._workers(left)
+        left, workers = self._left(), self._workers(self._left())
         counts = [len(self.method.train_on.rows(self.clustering.members, cluster)) for cluster in left]
         steps = self.method.epochs * sum(math.ceil(count / self.method.batch_size) for count in counts)
         images = self.method.epochs * sum(counts)
-        step, image = self._seconds(GeneratorTraining(bench, left[0]))
+        step, image = self._seconds(GeneratorTraining(self._bench(), left[0]))
         seconds = (step * steps + image * images) / len(left) * math.ceil(len(left) / workers)
         at_a_time = f", {workers} at a time" if workers > 1 else ""
         text = f"about {duration(seconds)} for {len(left)} generators{at_a_time}"

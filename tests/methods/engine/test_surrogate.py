@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -267,7 +268,7 @@ def test_a_step_tells_summed_loss_and_right_answers_from_before_it() -> None:
 
 def test_a_copy_goes_its_own_way_from_the_same_state() -> None:
     made, untouched = trained(), trained()
-    copied = made.copy()
+    copied = copy.deepcopy(made)
     copied.step(*batch(seed=1))
     assert equal(state_of(made), state_of(untouched))
     made.step(*batch(seed=1))

@@ -1,9 +1,10 @@
-"""Features of a trained model, and k-means on them: the first half of Unlearnable Clusters."""
+"""How Unlearnable Clusters see images: features of a trained model, k-means on them, and random windows."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,10 @@ from ule_datasets.models.weights import Weights
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from ule_datasets.victims import augmentation
 else:
-    torch = lazy("torch")
+    torch, augmentation = lazy("torch"), lazy("ule_datasets.victims.augmentation")
 
 SILENT = Reporter(silent=True)
 
@@ -103,6 +106,34 @@ class Clustering:
 def to_levels(images: Tensor) -> Tensor:
     """Uint8 [B, H, W, C] to float32 [B, C, H, W] in units of 1/255, channels-last in memory."""
     return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)
+
+
+class CropRule(StrEnum):
+    """The canvas from which generators see random windows of the images' own size, mirrored half of the time."""
+
+    PAD = "pad"
+    """The image with 4 pixels of black on every side: usual for 32 x 32 pixels."""
+    ENLARGE = "enlarge"
+    """The image enlarged to 8/7 (bilinear): windows of 224 from 256 pixels, as the official code has it."""
+
+    def canvas(self, size: int) -> int:
+        """Rows (or columns) of the canvas for images of so many."""
+        return size + 8 if self is CropRule.PAD else round(size * 8 / 7)
+
+
+def windows(images: Tensor, rule: CropRule, generator: torch.Generator) -> Tensor:
+    """Random windows of images uint8 [B, H, W, C] on any device, in the same shape there, by a generator on the CPU."""
+    count, height, width, _ = images.shape
+    size = rule.canvas(height), rule.canvas(width)
+    below = size[0] - height + 1, size[1] - width + 1, 2
+    draws = [torch.randint(0, limit, (count,), generator=generator) for limit in below]
+    if rule is CropRule.ENLARGE:
+        larger = torch.nn.functional.interpolate(to_levels(images), size=size, mode="bilinear", align_corners=False)
+        canvas = larger.round_().to(torch.uint8).permute(0, 2, 3, 1)
+    else:
+        down, across = (size[0] - height) // 2, (size[1] - width) // 2
+        canvas = torch.nn.functional.pad(images, (0, 0, across, across, down, down))
+    return augmentation.cut(canvas, torch.stack(draws), height, width)
 
 
 def nearness(features: np.ndarray, centres: np.ndarray, target: int) -> dict[str, float]:

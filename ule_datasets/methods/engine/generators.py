@@ -132,18 +132,10 @@ def membership(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def class_means(outputs: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Means over the images of each class, through which gradients flow that repeat on CPU and CUDA.
+    """Means of float [B, C, H, W] over the images of each class, of labels int64 [B], and which classes have images.
 
-    They are matrix products; scattered additions would not repeat.
-
-    Args:
-        outputs: float [B, C, H, W].
-        labels: int64 [B].
-        num_classes: K.
-
-    Returns:
-        The means, float [K, C, H, W], channels-last in memory, zeros for a class without images; and which classes
-        have some, bool [K].
+    Float [K, C, H, W], channels-last in memory, zeros for a class without images; and bool [K]. They are matrix
+    products, whose gradients repeat on CPU and CUDA; scattered additions would not.
     """
     members = membership(labels, num_classes).to(outputs.dtype)
     counts = members.sum(dim=0)

@@ -14,11 +14,7 @@ FINEST = 128
 
 
 def check_at_least(least: int, settings: object, *names: str) -> None:
-    """Refuse settings of these names that are below a number, or not finite.
-
-    Raises:
-        InputError: says which, and its value.
-    """
+    """Refuse settings of these names that are below a number, or not finite."""
     for name in names:
         value = getattr(settings, name)
         if not least <= value < math.inf:

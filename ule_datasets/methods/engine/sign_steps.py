@@ -5,6 +5,7 @@ Clipping and projecting are exact on the grid (``Grid``); only the signs of grad
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,11 +51,6 @@ class SignSteps:
         """What a model sees: float32 [B, C, H, W] in units of 1, channels-last in memory."""
         return (units / self.grid.white).permute(0, 3, 1, 2)
 
-    def blank(self) -> Tensor:
-        """No noise for every image, in whole units: int8 or int16 [N, H, W, C]."""
-        kind = torch.int8 if self.grid.bound <= 127 else torch.int16
-        return torch.zeros(self.images.shape, dtype=kind, device=self.device)
-
     def filled(self, first: int) -> tuple[Tensor, int]:
         """Images from one on that are optimised together, int64, and how many of them count.
 
@@ -97,7 +93,7 @@ class SignSteps:
 
         few = torch.arange(min(self.images_at_once, len(self)), device=self.device)
         clean, labels = self.units(few), self.labels[few]
-        part, trial = slice(0, IMAGES_TIMED), surrogate.copy()
+        part, trial = slice(0, IMAGES_TIMED), copy.deepcopy(surrogate)
         step = median_seconds(lambda _: trial.step(self.inputs(clean[part]), labels[part]), 2, self.device)
         frozen, still = surrogate.frozen(precision), torch.zeros_like(clean)
         moves = median_seconds(lambda _: self.descend(frozen, clean, still, labels, 1), 3, self.device)

@@ -168,10 +168,7 @@ class Stepwise(ABC):
     # --- the life cycle ---
 
     def run(self) -> dict[str, Any]:
-        """Do what is left to do.
-
-        Returns:
-            What happened: see ``notes``.
+        """Do what is left to do, and say what happened, as ``notes`` does.
 
         Raises:
             InputError: a loss is not finite, or a piece of work lost its worker again and again.
@@ -277,10 +274,7 @@ class Stepwise(ABC):
 
 @contextmanager
 def repeatable(device: torch.device, precision: Precision, *, one_thread: bool) -> Iterator[None]:
-    """Kernels that repeat, products in a precision, a random state of one's own, on a CPU perhaps one thread.
-
-    Restores torch's settings afterwards.
-    """
+    """Kernels that repeat, products in a precision, own random numbers, on a CPU perhaps one thread; until the end."""
     threads = cpu_threads(1) if one_thread and device.type == "cpu" else nullcontext()
     devices = [device] if device.type == "cuda" else []
     with deterministic_algorithms(), products_in(precision), threads, torch.random.fork_rng(devices=devices):

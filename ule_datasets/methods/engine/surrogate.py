@@ -63,17 +63,13 @@ class Surrogate:
 
         A copy in training mode whose parameters need no gradients; this surrogate stays as it is.
         """
-        other = self.copy()
+        other = copy.deepcopy(self)
         other._model.train()
         other._optimiser.zero_grad()
         torch.autograd.backward(functional.cross_entropy(other._model(inputs), labels))
         other._optimiser.step()
         other._optimiser.zero_grad()
         return other._model.requires_grad_(False)
-
-    def copy(self) -> Surrogate:
-        """An independent surrogate in the same state, to try something on."""
-        return copy.deepcopy(self)
 
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """What changes, by name: see ``Stepwise.parts``."""
