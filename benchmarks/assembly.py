@@ -36,6 +36,7 @@ from common import Timing, finish, interleaved, parser, read_cifar10, seconds_of
 from PIL import Image
 
 from builders import RECIPES
+from ule_datasets.base.options import FORMATS
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import WORKER_MODULES
 from ule_datasets.compute.executor import available_cpus
@@ -43,7 +44,7 @@ from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import COMPRESS_LEVEL, encode_png
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import Split
-from ule_datasets.dataset.shards import FORMATS, parquet, shard_rows, webdataset
+from ule_datasets.dataset.shards import parquet, shard_rows, webdataset
 from ule_datasets.packaging.assembly import Assembly
 from ule_datasets.packaging.crafting import Workshop, craft
 from ule_datasets.packaging.folder import BuildFolder

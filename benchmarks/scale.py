@@ -40,6 +40,7 @@ from decode import CROP, RESIZE
 from memory import KIB_MB, PROC, Memory, read, ule_build
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.options import FORMATS
 from ule_datasets.compute.executor import available_cpus
 from ule_datasets.compute.opening import EXECUTORS
 from ule_datasets.compute.processes import LocalExecutor
@@ -47,7 +48,7 @@ from ule_datasets.data.codec import decode_rgb, encode_png
 from ule_datasets.data.split import Split, order_free_digest
 from ule_datasets.data.spool import view
 from ule_datasets.dataset.manifest import Manifest
-from ule_datasets.dataset.shards import FORMATS, ShardResult, shard_rows
+from ule_datasets.dataset.shards import ShardResult, shard_rows
 from ule_datasets.methods.engine.moments import moments_by_class
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.sources.collect import collect

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from builders import RECIPES
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.options import FORMATS
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import share_of
 from ule_datasets.dataset.manifest import Manifest, SplitRecord
-from ule_datasets.dataset.shards import FORMATS
 from ule_datasets.packaging.card import write_card
 from ule_datasets.recipe import Recipe
 

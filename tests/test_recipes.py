@@ -25,6 +25,7 @@ import cards
 from builders import RECIPES
 from cards import render
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.options import FORMATS
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
 from ule_datasets.cli.recipes import find_recipe
@@ -34,7 +35,6 @@ from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.dataset.loading import load
 from ule_datasets.dataset.manifest import Manifest
-from ule_datasets.dataset.shards import FORMATS
 from ule_datasets.dataset.shards.parquet import features, schema
 from ule_datasets.methods.bait import Bait
 from ule_datasets.methods.engine.settings import SurrogateSettings

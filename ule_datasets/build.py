@@ -12,6 +12,8 @@ from typing import Any
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import PARTIAL, replacing, write_atomically
+from ule_datasets.base.options import FORMATS
+from ule_datasets.base.options import BuildOptions as BuildOptions
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import Executor
 from ule_datasets.compute.opening import EXECUTORS, open_executor
@@ -19,7 +21,7 @@ from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.dataset.delivery import Delivery
 from ule_datasets.dataset.manifest import FILE_NAME, LEFT_OUT, FileRecord, Manifest
-from ule_datasets.dataset.shards import FORMATS, file_record
+from ule_datasets.dataset.shards import file_record
 from ule_datasets.packaging.assembly import Assembly
 from ule_datasets.packaging.card import write_card
 from ule_datasets.packaging.craft_cache import CraftCache, cache_folder
@@ -46,44 +48,6 @@ WORKER_MODULES = (
 """Imported once, before the workers start."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuildOptions:
-    """Where and how to build; nothing here changes the pixels."""
-
-    out: Path
-    """The dataset folder; where it is delivered elsewhere, the folder that it is made in, which is deleted then."""
-    deliver_to: str | None = None
-    """A URL that the files are sent to as they are written, instead of staying in ``out``."""
-    source: str | None = None
-    """Where the clean images are: one of ``ule_datasets.sources.reading.LOCATIONS``; ``None``: the recipe's own."""
-    formats: tuple[str, ...] = FORMATS
-    perturbations: tuple[Path, ...] = ()
-    """Assemble from these saved perturbations instead of crafting: one, or one for each method."""
-    workers: int = 1
-    executor: str = "local"
-    """Where pieces of the work run: ``local`` processes or a ``ray`` cluster, whose machines all see ``out``."""
-    skip_unusable: bool = False
-    """Leave images out that cannot be used, and list them, instead of building nothing."""
-    scratch: Path | None = None
-    """A folder for the decoded images while the build lasts, as large as they are; ``None``: within ``out``."""
-    device: str = "auto"
-    """Where methods that use gradients are crafted: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``."""
-    weights: Path | None = None
-    """A file of pretrained weights, or a folder of them, for the methods that start from some."""
-    cache: bool = True
-    """Take crafts that were finished before from ``ule_datasets.packaging.craft_cache``, and keep new ones there."""
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.formats) - set(FORMATS))
-        if unknown or not self.formats:
-            raise InputError(f"--format {', '.join(unknown)}: choose from {', '.join(FORMATS)}")
-        if self.workers < 1:
-            raise InputError(f"--workers {self.workers}: must be at least 1")
-        if self.executor not in EXECUTORS:
-            raise InputError(f"--executor {self.executor}: choose from {', '.join(EXECUTORS)}")
-
-
 @dataclass(frozen=True, slots=True)
 class BuildResult:
     """A complete dataset folder."""
@@ -106,9 +70,12 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
         InputError: an unusable source, recipe, perturbation or output folder; the folder is left as it was.
     """
     reporter = reporter or Reporter()
+    _check(options)
     given = [Perturbation.load(path) for path in options.perturbations]
     if options.device not in ("auto", "cpu"):
-        _check_device(options.device)
+        from ule_datasets.compute.devices import pick_device
+
+        pick_device(options.device)  # one that this machine does not have is refused before anything is done
     identity = {
         "name": recipe.name,
         "recipe_digest": recipe.digest,
@@ -146,6 +113,17 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
     return BuildResult(options.out, _place(options), Manifest.read(options.out), already_complete=False)
 
 
+def _check(options: BuildOptions) -> None:
+    """Refuse what this machine or this version does not have, before anything is done."""
+    unknown = sorted(set(options.formats) - set(FORMATS))
+    if unknown or not options.formats:
+        raise InputError(f"--format {', '.join(unknown)}: choose from {', '.join(FORMATS)}")
+    if options.workers < 1:
+        raise InputError(f"--workers {options.workers}: must be at least 1")
+    if options.executor not in EXECUTORS:
+        raise InputError(f"--executor {options.executor}: choose from {', '.join(EXECUTORS)}")
+
+
 def _finished_before(options: BuildOptions, manifest: Manifest) -> BuildResult:
     """Nothing is left to do but to tidy up."""
     remove_leftovers(options.out, options.scratch)
@@ -158,13 +136,6 @@ def _finished_before(options: BuildOptions, manifest: Manifest) -> BuildResult:
 
 def _place(options: BuildOptions) -> str:
     return str(options.out) if options.deliver_to is None else shown(options.deliver_to)
-
-
-def _check_device(name: str) -> None:
-    """Refuse a device that this machine does not have, before anything is done."""
-    from ule_datasets.compute.devices import pick_device
-
-    pick_device(name)
 
 
 def _announcement(recipe: Recipe, options: BuildOptions) -> str:

@@ -8,7 +8,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from ule_datasets.analyses import ANALYSES
 from ule_datasets.analyses.analysis import Material
 from ule_datasets.analyses.findings import OPTIONAL, ROLES, Findings, analyse
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.options import VerifyOptions as VerifyOptions
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import WORKER_MODULES
 from ule_datasets.compute.devices import pick_device
@@ -33,13 +33,12 @@ from ule_datasets.experiments.grid import (
     train_grid,
     with_controls,
 )
-from ule_datasets.experiments.profiles import PROFILES, Profile
+from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.experiments.runs import RunStore
 from ule_datasets.experiments.subject import Subject, check_controls
 from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.models.weights import WeightsFile, obtain
 from ule_datasets.packaging.craft_cache import cache_folder
-from ule_datasets.packaging.folder import VERIFICATION
 from ule_datasets.papers.claims import Claim, Statement, all_claims, for_dataset, listed, statements
 from ule_datasets.papers.statistics import Verdict
 from ule_datasets.recipe import Recipe
@@ -62,87 +61,6 @@ TRAINER_MODULES = ("ule_datasets.experiments.runs",)
 """What a process that trains finds imported."""
 IN_MEMORY = 4 * 2**30
 """Bytes of pixels up to which datasets are checked in memory."""
-REPORTS = Path(VERIFICATION)
-"""Where the report on more than one dataset goes."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VerifyOptions:
-    """What to verify, and where and how."""
-
-    folders: tuple[Path, ...] = ()
-    """Dataset folders; none: the datasets that the claims speak of."""
-    claims: str | None = None
-    """Glob of claims and statements to be run; ``None``: what the profile trains by default."""
-    claims_file: Path | None = None
-    """More claims, of the user's own."""
-    analyses: tuple[str, ...] = ()
-    """Analyses besides those that the claims need."""
-    models: tuple[str, ...] = ()
-    strategies: tuple[str, ...] = ()
-    """Models (of ``VICTIMS``) and strategies to train on every dataset, besides what claims need; empty:
-    the profile's."""
-    profile: str = "smoke"
-    num_seeds: int | None = None
-    """Runs of each kind; ``None``: as the profile says."""
-    device: str = "auto"
-    workers: int | None = None
-    """Runs at a time; ``None``: one per CPU, on a GPU one."""
-    executor: str = "local"
-    threads: int = 1
-    """Of torch, for a run on a CPU."""
-    ranks: int = 1
-    """Processes, each with a GPU where there are some, that share one run."""
-    compiled: bool = False
-    integrity_only: bool = False
-    dry_run: bool = False
-    """Only say what would be trained."""
-    source: str | None = None
-    """The clean images; ``None``: where the build took them from on this machine, else the source's own place."""
-    weights: Path | None = None
-    """File or folder of the trained weights that models start from; ``None``: ``$ULE_WEIGHTS``, or they are fetched."""
-    scratch: Path | None = None
-    """Folder for decoded images that are too many for memory, while they are checked; ``None``: the cache folder."""
-    report: Path | None = None
-    """Folder of the report; ``None``: ``verification`` in the dataset folder, or here for more than one."""
-    gpus_per_run: float = 1.0
-    """What Ray sets aside for a run on a GPU: a share where several fit on one."""
-
-    def __post_init__(self) -> None:
-        if self.profile not in PROFILES:
-            raise InputError(f"--profile {self.profile}: choose from {', '.join(PROFILES)}")
-        for name, number in (
-            ("--seeds", self.num_seeds),
-            ("--workers", self.workers),
-            ("--threads", self.threads),
-            ("--ranks", self.ranks),
-        ):
-            if number is not None and number < 1:
-                raise InputError(f"{name} {number}: must be at least 1")
-        if self.executor not in EXECUTORS:
-            raise InputError(f"--executor {self.executor}: choose from {', '.join(EXECUTORS)}")
-        for model in self.models:
-            if model not in VICTIMS:
-                raise InputError(f"--models {model}: choose from {known_victims()}")
-        for analysis in self.analyses:
-            if analysis not in OPTIONAL:
-                raise InputError(f"--analyses {analysis}: choose from {', '.join(OPTIONAL)}")
-        for strategy in self.strategies:
-            parse_strategy(strategy)
-        if not self.folders and self.claims is None:
-            raise InputError("name a dataset, or claims with --claims (--list-claims shows them)")
-
-    @property
-    def report_folder(self) -> Path:
-        """Where the report goes."""
-        if self.report is not None:
-            return self.report
-        return self.folders[0] / VERIFICATION if len(self.folders) == 1 else REPORTS
-
-    @property
-    def chosen(self) -> Profile:
-        """The profile."""
-        return PROFILES[self.profile]
 
 
 def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | None = None) -> Report | None:
@@ -164,11 +82,12 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
         DamagedManifestError: a manifest itself was changed.
     """
     reporter = reporter or Reporter()
+    _check(options)
     device = pick_device(options.device)
     asked, said = _asked(options)
     weights = {} if options.integrity_only else _trained_weights(options, reporter)
     examined, subjects = _gathered(options, asked, said, catalogue, reporter)
-    wanted = what_is_wanted(asked, said, subjects, options.chosen, analyses=options.analyses)
+    wanted = what_is_wanted(asked, said, subjects, PROFILES[options.profile], analyses=options.analyses)
     grid = _planned(options, subjects, wanted, weights, device)
     if options.dry_run:
         _show_plan(grid, asked, wanted.open, reporter)
@@ -183,9 +102,9 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
     told = judge_statements(said, result, subjects, findings)
     report = Report(
         datasets=_parts(examined, subjects),
-        profile=options.chosen,
+        profile=PROFILES[options.profile],
         result=result,
-        claims=judge_claims(claims, result, subjects, findings, profile=options.chosen, asked=asked),
+        claims=judge_claims(claims, result, subjects, findings, profile=PROFILES[options.profile], asked=asked),
         statements=tuple(one for one in told if options.claims or one.judged.verdict is not Verdict.NOT_RUN),
         findings=findings,
         separability={name: linear_separability(s.clean, s.poisoned, s.labels) for name, s in samples.items()},
@@ -204,11 +123,38 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
     return report
 
 
+def _check(options: VerifyOptions) -> None:
+    """Refuse names that nothing here has, and numbers that make no sense."""
+    for name, number in (
+        ("--seeds", options.num_seeds),
+        ("--workers", options.workers),
+        ("--threads", options.threads),
+        ("--ranks", options.ranks),
+    ):
+        if number is not None and number < 1:
+            raise InputError(f"{name} {number}: must be at least 1")
+    for name, given, known in (
+        ("--profile", (options.profile,), PROFILES),
+        ("--executor", (options.executor,), EXECUTORS),
+        ("--analyses", options.analyses, OPTIONAL),
+    ):
+        for one in given:
+            if one not in known:
+                raise InputError(f"{name} {one}: choose from {', '.join(known)}")
+    for model in options.models:
+        if model not in VICTIMS:
+            raise InputError(f"--models {model}: choose from {known_victims()}")
+    for strategy in options.strategies:
+        parse_strategy(strategy)
+    if not options.folders and options.claims is None:
+        raise InputError("name a dataset, or claims with --claims (--list-claims shows them)")
+
+
 def _trained(
     options: VerifyOptions, grid: Grid, analyses: Iterable[str], reporter: Reporter
 ) -> tuple[GridResult, Findings]:
     """Every run, and the analyses that were asked for besides those that come with every run."""
-    roles = roles_of_analyses(grid.subjects, options.chosen)
+    roles = roles_of_analyses(grid.subjects, PROFILES[options.profile])
     with _trainers(options, grid.device) as executor:
         store = RunStore(cache_folder() / "runs")
         result = train_grid(grid, store=store, executor=executor, reporter=reporter)
@@ -290,10 +236,10 @@ def _planned(
     if not cells:
         return None
     return Grid(
-        profile=options.chosen,
+        profile=PROFILES[options.profile],
         subjects=tuple(subjects),
         cells=cells,
-        seeds=tuple(range(options.num_seeds or options.chosen.num_seeds)),
+        seeds=tuple(range(options.num_seeds or PROFILES[options.profile].num_seeds)),
         device=device,
         compiled=options.compiled,
         threads=options.threads,
@@ -349,7 +295,7 @@ def _default_cells(options: VerifyOptions, subjects: Sequence[Subject]) -> list[
     named = bool(options.models or options.strategies)
     if options.claims is not None and not named:
         return []
-    profile = options.chosen
+    profile = PROFILES[options.profile]
     models = options.models or (profile.trained_for("resnet18") or "resnet18",)
     strategies = options.strategies or profile.strategies
     return [

@@ -1,4 +1,4 @@
-"""Options of a command as the fields of a dataclass: each is declared once, with its help."""
+"""A command from a dataclass: its fields that are declared by ``option`` and ``argument`` are the command line's."""
 
 from __future__ import annotations
 
@@ -10,21 +10,12 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 Given = TypeVar("Given")
+Words = tuple[str, ...]
 
 
 def argument(metavar: str, help: str) -> Any:
     """A field for what stands on the command line without a name."""
-    return dataclasses.field(default=None, metadata={"typer": typer.Argument(metavar=metavar, help=help)})
-
-
-def option(help: str, metavar: str | None = None, *, default: Any = None) -> Any:
-    """A field for ``--its-name VALUE``."""
-    return dataclasses.field(default=default, metadata={"typer": typer.Option(metavar=metavar, help=help)})
-
-
-def flag(name: str, help: str) -> Any:
-    """A field that is true where ``name`` is on the command line."""
-    return dataclasses.field(default=False, metadata={"typer": typer.Option(name, help=help)})
+    return dataclasses.field(default=None, metadata={"help": help, "metavar": metavar})
 
 
 def takes(kind: type[Given]) -> Callable[[Callable[[Given], int]], Callable[..., int]]:
@@ -32,21 +23,42 @@ def takes(kind: type[Given]) -> Callable[[Callable[[Given], int]], Callable[...,
 
     def decorate(work: Callable[[Given], int]) -> Callable[..., int]:
         def command(**values: Any) -> int:
-            return work(kind(**values))
+            return work(kind(**{name: _words(v) if types[name] == Words else v for name, v in values.items()}))
 
         types = get_type_hints(kind)
         command.__doc__ = work.__doc__
         command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                inspect.Parameter(
-                    field.name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=field.default,
-                    annotation=Annotated[types[field.name], field.metadata["typer"]],
-                )
-                for field in dataclasses.fields(kind)  # type: ignore[arg-type]
-            ]
+            [_parameter(field, types[field.name]) for field in _in_order(kind)]
         )
         return command
 
     return decorate
+
+
+def _in_order(kind: Any) -> list[dataclasses.Field[Any]]:
+    """The fields of the command line; one that comes after another takes those with it that follow its declaration."""
+    ordered: list[dataclasses.Field[Any]] = []
+    place = 0
+    for field in dataclasses.fields(kind):
+        if "help" in field.metadata:
+            if after := field.metadata.get("after"):
+                place = [each.name for each in ordered].index(after) + 1
+            ordered.insert(place, field)
+            place += 1
+    return ordered
+
+
+def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
+    about, default = field.metadata, field.default
+    shown = {"help": about["help"], "metavar": about["metavar"]}
+    if kind == Words:
+        kind, default = str | None, None
+    name = about.get("name") or f"--{field.name.rstrip('_').replace('_', '-')}"
+    declared = typer.Option(name, **shown) if "name" in about else typer.Argument(**shown)
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, declared]
+    )
+
+
+def _words(text: str | None) -> Words:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())

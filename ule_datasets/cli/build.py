@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from ule_datasets.base.options import FORMATS, BuildOptions, PublishOptions, option
 from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version
-from ule_datasets.cli.arguments import argument, flag, option, takes
+from ule_datasets.cli.arguments import argument, takes
 
 if TYPE_CHECKING:
     from ule_datasets.base.progress import Reporter
-    from ule_datasets.build import BuildOptions, BuildResult
+    from ule_datasets.build import BuildResult
     from ule_datasets.packaging.publication import Plan
     from ule_datasets.packaging.publish import Publication
     from ule_datasets.recipe import Recipe
@@ -42,61 +43,44 @@ def console() -> None:
     sys.exit(main())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuildArguments:
+@dataclass(frozen=True, kw_only=True)
+class BuildArguments(PublishOptions, BuildOptions):
     """What stands on the command line; where and how, and which recipe."""
 
+    out: Path = Path()
     recipe: str | None = argument("NAME|RECIPE.py", "A name of the catalogue, or a file with a RECIPE.")
-    source: str | None = option(
-        "The clean images: hub:OWNER/NAME, digits, or a folder or file in any supported form. "
-        "Default: the recipe's own source.",
-        "WHERE",
-    )
-    out: str | None = option(
+    where: str | None = option(
         "The dataset folder, or a place such as s3://bucket/folder that files are sent to as they are "
         "written. Default: ./datasets/NAME.",
         "DIR|URL",
+        name="--out",
+        after="source",
     )
     format: list[Format] | None = option("Repeat for several. Default: both.")
     seed: int | None = option("Another seed than the recipe's; shows in the name.")
     limit: int | None = option("A trial on the first N training images of each class.", "N")
-    device: str = option("Where noise is crafted. Default: a GPU if there is one.", "auto|cpu|cuda[:I]", default="auto")
-    weights: Path | None = option(
-        "Pretrained weights of methods that start from some, instead of a download. Default: $ULE_WEIGHTS.",
-        "FILE|FOLDER",
+    processes: int | None = option(
+        "Processes. Default: one per CPU. Never changes the result.", name="--workers", after="weights"
     )
-    workers: int | None = option("Processes. Default: one per CPU. Never changes the result.")
-    executor: str = option(
-        "Where they run: on this machine, or on a Ray cluster whose machines all see --out and --source. "
-        "Never changes the result.",
-        "local|ray",
-        default="local",
+    crop: int | None = option(
+        "Cut this square from the centre of one's own images, of any sizes.", "PIXELS", after="scratch"
     )
-    scratch: Path | None = option("Where decoded images stand during the build. Default: within --out.", "DIR")
-    crop: int | None = option("Cut this square from the centre of one's own images, of any sizes.", "PIXELS")
     resize: int | None = option("With --crop: bring the shorter side to this length first.", "PIXELS")
-    skip_unusable: bool = flag(
-        "--skip-unusable",
-        "Leave out images that cannot be decoded, list them in left-out.txt, and go on. "
-        "Default: name them and build nothing.",
-    )
     perturbation: list[str] | None = option(
         "Assemble from a saved perturbation, or from that of a dataset on the Hub; craft nothing. "
         "Repeat it where each method has its own.",
         "FILE|FOLDER|REPO",
+        after="skip_unusable",
     )
-    no_cache: bool = flag("--no-cache", "Craft again although a finished craft is kept, and keep nothing.")
-    push_to_hub: bool = flag("--push-to-hub", "Publish the dataset on the Hub when it is built.")
-    repo_id: str | None = option("Where to publish. Default: ule/NAME.", "OWNER/NAME")
-    private: bool = flag("--private", "Make a new repository private.")
-    revision: str | None = option("Publish on this branch. Default: main, and a tag for the version.")
-    perturbation_only: bool = flag("--perturbation-only", "Publish no images: perturbation, recipe, digests and card.")
-    dry_run: bool = flag("--dry-run", "Show what would be published, with sizes, and stop.")
-    overwrite: bool = flag("--overwrite", "Replace an older dataset in the same folder.")
-    list_: bool = flag("--list", "Show the catalogue and stop.")
-    quiet: bool = flag("--quiet", "No progress, only the result.")
-    debug: bool = flag("--debug", "Show tracebacks.")
-    version: bool = flag("--version", "Show the version and stop.")
+    no_cache: bool = option("Craft again although a finished craft is kept, and keep nothing.", default=False)
+    push_to_hub: bool = option("Publish the dataset on the Hub when it is built.", default=False)
+    dry_run: bool = option(
+        "Show what would be published, with sizes, and stop.", default=False, after="perturbation_only"
+    )
+    list_: bool = option("Show the catalogue and stop.", default=False, after="overwrite")
+    quiet: bool = option("No progress, only the result.", default=False)
+    debug: bool = option("Show tracebacks.", default=False)
+    version: bool = option("Show the version and stop.", default=False)
 
 
 @app.command()
@@ -149,45 +133,31 @@ def _recipe(name: str, given: BuildArguments) -> Recipe:
 
 
 def _options(recipe: Recipe, perturbations: tuple[Path, ...], given: BuildArguments) -> BuildOptions:
-    from ule_datasets.build import BuildOptions
     from ule_datasets.compute.executor import available_cpus
-    from ule_datasets.dataset.shards import FORMATS
     from ule_datasets.places.urls import is_remote, shown
 
-    away = given.out if given.out is not None and is_remote(given.out) else None
+    away = given.where if given.where is not None and is_remote(given.where) else None
     if away is not None and (given.push_to_hub or given.dry_run):
         raise typer.BadParameter(f"publishing starts from a folder: --out {shown(away)} is a URL")
-    here = Path(given.out) if given.out else Path("datasets") / recipe.name
-    return BuildOptions(
+    here = Path(given.where) if given.where else Path("datasets") / recipe.name
+    return replace(
+        given,
         out=_work_folder(recipe, away, given.scratch) if away else here,
         deliver_to=away,
-        source=given.source,
         formats=tuple(each.value for each in given.format) if given.format else FORMATS,
         perturbations=perturbations,
-        workers=available_cpus() if given.workers is None else given.workers,
-        executor=given.executor,
-        scratch=given.scratch,
-        skip_unusable=given.skip_unusable,
-        device=given.device,
-        weights=given.weights,
+        workers=available_cpus() if given.processes is None else given.processes,
         cache=not given.no_cache,
-        overwrite=given.overwrite,
     )
 
 
 def _publish(recipe: Recipe, folder: Path, given: BuildArguments, reporter: Reporter) -> str:
     """Publish, or only say what would be published."""
     from builders import RECIPES
-    from ule_datasets.packaging.publication import PublishOptions, plan_publication
+    from ule_datasets.packaging.publication import plan_publication
     from ule_datasets.packaging.publish import publish
 
-    target = PublishOptions(
-        repo_id=given.repo_id,
-        private=given.private,
-        revision=given.revision,
-        perturbation_only=given.perturbation_only,
-    )
-    plan = plan_publication(recipe, folder, target, catalogue=tuple(RECIPES))
+    plan = plan_publication(recipe, folder, given, catalogue=tuple(RECIPES))
     return plan.describe() if given.dry_run else _published(publish(plan, reporter), plan)
 
 

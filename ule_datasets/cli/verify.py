@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from ule_datasets.base.options import VERIFICATION, VerifyOptions, option
 from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version
-from ule_datasets.cli.arguments import argument, flag, option, takes
+from ule_datasets.cli.arguments import argument, takes
 
 if TYPE_CHECKING:
     from ule_datasets.verification.report.content import Report
-    from ule_datasets.verify import VerifyOptions
 
 COMMAND = "ule-verify"
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -31,63 +31,19 @@ def console() -> None:
     sys.exit(main())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VerifyArguments:
-    """What stands on the command line; what to verify, where and how."""
+@dataclass(frozen=True, kw_only=True)
+class VerifyArguments(VerifyOptions):
+    """What stands on the command line."""
 
     datasets: list[str] | None = argument(
         "[FOLDER|NAME|REPO]...",
         "Dataset folders, names of those in ./datasets, or OWNER/NAME[@REVISION] on the Hub. With --claims "
         "it may be left out: then what the claims speak of is taken from ./datasets or made in memory.",
     )
-    profile: str = option(
-        "How much is trained: smoke (minutes on two CPU cores, shows a collapse), fast (a GPU, judges "
-        "effects), paper (the printed protocol, judges numbers).",
-        default="smoke",
-    )
-    claims: str | None = option("Run what these claims need, e.g. 'ops-t5-*'; several joined by commas.", "GLOB")
-    list_claims: bool = flag("--list-claims", "List the papers' claims (those of --claims), and stop.")
-    claims_file: Path | None = option("A TOML file with claims of your own, besides the papers'.", "FILE")
-    models: str | None = option(
-        "Models to train on every dataset. ARCHITECTURE@DATA (e.g. resnet20@cifar10, "
-        "resnet18@imagenet) starts from trained weights, as in BAIT. Default: resnet18's part.",
-        "A,B",
-    )
-    strategies: str | None = option("Training strategies, e.g. standard,mixup,linf-at. Default: the profile's.", "A,B")
-    analyses: str | None = option(
-        "shuffled, landscape, finetune (claims bring their own); relabelled: with classes put into groups.", "A,B"
-    )
-    seeds: int | None = option("Runs of each kind. Default: the profile's.", "N")
-    device: str = option("Where to train.", "auto|cpu|cuda[:i]", default="auto")
-    workers: int | None = option("Runs at a time. Default: one per CPU; on a GPU one, more share it.")
-    executor: str = option("Where runs go: processes here, or a Ray cluster.", "local|ray", default="local")
-    gpus_per_run: float = option("With Ray on GPUs: what a run takes, e.g. 0.25.", "SHARE", default=1.0)
-    threads: int = option("Of torch, for each run on a CPU.", "N", default=1)
-    ranks: int = option("Processes, each on a GPU of its own, that share one run (large models).", "N", default=1)
-    compile: bool = flag("--compile", "Train through torch.compile.")
-    dry_run: bool = flag("--dry-run", "Say what would be trained, and train nothing.")
-    integrity_only: bool = flag("--integrity-only", "Train nothing.")
-    source: str | None = option(
-        "The clean images, in any form that ule-build takes. Default: where the build took them from, "
-        "else the recipe's own source.",
-        "WHERE",
-    )
-    scratch: Path | None = option(
-        "Where images are decoded to that are too many for memory. Default: in the cache folder.", "DIR"
-    )
-    weights: Path | None = option(
-        "The weights that models start from, instead of a download; where runs go to other machines, "
-        "a place that all of them see. Default: $ULE_WEIGHTS.",
-        "FILE|FOLDER",
-    )
-    report: Path | None = option(
-        "Where the report goes. Default: FOLDER/verification; ./verification for several datasets, "
-        "./verification/NAME for one from the Hub.",
-        "DIR",
-    )
-    quiet: bool = flag("--quiet", "No progress, only the result.")
-    debug: bool = flag("--debug", "Show tracebacks.")
-    version: bool = flag("--version", "Show the version and stop.")
+    quiet: bool = option("No progress, only the result.", default=False)
+    debug: bool = option("Show tracebacks.", default=False)
+    version: bool = option("Show the version and stop.", default=False)
+    list_claims: bool = option("List the papers' claims (those of --claims), and stop.", default=False, after="claims")
 
 
 @app.command()
@@ -110,7 +66,7 @@ def verify_command(given: VerifyArguments) -> int:
     from ule_datasets.dataset.manifest import DamagedManifestError
     from ule_datasets.verify import verify
 
-    options = _options(given)
+    options = _with_folders(given)
     try:
         result = verify(options, RECIPES, Reporter(silent=given.quiet and not given.dry_run))
     except DamagedManifestError as error:
@@ -122,37 +78,14 @@ def verify_command(given: VerifyArguments) -> int:
     return DONE if result.passed else CHECK_FAILED
 
 
-def _options(given: VerifyArguments) -> VerifyOptions:
+def _with_folders(given: VerifyArguments) -> VerifyOptions:
     from ule_datasets.dataset.manifest import Manifest
-    from ule_datasets.verify import VerifyOptions
 
     found = [_find(dataset) for dataset in given.datasets or []]
     report = given.report
     if report is None and len(found) == 1 and found[0][1]:
-        report = Path("verification") / Manifest.read(found[0][0]).name
-    return VerifyOptions(
-        folders=tuple(folder for folder, _ in found),
-        profile=given.profile,
-        claims=given.claims,
-        claims_file=given.claims_file,
-        models=_words(given.models),
-        strategies=_words(given.strategies),
-        analyses=_words(given.analyses),
-        num_seeds=given.seeds,
-        device=given.device,
-        workers=given.workers,
-        executor=given.executor,
-        gpus_per_run=given.gpus_per_run,
-        threads=given.threads,
-        ranks=given.ranks,
-        compiled=given.compile,
-        dry_run=given.dry_run,
-        integrity_only=given.integrity_only,
-        source=given.source,
-        weights=given.weights,
-        scratch=given.scratch,
-        report=report,
-    )
+        report = Path(VERIFICATION) / Manifest.read(found[0][0]).name
+    return replace(given, folders=tuple(folder for folder, _ in found), report=report)
 
 
 def _find(dataset: str) -> tuple[Path, bool]:
@@ -184,10 +117,6 @@ def _list_claims(pattern: str | None, claims_file: Path | None) -> int:
     for statement in statements:
         print(f"{statement.id}: {statement.statement}")
     return DONE
-
-
-def _words(text: str | None) -> tuple[str, ...]:
-    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
 
 
 def _summary(report: Report, folder: Path) -> str:

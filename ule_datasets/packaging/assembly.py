@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ule_datasets.base.options import FORMATS
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.perturbation import Perturbation
@@ -17,7 +18,6 @@ from ule_datasets.data.split import Split, order_free_digest
 from ule_datasets.dataset.delivery import Delivery
 from ule_datasets.dataset.manifest import FileRecord, Manifest, SplitRecord, build_environment
 from ule_datasets.dataset.shards import (
-    FORMATS,
     ShardResult,
     ShardTask,
     file_record,

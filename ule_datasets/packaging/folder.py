@@ -18,13 +18,13 @@ from typing import Any
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import PARTIAL, write_atomically
+from ule_datasets.base.options import VERIFICATION
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 
 STAGING = ".build"
 DONE = ".build.done"
 LOCAL_NOTE = ".local.json"
 """What is true on this machine only (where the source was): in no manifest, never published."""
-VERIFICATION = "verification"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.options import PublishOptions as PublishOptions
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.dataset.manifest import FILE_NAME as MANIFEST
@@ -24,20 +25,6 @@ NAMING = (CARD, "croissant.json")
 WITHOUT_IMAGES = (PERTURBATION, "recipe.json", "craft.json", LEFT_OUT)
 """What is published as it is when images are not; card and figures are made anew without them."""
 MAIN = "main"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PublishOptions:
-    """Where and what to publish."""
-
-    repo_id: str | None = None
-    """``OWNER/NAME``; default: the published datasets' own organisation and the recipe's name."""
-    private: bool = False
-    """Only matters when the repository is created."""
-    revision: str | None = None
-    """A branch; default: the main one, where the version is tagged too."""
-    perturbation_only: bool = False
-    """Publish no image; always so where the source forbids to pass its images on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

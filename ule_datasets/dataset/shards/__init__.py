@@ -22,7 +22,6 @@ from ule_datasets.dataset.shards import parquet, webdataset
 if TYPE_CHECKING:
     from ule_datasets.dataset.delivery import Delivery
 
-FORMATS = ("parquet", "webdataset")
 BLOCK_BYTES = 16 * 2**20
 """Of raw pixels that are perturbed and encoded at a time."""
 PATTERNS = {
