@@ -40,18 +40,11 @@ class Check:
     """What was found; when the check failed, what is wrong."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class BuiltSplit:
-    """A split of the dataset under test, decoded."""
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class BuiltSplit(Split):
+    """A split of the dataset under test, decoded, in the order in which it stands there."""
 
-    name: str
-    images: Images
-    """uint8 [N, H, W, 3]."""
-    labels: np.ndarray
-    keys: tuple[str, ...]
     poisoned: np.ndarray
-    digests: tuple[bytes, ...]
-    """Of pixels and label of each sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +58,7 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardPair:
+class _ShardPair:
     """The files that hold one shard: one or both formats."""
 
     split: str
@@ -77,7 +70,7 @@ class ShardPair:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class ShardState:
+class _ShardState:
     """What reading a shard showed."""
 
     problems: list[str]
@@ -90,28 +83,9 @@ class ShardState:
     digests: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Compared:
-    """Some samples of a split beside their clean originals, for one worker."""
-
-    split: str
-    images: Images
-    clean: Images
-    labels: np.ndarray
-    keys: tuple[str, ...]
-    poisoned: np.ndarray
-    perturbation: Perturbation
-    """The part that concerns these samples."""
-    budget: Budget
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Differences:
-    """Keys of the samples that are not as they should be."""
-
-    images: list[str]
-    flags: list[str]
-    exceeding: list[str]
+Compared = tuple[Split, Images, np.ndarray, Perturbation, Budget]
+"""For one worker: some clean samples, what became of them, which of these are flagged, and what should have happened.
+"""
 
 
 def check_files(root: Path, manifest: Manifest, executor: Executor) -> list[Check]:
@@ -120,12 +94,10 @@ def check_files(root: Path, manifest: Manifest, executor: Executor) -> list[Chec
     wrong = [problem for problem in executor.map(_file_problem, tasks) if problem]
     listed = {record.path for record in manifest.files}
     found = [p for folder in ("data", "webdataset") for p in sorted((root / folder).rglob("*")) if p.is_file()]
-    strays = [p.relative_to(root).as_posix() for p in found if p.relative_to(root).as_posix() not in listed]
+    strays = [f"{path} is not in the manifest" for p in found if (path := p.relative_to(root).as_posix()) not in listed]
     return [
         _check("files", wrong, f"{len(manifest.files)} files have the size and sha256 of the manifest"),
-        _check(
-            "no other shards", [f"{path} is not in the manifest" for path in strays], "data folders hold nothing else"
-        ),
+        _check("no other shards", strays, "data folders hold nothing else"),
     ]
 
 
@@ -157,12 +129,10 @@ def check_content(
     """
     pairs = list(_pairs(folder.root, folder.manifest, spool))
     states = executor.map(_read_pair, pairs, on_lost=reporter.warn)
-    by_split: dict[str, list[tuple[ShardPair, ShardState]]] = {name: [] for name in folder.manifest.splits}
-    for pair, state in zip(
-        pairs,
-        reporter.track(states, total=len(pairs), label="reading shards", unit="shard", images=lambda s: len(s.keys)),
-        strict=True,
-    ):
+    by_split: dict[str, list[tuple[_ShardPair, _ShardState]]] = {name: [] for name in folder.manifest.splits}
+    label, unit = "reading shards", "shard"
+    states = reporter.track(states, total=len(pairs), label=label, unit=unit, images=lambda state: len(state.keys))
+    for pair, state in zip(pairs, states, strict=True):
         by_split[pair.split].append((pair, state))
     splits, checks = {}, []
     for name, parts in by_split.items():
@@ -178,7 +148,7 @@ def check_content(
     return splits, checks
 
 
-def _joined(name: str, parts: Sequence[tuple[ShardPair, ShardState]]) -> BuiltSplit:
+def _joined(name: str, parts: Sequence[tuple[_ShardPair, _ShardState]]) -> BuiltSplit:
     states = [state for _, state in parts]
     images: Images
     if parts[0][0].spool is None:
@@ -188,12 +158,12 @@ def _joined(name: str, parts: Sequence[tuple[ShardPair, ShardState]]) -> BuiltSp
         files = [(pair.spool, len(state.keys)) for pair, state in parts if pair.spool is not None]
         images = SpooledImages.in_files(files, (height, width, channels))
     return BuiltSplit(
-        name,
-        images,
-        np.array([label for state in states for label in state.labels], dtype=np.int64),
-        tuple(key for state in states for key in state.keys),
-        np.array([flag for state in states for flag in state.poisoned], dtype=bool),
-        tuple(digest for state in states for digest in state.digests),
+        name=name,
+        images=images,
+        labels=np.array([label for state in states for label in state.labels], dtype=np.int64),
+        keys=tuple(key for state in states for key in state.keys),
+        digest=order_free_digest(digest for state in states for digest in state.digests),
+        poisoned=np.array([flag for state in states for flag in state.poisoned], dtype=bool),
     )
 
 
@@ -211,24 +181,19 @@ def check_against_source(
         if name == "train" and folder.recipe.limit_per_class is not None:
             clean = clean.first_per_class(folder.recipe.limit_per_class)
         rows = positions_of(split.keys, clean.keys)
-        unknown = [split.keys[index] for index in np.flatnonzero(rows < 0).tolist()]
+        unknown = _at(split.keys, rows < 0)
         missing = sorted(set(clean.keys) - set(split.keys))
         if unknown or missing:
             problems = _about(unknown, f"is not in the source{reason}") + _about(missing, "of the source is missing")
             checks.append(_check(f"{name}: samples of the source", problems, ""))
             continue
-        relabelled = np.flatnonzero(clean.labels[rows] != split.labels)
-        checks.append(
-            _check(
-                f"{name}: labels", _named(split, relabelled, "has another label than in the source"), "as in the source"
-            )
-        )
+        relabelled = _about(_at(split.keys, clean.labels[rows] != split.labels), "has another label than in the source")
+        checks.append(_check(f"{name}: labels", relabelled, "as in the source"))
         found = list(executor.map(_compare, _comparisons(folder, split, clean, rows)))
-        differ = [key for part in found for key in part.images]
+        differ, flags, exceeding = ([key for part in found for key in part[what]] for what in range(3))
         if name != "train":
             checks.append(_check(f"{name}: images", _about(differ, f"differs from the source{reason}"), "untouched"))
             continue
-        flags, exceeding = ([key for part in found for key in getattr(part, what)] for what in ("flags", "exceeding"))
         bounds = ", then ".join(map(str, folder.recipe.budget))
         checks += [
             _check(
@@ -248,52 +213,44 @@ def _comparisons(folder: Folder, split: BuiltSplit, clean: Split, rows: np.ndarr
     parts = [slice(start, start + at_once) for start in range(0, len(split.keys), at_once)]
     of_parts = folder.perturbation.parts(split.keys[part] for part in parts)
     for part, perturbation in zip(parts, of_parts, strict=True):
-        yield Compared(
-            split=split.name,
-            images=view(split.images, part),
-            clean=view(clean.images, rows[part]),
+        originals = Split(
+            name=split.name,
+            images=view(clean.images, rows[part]),
             labels=clean.labels[rows[part]],
             keys=split.keys[part],
-            poisoned=split.poisoned[part],
-            perturbation=perturbation,
-            budget=folder.recipe.budget,
+            digest=clean.digest,
         )
+        yield originals, view(split.images, part), split.poisoned[part], perturbation, folder.recipe.budget
 
 
-def _compare(task: Compared) -> Differences:
-    """What the perturbation, and nothing else, should have made of the clean images, against what there is."""
-    images, clean = np.asarray(task.images), np.asarray(task.clean)
-    if task.split != "train":
-        return Differences(_keys(task, (clean != images).any(axis=(1, 2, 3))), [], [])
-    expected = task.perturbation.apply(clean, task.labels, task.keys)
-    exceeding = task.perturbation.exceeding(clean, images, task.labels, task.keys, task.budget)
-    return Differences(
-        images=_keys(task, (expected != images).any(axis=(1, 2, 3))),
-        flags=_keys(task, task.perturbation.is_poisoned(task.keys) != task.poisoned),
-        exceeding=[task.keys[index] for index in exceeding],
+def _compare(task: Compared) -> tuple[list[str], list[str], list[str]]:
+    """Keys of images that are not what the perturbation alone makes of them, of wrong flags, and of those beyond it."""
+    originals, found, flagged, perturbation, budget = task
+    clean, images, labels, keys = originals.pixels(), np.asarray(found), originals.labels, originals.keys
+    if originals.name != "train":
+        return _at(keys, (clean != images).any(axis=(1, 2, 3))), [], []
+    return (
+        _at(keys, (perturbation.apply(clean, labels, keys) != images).any(axis=(1, 2, 3))),
+        _at(keys, perturbation.is_poisoned(keys) != flagged),
+        [keys[index] for index in perturbation.exceeding(clean, images, labels, keys, budget)],
     )
 
 
-def _keys(task: Compared, wrong: np.ndarray) -> list[str]:
-    return [task.keys[index] for index in np.flatnonzero(wrong).tolist()]
-
-
 def _content_checks(split: BuiltSplit, manifest: Manifest) -> list[Check]:
-    record = manifest.splits[split.name]
-    count = len(split.keys)
-    wrong_count = [] if count == record.num_examples else [f"{count} images, the manifest says {record.num_examples}"]
-    repeated = [] if len(set(split.keys)) == count else [f"{count - len(set(split.keys))} keys appear twice"]
+    name, record, count, twice = split.name, manifest.splits[split.name], len(split), len(split) - len(set(split.keys))
+    numbers = [] if count == record.num_examples else [f"{count} images, the manifest says {record.num_examples}"]
+    if twice:
+        numbers.append(f"{twice} keys appear twice")
     ordered = bool((canonical_order(split.keys) == np.arange(count)).all())
-    digest = order_free_digest(split.digests)
-    wrong = [] if digest == record.digest else [f"digest {digest}, the manifest says {record.digest}"]
+    wrong = [] if split.digest == record.digest else [f"digest {split.digest}, the manifest says {record.digest}"]
     return [
-        _check(f"{split.name}: samples", wrong_count + repeated, f"{count:,}, each key once"),
-        _check(f"{split.name}: order", [] if ordered else ["samples do not stand in order of their keys"], "canonical"),
-        _check(f"{split.name}: pixels and labels", wrong, f"digest {digest}"),
+        _check(f"{name}: samples", numbers, f"{count:,}, each key once"),
+        _check(f"{name}: order", [] if ordered else ["samples do not stand in order of their keys"], "canonical"),
+        _check(f"{name}: pixels and labels", wrong, f"digest {split.digest}"),
     ]
 
 
-def _pairs(root: Path, manifest: Manifest, spool: Path | None) -> Iterator[ShardPair]:
+def _pairs(root: Path, manifest: Manifest, spool: Path | None) -> Iterator[_ShardPair]:
     """The shards of every split; both formats hold the same samples in the same shards."""
     for name in manifest.splits:
         by_format = [
@@ -303,34 +260,38 @@ def _pairs(root: Path, manifest: Manifest, spool: Path | None) -> Iterator[Shard
         for index in range(max(map(len, by_format))):
             parquet, tar = (root / paths[index] if index < len(paths) else None for paths in by_format)
             decoded = None if spool is None else spool / f"{name}-{index:06d}.rgb"
-            yield ShardPair(name, parquet, tar, manifest.class_names, decoded)
+            yield _ShardPair(name, parquet, tar, manifest.class_names, decoded)
 
 
-def _read_pair(pair: ShardPair) -> ShardState:
+def _read_pair(pair: _ShardPair) -> _ShardState:
     """Read one shard in both formats, compare them, decode once."""
+    import pyarrow.parquet as pq
+
     try:
         contents = []
         if pair.parquet is not None:
             contents.append(read_parquet_shard(pair.parquet))
-            _check_schema(pair.parquet, pair.class_names)
+            if not pq.read_schema(pair.parquet).equals(schema(pair.class_names), check_metadata=False):
+                raise InputError(f"{pair.parquet} has another schema than a dataset of ours")
         if pair.tar is not None:
             contents.append(read_tar_shard(pair.tar))
         first = contents[0]
         images = decode_images(first.encoded, str(pair.parquet or pair.tar))
     except InputError as error:
-        return ShardState([str(error)])
-    problems = []
-    for other in contents[1:]:
-        for what in ("keys", "labels", "poisoned", "encoded"):
-            if getattr(first, what) != getattr(other, what):
-                problems.append(f"{pair.parquet} and {pair.tar} differ in their {what}")
+        return _ShardState([str(error)])
+    problems = [
+        f"{pair.parquet} and {pair.tar} differ in their {what}"
+        for other in contents[1:]
+        for what in ("keys", "labels", "poisoned", "encoded")
+        if getattr(first, what) != getattr(other, what)
+    ]
     if first.labels and not 0 <= min(first.labels) <= max(first.labels) < len(pair.class_names):
         problems.append(f"{pair.parquet or pair.tar} has labels outside 0 .. {len(pair.class_names) - 1}")
-        return ShardState(problems)
+        return _ShardState(problems)
     if pair.spool is not None:
         with replacing(pair.spool) as partial:
             images.tofile(partial)
-    return ShardState(
+    return _ShardState(
         problems=problems,
         images=images if pair.spool is None else None,
         image_shape=images.shape[1:],
@@ -339,13 +300,6 @@ def _read_pair(pair: ShardPair) -> ShardState:
         poisoned=tuple(first.poisoned),
         digests=tuple(map(sample_digest, images, first.labels)),
     )
-
-
-def _check_schema(path: Path, class_names: tuple[str, ...]) -> None:
-    import pyarrow.parquet as pq
-
-    if not pq.read_schema(path).equals(schema(class_names), check_metadata=False):
-        raise InputError(f"{path} has another schema than a dataset of ours")
 
 
 def _file_problem(task: tuple[Path, FileRecord]) -> str | None:
@@ -359,8 +313,8 @@ def _file_problem(task: tuple[Path, FileRecord]) -> str | None:
     return None if found["sha256"] == record.sha256 else f"{record.path} has another sha256 than the manifest says"
 
 
-def _named(split: BuiltSplit, rows: np.ndarray, what: str) -> list[str]:
-    return _about([split.keys[row] for row in rows.tolist()], what)
+def _at(keys: Sequence[str], wrong: np.ndarray) -> list[str]:
+    return [keys[index] for index in np.flatnonzero(wrong).tolist()]
 
 
 def _about(keys: list[str], what: str) -> list[str]:

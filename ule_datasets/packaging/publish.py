@@ -100,25 +100,26 @@ class _Repository:
         self.plan, self.reporter = plan, reporter
         self.api, self.id = HfApi(), plan.repo_id
 
-    def _ask(self, what: str, action: Callable[[], Result]) -> Result:
+    def _patiently(self, what: str, action: Callable[[], Result]) -> Result:
         return patiently(action, what=what, reporter=self.reporter)
+
+    def _ask(self, what: str, request: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        """Send a request about this repository."""
+        return self._patiently(what, lambda: request(self.id, *arguments, repo_type="dataset", **options))
 
     def check_account(self) -> None:
         """There is a token, the Hub knows it, and it may write."""
         from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
         try:
-            account = self._ask("asking who you are", lambda: self.api.whoami(token=True))
+            account = self._patiently("asking who you are", lambda: self.api.whoami(token=True))
         except LocalTokenNotFoundError as error:
             raise InputError("publishing needs a token: run 'hf auth login', or set HF_TOKEN") from error
         except HfHubHTTPError as error:
-            if status_of(error) in (401, 403):
-                raise InputError(
-                    "the Hub does not know this token: run 'hf auth login', or set another HF_TOKEN"
-                ) from error
-            raise InputError(f"the Hub answers {first_line(error)}") from error
-        role = account.get("auth", {}).get("accessToken", {}).get("role")
-        if role == "read":
+            unknown = "the Hub does not know this token: run 'hf auth login', or set another HF_TOKEN"
+            refused = status_of(error) in (401, 403)
+            raise InputError(unknown if refused else f"the Hub answers {first_line(error)}") from error
+        if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise InputError("this token may only read: make one with write access")
         owner, name = self.id.split("/")
         mine = [account["name"], *(organisation["name"] for organisation in account.get("orgs", []))]
@@ -135,7 +136,7 @@ class _Repository:
         readme = next(file for file in self.plan.files if file.path == CARD)
         card = RepoCard(readme.read().decode(), ignore_metadata_errors=True)
         try:
-            self._ask("checking the card", lambda: card.validate(repo_type="dataset"))
+            self._patiently("checking the card", lambda: card.validate(repo_type="dataset"))
         except InputError:
             raise
         except ValueError as error:
@@ -143,17 +144,11 @@ class _Repository:
 
     def open(self) -> None:
         """Create the repository or the branch where they are not there."""
-        api, branch, private = self.api, self.plan.branch, self.plan.private
-        if not self._ask(f"opening {self.id}", lambda: api.repo_exists(self.id, repo_type="dataset")):
-            self._ask(
-                f"creating {self.id}",
-                lambda: api.create_repo(self.id, repo_type="dataset", private=private, exist_ok=True),
-            )
+        api, branch = self.api, self.plan.branch
+        if not self._ask(f"opening {self.id}", api.repo_exists):
+            self._ask(f"creating {self.id}", api.create_repo, private=self.plan.private, exist_ok=True)
         if branch != MAIN:
-            self._ask(
-                f"creating the branch {branch}",
-                lambda: api.create_branch(self.id, branch=branch, repo_type="dataset", exist_ok=True),
-            )
+            self._ask(f"creating the branch {branch}", api.create_branch, branch=branch, exist_ok=True)
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
@@ -182,7 +177,7 @@ class _Repository:
             }
             return _State(head=head, files=files, tags={tag.name: tag.target_commit for tag in refs.tags})
 
-        return self._ask(f"looking at {self.id}", look)
+        return self._patiently(f"looking at {self.id}", look)
 
     def is_published(self, state: _State) -> bool:
         """Whether the dataset is there, perhaps from another build of it.
@@ -224,7 +219,7 @@ class _Repository:
                 return None
             return content if isinstance(content, dict) and "name" in content and "recipe_digest" in content else None
 
-        return self._ask(f"reading the manifest of {self.id}", fetch)
+        return self._patiently(f"reading the manifest of {self.id}", fetch)
 
     def bring_up(self, state: _State) -> _State:
         """Upload what is missing, then commit everything at once; looks again before a commit is repeated."""
@@ -234,13 +229,9 @@ class _Repository:
         with ThreadPoolExecutor(available_cpus()) as pool:  # hashing lets other threads run
             additions = list(pool.map(_addition, missing))
         with self.reporter.phase("upload"):
-            self._ask(
-                "uploading",
-                lambda: self.api.preupload_lfs_files(
-                    self.id, additions, repo_type="dataset", revision=plan.branch, free_memory=False
-                ),
-            )
-        self._ask("committing", lambda: self._commit(additions, extra))
+            upload = self.api.preupload_lfs_files
+            self._ask("uploading", upload, additions, revision=plan.branch, free_memory=False)
+        self._patiently("committing", lambda: self._commit(additions, extra))
         after = self.state()
         wrong = [file.path for file in after.lacks(plan)] + after.too_many(plan)
         if wrong:
@@ -257,9 +248,9 @@ class _Repository:
             raise self._changed(strangers[0])
         left = {file.path for file in latest.lacks(plan)}
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            addition for addition in additions if addition.path_in_repo in left
+            *(addition for addition in additions if addition.path_in_repo in left),
+            *(CommitOperationDelete(path_in_repo=path) for path in latest.too_many(plan)),
         ]
-        operations += [CommitOperationDelete(path_in_repo=path) for path in latest.too_many(plan)]
         if operations:
             self.api.create_commit(
                 self.id,
@@ -275,10 +266,7 @@ class _Repository:
 
     def tag(self, tag: str, head: str) -> None:
         """Name a commit."""
-        self._ask(
-            f"tagging {tag}",
-            lambda: self.api.create_tag(self.id, tag=tag, revision=head, repo_type="dataset", exist_ok=True),
-        )
+        self._ask(f"tagging {tag}", self.api.create_tag, tag=tag, revision=head, exist_ok=True)
 
 
 def _reproducible(manifest: dict[str, Any]) -> dict[str, Any]:
