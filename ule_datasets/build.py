@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.files import PARTIAL, replacing, write_atomically
+from ule_datasets.base.files import PARTIAL, cache_folder, replacing, write_atomically
 from ule_datasets.base.options import FORMATS
 from ule_datasets.base.options import BuildOptions as BuildOptions
 from ule_datasets.base.progress import Reporter
@@ -24,17 +24,10 @@ from ule_datasets.dataset.manifest import FILE_NAME, LEFT_OUT, FileRecord, Manif
 from ule_datasets.dataset.shards import file_record
 from ule_datasets.packaging.assembly import Assembly
 from ule_datasets.packaging.card import write_card
-from ule_datasets.packaging.craft_cache import CraftCache, cache_folder
-from ule_datasets.packaging.crafting import Workshop, clear_checkpoints, craft, join, labels_for
+from ule_datasets.packaging.crafting import CraftCache, Workshop, clear_checkpoints, craft, join, labels_for
 from ule_datasets.packaging.croissant import croissant_json
 from ule_datasets.packaging.figures import draw_figures
-from ule_datasets.packaging.folder import (
-    LOCAL_NOTE,
-    BuildFolder,
-    check_ours,
-    open_folder,
-    remove_leftovers,
-)
+from ule_datasets.packaging.folder import LOCAL_NOTE, BuildFolder, check_ours, open_folder, remove_leftovers
 from ule_datasets.places.urls import RemoteFolder, shown
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.reading import Source, read_source
@@ -106,11 +99,11 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
         if delivery is not None:
             manifest = delivery.complete()
             folder.discard()
-            return BuildResult(None, _place(options), manifest, already_complete=False)
+            return _result(options, manifest, already_complete=False)
         folder.publish()
     if options.source and shown(options.source) == options.source:  # a URL with a password is written nowhere
         write_atomically(options.out / LOCAL_NOTE, json.dumps({"source": _absolute(options.source)}))
-    return BuildResult(options.out, _place(options), Manifest.read(options.out), already_complete=False)
+    return _result(options, Manifest.read(options.out), already_complete=False)
 
 
 def _check(options: BuildOptions) -> None:
@@ -127,11 +120,14 @@ def _check(options: BuildOptions) -> None:
 def _finished_before(options: BuildOptions, manifest: Manifest) -> BuildResult:
     """Nothing is left to do but to tidy up."""
     remove_leftovers(options.out, options.scratch)
-    if options.deliver_to is None:
-        return BuildResult(options.out, _place(options), manifest, already_complete=True)
-    if options.out.exists():
+    if options.deliver_to is not None and options.out.exists():
         shutil.rmtree(options.out)
-    return BuildResult(None, _place(options), manifest, already_complete=True)
+    return _result(options, manifest, already_complete=True)
+
+
+def _result(options: BuildOptions, manifest: Manifest, *, already_complete: bool) -> BuildResult:
+    folder = options.out if options.deliver_to is None else None
+    return BuildResult(folder, _place(options), manifest, already_complete)
 
 
 def _place(options: BuildOptions) -> str:
@@ -151,9 +147,8 @@ def _finished(out: Path, identity: dict[str, Any]) -> Manifest | None:
         return None
     manifest = Manifest.read(out)
     _check_same(manifest, identity, str(out))
-    damaged = [f.path for f in manifest.files if not _has_size(out / f.path, f.size)]
-    if damaged:
-        raise InputError(f"{out} is damaged: {damaged[0]} is missing or has another size; add --overwrite to rebuild")
+    if (lost := manifest.damaged(out)) is not None:
+        raise InputError(f"{out} is damaged: {lost.path} is missing or has another size; add --overwrite to rebuild")
     return manifest
 
 
@@ -167,10 +162,6 @@ def _check_same(manifest: Manifest, identity: dict[str, Any], place: str) -> Non
             f"{place} holds {manifest.name} {manifest.version} ({', '.join(manifest.formats)}; recipe "
             f"{manifest.recipe_digest[:12]}), which is not what was asked for; choose another --out or add --overwrite"
         )
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
 
 
 @dataclass(frozen=True, eq=False, slots=True)

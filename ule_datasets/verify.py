@@ -16,6 +16,7 @@ from ule_datasets.analyses import ANALYSES
 from ule_datasets.analyses.analysis import Material
 from ule_datasets.analyses.findings import OPTIONAL, ROLES, Findings, analyse
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import cache_folder
 from ule_datasets.base.options import VerifyOptions as VerifyOptions
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import WORKER_MODULES
@@ -38,7 +39,6 @@ from ule_datasets.experiments.runs import RunStore
 from ule_datasets.experiments.subject import Subject, check_controls
 from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.models.weights import WeightsFile, obtain
-from ule_datasets.packaging.craft_cache import cache_folder
 from ule_datasets.papers.claims import Claim, Statement, all_claims, for_dataset, listed, statements
 from ule_datasets.papers.statistics import Verdict
 from ule_datasets.recipe import Recipe

@@ -27,8 +27,7 @@ from ule_datasets.methods import purified
 from ule_datasets.methods.method import Context, Crafted
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.methods.purified import Purified
-from ule_datasets.packaging.craft_cache import CraftCache
-from ule_datasets.packaging.crafting import Workshop, craft
+from ule_datasets.packaging.crafting import CraftCache, Workshop, craft
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.digits import DIGITS
 from ule_datasets.victims import preparation

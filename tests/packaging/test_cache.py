@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ule_datasets.base.files import ABANDONED
+from ule_datasets.base.files import ABANDONED, cache_folder
 from ule_datasets.data.perturbation import Additive, Perturbation, Support
-from ule_datasets.packaging.craft_cache import CraftCache, cache_folder
+from ule_datasets.packaging.crafting import CraftCache
 
 SOURCE, OTHER_SOURCE = "5" * 64, "6" * 64
 DAY = 86_400.0
@@ -92,7 +92,7 @@ def test_another_version_of_the_library_crafts_for_itself(tmp_path: Path, monkey
     cache = CraftCache(tmp_path)
     cache.put(digest("a"), perturbation(1))
     with monkeypatch.context() as patched:
-        patched.setattr("ule_datasets.packaging.craft_cache.__version__", "99.0.0")
+        patched.setattr("ule_datasets.packaging.crafting.__version__", "99.0.0")
         assert cache.get(digest("a"), SOURCE) is None
         cache.put(digest("a"), perturbation(2))
     found = cache.get(digest("a"), SOURCE)

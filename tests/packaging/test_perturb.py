@@ -26,8 +26,7 @@ from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ErrorMinimizing
 from ule_datasets.methods.method import Context, Crafted, Method
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut, Upload
-from ule_datasets.packaging.craft_cache import CraftCache
-from ule_datasets.packaging.crafting import Workshop, clear_checkpoints, craft, join
+from ule_datasets.packaging.crafting import CraftCache, Workshop, clear_checkpoints, craft, join
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
 from ule_datasets.sources.reading import Source

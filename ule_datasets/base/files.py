@@ -35,6 +35,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.fsync(file.fileno())
 
 
+def cache_folder() -> Path:
+    """``$ULE_CACHE``, else ``ule-datasets`` in the user's cache folder."""
+    if chosen := os.environ.get("ULE_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ule-datasets"
+
+
 def mark_used(path: Path) -> None:
     """Let ``make_room`` keep a file for longer."""
     with contextlib.suppress(OSError):  # a folder that others maintain may be read-only

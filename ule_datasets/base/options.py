@@ -31,7 +31,7 @@ class BuildOptions:
     """Assemble from these saved perturbations instead of crafting: one, or one for each method."""
     workers: int = 1
     cache: bool = True
-    """Take crafts that were finished before from ``ule_datasets.packaging.craft_cache``, and keep new ones there."""
+    """Take crafts that were finished before from the cache folder, and keep new ones there."""
     source: str | None = option(
         "The clean images: hub:OWNER/NAME, digits, or a folder or file in any supported form. "
         "Default: the recipe's own source.",

@@ -163,7 +163,7 @@ def _publish(recipe: Recipe, folder: Path, given: BuildArguments, reporter: Repo
 
 def _work_folder(recipe: Recipe, url: str, scratch: Path | None) -> Path:
     """Where a dataset that goes to a URL is made; the same for the same one."""
-    from ule_datasets.packaging.craft_cache import cache_folder
+    from ule_datasets.base.files import cache_folder
 
     own = hashlib.sha256(f"{recipe.digest} {url}".encode()).hexdigest()[:12]
     return (scratch or cache_folder()) / f"ule-{recipe.name}-to-{own}"

@@ -11,9 +11,6 @@ from ule_datasets.dataset.manifest import FILE_NAME as MANIFEST
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.places.hub import download, parse_repository
 
-DESCRIPTION = (MANIFEST, "recipe.json")
-ALL = ("*",)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundPerturbation:
@@ -42,7 +39,7 @@ class FoundPerturbation:
         if self.published.recipe_digest != built.recipe_digest:
             return f"the perturbation of {self.repository} ({self.published.name}) is part of {built.name}"
         ours = {file.path: file.sha256 for file in built.files}
-        shards = [f for f in self.published.files if f.path.startswith(("data/", "webdataset/")) and f.path in ours]
+        shards = [file for file in self.published.shards() if file.path in ours]
         same = sum(ours[file.path] == file.sha256 for file in shards)
         return (
             f"equal to {self.repository} {self.published.version}: pixels and labels of {' and '.join(built.splits)}; "
@@ -69,7 +66,7 @@ def find_perturbation(where: str) -> FoundPerturbation:
     return FoundPerturbation(path=folder / PERTURBATION, repository=name, published=Manifest.read(folder))
 
 
-def find_dataset(where: str | Path, revision: str | None = None, *, patterns: tuple[str, ...] = ALL) -> Path:
+def find_dataset(where: str | Path, revision: str | None = None, *, patterns: tuple[str, ...] = ("*",)) -> Path:
     """The folder of a dataset: given as such, as the name of one in ``./datasets``, or ``OWNER/NAME`` on the Hub.
 
     Args:
@@ -89,20 +86,17 @@ def find_dataset(where: str | Path, revision: str | None = None, *, patterns: tu
             f"no dataset at {where} (nor in ./datasets/{where}); build it with: ule-build {Path(where).name}"
         )
     name, at = repository
-    folder = download(name, revision or at, [*DESCRIPTION, *patterns], elsewhere="or build it yourself: ule-build")
+    folder = download(
+        name, revision or at, [MANIFEST, "recipe.json", *patterns], elsewhere="or build it yourself: ule-build"
+    )
     if not (folder / MANIFEST).exists():
         raise InputError(f"{name} is not a dataset of ours: it has no {MANIFEST}")
     return folder
 
 
 def require_images(folder: Path, manifest: Manifest, where: str | Path) -> None:
-    """Refuse a dataset that was published without images.
-
-    Raises:
-        InputError: none of the shards is there; says how to make them.
-    """
-    shards = [file.path for file in manifest.files if file.path.startswith(("data/", "webdataset/"))]
-    if not any((folder / path).exists() for path in shards):
+    """Refuse a dataset that was published without images, and say how to make them."""
+    if not any((folder / file.path).exists() for file in manifest.shards()):
         raise InputError(
             f"{where} holds no images, only what is needed to make them: "
             f"ule-build {manifest.name} --perturbation {where} --source SOURCE"

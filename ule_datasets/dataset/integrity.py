@@ -254,8 +254,7 @@ def _pairs(root: Path, manifest: Manifest, spool: Path | None) -> Iterator[_Shar
     """The shards of every split; both formats hold the same samples in the same shards."""
     for name in manifest.splits:
         by_format = [
-            sorted(record.path for record in manifest.files if record.path.startswith(f"{folder}/{name}-"))
-            for folder in ("data", "webdataset")
+            sorted(record.path for record in manifest.shards(f"{folder}/{name}-")) for folder in ("data", "webdataset")
         ]
         for index in range(max(map(len, by_format))):
             parquet, tar = (root / paths[index] if index < len(paths) else None for paths in by_format)

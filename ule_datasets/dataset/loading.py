@@ -105,18 +105,15 @@ def load(
 
 def read_split(folder: Path, manifest: Manifest, split: str) -> ShardContent:
     """All shards of a split, from Parquet where it is there."""
-    if "parquet" in manifest.formats:
-        pattern, read = f"data/{split}-", read_parquet_shard
-    else:
-        pattern, read = f"webdataset/{split}-", read_tar_shard
+    parquet = "parquet" in manifest.formats
+    read = read_parquet_shard if parquet else read_tar_shard
     content = ShardContent([], [], [], [])
-    for record in manifest.files:
-        if record.path.startswith(pattern):
-            part = read(folder / record.path)
-            content.encoded.extend(part.encoded)
-            content.labels.extend(part.labels)
-            content.keys.extend(part.keys)
-            content.poisoned.extend(part.poisoned)
+    for record in manifest.shards(f"{'data' if parquet else 'webdataset'}/{split}-"):
+        part = read(folder / record.path)
+        content.encoded.extend(part.encoded)
+        content.labels.extend(part.labels)
+        content.keys.extend(part.keys)
+        content.poisoned.extend(part.poisoned)
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import platform
@@ -77,8 +78,19 @@ class Manifest:
     @property
     def download_size(self) -> int:
         """Bytes of the Parquet shards, else of all shards."""
-        sizes = [file.size for file in self.files if file.path.startswith("data/")]
-        return sum(sizes or [file.size for file in self.files if file.path.startswith("webdataset/")])
+        return sum(file.size for file in self.shards("data/") or self.shards())
+
+    def shards(self, *prefixes: str) -> list[FileRecord]:
+        """The files that hold samples, or those of them whose paths begin like this."""
+        return [file for file in self.files if file.path.startswith(prefixes or ("data/", "webdataset/"))]
+
+    def damaged(self, folder: Path) -> FileRecord | None:
+        """The first listed file that is not in a folder, or has another size."""
+        for record in self.files:
+            path = folder / record.path
+            if not path.is_file() or path.stat().st_size != record.size:
+                return record
+        return None
 
     def to_json(self) -> str:
         """Indented JSON, split in a reproducible part and the part that tells how this build went."""
@@ -95,8 +107,8 @@ class Manifest:
             "class_names": list(self.class_names),
             "image_shape": list(self.image_shape),
             "formats": list(self.formats),
-            "splits": {name: _fields(record) for name, record in self.splits.items()},
-            "files": [_fields(record) for record in self.files],
+            "splits": {name: dataclasses.asdict(record) for name, record in self.splits.items()},
+            "files": [dataclasses.asdict(record) for record in self.files],
             "build": build,
             "self_sha256": UNSIGNED,
         }
@@ -185,10 +197,6 @@ def _check_self_digest(origin: str, text: bytes) -> None:
         if hashlib.sha256(unsigned).hexdigest().encode() == found[1]:
             return
     raise DamagedManifestError(f"{origin} was changed after it was written: its own digest does not agree")
-
-
-def _fields(record: SplitRecord | FileRecord) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def _safe(record: dict[str, Any]) -> dict[str, Any]:

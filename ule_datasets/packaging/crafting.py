@@ -10,17 +10,53 @@ from typing import Any
 
 from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import make_room, mark_used, replacing
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
+from ule_datasets.base.version import __version__
 from ule_datasets.compute.executor import Executor
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.perturbation import Layer, Perturbation
 from ule_datasets.data.split import share_of
 from ule_datasets.dataset.manifest import build_environment, other_decoder
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
-from ule_datasets.packaging.craft_cache import CraftCache
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.reading import Source, no_labels
+
+LARGEST = 10 * 2**30
+"""Bytes of finished crafts; beyond, those that were not used for longest are deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class CraftCache:
+    """A folder of perturbations, one file for the layers of one method on one set of images."""
+
+    folder: Path
+    largest: int = LARGEST
+
+    def path(self, craft_digest: str, source_digest: str) -> Path:
+        """Where a craft is or would be; another version of the library looks elsewhere."""
+        return self.folder / f"{craft_digest[:24]}-{source_digest[:24]}-{__version__}.safetensors"
+
+    def get(self, craft_digest: str, source_digest: str) -> Perturbation | None:
+        """A finished craft, or ``None``; a file that is damaged is deleted."""
+        path = self.path(craft_digest, source_digest)
+        if not path.exists():
+            return None
+        try:
+            found = Perturbation.load(path)
+        except InputError:
+            path.unlink(missing_ok=True)
+            return None
+        mark_used(path)
+        return found if found.source_digest == source_digest else None
+
+    def put(self, craft_digest: str, perturbation: Perturbation) -> None:
+        """Keep a craft, and make room for it; an ``OSError`` where the folder cannot be written to."""
+        path = self.path(craft_digest, perturbation.source_digest)
+        with replacing(path) as partial:
+            perturbation.save(partial)
+        make_room(path, self.largest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,12 +10,11 @@ from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.packaging.card import NAMESPACE, citation_keys
 from ule_datasets.recipe import Recipe
 
-_TERMS = (
-    "arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field", "fileObject",
-    "fileProperty", "fileSet", "format", "includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5",
-    "parentField", "path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate", "separator",
-    "source", "subField", "transform",
-)  # fmt: skip
+_TERMS = """
+arrayShape citeAs column containedIn equivalentProperty extract field fileObject fileProperty fileSet format includes
+isArray isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated replace samplingRate
+separator source subField transform
+"""
 CONTEXT: dict[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -29,14 +28,14 @@ CONTEXT: dict[str, Any] = {
     "description": {"@container": "@language"},
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "name": {"@container": "@language"},
-    **{term: f"cr:{term}" for term in _TERMS},
+    **{term: f"cr:{term}" for term in _TERMS.split()},
 }
 """The vocabulary of Croissant 1.1."""
 
 
 def croissant_json(recipe: Recipe, manifest: Manifest) -> str:
     """Croissant metadata of a folder; record sets for every shard of the Parquet form."""
-    shards = [file for file in manifest.files if file.path.startswith("data/")]
+    shards = manifest.shards("data/")
     content: dict[str, Any] = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -86,17 +85,8 @@ def _records(path: str) -> dict[str, Any]:
     image = _field(path, name, "image", "sc:ImageObject")
     image["source"]["transform"] = {"jsonPath": "bytes"}
     label = {**_field(path, name, "label", "cr:Int64"), "references": {"field": {"@id": "classes/label"}}}
-    return {
-        "@type": "cr:RecordSet",
-        "@id": name,
-        "name": name,
-        "field": [
-            image,
-            label,
-            _field(path, name, "key", "sc:Text"),
-            _field(path, name, "poisoned", "sc:Boolean"),
-        ],
-    }
+    others = _field(path, name, "key", "sc:Text"), _field(path, name, "poisoned", "sc:Boolean")
+    return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": [image, label, *others]}
 
 
 def _field(path: str, record_set: str, column: str, data_type: str) -> dict[str, Any]:

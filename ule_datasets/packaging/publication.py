@@ -104,11 +104,15 @@ def plan_publication(recipe: Recipe, folder: Path, options: PublishOptions, *, c
     if name != manifest.name and name in catalogue:
         what = f" ({manifest.reduced})" if manifest.reduced else ""
         raise InputError(f"--repo-id {repo_id}: {manifest.name}{what} is not the dataset that is known as {name}")
-    _check_complete(folder, manifest)
+    if (lost := manifest.damaged(folder)) is not None:  # digests are compared when the client has computed them
+        raise damaged(lost)
     with_images = recipe.source.licence.redistributable and not options.perturbation_only
     if with_images and "parquet" not in manifest.formats:
         raise InputError(f"{folder} has no Parquet shards, which load_dataset needs; build it with both formats")
-    files = _shards_and_all(folder, manifest) if with_images else _without_images(recipe, folder, manifest)
+    if with_images:
+        files = [PlannedFile(content=folder / record.path, **dataclasses.asdict(record)) for record in manifest.files]
+    else:
+        files = _without_images(recipe, folder, manifest)
     manifest, described = _described(files, manifest, repo_id)
     return Plan(
         repo_id=repo_id,
@@ -120,33 +124,13 @@ def plan_publication(recipe: Recipe, folder: Path, options: PublishOptions, *, c
     )
 
 
-def _check_complete(folder: Path, manifest: Manifest) -> None:
-    """Every listed file is there with its size; digests are compared when the client has computed them."""
-    for record in manifest.files:
-        path = folder / record.path
-        if not path.is_file() or path.stat().st_size != record.size:
-            raise damaged(record)
-
-
-def _shards_and_all(folder: Path, manifest: Manifest) -> list[PlannedFile]:
-    return [
-        PlannedFile(path=record.path, content=folder / record.path, size=record.size, sha256=record.sha256)
-        for record in manifest.files
-    ]
-
-
 def _described(files: Sequence[PlannedFile], manifest: Manifest, repo_id: str) -> tuple[Manifest, list[PlannedFile]]:
     """The files with a card that names this repository, and a manifest that has their digests."""
-    renamed = {
-        file.path: _with_name(file, f"{NAMESPACE}/{manifest.name}", repo_id) for file in files if file.path in NAMING
-    }
-    records = tuple(
-        FileRecord(path=record.path, size=renamed[record.path].size, sha256=renamed[record.path].sha256)
-        if record.path in renamed
-        else record
-        for record in manifest.files
-    )
-    manifest = dataclasses.replace(manifest, files=records)
+    usual = f"{NAMESPACE}/{manifest.name}"
+    renamed = {file.path: _with_name(file, usual, repo_id) for file in files if file.path in NAMING}
+    records = [renamed.get(record.path, record) for record in manifest.files]
+    described = tuple(FileRecord(path=file.path, size=file.size, sha256=file.sha256) for file in records)
+    manifest = dataclasses.replace(manifest, files=described)
     others = [file for file in files if file.path not in renamed]
     return manifest, [*others, *renamed.values(), PlannedFile.of(MANIFEST, manifest.to_json().encode())]
 

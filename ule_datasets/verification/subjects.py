@@ -13,6 +13,7 @@ from typing import NoReturn
 import numpy as np
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import cache_folder
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.version import __version__
 from ule_datasets.compute.executor import Executor
@@ -21,8 +22,7 @@ from ule_datasets.dataset.integrity import Check, check_against_source, check_co
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 from ule_datasets.experiments.subject import Samples, Subject
 from ule_datasets.methods.method import Repeats
-from ule_datasets.packaging.craft_cache import CraftCache, cache_folder
-from ule_datasets.packaging.crafting import Workshop, craft
+from ule_datasets.packaging.crafting import CraftCache, Workshop, craft
 from ule_datasets.packaging.folder import LOCAL_NOTE
 from ule_datasets.papers import claims
 from ule_datasets.places.urls import is_remote

@@ -79,13 +79,13 @@ def write_shard(task: ShardTask) -> ShardResult:
     """
     encoded: list[bytes] = []
     digests: list[bytes] = []
-    flags: list[np.ndarray] = []
-    for block in task.clean.batches(_rows_at_once(task.clean)):
-        images, poisoned = perturb(task, block)
+    flags = [np.zeros(0, dtype=bool)]
+    for block in task.clean.batches(max(1, BLOCK_BYTES // math.prod(task.clean.images.shape[1:]))):
+        images, poisoned = _perturb(task, block)
         encoded += map(encode_png, images)
         digests += map(sample_digest, images, block.labels.tolist())
         flags.append(poisoned)
-    poisoned = np.concatenate(flags) if flags else np.zeros(0, dtype=bool)
+    poisoned = np.concatenate(flags)
     labels = task.clean.labels.tolist()
     files, arrow_bytes = [], 0
     for file_format, path in task.paths:
@@ -108,12 +108,8 @@ def write_shard(task: ShardTask) -> ShardResult:
     )
 
 
-def perturb(task: ShardTask, clean: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The final images of some of a shard's samples, and which of them are poisoned.
-
-    Raises:
-        InputError: an image exceeds the budget.
-    """
+def _perturb(task: ShardTask, clean: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The final images of some of a shard's samples, and which of them are poisoned; refused beyond the budget."""
     pixels = clean.pixels()
     if task.perturbation is None:
         return pixels, np.zeros(len(clean), dtype=bool)
@@ -126,11 +122,6 @@ def perturb(task: ShardTask, clean: Split) -> tuple[np.ndarray, np.ndarray]:
             f"first {clean.keys[exceeding[0]]}"
         )
     return images, task.perturbation.is_poisoned(clean.keys)
-
-
-def _rows_at_once(split: Split) -> int:
-    height, width, channels = split.images.shape[1:]
-    return int(max(1, BLOCK_BYTES // (height * width * channels)))
 
 
 def file_record(path: Path) -> dict[str, Any]:

@@ -48,10 +48,8 @@ def table_of(
     class_names: Sequence[str],
 ) -> pa.Table:
     """The shard as an Arrow table."""
-    image = pa.StructArray.from_arrays(
-        [pa.array(encoded, pa.binary()), pa.array([f"{key}.png" for key in keys], pa.string())],
-        ["bytes", "path"],
-    )
+    paths = pa.array([f"{key}.png" for key in keys], pa.string())
+    image = pa.StructArray.from_arrays([pa.array(encoded, pa.binary()), paths], ["bytes", "path"])
     columns = [image, pa.array(labels, pa.int64()), pa.array(keys, pa.string()), pa.array(poisoned)]
     return pa.Table.from_arrays(columns, schema=schema(class_names))
 
@@ -62,13 +60,7 @@ def write(table: pa.Table, path: Path) -> None:
         table,
         path,
         row_group_size=ROWS_PER_GROUP,
-        compression={
-            "image.bytes": "NONE",
-            "image.path": "SNAPPY",
-            "label": "SNAPPY",
-            "key": "SNAPPY",
-            "poisoned": "SNAPPY",
-        },
+        compression={"image.bytes": "NONE", **dict.fromkeys(("image.path", *COLUMNS[1:]), "SNAPPY")},
         use_dictionary=["label"],
         write_page_index=True,
         use_content_defined_chunking=CHUNKING,

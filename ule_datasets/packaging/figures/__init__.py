@@ -8,7 +8,7 @@ import numpy as np
 
 from ule_datasets.data.perturbation import NOWHERE, Additive, Overwrite, Perturbation, Support
 from ule_datasets.data.split import Split, positions_of
-from ule_datasets.packaging.figures.sheet import GAP, MARGIN, TEXT, TILE, Figure, Sheet, text_width
+from ule_datasets.packaging.figures.sheet import GAP, MARGIN, MARK, TEXT, TILE, Figure, Sheet, text_width
 from ule_datasets.packaging.figures.trace import DRAWN, trace_figure
 
 CLASSES_SHOWN = 10
@@ -18,29 +18,26 @@ ROWS_PER_BLOCK = 256
 
 def draw_figures(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> tuple[Figure, ...]:
     """The contact sheet; maps of pixels and noise per class or cluster; for methods in rounds how they went."""
-    figures = [contact_sheet(train, perturbation, class_names)]
+    figures = [_contact_sheet(train, perturbation, class_names)]
     for layer in perturbation.layers:
         if isinstance(layer, Overwrite) and layer.support is Support.CLASS:
-            figures.append(shortcut_map(train, layer, class_names))
+            figures.append(_shortcut_map(train, layer, class_names))
     return (*figures, *draw_figures_without_images(perturbation, class_names))
 
 
 def draw_figures_without_images(perturbation: Perturbation, class_names: Sequence[str]) -> tuple[Figure, ...]:
     """Those of ``draw_figures`` that hold no pixel of the source, clean or perturbed."""
     noise = [
-        noise_map(layer, class_names if layer.support is Support.CLASS else _cluster_names(layer), layer.support)
+        _noise_map(layer, class_names if layer.support is Support.CLASS else _cluster_names(layer), layer.support)
         for layer in perturbation.layers
         if isinstance(layer, Additive) and layer.support in (Support.CLASS, Support.CLUSTER)
     ]
-    return (*noise, *_traces(perturbation))
-
-
-def _traces(perturbation: Perturbation) -> list[Figure]:
     traces = [(r["identifier"], r["notes"].get("trace")) for r in perturbation.about.get("methods", [])]
-    return [trace_figure(name, trace) for name, trace in traces if trace and any(key in trace[0] for key in DRAWN)]
+    drawn = [trace_figure(name, trace) for name, trace in traces if trace and any(key in trace[0] for key in DRAWN)]
+    return (*noise, *drawn)
 
 
-def contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> Figure:
+def _contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> Figure:
     """For the first classes, or clusters, a few images: clean, poisoned, and the difference amplified."""
     groups, names = _groups(train, perturbation, class_names)
     rows = _rows_to_show(groups, perturbation.is_poisoned(train.keys), len(names))
@@ -93,15 +90,12 @@ def _gain(perturbation: Perturbation, difference: np.ndarray) -> int:
     return max(1, int(127 // max(1, largest)))
 
 
-def noise_map(layer: Additive, names: Sequence[str], whose: Support) -> Figure:
+def _noise_map(layer: Additive, names: Sequence[str], whose: Support) -> Figure:
     """The noise of each class (or cluster) that has one, amplified."""
     numbers = np.flatnonzero(layer.levels.any(axis=(1, 2, 3))).tolist()[: 4 * CLASSES_SHOWN]
     largest = max(1, int(np.abs(layer.levels.astype(np.int16)).max()))
-    per_line, line_height = 5, TILE + TEXT + 2 * GAP
-    sheet = Sheet(2 * MARGIN + per_line * (TILE + MARGIN), 2 * MARGIN + -(-len(numbers) // per_line) * line_height)
-    for index, number in enumerate(numbers):
-        left = MARGIN + index % per_line * (TILE + MARGIN)
-        top = MARGIN + index // per_line * line_height
+    sheet, places = _grid(len(numbers), TILE, TEXT + 2 * GAP)
+    for number, (left, top) in zip(numbers, places, strict=True):
         levels = 128 + 127 * layer.levels[number].astype(np.int32) // largest
         sheet.image(left, top, np.clip(levels, 0, 255).astype(np.uint8))
         sheet.text(left, top + TILE + 1, names[number])
@@ -109,17 +103,13 @@ def noise_map(layer: Additive, names: Sequence[str], whose: Support) -> Figure:
     return Figure(f"{whose}_noise.png", caption, sheet.png())
 
 
-def shortcut_map(train: Split, layer: Overwrite, class_names: Sequence[str]) -> Figure:
+def _shortcut_map(train: Split, layer: Overwrite, class_names: Sequence[str]) -> Figure:
     """Per class the mean clean image with the pixels that are overwritten, in their colours."""
     numbers = [n for n in range(len(class_names)) if (layer.rows[n] != NOWHERE).any()][: 4 * CLASSES_SHOWN]
-    per_line = 5
-    tile, line_height = TILE + TILE // 2, TILE + TILE // 2 + 3 * TEXT + GAP
-    lines = -(-len(numbers) // per_line)
-    sheet = Sheet(2 * MARGIN + per_line * (tile + MARGIN), 2 * MARGIN + lines * line_height)
+    tile = TILE + TILE // 2
+    sheet, places = _grid(len(numbers), tile, 3 * TEXT + GAP)
     height, width = train.images.shape[1:3]
-    for index, number in enumerate(numbers):
-        left = MARGIN + index % per_line * (tile + MARGIN)
-        top = MARGIN + index // per_line * line_height
+    for number, (left, top) in zip(numbers, places, strict=True):
         mean = _mean(train, np.flatnonzero(train.labels == number)).astype(np.uint8)
         pixels = [p for p in range(layer.rows.shape[1]) if layer.rows[number, p] != NOWHERE]
         for p in pixels:
@@ -127,20 +117,22 @@ def shortcut_map(train: Split, layer: Overwrite, class_names: Sequence[str]) -> 
         sheet.image(left, top, mean, tile)
         for p in pixels:
             row, column = int(layer.rows[number, p]), int(layer.columns[number, p])
-            sheet.box(
-                left + column * tile // width - 2,
-                top + row * tile // height - 2,
-                left + (column + 1) * tile // width + 1,
-                top + (row + 1) * tile // height + 1,
-            )
+            first = left + column * tile // width - 2, top + row * tile // height - 2
+            last = left + (column + 1) * tile // width + 1, top + (row + 1) * tile // height + 1
+            sheet.draw.rectangle((first, last), outline=MARK)
         sheet.text(left, top + tile + 1, class_names[number])
-        first = pixels[0]
-        place = f"({layer.rows[number, first]}, {layer.columns[number, first]})"
-        colour = "#" + bytes(layer.colours[number, first].tolist()).hex()
+        place = f"({layer.rows[number, pixels[0]]}, {layer.columns[number, pixels[0]]})"
+        colour = "#" + bytes(layer.colours[number, pixels[0]].tolist()).hex()
         more = f" +{len(pixels) - 1}" if len(pixels) > 1 else ""
         sheet.text(left, top + tile + 1 + TEXT, f"{place} {colour}{more}")
     caption = "Mean clean image of each class with the overwritten pixel marked: (row, column) and colour."
     return Figure("shortcut_pixels.png", caption, sheet.png())
+
+
+def _grid(count: int, side: int, below: int) -> tuple[Sheet, list[tuple[int, int]]]:
+    """A sheet with five tiles in a line, each with room below it, and where they stand."""
+    sheet = Sheet(2 * MARGIN + 5 * (side + MARGIN), 2 * MARGIN + -(-count // 5) * (side + below))
+    return sheet, [(MARGIN + n % 5 * (side + MARGIN), MARGIN + n // 5 * (side + below)) for n in range(count)]
 
 
 def _mean(train: Split, rows: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,11 +27,11 @@ class Figure:
 
 
 class Sheet:
-    """A canvas with small text and nearest-neighbour images."""
+    """A canvas with small text and nearest-neighbour images; for lines there is ``draw``."""
 
     def __init__(self, width: int, height: int) -> None:
         self._canvas = Image.new("RGB", (width, height), PAPER)
-        self._draw = ImageDraw.Draw(self._canvas)
+        self.draw = ImageDraw.Draw(self._canvas)
 
     def image(self, left: int, top: int, pixels: np.ndarray, side: int = TILE) -> None:
         """An image (uint8 [H, W, 3]), enlarged without smoothing or reduced by averages to ``side``."""
@@ -44,19 +43,7 @@ class Sheet:
 
     def text(self, left: int, top: int, text: str) -> None:
         """A line of small text."""
-        self._draw.text((left, top), text, fill=INK, font=_FONT)
-
-    def line(self, points: Sequence[tuple[float, float]], colour: tuple[int, int, int], width: int = 2) -> None:
-        """A line through points (x, y)."""
-        self._draw.line(list(points), fill=colour, width=width, joint="curve")
-
-    def dot(self, x: float, y: float, colour: tuple[int, int, int]) -> None:
-        """A small disc."""
-        self._draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
-
-    def box(self, left: int, top: int, right: int, bottom: int) -> None:
-        """The outline of a rectangle, in red."""
-        self._draw.rectangle((left, top, right, bottom), outline=MARK)
+        self.draw.text((left, top), text, fill=INK, font=_FONT)
 
     def png(self) -> bytes:
         """The file."""

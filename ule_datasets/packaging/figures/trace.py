@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ule_datasets.packaging.figures.sheet import INK, MARGIN, RULE, TEXT, Figure, Sheet, text_width
@@ -16,37 +15,27 @@ LEFT = 34
 COLOURS = ((47, 126, 216), (224, 86, 27), (60, 140, 80))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Quantity:
-    """What methods note about a round (or a cluster), under a key of their own."""
-
-    title: str
-    digits: int = 0
-    """After the point."""
-    percent: bool = False
-
-
-QUANTITIES: dict[str, Quantity] = {
-    "round": Quantity(title="round"),
-    "cluster": Quantity(title="cluster"),
-    "images": Quantity(title="images"),
-    "target": Quantity(title="pulled to the centre of cluster"),
-    "before.nearest": Quantity(title="nearest to that centre before, %", digits=1, percent=True),
-    "after.nearest": Quantity(title="and with the noise, %", digits=1, percent=True),
-    "before.distance": Quantity(title="distance to it before", digits=2),
-    "after.distance": Quantity(title="and with the noise", digits=2),
-    "stage": Quantity(title="stage"),
-    "accuracy": Quantity(title="surrogate right on the perturbed images, %", digits=2, percent=True),
-    "success": Quantity(title="images taken for the wrong class of their noise, %", digits=2, percent=True),
-    "loss": Quantity(title="loss on the perturbed images", digits=3),
-    "model_loss": Quantity(title="surrogate's loss while trained", digits=3),
-    "generator_loss": Quantity(title="generator's loss", digits=3),
-    "surrogate_loss": Quantity(title="surrogate's loss", digits=3),
-    "surrogate_accuracy": Quantity(title="surrogate right on a perturbed batch, %", digits=2, percent=True),
-    "mean_abs": Quantity(title="mean size of the noise, 1/255", digits=2),
-    "at_bound": Quantity(title="noise at the bound, %", digits=1, percent=True),
+QUANTITIES = {
+    "round": ("round", 0),
+    "cluster": ("cluster", 0),
+    "images": ("images", 0),
+    "target": ("pulled to the centre of cluster", 0),
+    "before.nearest": ("nearest to that centre before, %", 1),
+    "after.nearest": ("and with the noise, %", 1),
+    "before.distance": ("distance to it before", 2),
+    "after.distance": ("and with the noise", 2),
+    "stage": ("stage", 0),
+    "accuracy": ("surrogate right on the perturbed images, %", 2),
+    "success": ("images taken for the wrong class of their noise, %", 2),
+    "loss": ("loss on the perturbed images", 3),
+    "model_loss": ("surrogate's loss while trained", 3),
+    "generator_loss": ("generator's loss", 3),
+    "surrogate_loss": ("surrogate's loss", 3),
+    "surrogate_accuracy": ("surrogate right on a perturbed batch, %", 2),
+    "mean_abs": ("mean size of the noise, 1/255", 2),
+    "at_bound": ("noise at the bound, %", 1),
 }
-"""In the order in which a card shows them."""
+"""What methods note about a round (or a cluster), in the order of a card: title, and digits after the point."""
 DRAWN = ("accuracy", "success", "mean_abs")
 
 
@@ -54,7 +43,7 @@ def trace_table(trace: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[s
     """Headings and rows, as texts, of the quantities that a method noted; nested ones have dotted names."""
     records = [dict(_flat(record, "")) for record in trace]
     keys = [key for key in QUANTITIES if key in records[0]]
-    return [QUANTITIES[key].title for key in keys], [[_text(key, record[key]) for key in keys] for record in records]
+    return [QUANTITIES[key][0] for key in keys], [[_text(key, record[key]) for key in keys] for record in records]
 
 
 def trace_figure(identifier: str, trace: Sequence[dict[str, Any]]) -> Figure:
@@ -62,14 +51,12 @@ def trace_figure(identifier: str, trace: Sequence[dict[str, Any]]) -> Figure:
     keys = [key for key in DRAWN if key in trace[0]]
     sheet = Sheet(len(keys) * (MARGIN + LEFT + WIDTH) + 2 * MARGIN, HEIGHT + 3 * TEXT + 2 * MARGIN)
     for index, key in enumerate(keys):
-        values = [record[key] for record in trace]
-        highest = 100.0 if QUANTITIES[key].percent else 4.0 * max(1, math.ceil(max(values) / 4))
-        left = MARGIN + index * (MARGIN + LEFT + WIDTH)
-        _panel(sheet, left, QUANTITIES[key].title, values, highest, COLOURS[index])
-    last = ", ".join(f"{QUANTITIES[key].title}: {_text(key, trace[-1][key])}" for key in keys)
-    return Figure(
-        f"trace_{identifier}.png", f"Round by round; after the last one {last}.", sheet.png(), about_craft=True
-    )
+        values, title = [record[key] for record in trace], QUANTITIES[key][0]
+        highest = 100.0 if title.endswith("%") else 4.0 * max(1, math.ceil(max(values) / 4))
+        _panel(sheet, MARGIN + index * (MARGIN + LEFT + WIDTH), title, values, highest, COLOURS[index])
+    last = ", ".join(f"{QUANTITIES[key][0]}: {_text(key, trace[-1][key])}" for key in keys)
+    caption = f"Round by round; after the last one {last}."
+    return Figure(f"trace_{identifier}.png", caption, sheet.png(), about_craft=True)
 
 
 def _flat(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -81,7 +68,7 @@ def _flat(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _text(key: str, value: Any) -> str:
-    return f"{value:.{QUANTITIES[key].digits}f}" if isinstance(value, float) else str(value)
+    return f"{value:.{QUANTITIES[key][1]}f}" if isinstance(value, float) else str(value)
 
 
 def _panel(
@@ -93,18 +80,18 @@ def _panel(
     for quarter in range(5):
         height = top + HEIGHT - HEIGHT * quarter / 4
         label = f"{highest * quarter / 4:g}"
-        sheet.line([(axis, height), (axis + WIDTH, height)], RULE, 1)
+        sheet.draw.line([(axis, height), (axis + WIDTH, height)], RULE, 1, "curve")
         sheet.text(axis - 5 - text_width(label), round(height) - TEXT // 2, label)
     points = [
         (axis + WIDTH * (index + 0.5) / len(values), top + HEIGHT - HEIGHT * min(value, highest) / highest)
         for index, value in enumerate(values)
     ]
-    sheet.line(points, colour)
+    sheet.draw.line(points, colour, 2, "curve")
     step = max(1, -(-len(values) // 10))
     for index, (x, y) in enumerate(points):
         if len(points) <= 40:
-            sheet.dot(x, y, colour)
+            sheet.draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
         if index % step == 0:
             sheet.text(round(x) - text_width(str(index + 1)) // 2, top + HEIGHT + 3, str(index + 1))
     sheet.text(axis + WIDTH // 2 - text_width("round") // 2, top + HEIGHT + 3 + TEXT, "round")
-    sheet.line([(axis, top), (axis, top + HEIGHT)], INK, 1)
+    sheet.draw.line([(axis, top), (axis, top + HEIGHT)], INK, 1, "curve")
