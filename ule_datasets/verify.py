@@ -26,14 +26,7 @@ from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.dataset.integrity import Check
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
-from ule_datasets.experiments.grid import (
-    Cell,
-    Grid,
-    GridResult,
-    plan_lines,
-    train_grid,
-    with_controls,
-)
+from ule_datasets.experiments.grid import Cell, Grid, GridResult, plan_lines, train_grid, with_controls
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.experiments.runs import RunStore
 from ule_datasets.experiments.subject import Subject, check_controls

@@ -7,7 +7,7 @@ import errno
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 STOPPED = "interrupted; the same command continues where it stopped"
 DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -64,6 +64,13 @@ def show_version() -> int:
 
     print(__version__)
     return DONE
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows as text, with their columns below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
 
 
 def _system_message(error: OSError) -> str:

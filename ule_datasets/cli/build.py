@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ule_datasets.base.options import FORMATS, BuildOptions, PublishOptions, option
-from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version
+from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version, table
 from ule_datasets.cli.arguments import argument, takes
 
 if TYPE_CHECKING:
@@ -194,10 +194,8 @@ def catalogue() -> str:
                 "; ".join(needs),
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     note = "reported: clean test accuracy of a ResNet-18 trained on the dataset, as printed in its paper"
-    return "\n".join([*lines, "", note])
+    return f"{table(rows)}\n\n{note}"
 
 
 def _count(used: int, there: int) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ule_datasets.base.options import VERIFICATION, VerifyOptions, option
-from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version
+from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version, table
 from ule_datasets.cli.arguments import argument, takes
 
 if TYPE_CHECKING:
@@ -110,10 +110,8 @@ def _list_claims(pattern: str | None, claims_file: Path | None) -> int:
         rows.append(
             (claim.id, claim.train_dataset, claim.model, claim.strategy, f"{claim.value:g}{spread}", str(claim.regime))
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     if claims:
-        for row in rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(table(rows))
     for statement in statements:
         print(f"{statement.id}: {statement.statement}")
     return DONE

@@ -17,14 +17,7 @@ from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import Split, order_free_digest
 from ule_datasets.dataset.delivery import Delivery
 from ule_datasets.dataset.manifest import FileRecord, Manifest, SplitRecord, build_environment
-from ule_datasets.dataset.shards import (
-    ShardResult,
-    ShardTask,
-    file_record,
-    shard_path,
-    shard_rows,
-    write_shard,
-)
+from ule_datasets.dataset.shards import ShardResult, ShardTask, file_record, shard_path, shard_rows, write_shard
 from ule_datasets.packaging.folder import BuildFolder
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.reading import Source
@@ -63,10 +56,9 @@ class Assembly:
         made = executor.map(write_shard, self._tasks(tasks), on_lost=reporter.warn)
         if results:
             reporter.say(f"continuing: {len(results)} of {len(results) + len(tasks)} shards are already written")
-        progress = reporter.track(
-            made, total=len(tasks), label="assembling", unit="shard", images=lambda result: len(result.sample_digests)
-        )
-        for name, result in zip(names, progress, strict=True):
+        label, unit = "assembling", "shard"
+        made = reporter.track(made, total=len(tasks), label=label, unit=unit, images=lambda r: len(r.sample_digests))
+        for name, result in zip(names, made, strict=True):
             self.folder.write_note(f"shard-{name}", {"inputs": inputs, "result": dataclasses.asdict(result)})
             results[name] = result
         by_split: dict[str, list[ShardResult]] = {split: [] for split in self.source.splits}
@@ -77,11 +69,11 @@ class Assembly:
     def manifest(self, results: dict[str, list[ShardResult]]) -> Manifest:
         """The manifest as far as the card needs it: with the shards, without the other files and timings."""
         recipe, source = self.recipe, self.source
-        files = []
-        for split, index, count, _ in self._plan():
-            for record in results[split][index].files:
-                path = shard_path(record["format"], split, index, count)
-                files.append(FileRecord(path=path, size=record["size"], sha256=record["sha256"]))
+        files = [
+            FileRecord(path=shard_path(r["format"], split, index, count), size=r["size"], sha256=r["sha256"])
+            for split, index, count, _ in self._plan()
+            for r in results[split][index].files
+        ]
         height, width, channels = source.train.images.shape[1:]
         return Manifest(
             name=recipe.name,

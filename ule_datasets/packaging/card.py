@@ -12,7 +12,7 @@ import yaml
 import cards
 from ule_datasets.data.perturbation import NOWHERE, Overwrite, Perturbation, Support
 from ule_datasets.dataset.manifest import Manifest
-from ule_datasets.methods.method import Method, Repeats
+from ule_datasets.methods.method import Repeats
 from ule_datasets.packaging.figures.sheet import Figure
 from ule_datasets.packaging.figures.trace import trace_table
 from ule_datasets.papers.claims import CLEAN_ACCURACY, for_dataset
@@ -42,14 +42,14 @@ def write_card(
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701 (Markdown)
     about = environment.from_string(cards.about(recipe.derived_from or recipe.name) or "").render(recipe=recipe)
     keys = citation_keys(recipe)
-    tars = [file for file in manifest.files if file.path.startswith("webdataset/train-")]
+    tars = manifest.shards("webdataset/train-")
     text: str = environment.from_string(cards.template()).render(
         front_matter=yaml.safe_dump(
-            front_matter(recipe, manifest, with_images=with_images), sort_keys=False, allow_unicode=True
+            _front_matter(recipe, manifest, with_images=with_images), sort_keys=False, allow_unicode=True
         ),
         with_images=with_images,
         labelled=manifest.class_names != UNLABELLED,
-        jpeg=_jpeg_decoder(recipe, manifest),
+        jpeg="" if recipe.source.digests else manifest.environment.get("jpeg", ""),  # digests say what pixels must be
         recipe=recipe,
         manifest=manifest,
         class_names=[_readable(name) for name in manifest.class_names],
@@ -58,7 +58,7 @@ def write_card(
         repository=f"{NAMESPACE}/{recipe.name}",
         has_webdataset=bool(tars),
         num_train_tars=len(tars),
-        methods=[_method(method) for method in recipe.methods],
+        methods=[{"title": method.title, "fields": _settings(method, "")} for method in recipe.methods],
         exact=all(method.repeats == Repeats.EXACT for method in recipe.methods),
         crafts=_crafts(perturbation),
         pixels=_pixels(perturbation, manifest.class_names),
@@ -71,11 +71,12 @@ def write_card(
     return text
 
 
-def front_matter(recipe: Recipe, manifest: Manifest, *, with_images: bool = True) -> dict[str, Any]:
+def _front_matter(recipe: Recipe, manifest: Manifest, *, with_images: bool) -> dict[str, Any]:
     """The card's YAML. Only Parquet is declared: one repository has one file format for ``load_dataset``."""
     total = sum(split.num_examples for split in manifest.splits.values())
     source = recipe.source.hub_id
     labelled = manifest.class_names != UNLABELLED
+    identifiers = dict.fromkeys(method.identifier.replace("_", "-") for method in recipe.methods)
     tasks = {"task_categories": ["image-classification"], "task_ids": ["multi-class-image-classification"]}
     content: dict[str, Any] = {
         "pretty_name": recipe.title,
@@ -84,26 +85,17 @@ def front_matter(recipe: Recipe, manifest: Manifest, *, with_images: bool = True
         "size_categories": [next((name for limit, name in SIZE_CATEGORIES.items() if total < limit), "10M<n<100M")],
         "source_datasets": [source] if source else ["original"],
         "annotations_creators": ["found" if labelled else "no-annotation"],
-        "tags": [
-            "image",
-            "unlearnable-examples",
-            "data-poisoning",
-            "shortcut-learning",
-            *_identifiers(recipe),
-        ],
+        "tags": ["image", "unlearnable-examples", "data-poisoning", "shortcut-learning", *identifiers],
     }
     if with_images and "parquet" in manifest.formats:
-        content["configs"] = [
-            {
-                "config_name": "default",
-                "data_files": [{"split": name, "path": f"data/{name}-*"} for name in manifest.splits],
-            }
-        ]
+        data_files = [{"split": name, "path": f"data/{name}-*"} for name in manifest.splits]
+        content["configs"] = [{"config_name": "default", "data_files": data_files}]
     if "configs" in content and manifest.files:
+        names = {str(number): name for number, name in enumerate(manifest.class_names)}
         content["dataset_info"] = {
             "features": [
                 {"name": "image", "dtype": "image"},
-                {"name": "label", "dtype": {"class_label": {"names": _numbered(manifest.class_names)}}},
+                {"name": "label", "dtype": {"class_label": {"names": names}}},
                 {"name": "key", "dtype": "string"},
                 {"name": "poisoned", "dtype": "bool"},
             ],
@@ -123,30 +115,13 @@ def citation_keys(recipe: Recipe) -> list[str]:
     return [key for key in dict.fromkeys(keys) if key]
 
 
-def _identifiers(recipe: Recipe) -> list[str]:
-    return list(dict.fromkeys(method.identifier.replace("_", "-") for method in recipe.methods))
-
-
-def _numbered(class_names: Sequence[str]) -> dict[str, str]:
-    return {str(number): name for number, name in enumerate(class_names)}
-
-
 def _readable(class_name: str) -> str:
     """With what a WordNet identifier means."""
     return f"{class_name} ({ENGLISH[class_name]})" if class_name in ENGLISH else class_name
 
 
-def _jpeg_decoder(recipe: Recipe, manifest: Manifest) -> str:
-    """What decoded the source's JPEG files, if there were any; empty where digests say what the pixels must be."""
-    return "" if recipe.source.digests else manifest.environment.get("jpeg", "")
-
-
-def _method(method: Method) -> dict[str, Any]:
-    """Title and settings of a method, nested ones with dotted names."""
-    return {"title": method.title, "fields": list(_settings(method, ""))}
-
-
 def _settings(value: Any, prefix: str) -> list[tuple[str, str]]:
+    """Names and values of a method's settings, nested ones with dotted names."""
     rows = []
     for field in dataclasses.fields(value):
         setting = getattr(value, field.name)

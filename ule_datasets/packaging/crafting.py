@@ -19,7 +19,7 @@ from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.perturbation import Layer, Perturbation
 from ule_datasets.data.split import share_of
 from ule_datasets.dataset.manifest import build_environment, other_decoder
-from ule_datasets.methods.method import Context, Crafted, Method, Repeats
+from ule_datasets.methods.method import Context, Method, Repeats
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.reading import Source, no_labels
 
@@ -98,25 +98,22 @@ def join(recipe: Recipe, given: Sequence[Perturbation], source: Source) -> Pertu
     """
     for perturbation in given:
         if perturbation.source_digest != source.train.digest:
+            # A decoder is a possible reason for other pixels only where nobody knows which ones are right.
+            why = other_decoder(perturbation.about.get("environment", {})) if source.spec.digests is None else ""
             raise InputError(
                 f"this perturbation was made for training images with digest {perturbation.source_digest}, "
-                f"{source.location} has {source.train.digest}{_why_other(perturbation, source)}"
+                f"{source.location} has {source.train.digest}{why}"
             )
         if perturbation.poisoned != _poisoned(recipe, source):
             raise InputError(f"this perturbation poisons other images than {recipe.name} does: another poison rate")
-    parts = {digest: part for perturbation in given for digest, part in _parts(perturbation)}
-    if sorted(digest for perturbation in given for digest, _ in _parts(perturbation)) != sorted(recipe.craft_digests):
+    found = [part for perturbation in given for part in _parts(perturbation)]
+    if sorted(digest for digest, _ in found) != sorted(recipe.craft_digests):
         made_by = " and ".join(p.about.get("recipe", {}).get("name", "something else") for p in given)
         raise InputError(
             f"this perturbation was made by {made_by}: other methods or settings than {recipe.name}'s "
             f"({' + '.join(method.title for method in recipe.methods)})"
         )
-    return _joined(recipe, [parts[digest] for digest in recipe.craft_digests], source)
-
-
-def _why_other(perturbation: Perturbation, source: Source) -> str:
-    """A possible reason for other pixels, where nobody knows which ones are right."""
-    return other_decoder(perturbation.about.get("environment", {})) if source.spec.digests is None else ""
+    return _joined(recipe, [dict(found)[digest] for digest in recipe.craft_digests], source)
 
 
 def labels_for(recipe: Recipe) -> str:
@@ -149,15 +146,21 @@ def _made(recipe: Recipe, index: int, source: Source, workshop: Workshop, earlie
         layers=earlier,
     )
     crafted = method.generate(source.train, context)
-    part = crafted.layers, _record(method, digest, crafted)
+    record = {
+        "identifier": method.identifier,
+        "craft_digest": digest,
+        "repeats": method.repeats,
+        "num_layers": len(crafted.layers),
+        "notes": crafted.notes,
+    }
     if workshop.cache is not None and method.repeats == Repeats.DEVICE:
-        about = {"recipe": {"name": recipe.name}, "methods": [part[1]]}
+        about = {"recipe": {"name": recipe.name}, "methods": [record]}
         kept = Perturbation(layers=crafted.layers, source_digest=source.train.digest, about=about)
         try:
             workshop.cache.put(digest, kept)
         except OSError as error:
             workshop.reporter.warn(f"the craft is not kept for later: {workshop.cache.folder}: {error.strerror}")
-    return part
+    return crafted.layers, record
 
 
 def _cached(recipe: Recipe, method: Method, digest: str, source: Source, workshop: Workshop) -> Part | None:
@@ -172,16 +175,6 @@ def _cached(recipe: Recipe, method: Method, digest: str, source: Source, worksho
         f"{method.title}: crafted before on {device}, taken from {workshop.cache.folder} (--no-cache crafts again)"
     )
     return part
-
-
-def _record(method: Method, digest: str, crafted: Crafted) -> dict[str, Any]:
-    return {
-        "identifier": method.identifier,
-        "craft_digest": digest,
-        "repeats": method.repeats,
-        "num_layers": len(crafted.layers),
-        "notes": crafted.notes,
-    }
 
 
 def _parts(perturbation: Perturbation) -> list[tuple[str, Part]]:

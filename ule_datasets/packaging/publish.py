@@ -180,11 +180,7 @@ class _Repository:
         return self._patiently(f"looking at {self.id}", look)
 
     def is_published(self, state: _State) -> bool:
-        """Whether the dataset is there, perhaps from another build of it.
-
-        Raises:
-            InputError: there is something that is not an older version of the same dataset.
-        """
+        """Whether the dataset is there, perhaps from another build of it; refused where anything else is."""
         plan, missing, extra = self.plan, state.lacks(self.plan), state.too_many(self.plan)
         if not missing and not extra:
             return True
@@ -197,10 +193,10 @@ class _Repository:
             raise InputError(f"{self.id} holds something else ({some}); choose another --repo-id")
         if published["name"] != plan.manifest.name:
             raise InputError(f"{self.id} holds {published['name']}, not {plan.manifest.name}")
-        if [file.path for file in missing] == [MANIFEST] and not extra:
-            ours = json.loads(plan.manifest.to_json())
-            if _reproducible(published) == _reproducible(ours):
-                return True
+        ours = json.loads(plan.manifest.to_json())
+        only_manifest = [file.path for file in missing] == [MANIFEST] and not extra
+        if only_manifest and _reproducible(published) == _reproducible(ours):
+            return True
         if plan.tag is not None and plan.tag in state.tags:
             raise InputError(
                 f"{self.id} has had a version {plan.manifest.version} with other content "
@@ -275,11 +271,7 @@ def _reproducible(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _addition(file: PlannedFile) -> CommitOperationAdd:
-    """For the client, which computes the digest: the moment to see whether it is the manifest's.
-
-    Raises:
-        InputError: the file was changed after it was built.
-    """
+    """For the client, which computes the digest: the moment to see whether the file was changed after it was built."""
     from huggingface_hub import CommitOperationAdd
 
     content = file.content if isinstance(file.content, bytes) else str(file.content)
