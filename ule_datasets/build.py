@@ -98,11 +98,14 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
             folder.write_note("complete", True)
         if delivery is not None:
             manifest = delivery.complete()
-            folder.discard()
+            folder.clear_spool()
+            shutil.rmtree(folder.root)
             return _result(options, manifest, already_complete=False)
         folder.publish()
     if options.source and shown(options.source) == options.source:  # a URL with a password is written nowhere
-        write_atomically(options.out / LOCAL_NOTE, json.dumps({"source": _absolute(options.source)}))
+        path = Path(options.source).expanduser()  # made to mean the same from another working folder
+        source = str(path.resolve()) if path.exists() else options.source
+        write_atomically(options.out / LOCAL_NOTE, json.dumps({"source": source}))
     return _result(options, Manifest.read(options.out), already_complete=False)
 
 
@@ -240,16 +243,9 @@ class _Making:
 
 def _other_files(folder: Path) -> list[FileRecord]:
     """Of everything but the shards and the manifest."""
+    others = [path for path in sorted(folder.rglob("*")) if path.parent.name not in ("data", "webdataset")]
     return [
         FileRecord(path=path.relative_to(folder).as_posix(), **file_record(path))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and path.parent.name not in ("data", "webdataset")
-        and path.suffix != PARTIAL
-        and path.name != FILE_NAME
+        for path in others
+        if path.is_file() and path.suffix != PARTIAL and path.name != FILE_NAME
     ]
-
-
-def _absolute(source: str) -> str:
-    """A path that still means the same from another working folder."""
-    return str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source

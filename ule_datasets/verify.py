@@ -61,13 +61,7 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
 
     With several workers call this under ``if __name__ == "__main__"``, as for any process pool.
 
-    Args:
-        options: what and how.
-        catalogue: the published recipes: only what they make is judged against a paper.
-        reporter: where progress is shown.
-
-    Returns:
-        The report; ``None`` after a dry run.
+    Only what the recipes of ``catalogue`` make is judged against a paper; after a dry run there is no report.
 
     Raises:
         InputError: not a dataset, no such claim, no clean source to compare and train with, or no trained weights for
@@ -118,14 +112,10 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
 
 def _check(options: VerifyOptions) -> None:
     """Refuse names that nothing here has, and numbers that make no sense."""
-    for name, number in (
-        ("--seeds", options.num_seeds),
-        ("--workers", options.workers),
-        ("--threads", options.threads),
-        ("--ranks", options.ranks),
-    ):
+    numbers = {"seeds": options.num_seeds, "workers": options.workers}
+    for name, number in {**numbers, "threads": options.threads, "ranks": options.ranks}.items():
         if number is not None and number < 1:
-            raise InputError(f"{name} {number}: must be at least 1")
+            raise InputError(f"--{name} {number}: must be at least 1")
     for name, given, known in (
         ("--profile", (options.profile,), PROFILES),
         ("--executor", (options.executor,), EXECUTORS),
@@ -162,8 +152,7 @@ def _trained_weights(options: VerifyOptions, reporter: Reporter) -> dict[str, We
     """The files that the named models start from, each read once: what is wrong with one shows before any work."""
     files: dict[str, WeightsFile] = {}
     for model in options.models:
-        weights = VICTIMS[model].weights
-        if weights is not None:
+        if (weights := VICTIMS[model].weights) is not None:
             files[model] = obtain(weights, options.weights, reporter)
             build_pretrained(weights, files[model].path, 2, seed=0, normalise=False)
     return files
@@ -176,12 +165,8 @@ def _gathered(
 
     In a dry run only what their descriptions say: nothing is checked, and no image is read.
     """
-    folders: tuple[Path, ...] = options.folders
-    recipes: tuple[Recipe, ...] = ()
-    if not folders:
-        folders, recipes = _at_hand(claims, said, catalogue)
-    training = not options.integrity_only
-    workers = options.workers or available_cpus()
+    folders, recipes = (options.folders, ()) if options.folders else _at_hand(claims, said, catalogue)
+    training, workers = not options.integrity_only, options.workers or available_cpus()
     with (
         open_executor(options.executor, workers, preload=WORKER_MODULES) as readers,
         _scratch(options, folders) as scratch,

@@ -28,11 +28,7 @@ class Delivery:
     """Where the files stand on this machine, laid out as they will be there."""
 
     def begin(self, identity: dict[str, Any], *, overwrite: bool) -> Manifest | None:
-        """Take possession of the place, or find a finished dataset there, whose manifest is returned.
-
-        Raises:
-            InputError: it holds something else, or the unfinished build of something else.
-        """
+        """Take the place, or return the manifest of a finished dataset there; refuse what holds anything else."""
         self.to.check()
         text = self.to.read(FILE_NAME)
         previous = None if text is None else Manifest.parse(text, f"{self.to}/{FILE_NAME}")

@@ -48,11 +48,7 @@ class FoundPerturbation:
 
 
 def find_perturbation(where: str) -> FoundPerturbation:
-    """A perturbation file, the one of a dataset folder, or the one of a dataset on the Hub.
-
-    Raises:
-        InputError: there is no such thing.
-    """
+    """A perturbation file, the one of a dataset folder, or the one of a dataset on the Hub."""
     path = Path(where).expanduser()
     if path.exists():
         return FoundPerturbation(path=path / PERTURBATION if path.is_dir() else path)
@@ -69,13 +65,7 @@ def find_perturbation(where: str) -> FoundPerturbation:
 def find_dataset(where: str | Path, revision: str | None = None, *, patterns: tuple[str, ...] = ("*",)) -> Path:
     """The folder of a dataset: given as such, as the name of one in ``./datasets``, or ``OWNER/NAME`` on the Hub.
 
-    Args:
-        where: folder, name or repository.
-        revision: of a repository.
-        patterns: what to fetch of a repository, besides what describes it.
-
-    Raises:
-        InputError: no finished dataset there.
+    Of a repository ``patterns`` are fetched, besides what describes it; refused where no finished dataset is.
     """
     for folder in (Path(where).expanduser(), Path("datasets") / where):
         if (folder / MANIFEST).exists():

@@ -142,9 +142,9 @@ def check_content(
             problems = [f"shards have images of different sizes: {sorted(shapes)}"]
         if problems or not parts:
             checks.append(_check(f"{name}: shards", problems or ["no shards"], ""))
-            continue
-        splits[name] = _joined(name, parts)
-        checks += _content_checks(splits[name], folder.manifest)
+        else:
+            splits[name] = _joined(name, parts)
+            checks += _content_checks(splits[name], folder.manifest)
     return splits, checks
 
 

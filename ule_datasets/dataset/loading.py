@@ -130,8 +130,7 @@ def _lower_rate(content: ShardContent, folder: Path, rate: float, location: str 
     with LocalExecutor(1) as executor:
         clean = read_source(recipe.source, location, executor=executor, reporter=Reporter()).train
     rows = positions_of(content.keys, clean.keys)
-    missing = np.flatnonzero(rows < 0)
-    if len(missing):
+    if len(missing := np.flatnonzero(rows < 0)):
         raise InputError(f"the source lacks {len(missing)} of the dataset's images, first {content.keys[missing[0]]}")
     order = Seed(perturbation.about["seed"]).order(content.keys, "poison rate")
     for index in order[wanted:].tolist():

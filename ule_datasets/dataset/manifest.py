@@ -20,6 +20,7 @@ FILE_NAME = "manifest.json"
 LEFT_OUT = "left-out.txt"
 """In a dataset folder: split and problem of every image of the source that could not be used."""
 SCHEMA = "ule-datasets manifest 1"
+DIGESTS = ("recipe_digest", "perturbation_digest")
 UNSIGNED = "0" * 64
 """Stands in the manifest's own digest while that digest is computed."""
 
@@ -123,12 +124,10 @@ class Manifest:
             InputError: there is none, or it is not one of ours.
             DamagedManifestError: it is one of ours, changed by as little as a byte.
         """
-        path = folder / FILE_NAME
         try:
-            text = path.read_bytes()
+            return cls.parse((folder / FILE_NAME).read_bytes(), str(folder / FILE_NAME))
         except FileNotFoundError as error:
             raise InputError(f"{folder} is not a complete dataset: it has no {FILE_NAME}") from error
-        return cls.parse(text, str(path))
 
     @classmethod
     def parse(cls, text: bytes, origin: str) -> Manifest:
@@ -140,14 +139,10 @@ class Manifest:
                 raise ValueError(f"schema {content['schema']!r}, this version reads {SCHEMA!r}")
             height, width, channels = content["image_shape"]
             return cls(
-                name=content["name"],
-                version=content["version"],
-                reduced=content["reduced"],
-                recipe_digest=content["recipe_digest"],
+                **{name: content[name] for name in ("name", "version", "reduced", *DIGESTS)},
                 source_name=content["source"]["name"],
                 source_digests=content["source"]["digests"],
                 source_about={n: v for n, v in content["source"].items() if n not in ("name", "digests")},
-                perturbation_digest=content["perturbation_digest"],
                 craft=tuple(content["craft"]),
                 class_names=tuple(content["class_names"]),
                 image_shape=(height, width, channels),
@@ -163,21 +158,19 @@ class Manifest:
 
 def build_environment() -> dict[str, str]:
     """Versions of everything that touches the files; no host name, user or path."""
-    versions = {name: metadata.version(name) for name in ("numpy", "pyarrow", "safetensors")}
     return {
         "ule-datasets": __version__,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        **versions,
+        **{name: metadata.version(name) for name in ("numpy", "pyarrow", "safetensors")},
         **encoder_versions(),
     }
 
 
 def other_decoder(environment: dict[str, str]) -> str:
-    """What to say where pixels are not what they were in another environment: whether JPEG was decoded by other code.
+    """The end of a message on pixels that are other than in another environment: whether other code decoded JPEG.
 
-    Returns:
-        The end of a message; empty where the decoder is the same, or the environment does not say.
+    Empty where the decoder is the same, or the environment does not say.
     """
     here = build_environment()
     if environment.get("jpeg") in (None, here["jpeg"]):

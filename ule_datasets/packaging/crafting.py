@@ -124,8 +124,7 @@ def labels_for(recipe: Recipe) -> str:
 def clear_checkpoints(recipe: Recipe, workshop: Workshop) -> None:
     """Delete what an interrupted craft of the recipe left behind."""
     for index in range(len(recipe.methods)):
-        checkpoint = _checkpoint(recipe, index, "", workshop)
-        if isinstance(checkpoint, FileCheckpoint):
+        if isinstance(checkpoint := _checkpoint(recipe, index, "", workshop), FileCheckpoint):
             checkpoint.clear()
 
 
@@ -166,8 +165,7 @@ def _made(recipe: Recipe, index: int, source: Source, workshop: Workshop, earlie
 def _cached(recipe: Recipe, method: Method, digest: str, source: Source, workshop: Workshop) -> Part | None:
     if workshop.cache is None or method.repeats != Repeats.DEVICE:
         return None
-    found = workshop.cache.get(digest, source.train.digest)
-    if found is None:
+    if (found := workshop.cache.get(digest, source.train.digest)) is None:
         return None
     ((_, part),) = _parts(found)
     device = part[1]["notes"].get("environments", [{}])[-1].get("device", "another device")

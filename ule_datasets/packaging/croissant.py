@@ -90,10 +90,6 @@ def _records(path: str) -> dict[str, Any]:
 
 
 def _field(path: str, record_set: str, column: str, data_type: str) -> dict[str, Any]:
-    return {
-        "@type": "cr:Field",
-        "@id": f"{record_set}/{column}",
-        "name": column,
-        "dataType": data_type,
-        "source": {"fileObject": {"@id": path}, "extract": {"column": column}},
-    }
+    source = {"fileObject": {"@id": path}, "extract": {"column": column}}
+    identity = f"{record_set}/{column}"
+    return {"@type": "cr:Field", "@id": identity, "name": column, "dataType": data_type, "source": source}

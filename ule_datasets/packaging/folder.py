@@ -82,11 +82,6 @@ class BuildFolder:
         self.staging.replace(self.root / DONE)
         remove_leftovers(self.root, self.scratch)
 
-    def discard(self) -> None:
-        """Delete everything: the dataset has gone elsewhere."""
-        self.clear_spool()
-        shutil.rmtree(self.root)
-
     def _remove_previous(self) -> None:
         """Delete an older dataset: its manifest first, then exactly the files that it lists, and its reports."""
         previous = self.read_note("previous")
@@ -153,11 +148,7 @@ def open_folder(
 
 
 def check_ours(root: Path) -> None:
-    """Refuse a folder that holds anything but a dataset, finished or not, of this tool.
-
-    Raises:
-        InputError: it does; nothing in it has been touched.
-    """
+    """Refuse, and leave untouched, a folder that holds anything but a dataset, finished or not, of this tool."""
     if not root.exists():
         return
     if not root.is_dir():

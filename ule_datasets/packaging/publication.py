@@ -85,11 +85,7 @@ class Plan:
 def plan_publication(recipe: Recipe, folder: Path, options: PublishOptions, *, catalogue: Sequence[str] = ()) -> Plan:
     """Check a complete dataset folder and say what publishing it would do; talks to nobody.
 
-    Args:
-        recipe: what the folder was built from.
-        folder: a finished dataset.
-        options: where to, and whether without images.
-        catalogue: names that only their own datasets may have.
+    ``recipe`` is what the folder was built from; ``catalogue`` are names that only their own datasets may have.
 
     Raises:
         InputError: the folder is incomplete, damaged or another dataset, or the name belongs to another one.

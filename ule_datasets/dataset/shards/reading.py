@@ -25,11 +25,7 @@ class ShardContent:
 
 
 def read_parquet_shard(path: Path) -> ShardContent:
-    """Read a Parquet shard.
-
-    Raises:
-        InputError: it cannot be read, or has other columns.
-    """
+    """Read a Parquet shard; refused if it cannot be read, or has other columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -45,11 +41,7 @@ def read_parquet_shard(path: Path) -> ShardContent:
 
 
 def read_tar_shard(path: Path) -> ShardContent:
-    """Read a WebDataset shard.
-
-    Raises:
-        InputError: it cannot be read, or has other members.
-    """
+    """Read a WebDataset shard; refused if it cannot be read, or has other members."""
     content = ShardContent([], [], [], [])
     for key, parts in read_shard(path):
         try:
@@ -64,11 +56,7 @@ def read_tar_shard(path: Path) -> ShardContent:
 
 
 def decode_images(encoded: list[bytes], origin: str) -> np.ndarray:
-    """Decode to uint8 [N, H, W, 3].
-
-    Raises:
-        InputError: an image is unreadable, not RGB, or of another size than the first.
-    """
+    """Decode to uint8 [N, H, W, 3]; refused if one is unreadable, not RGB, or of another size than the first."""
     images: list[np.ndarray] = []
     for row, data in enumerate(encoded):
         pixels, _ = decode_rgb(data, f"{origin}: image {row}")
