@@ -8,14 +8,6 @@ from ule_datasets.recipe import Recipe
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (
-        *digits.RECIPES,
-        *em.RECIPES,
-        *bait.RECIPES,
-        *uc.RECIPES,
-        *ops.RECIPES,
-        ops.RECIPE,
-        uc.RECIPE,
-    )
+    for recipe in (*digits.RECIPES, *em.RECIPES, *bait.RECIPES, *uc.RECIPES, *ops.RECIPES, ops.RECIPE, uc.RECIPE)
 }
 """In the order in which they are listed."""

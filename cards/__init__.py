@@ -43,10 +43,10 @@ def measured(name: str) -> list[dict[str, Any]]:
 def citation(key: str) -> str:
     """A BibTeX entry of ``citations.bib``."""
     text = (_ROOT / "citations.bib").read_text(encoding="utf-8")
-    for entry in re.findall(r"^@\w+\{.*?^\}", text, flags=re.MULTILINE | re.DOTALL):
-        if re.match(r"@\w+\{\s*" + re.escape(key) + r"\s*,", entry):
-            return str(entry)
-    raise InputError(f"cards/citations.bib has no entry {key!r}")
+    entry = re.search(rf"^@\w+\{{\s*{re.escape(key)}\s*,.*?^\}}", text, flags=re.MULTILINE | re.DOTALL)
+    if entry is None:
+        raise InputError(f"cards/citations.bib has no entry {key!r}")
+    return entry[0]
 
 
 def paper(key: str) -> dict[str, str] | None:

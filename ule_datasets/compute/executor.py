@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, Self, TypeVar
 
@@ -59,7 +58,13 @@ class Launcher(ABC, Generic[Task, Result, Handle]):
 
 
 class Executor(ABC):
-    """Runs a function on tasks; to be used in a ``with`` statement, which ends what still runs."""
+    """Runs a function on tasks; to be used in a ``with`` statement, which ends what still runs.
+
+    Functions must be importable where they run, or picklable by the executor; tasks must be picklable. A worker that
+    dies (killed, out of memory, its node gone) costs only what it was doing: that task is tried again, up to
+    ``attempts`` times in all, and no attempt of any other is counted. What a function raises is no lost worker, and is
+    not tried again. Stopping early, by an exception or by leaving the executor, ends the tasks that run.
+    """
 
     def __init__(self, workers: int | None) -> None:
         if workers is not None:
@@ -99,27 +104,15 @@ class Executor(ABC):
         """Apply ``function`` to every task; lazily, in order.
 
         Worker processes are kept from task to task. They go on while the caller is busy with a result, or while
-        one task takes long: up to ``ahead`` tasks per worker are taken from ``tasks`` and worked on before the
-        first of them has given its result. All of these, tasks or results, are held here meanwhile.
-
-        A worker that dies (killed, out of memory, its node gone) costs only what it was doing: that task is tried
-        again at once, and no attempt of any other is counted. A task that loses its worker in every attempt ends
-        the map when its turn has come, after the results of all tasks before it. Stopping early, by an exception
-        or by leaving the executor, ends the tasks that run.
-
-        Args:
-            function: must be importable where it runs, or picklable by the executor.
-            tasks: picklable; taken one by one, as there is room for them.
-            ahead: at least 1.
-            attempts: how often a task is tried in all, at least 1.
-            on_lost: told in words, in the caller's thread while it waits for a result, of every worker that died.
+        one task takes long: up to ``ahead`` tasks per worker are taken from ``tasks``, one by one, and worked on
+        before the first of them has given its result. All of these, tasks or results, are held here meanwhile.
+        ``on_lost`` is told in words, in the caller's thread while it waits for a result, of every worker that died.
 
         Raises:
             InputError: ``ahead`` or ``attempts`` is below 1.
-            BrokenExecutor: (of ``concurrent.futures``) a task lost its worker in every attempt; says which, counted
-                from 0, and how the last one died.
-            BaseException: whatever ``function`` raises, when its task's turn has come; that is no lost worker, and
-                is not tried again.
+            BrokenExecutor: (of ``concurrent.futures``) a task lost its worker in every attempt, and the results of all
+                before it were given; says which, counted from 0, and how the last one died.
+            BaseException: whatever ``function`` raises, when its task's turn has come.
         """
         _check(ahead=ahead, attempts=attempts)
         launcher = self._launcher(function, reused=True)
@@ -139,19 +132,12 @@ class Executor(ABC):
     ) -> Iterator[tuple[int, Result | Lost]]:
         """Apply ``function`` to every task; results come as they are ready, each with the index of its task.
 
-        Every attempt has a process of its own, so a worker that dies (killed, out of memory, its node gone)
-        costs only what it was doing; the others go on and no attempt of theirs is counted. Stopping early, by an
-        exception or by leaving the executor, ends the tasks that run.
-
-        Args:
-            function: must be importable where it runs, or picklable by the executor.
-            tasks: picklable.
-            attempts: how often a task is tried in all, at least 1; after the last, its result is ``Lost``.
-            on_lost: called here with the task each time its worker died, before it is tried again or given up.
+        Every attempt has a process of its own. ``on_lost`` is called here with the task each time its worker died,
+        before it is tried again or given up; after its last attempt, its result is ``Lost``.
 
         Raises:
             InputError: ``attempts`` is below 1.
-            BaseException: whatever ``function`` raises; that is no lost worker, and is not tried again.
+            BaseException: whatever ``function`` raises.
         """
         _check(attempts=attempts)
         launcher = self._launcher(function, reused=False)
@@ -173,18 +159,18 @@ class _Crew(Generic[Task, Result, Handle]):
 
     def __init__(self, launcher: Launcher[Task, Result, Handle], workers: int, attempts: int) -> None:
         self.attempts = attempts
-        self.news: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        """What the caller's thread has to do while it waits."""
+        self.news: SimpleQueue[tuple[int, int, Lost | None]] = SimpleQueue()
+        """Index of a task, with an attempt and how it was lost; ``None``: the task has ended."""
         self._launcher = launcher
         self._threads = ThreadPoolExecutor(workers)
         self._running: dict[int, Handle] = {}  # by thread
         self._lock = threading.Lock()
         self._stopped = False
 
-    def submit(self, task: Task, lost: Callable[[int, Lost], None], ended: Callable[[], None]) -> Future[Result | Lost]:
-        """Have a task done; ``lost`` (with the number of the attempt) and ``ended`` become news."""
-        future = self._threads.submit(self._result, task, lost)
-        future.add_done_callback(lambda _: self.news.put(ended))
+    def submit(self, index: int, task: Task) -> Future[Result | Lost]:
+        """Have a task done; what happens to it becomes news under its index."""
+        future = self._threads.submit(self._result, index, task)
+        future.add_done_callback(lambda _: self.news.put((index, 0, None)))
         return future
 
     def close(self) -> None:
@@ -200,12 +186,12 @@ class _Crew(Generic[Task, Result, Handle]):
             self._running.clear()
         self._launcher.stop(running)
 
-    def _result(self, task: Task, lost: Callable[[int, Lost], None]) -> Result | Lost:
+    def _result(self, index: int, task: Task) -> Result | Lost:
         for attempt in range(1, self.attempts + 1):
             outcome = self._outcome(task)
             if not isinstance(outcome, Lost):
                 break
-            self.news.put(partial(lost, attempt, outcome))
+            self.news.put((index, attempt, outcome))
             if self._stopped:
                 break
         return outcome
@@ -234,7 +220,9 @@ def _in_order(
 
     def next_result(index: int) -> Result:
         while not window[0].done() or not crew.news.empty():
-            crew.news.get()()
+            number, attempt, lost = crew.news.get()
+            if lost is not None:
+                on_lost(words(number, attempt, lost))
         result = window.popleft().result()
         if isinstance(result, Lost):
             raise BrokenExecutor(words(index, crew.attempts, result))
@@ -243,10 +231,7 @@ def _in_order(
     given = 0
     try:
         for index, task in enumerate(tasks):
-            tell = partial(words, index)
-            window.append(
-                crew.submit(task, lambda attempt, lost, tell=tell: on_lost(tell(attempt, lost)), lambda: None)  # type: ignore[misc]
-            )
+            window.append(crew.submit(index, task))
             if window[0].done() or len(window) == most:
                 yield next_result(given)
                 given += 1
@@ -261,16 +246,15 @@ def _as_they_come(
     crew: _Crew[Task, Result, Handle], tasks: Sequence[Task], on_lost: Callable[[Task], None]
 ) -> Generator[tuple[int, Result | Lost], None, None]:
     """Give the results as they are ready, with the indices of their tasks."""
-    ended: deque[int] = deque()
     try:
-        futures = [
-            crew.submit(task, lambda _, __, task=task: on_lost(task), partial(ended.append, index))  # type: ignore[misc]
-            for index, task in enumerate(tasks)
-        ]
-        for _ in futures:
-            while not ended:
-                crew.news.get()()
-            index = ended.popleft()
-            yield index, futures[index].result()
+        futures = [crew.submit(index, task) for index, task in enumerate(tasks)]
+        unfinished = len(futures)
+        while unfinished:
+            index, _, lost = crew.news.get()
+            if lost is not None:
+                on_lost(tasks[index])
+            else:
+                unfinished -= 1
+                yield index, futures[index].result()
     finally:
         crew.close()

@@ -14,11 +14,8 @@ EXECUTORS = ("local", "ray")
 def open_executor(name: str, workers: int, *, gpus_per_task: float = 0.0, preload: tuple[str, ...] = ()) -> Executor:
     """The executor of that name, to be used in a ``with`` statement.
 
-    Args:
-        name: ``local`` (processes of this machine) or ``ray`` (the cluster that ``RayExecutor`` finds or starts).
-        workers: how many tasks run at a time, at least 1.
-        gpus_per_task: what Ray sets aside for each task; local processes share the GPUs there are.
-        preload: modules that local workers find imported.
+    ``local``: processes of this machine, which find the modules of ``preload`` imported and share the GPUs there are.
+    ``ray``: the cluster that ``RayExecutor`` finds or starts, which sets ``gpus_per_task`` aside.
 
     Raises:
         InputError: another name, or fewer than one worker.

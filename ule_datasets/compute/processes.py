@@ -29,36 +29,19 @@ class LocalExecutor(Executor):
     def __init__(self, workers: int = 1, *, preload: tuple[str, ...] = ()) -> None:
         """Start nothing yet; the processes will find the modules of ``preload`` imported."""
         super().__init__(workers)
-        self._preload = preload
-        self._kept: _Processes | None = None
+        self._processes = _Processes(preload)
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
-        if self._kept is not None:
-            self._kept.close()
-            self._kept = None
+        self._processes.close()
 
     def start(self) -> None:
         """Let the process that workers are forked from import the modules, while this one does other work."""
-        if self.workers > 1 and self._context().get_start_method() == "forkserver":
-            forkserver.ensure_running()
+        if self.workers > 1:
+            self._processes.prepare()
 
     def _launcher(self, function: Callable[[Task], Result], *, reused: bool) -> _ProcessLauncher[Task, Result] | None:
-        if self.workers == 1:
-            return None
-        if not reused:
-            return _ProcessLauncher(function, _Processes(self._context(), reused=False))
-        if self._kept is None:
-            self._kept = _Processes(self._context(), reused=True)
-        return _ProcessLauncher(function, self._kept)
-
-    def _context(self) -> BaseContext:
-        # forkserver: one process imports the libraries once and never runs a thread, so forking it is safe.
-        method = "forkserver" if sys.platform == "linux" else "spawn"
-        context = multiprocessing.get_context(method)
-        if method == "forkserver":
-            context.set_forkserver_preload([__name__, *self._preload])
-        return context
+        return None if self.workers == 1 else _ProcessLauncher(function, self._processes, reused=reused)
 
 
 class _Worker:
@@ -90,29 +73,30 @@ class _Worker:
 
 
 class _Processes:
-    """Starts and ends workers; with ``reused``, one that has done its task is kept for another."""
+    """Starts and ends workers, and keeps those that may be given another task."""
 
-    def __init__(self, context: BaseContext, *, reused: bool) -> None:
-        self._context = context
-        self._reused = reused
+    def __init__(self, preload: tuple[str, ...]) -> None:
+        self._preload = preload
         self._idle: list[_Worker] = []
         # Wherever a process is started or joined, multiprocessing looks for the end of all others, and two threads
         # that see the same end would disagree about its exit code.
         self._lock = threading.Lock()
 
-    def take(self) -> _Worker:
+    def prepare(self) -> None:
+        if self._context().get_start_method() == "forkserver":
+            forkserver.ensure_running()
+
+    def take(self, *, reused: bool) -> _Worker:
+        """A new one, or with ``reused`` one that was kept."""
         with self._lock:
-            while self._idle:
+            while self._idle and reused:
                 worker = self._idle.pop()
                 if worker.process.is_alive():
                     return worker
-            return _Worker(self._context)
+            return _Worker(self._context())
 
-    def give_back(self, worker: _Worker) -> None:
-        if self._reused:
-            self._idle.append(worker)
-        else:
-            self.end([worker])
+    def keep(self, worker: _Worker) -> None:
+        self._idle.append(worker)
 
     def end(self, workers: Sequence[_Worker], *, killed: bool = False) -> None:
         """Let them go, or kill them in the middle of a task, and wait until they are gone."""
@@ -129,17 +113,26 @@ class _Processes:
         self.end(self._idle)
         self._idle = []
 
+    def _context(self) -> BaseContext:
+        # forkserver: one process imports the libraries once and never runs a thread, so forking it is safe.
+        method = "forkserver" if sys.platform == "linux" else "spawn"
+        context = multiprocessing.get_context(method)
+        if method == "forkserver":
+            context.set_forkserver_preload([__name__, *self._preload])
+        return context
+
 
 class _ProcessLauncher(Launcher[Task, Result, _Worker]):
     """A local process for every attempt, new or not."""
 
-    def __init__(self, function: Callable[[Task], Result], processes: _Processes) -> None:
+    def __init__(self, function: Callable[[Task], Result], processes: _Processes, *, reused: bool) -> None:
         self._function = function
         self._processes = processes
+        self._reused = reused
 
     def start(self, task: Task) -> _Worker:
         content = pickle.dumps((self._function, task), pickle.HIGHEST_PROTOCOL)
-        worker = self._processes.take()
+        worker = self._processes.take(reused=self._reused)
         worker.ask(content)
         return worker
 
@@ -148,7 +141,10 @@ class _ProcessLauncher(Launcher[Task, Result, _Worker]):
         if answer is None:
             self._processes.end([handle])
             return Lost(reason=_how_it_ended(handle.process.exitcode))
-        self._processes.give_back(handle)
+        if self._reused:
+            self._processes.keep(handle)
+        else:
+            self._processes.end([handle])
         done, content = pickle.loads(answer)  # noqa: S301 (from our own process)
         if not done:
             raise content

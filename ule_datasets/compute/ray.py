@@ -115,7 +115,7 @@ class RayExecutor(Executor):
         else:
             # A fresh process for every task, which also gives its GPU memory back, and sees its own GPUs only.
             options["max_calls"] = 1
-        return _RayLauncher(ray.remote(**options)(_work), function, None if reused else _Store())
+        return _RayLauncher(ray.remote(**options)(_work), function, shared=not reused)
 
     def _connect(self, ray: ModuleType, stack: ExitStack) -> None:
         """Connect to a running cluster or to a private one; the stack disconnects, and ends the private one."""
@@ -148,29 +148,16 @@ class RayExecutor(Executor):
             )
 
 
-class _Store:
-    """Large arrays in Ray's object store, each once."""
-
-    def __init__(self) -> None:
-        # With the array itself, so that its id stays its own.
-        self._kept: dict[int, tuple[object, Any]] = {}
-        self._lock = threading.Lock()
-
-    def reference(self, array: object) -> Any:
-        with self._lock:
-            if id(array) not in self._kept:
-                self._kept[id(array)] = array, _import_ray().put(array)
-            return self._kept[id(array)][1]
-
-
 class _RayLauncher(Launcher[Task, Result, Any]):
     """A remote call for every attempt."""
 
-    def __init__(self, remote: Any, function: Callable[[Task], Result], store: _Store | None) -> None:
+    def __init__(self, remote: Any, function: Callable[[Task], Result], *, shared: bool) -> None:
         self._ray = _import_ray()
         self._remote = remote
         self._function = function
-        self._store = store
+        self._shared = shared  # large arrays, each once; with the array itself, so that its id stays its own
+        self._kept: dict[int, tuple[object, Any]] = {}
+        self._lock = threading.Lock()
         self._omp_num_threads = os.environ.get("OMP_NUM_THREADS")
         errors = self._ray.exceptions
         self._worker_died = (
@@ -182,7 +169,7 @@ class _RayLauncher(Launcher[Task, Result, Any]):
         )
 
     def start(self, task: Task) -> Any:
-        content, references = _packed((self._function, task), self._store)
+        content, references = self._packed(task)
         return self._remote.remote(content, references, self._omp_num_threads)
 
     def outcome(self, handle: Any) -> Result | Lost:
@@ -204,30 +191,32 @@ class _RayLauncher(Launcher[Task, Result, Any]):
             for handle in running:
                 self._ray.cancel(handle, force=True)
 
+    def _packed(self, task: Task) -> tuple[bytes, list[Any]]:
+        """Pickle the function and a task, with references instead of the large arrays in it if these are shared."""
+        from ray import cloudpickle
+
+        references: list[Any] = []
+
+        def persistent_id(_: object, part: object) -> int | None:
+            if not self._shared or not _is_large_array(part):
+                return None
+            with self._lock:
+                if id(part) not in self._kept:
+                    self._kept[id(part)] = part, self._ray.put(part)
+                reference = self._kept[id(part)][1]
+            if reference not in references:
+                references.append(reference)
+            return references.index(reference)
+
+        file = io.BytesIO()
+        # Made here because its base is only known once Ray is imported.
+        pickler = type("SharingPickler", (cloudpickle.Pickler,), {"persistent_id": persistent_id})
+        pickler(file).dump((self._function, task))
+        return file.getvalue(), references
+
 
 def _lost(error: Exception) -> Lost:
     return Lost(reason=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
-
-
-def _packed(content: object, store: _Store | None) -> tuple[bytes, list[Any]]:
-    """Pickle something, with references instead of the large arrays in it where there is a store."""
-    from ray import cloudpickle
-
-    references: list[Any] = []
-
-    def persistent_id(_: object, part: object) -> int | None:
-        if store is None or not _is_large_array(part):
-            return None
-        reference = store.reference(part)
-        if reference not in references:
-            references.append(reference)
-        return references.index(reference)
-
-    file = io.BytesIO()
-    # Made here because its base is only known once Ray is imported.
-    pickler = type("SharingPickler", (cloudpickle.Pickler,), {"persistent_id": persistent_id})
-    pickler(file).dump(content)
-    return file.getvalue(), references
 
 
 def _is_large_array(part: Any) -> bool:

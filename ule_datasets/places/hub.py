@@ -31,16 +31,11 @@ def parse_repository(where: str) -> tuple[str, str | None] | None:
 
 
 def download(repository: str, revision: str | None, patterns: Sequence[str], *, elsewhere: str = "") -> Path:
-    """The local folder of a dataset repository's files that match the patterns.
+    """The local folder of the files whose paths in a dataset repository, ``OWNER/NAME``, match the patterns (globs).
 
     Files that are already in the cache are not fetched again, so an interrupted download goes on with the
-    first file that it lacks; with ``HF_HUB_OFFLINE=1`` only the cache is used.
-
-    Args:
-        repository: ``OWNER/NAME``.
-        revision: branch, tag or commit; ``None``: the default branch.
-        patterns: globs of paths in the repository.
-        elsewhere: what else the user could do, ends the error messages.
+    first file that it lacks; with ``HF_HUB_OFFLINE=1`` only the cache is used. The revision is a branch, tag or commit,
+    or ``None`` for the default branch; ``elsewhere``, what else the user could do, ends the error messages.
 
     Raises:
         InputError: no network and not in the cache, or no such repository or revision.
@@ -57,28 +52,21 @@ def readable_errors(
     repository: str, revision: str | None, elsewhere: str = "", *, doing: str = "download"
 ) -> Iterator[None]:
     """Turn the client's errors into one line each; none of them carries a token."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
-    unreachable = (LocalEntryNotFoundError, OfflineModeIsEnabled, http_error(), OSError)
+    unreachable = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, http_error(), OSError)
     also = f", {elsewhere}" if elsewhere else ""
     try:
         yield
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         raise InputError(
             f"{repository} is gated: accept its terms on its page and log in with 'hf auth login'{also}"
         ) from error
-    except RevisionNotFoundError as error:
+    except errors.RevisionNotFoundError as error:
         raise InputError(f"{repository} has no revision {revision!r}") from error
-    except RepositoryNotFoundError as error:
+    except errors.RepositoryNotFoundError as error:
         raise InputError(f"the Hub has no dataset {repository!r} that you may read; check the name{also}") from error
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise InputError(f"{repository!r} does not name a dataset: use OWNER/NAME{also}") from error
     except unreachable as error:
         raise InputError(

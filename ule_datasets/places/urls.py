@@ -128,14 +128,10 @@ class RemoteFolder:
 
 
 def attempt(url: str, inner: str, doing: str, action: Callable[[Any, str], Result], *, tries: int = TRIES) -> Result:
-    """Do something at a URL, several times if the reason for a failure may pass.
+    """Do something at a URL or at a path below it, up to ``tries`` times if the reason for a failure may pass.
 
-    Args:
-        url: of a file or folder.
-        inner: a path below it; empty: the place itself.
-        doing: what the action does, for messages, such as "read".
-        action: called with fsspec's file system, and the path in it.
-        tries: how often in all, at least 1.
+    The action is called with fsspec's file system, and the path in it; ``doing`` says what it does, for messages, such
+    as "read".
 
     Raises:
         InputError: no success, or the backend's package is not installed; one line without secrets.

@@ -61,15 +61,13 @@ def find(root: Place, only: Collection[str] | None = None) -> Form | None:
     """The batch files in ``root`` or in its ``cifar-10-batches-py`` folder, or ``None``; not looked for at URLs."""
     if not isinstance(root, Path):
         return None
-    for folder in (root, root / FOLDER):
-        present = [folder / name for name in TRAIN_FILES if (folder / name).is_file()]
-        if present:
-            break
-    else:
+    folders = [folder for folder in (root, root / FOLDER) if any((folder / name).is_file() for name in TRAIN_FILES)]
+    if not folders:
         return None
-    chunks = {"train": tuple(Batch(path) for path in present)}
-    if (folder / TEST_FILE).is_file():
-        chunks["test"] = (Batch(folder / TEST_FILE),)
+    folder = folders[0]
+    files = {"train": TRAIN_FILES, "test": (TEST_FILE,)}
+    present = {split: [folder / name for name in names if (folder / name).is_file()] for split, names in files.items()}
+    chunks = {split: tuple(map(Batch, paths)) for split, paths in present.items() if paths}
     class_names = None
     if (folder / META_FILE).is_file():
         names = _load(folder / META_FILE).get(b"label_names")

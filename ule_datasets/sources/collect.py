@@ -69,8 +69,12 @@ def collect(
     problems = [(name, problem) for name, decoded in chunks for problem in decoded.problems]
     refused = [] if skip_unusable else [problem for _, problem in problems]
     misfits = _misfits([decoded for _, decoded in chunks])
-    if refused or misfits:
-        raise _unusable([*refused, *misfits], "" if misfits else "; --skip-unusable leaves such images out")
+    unusable = [*refused, *misfits]
+    if unusable:
+        some = "; ".join(unusable[:PROBLEMS_SHOWN])
+        more = f"; and {len(unusable) - PROBLEMS_SHOWN} more" if len(unusable) > PROBLEMS_SHOWN else ""
+        advice = "" if misfits else "; --skip-unusable leaves such images out"
+        raise InputError(f"{len(unusable)} unusable sample{'s' if len(unusable) > 1 else ''}: {some}{more}{advice}")
     splits = {
         name: _split(name, by_split[name])
         for name in sorted(by_split, key=lambda name: name != "train")
@@ -137,9 +141,3 @@ def _here(where: str, by_split: Mapping[str, Chunks]) -> str:
         root = Path(where).expanduser()
         root = root if root.is_dir() else root.parent
     return f"{root}{os.sep}" if root.name else ""
-
-
-def _unusable(problems: Sequence[str], advice: str) -> InputError:
-    some = "; ".join(problems[:PROBLEMS_SHOWN])
-    more = f"; and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
-    return InputError(f"{len(problems)} unusable sample{'s' if len(problems) > 1 else ''}: {some}{more}{advice}")

@@ -91,13 +91,9 @@ def official_name(name: str) -> str:
 def files_by_split(
     root: Place, suffix: str, is_withheld: Callable[[Place], bool] | None = None
 ) -> dict[str, list[Place]]:
-    """Files with a suffix at or below ``root``, sorted, by the split that their names speak of.
+    """Files with a suffix (in this case) at or below ``root``, sorted, by the split that their names speak of.
 
-    Args:
-        root: a folder, or one such file.
-        suffix: with its dot, in this case.
-        is_withheld: whether the labels of a file of a test split are not public. Where there is a validation split
-            as well, such files are left out.
+    Where there is a validation split as well, those of a test split are left out whose labels are not public.
 
     Raises:
         InputError: there are both a validation and a test split, and only one can be the test split.

@@ -61,9 +61,8 @@ def _read(path: Place) -> bytes:
 def find(root: Place, only: Collection[str] | None = None) -> Form | None:
     """Image files below ``root``, in class folders or in none, or ``None``.
 
-    Args:
-        root: the folder of the splits, of the classes, or of ImageNet's archive (``ILSVRC/Data/CLS-LOC`` is in it).
-        only: the classes to look for, by their folders' names; others are not listed. ``None``: all that there are.
+    ``root`` is the folder of the splits, of the classes, or of ImageNet's archive (``ILSVRC/Data/CLS-LOC`` is in it).
+    Class folders that ``only`` does not name are not listed; ``None``: all are.
 
     Raises:
         InputError: two folders for one split, images both in class folders and outside of them, validation images
@@ -75,7 +74,10 @@ def find(root: Place, only: Collection[str] | None = None) -> Form | None:
     top = root / ARCHIVE if (root / ARCHIVE).is_dir() else root
     roots = _split_roots(top)
     entries = {split: _entries(folder) for split, folder in roots.items()}
-    in_classes = {split: _in_classes(roots[split], listed, wanted) for split, listed in entries.items()}
+    in_classes: dict[str, Labelled] = {}
+    for split, listed in entries.items():
+        folders = [name for name, is_folder in listed if is_folder and (wanted is None or name in wanted)]
+        in_classes[split] = [(path, name) for name in folders for path in _images_below(roots[split], name)]
     loose = {split: [name for name, is_folder in listed if not is_folder] for split, listed in entries.items()}
     if wanted is not None and not any(in_classes.values()):
         _refuse_other_classes(roots, entries, wanted)
@@ -129,12 +131,6 @@ def _without_withheld(root: Place, folders: list[str]) -> list[str]:
     if not (by_class and validated):
         return named
     return [name for name in named if name in others or _has_folders(root / name)]
-
-
-def _in_classes(root: Place, entries: list[tuple[str, bool]], wanted: frozenset[str] | None) -> Labelled:
-    """Image files in the class folders of a split."""
-    folders = [name for name, is_folder in entries if is_folder and (wanted is None or name in wanted)]
-    return [(path, name) for name in folders for path in _images_below(root, name)]
 
 
 def _in_list(folder: Place, names: list[str], root: Place, wanted: frozenset[str] | None) -> Labelled:

@@ -90,7 +90,10 @@ def validation_labels(folders: Iterable[Path]) -> tuple[Path, dict[str, str]] | 
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
-    labels = _kaggles(path, lines) if path.name == LABEL_LISTS[0] else _numbered(lines)
+    if path.name == LABEL_LISTS[0]:
+        labels = _kaggles(path, lines)
+    else:  # a class per line, in the order of the images
+        labels = {f"ILSVRC2012_val_{number:08d}": line.strip() for number, line in enumerate(lines, start=1)}
     for name, wnid in labels.items():
         if wnid not in ENGLISH:
             raise InputError(f"{path}: the label of {name} is {wnid!r}, not a class of ImageNet such as n01440764")
@@ -104,11 +107,6 @@ def _kaggles(path: Path, lines: list[str]) -> dict[str, str]:
     if rows.fieldnames != expected:
         raise InputError(f"{path} has columns {rows.fieldnames}, expected {expected}")
     return {row["ImageId"]: (row["PredictionString"] or "").partition(" ")[0] for row in rows}
-
-
-def _numbered(lines: list[str]) -> dict[str, str]:
-    """Of a list with a class per line, in the order of the images."""
-    return {f"ILSVRC2012_val_{number:08d}": line.strip() for number, line in enumerate(lines, start=1)}
 
 
 def _words(name: str) -> set[str]:

@@ -70,15 +70,10 @@ def read_source(
 ) -> Source:
     """Read a source completely and check that it is the one that ``spec`` names.
 
-    Args:
-        spec: which images are expected.
-        location: see ``LOCATIONS``; ``None`` for the spec's default.
-        executor: where images are decoded.
-        reporter: where progress is shown.
-        labels_for: what cannot do without labels, for the message; empty: images without labels will do.
-        spool: a folder for the pixels, which all workers see; what an interrupted run left there is taken as it is.
-            ``None``: everything in memory.
-        skip_unusable: leave images out that cannot be used, and list them in ``findings``, instead of refusing all.
+    It is read from ``location`` (see ``LOCATIONS``) or the spec's default. ``labels_for`` is what cannot do without
+    labels, for the message; empty: images without labels will do. ``spool`` is a folder for the pixels, which all
+    workers see, and what an interrupted run left there is taken as it is; ``None``: everything in memory.
+    ``skip_unusable`` leaves images out that cannot be used, and lists them in ``findings``, instead of refusing all.
 
     Raises:
         InputError: nothing usable there, no labels, unreadable or unsuitable images, or other images than expected.
@@ -89,7 +84,6 @@ def read_source(
     form = find_form(where, spec)
     where = shown(where)
     _check_labels(spec, form, labels_for, where)
-    known_names = spec.class_names or form.class_names
     if spool is not None:
         _check_space(spec, spool)
     tasks = list(_chunk_tasks(spec, form, where, spool))
@@ -102,7 +96,8 @@ def read_source(
         by_split[task.split].append((task, result))
     splits, findings = collect(by_split, where, skip_unusable=skip_unusable)
     _check_expected(spec, splits, findings, f"{where} ({form.kind})")
-    class_names = known_names or _numbered_classes(splits)
+    highest = max(int(split.labels.max()) for split in splits.values())
+    class_names = spec.class_names or form.class_names or tuple(str(number) for number in range(highest + 1))
     for number in sorted(set(range(len(class_names))) - set(splits["train"].labels.tolist())):
         reporter.warn(f"class {class_names[number]!r} has no training images")
     for finding in findings.lines():
@@ -229,8 +224,3 @@ def _check_expected(spec: SourceSpec, splits: dict[str, Split], findings: Findin
             raise InputError(
                 f"{place} is not {spec.title}: {found:,} images in its {name} split, expected {expected:,}.\n{other}"
             )
-
-
-def _numbered_classes(splits: dict[str, Split]) -> tuple[str, ...]:
-    highest = max(int(split.labels.max()) for split in splits.values())
-    return tuple(str(number) for number in range(highest + 1))

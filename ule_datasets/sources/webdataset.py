@@ -5,7 +5,9 @@ Without any ``.cls`` member the images have no labels.
 
 from __future__ import annotations
 
+import itertools
 import os
+import posixpath
 import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,8 +27,7 @@ class Shard:
 
     def samples(self) -> Iterator[RawSample]:
         """Every sample of the shard."""
-        for key, parts in read_shard(self.path):
-            yield self._sample(key, parts)
+        return itertools.starmap(self._sample, read_shard(self.path))
 
     def _sample(self, key: str, parts: dict[str, bytes]) -> RawSample:
         origin = f"{self.path} ({key})"
@@ -50,24 +51,18 @@ def read_shard(path: Place) -> Iterator[tuple[str, dict[str, bytes]]]:
         InputError: it is not a readable tar file.
     """
     try:
-        key, parts = "", dict[str, bytes]()
         with path.open("rb") as file, _from_start(file) as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                stem = f"{folder}/{stem}" if folder else stem
-                if stem != key and parts:
-                    yield key, parts
-                    parts = {}
-                stream = tar.extractfile(member)
-                assert stream is not None
-                key, parts[extension.lower()] = stem, stream.read()
-            if parts:
-                yield key, parts
+            files = ((member, *_key_and_extension(member.name)) for member in tar if member.isfile())
+            for key, members in itertools.groupby(files, key=lambda file: file[1]):
+                yield key, {extension: tar.extractfile(member).read() for member, _, extension in members}  # type: ignore[union-attr]
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InputError(f"{path} is not a readable tar file (truncated download?): {error}") from error
+
+
+def _key_and_extension(path: str) -> tuple[str, str]:
+    folder, name = posixpath.split(path)
+    stem, _, extension = name.partition(".")
+    return posixpath.join(folder, stem), extension.lower()
 
 
 def _from_start(file: IO[bytes]) -> tarfile.TarFile:
@@ -96,11 +91,8 @@ def find(root: Place, only: Collection[str] | None = None) -> Form | None:
 def _has_labels(paths: Sequence[Place]) -> bool:
     """Whether the first shard with samples has a label; without samples there is nothing to say against it."""
     for path in paths:
-        empty = True
-        for _, parts in read_shard(path):
-            if "cls" in parts:
-                return True
-            empty = False
-        if not empty:
-            return False
+        labels = ("cls" in parts for _, parts in read_shard(path))
+        first = next(labels, None)
+        if first is not None:
+            return first or any(labels)
     return True
