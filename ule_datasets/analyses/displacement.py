@@ -128,8 +128,9 @@ def _compared(
         found = [(run.seed, find(run)) for run in runs]
         reached.append(tuple(each for _, each in found if each is not None))
         never.append(tuple(seed for seed, each in found if each is None))
-    judged = _judge_displacement(*([each.displacement for each in side] for side in reached))
-    if not clean or not protected:
+    if clean and protected:
+        judged = _judge_displacement(*([each.displacement for each in side] for side in reached))
+    else:
         judged = Judged(Verdict.NOT_RUN, "no run was made on one of the two")
     unreached = [
         f"{len(seeds)} of {len(runs)} runs on {kind} data never reached {THRESHOLD:g} % (seeds {listed(seeds)})"

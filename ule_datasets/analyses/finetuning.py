@@ -92,12 +92,8 @@ def summarise(
     With c the accuracy before fine-tuning and k chance, a learning rate *ends badly* if the upper 95 % bound of the
     mean last accuracy is at most k + 0.25 (c - k), and *does not* if the lower bound is at least k + 0.5 (c - k);
     three runs are needed. The statement is confirmed if every learning rate ends badly, refuted if none does,
-    inconclusive otherwise, and whenever 0.1 or 0.01 was not tried.
-
-    Args:
-        histories: by learning rate, one run per seed; a rate without runs was not tried.
-        start_accuracy: of the model (mean over models, if there are several) that fine-tuning started from, percent.
-        chance: accuracy of guessing, percent.
+    inconclusive otherwise, and whenever 0.1 or 0.01 was not tried. A rate without runs was not tried; several models
+    to start from have the mean of their accuracies.
 
     Raises:
         InputError: a run has another learning rate or no start, runs of different protocols are mixed, a seed occurs

@@ -92,16 +92,9 @@ def loss_surface(
 ) -> Surface:
     """Measure the loss on a square grid from -1 to 1 and on the circle of ``CIRCLE_RADIUS``.
 
-    Running statistics stay those of the model. The model itself is not touched; a copy moves.
-
-    Args:
-        model: trained, on any device.
-        images: uint8 [N, H, W, 3]; those it was trained on, as many as time allows.
-        labels: int64 [N].
-        directions: see the function of this name.
-        points: grid points per axis, at least 2; an odd number has the model in the middle.
-        device: where to compute.
-        precision: float32 or tf32.
+    Running statistics stay those of the model. The model itself is not touched; a copy moves. The images, uint8
+    [N, H, W, 3], are those it was trained on, as many as time allows; an odd number of points per axis has the model
+    in the middle.
 
     Raises:
         InputError: the directions are of another model, or there are too few points.

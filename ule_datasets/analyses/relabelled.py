@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,9 +49,7 @@ def group_numbers(num_classes: int) -> tuple[int, ...]:
 
     More groups than classes would need knowledge of what is inside a class.
     """
-    if num_classes < FEWEST_CLASSES:
-        return ()
-    return tuple(dict.fromkeys((num_classes // 2, 2)))
+    return tuple(dict.fromkeys((num_classes // 2, 2))) if num_classes >= FEWEST_CLASSES else ()
 
 
 def grouping(num_classes: int, num_groups: int, generator: torch.Generator) -> np.ndarray:
@@ -111,13 +110,11 @@ class Relabelled(Analysis[tuple[RelabelledResult, ...]]):
         for (dataset, num_groups, seed), history in zip(tasks, _trained(list(tasks.values()), material), strict=True):
             if not isinstance(history, Lost):
                 histories.setdefault((dataset, num_groups), {})[seed] = history
-        found: list[RelabelledResult] = []
-        for subject in grid.subjects:
-            for num_groups in numbers:
-                sides = (histories.get((name, num_groups), {}) for name in (subject.control, subject.name))
-                told = summarise(*sides, dataset=subject.name, control=subject.control, num_groups=num_groups)
-                found += [] if told is None else [told]
-        return tuple(found)
+        found = []
+        for subject, num_groups in itertools.product(grid.subjects, numbers):
+            sides = (histories.get((name, num_groups), {}) for name in (subject.control, subject.name))
+            found.append(summarise(*sides, dataset=subject.name, control=subject.control, num_groups=num_groups))
+        return tuple(each for each in found if each is not None)
 
     def tell(self, found: tuple[RelabelledResult, ...], result: GridResult) -> Section:
         """A row for each dataset and number of groups."""

@@ -175,14 +175,8 @@ def table_of_shuffles(
 ) -> tuple[ShuffledCell, ...]:
     """Every model on every set as it is, and shuffled in every reading: the cells of Table 1, by model, then by set.
 
-    The seed fixes the permutations, which all models, readings and sets of one size share.
-
-    Args:
-        models: by what they were trained on.
-        sets: by name.
-        seed: of the permutations.
-        device: where to compute.
-        precision: float32 or tf32.
+    Models are named by what they were trained on. The seed fixes the permutations, which all models, readings and sets
+    of one size share.
     """
     accuracies: dict[tuple[str, str, Reading | None], list[float]] = {}
     for name, each in sets.items():

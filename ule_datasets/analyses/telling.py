@@ -17,8 +17,6 @@ class Named:
 
 Cell = str | Named | Judged | tuple[str, ...]
 """Text, a dataset, a verdict with its reason, or several lines of which the first is the main one."""
-
-
 Row = tuple[Cell, ...]
 
 

@@ -167,11 +167,7 @@ def headline(name: str) -> Claim | None:
 
 
 def listed(pattern: str | None, own: Path | None = None) -> tuple[tuple[Claim, ...], tuple[Statement, ...]]:
-    """The claims and the statements whose ids match.
-
-    Args:
-        pattern: as for ``select``; ``None``: everything.
-        own: a file of more claims, besides the catalogue's.
+    """The claims and the statements, of the catalogue and of one's ``own`` file, whose ids match; ``None``: all.
 
     Raises:
         InputError: a pattern matches neither a claim nor a statement, or the file is not one of claims, or takes an

@@ -48,15 +48,8 @@ def gates(
     LeNet, adversarial training and other images than CIFAR, 5 for l_2 adversarial training); a better one passes and
     is mentioned. In a shortened profile it caps the level instead, so that effects can still be judged.
 
-    Args:
-        claim: what the runs were made for.
-        train_accuracies: training accuracy of each run's last epoch, %.
-        control_values: clean test accuracies of the same model and strategy on clean data; ``None``: none were made.
-        finite: whether every loss stayed finite.
-        num_parameters: of the model that was trained.
-        expected_parameters: of the model that the claim names; ``None``: not known.
-        fingerprint_ok: whether training and test set are the published ones.
-        power: what the profile may say about the number.
+    Training accuracies are those of each run's last epoch; control values are clean test accuracies of the same model
+    and strategy on clean data; ``fingerprint_ok``: training and test set are the published ones.
     """
     count = Gate(
         name="parameters",

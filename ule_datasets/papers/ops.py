@@ -14,17 +14,9 @@ ROLES = (CLEAN, EM, OPS)
 GENERATOR = "resnet18"
 """The architecture that crafted the error-minimising noise."""
 TRANSFER_MODELS = ("lenet5", "cvt-7-4", "cct-7-3x1", "densenet121", "resnet18", "wrn-28-10")
-TABLE_5_STRATEGIES = (
-    "standard",
-    "mixup",
-    "cutout",
-    "randaugment",
-    "randaugment+cutout",
-    "linf-at",
-    "linf-at+mixup",
-    "linf-at+cutout",
-    "linf-at+randaugment",
-)
+AUGMENTATIONS = ("mixup", "cutout", "randaugment")
+ADVERSARIAL = ("linf-at", *(f"linf-at+{name}" for name in AUGMENTATIONS))
+TABLE_5_STRATEGIES = ("standard", *AUGMENTATIONS, "randaugment+cutout", *ADVERSARIAL)
 PIXELS = (CLEAN, OPS, "ops-cifar10-k2", "ops-cifar10-k3", "ops-cifar10-k4")
 """Datasets by the number of perturbed pixels, from 0 on."""
 NEAR_CHANCE = 2.0
@@ -74,7 +66,7 @@ def _fewer_with_more_pixels(chance: float) -> list[Part]:
             ((PIXELS[count], "resnet18", strategy), (PIXELS[count - 1], "resnet18", strategy)),
             falls,
         )
-        for strategy in ("standard", "mixup", "cutout", "randaugment")
+        for strategy in ("standard", *AUGMENTATIONS)
         for count in range(1, len(PIXELS))
     ]
 

@@ -14,20 +14,12 @@ COMPARISONS: dict[str, Parts] = {**ops.STATEMENTS}
 
 
 def cells_of_statement(statement_id: str) -> tuple[Cell, ...]:
-    """The cells that a statement speaks of, controls included, in the catalogue's slugs; each once.
-
-    Raises:
-        InputError: no such statement, or one that is judged by an analysis.
-    """
+    """The cells that a statement speaks of, controls included, in the catalogue's slugs; each once."""
     return tuple(dict.fromkeys(cell for part in _parts(statement_id)(0.0) for cell in part.needs))
 
 
 def judge_statement(statement_id: str, cells: Cells, *, chance: float, roles: Mapping[str, str]) -> Judged:
-    """What accuracies say about a statement, see ``judge_parts``.
-
-    Raises:
-        InputError: no such statement, or one that is judged by an analysis.
-    """
+    """What accuracies say about a statement, see ``judge_parts``."""
     return judge_parts(_parts(statement_id)(chance), cells, chance=chance, roles=roles)
 
 

@@ -296,17 +296,18 @@ def _open(claim: Claim, reason: str) -> ClaimResult:
 
 def cells_of(statement: Statement) -> tuple[tuple[str, str, str], ...]:
     """The cells that a statement speaks of, in the catalogue's names."""
-    analysis = judging(statement.id)
-    if analysis is not None:
-        return tuple((name, MODEL, STRATEGY) for name in analysis.statements[statement.id])
-    return cells_of_statement(statement.id)
+    if (analysis := judging(statement.id)) is None:
+        return cells_of_statement(statement.id)
+    return tuple((name, MODEL, STRATEGY) for name in analysis.statements[statement.id])
 
 
 def _cells_for(statement: Statement, roles: Mapping[str, str], subjects: Sequence[Subject]) -> tuple[Cell, ...]:
     """The cells of a statement that can be trained here."""
-    found = []
-    for dataset, model, strategy in cells_of(statement):
-        name, actual = roles.get(dataset, dataset), roles.get(model, model)
-        if subject_for(name, subjects) is not None and actual in MODELS:
-            found.append(Cell(name, actual, strategy))
-    return tuple(cell for cell in found if cell.model == roles.get(MODEL, cell.model))
+    actual = [Cell(roles.get(name, name), roles.get(model, model), how) for name, model, how in cells_of(statement)]
+    return tuple(
+        cell
+        for cell in actual
+        if subject_for(cell.dataset, subjects) is not None
+        and cell.model in MODELS
+        and cell.model == roles.get(MODEL, cell.model)
+    )

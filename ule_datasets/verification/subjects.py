@@ -62,11 +62,7 @@ class SourceReader:
         return self._given or remembered or embedded
 
     def location(self, recipe: Recipe | PublishedRecipe, folder: Path | None = None) -> str:
-        """Where the clean images of a recipe are.
-
-        Raises:
-            InputError: nobody said it.
-        """
+        """Where the clean images of a recipe are; refused where nobody said it."""
         location = self.at_hand(recipe, folder) or recipe.source.default_location
         if location is None:
             raise InputError(
@@ -76,11 +72,7 @@ class SourceReader:
         return location
 
     def read(self, recipe: Recipe | PublishedRecipe, folder: Path | None = None) -> Source:
-        """The clean images of a recipe.
-
-        Raises:
-            InputError: nobody said where they are, or they are others.
-        """
+        """The clean images of a recipe; refused where nobody said where they are, or they are others."""
         location = self.location(recipe, folder)
         key = recipe.source.name, recipe.source.preprocess, location
         if key not in self._read:
@@ -310,13 +302,10 @@ def _stands_for(manifest: Manifest, catalogue: Catalogue) -> str:
 def _remembered(folder: Path) -> str | None:
     """Where the build on this machine took its images from, if they are still there."""
     note = folder / LOCAL_NOTE
-    if not note.exists():
+    location = json.loads(note.read_text(encoding="utf-8")).get("source") if note.exists() else None
+    if not isinstance(location, str):
         return None
-    location = json.loads(note.read_text(encoding="utf-8")).get("source")
-    is_place = isinstance(location, str) and (
-        location.startswith("hub:") or is_remote(location) or Path(location).exists()
-    )
-    return location if is_place else None
+    return location if location.startswith("hub:") or is_remote(location) or Path(location).exists() else None
 
 
 def _said(checks: list[Check], reporter: Reporter) -> list[Check]:

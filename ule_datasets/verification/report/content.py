@@ -108,6 +108,11 @@ class Report:
         return tuple(found)
 
     @property
+    def unjudged(self) -> set[str]:
+        """Why results of some datasets are not compared with a paper's."""
+        return {part.unjudged for part in self.datasets} - {""}
+
+    @property
     def lost(self) -> tuple[LostRun, ...]:
         """Runs that are missing because their workers died."""
         return () if self.result is None else self.result.lost
@@ -139,7 +144,16 @@ class Report:
             "cluster_separability": self.cluster_separability,
             "weights": self.weights,
             "comparisons": [_comparison_content(comparison, self) for comparison in self.comparisons],
-            "claims": [_claim_content(result) for result in self.claims],
+            "claims": [
+                {
+                    "id": result.claim.id,
+                    "verdict": result.verdict,
+                    "stand_in": result.stand_in,
+                    "reported": result.claim.value,
+                    **_fields(result),
+                }
+                for result in self.claims
+            ],
             "statements": self.statements,
             "analyses": self.findings.content,
             "runs": [] if self.result is None else [_run_content(run) for run in self.result.runs],
@@ -150,7 +164,6 @@ class Report:
 
 def describe_environment(device: torch.device) -> dict[str, str]:
     """Hardware, system and versions that results depend on; no host name, user or path."""
-    packages = ("numpy", "pillow", "pyarrow")
     return {
         "device": describe_device(device),
         "processor": cpu_model(),
@@ -160,7 +173,7 @@ def describe_environment(device: torch.device) -> dict[str, str]:
         "ule-datasets": __version__,
         "torch": torch.__version__,
         **({"cuda": str(torch.version.cuda)} if device.type == "cuda" else {}),
-        **{name: metadata.version(name) for name in packages},
+        **{name: metadata.version(name) for name in ("numpy", "pillow", "pyarrow")},
     }
 
 
@@ -183,16 +196,6 @@ def _comparison_content(comparison: Comparison, report: Report) -> dict[str, Any
         "seeds": report.result.seeds,
         "num_train": report.result.num_train[comparison.dataset],
         "num_test": report.result.num_test,
-    }
-
-
-def _claim_content(result: ClaimResult) -> dict[str, Any]:
-    return {
-        "id": result.claim.id,
-        "verdict": result.verdict,
-        "stand_in": result.stand_in,
-        "reported": result.claim.value,
-        **_fields(result),
     }
 
 

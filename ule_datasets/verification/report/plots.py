@@ -262,10 +262,9 @@ class _Artist:
     def _reported(self) -> dict[Cell, list[tuple[float, str]]]:
         """Printed accuracies by cell, each once; with the sign that tells whether the very same was measured."""
         found: dict[Cell, dict[tuple[float, str], None]] = {}
-        unjudged = {part.unjudged for part in self.report.datasets} - {""}
         for result in self.report.claims:
             if result.cell is not None and result.claim.metric == CLEAN_ACCURACY:
-                other = result.stand_in or result.level.reason in unjudged
+                other = result.stand_in or result.level.reason in self.report.unjudged
                 sign = REPORTED_OF_OTHERS if other else REPORTED
                 found.setdefault(result.cell, {})[result.claim.value, sign] = None
         return {cell: list(values) for cell, values in found.items()}
@@ -275,9 +274,8 @@ class _Artist:
 
     def _style(self, dataset: str) -> str:
         """Another one where the colours begin again."""
-        if dataset not in self.datasets:
-            return "-"
-        return ("-", "--", ":", "-.")[self.datasets.index(dataset) // len(PALETTE) % 4]
+        place = self.datasets.index(dataset) if dataset in self.datasets else 0
+        return ("-", "--", ":", "-.")[place // len(PALETTE) % 4]
 
     def _epochs(self, panel: Any, first: float, last: float) -> None:
         step = max(1, self.epochs // 5)

@@ -87,7 +87,8 @@ def _paper_table(entries: Sequence[Entry]) -> PaperTable:
     cells: dict[tuple[tuple[str, str], tuple[str, str]], list[Entry]] = {}
     for entry in entries:
         claim = entry.claim
-        row = " · ".join(_row_words(claim, name) for name in varying), ""
+        words = {name: getattr(claim, name) or "as the paper proposes" for name in varying}
+        row = " · ".join(strategy_words(word) if name == "strategy" else word for name, word in words.items()), ""
         dataset = "" if claim.train_dataset == "none" else claim.train_dataset
         column = dataset, claim.metric if metrics or not dataset else ""
         cells.setdefault((row, column), []).append(entry)
@@ -106,13 +107,6 @@ def _paper_table(entries: Sequence[Entry]) -> PaperTable:
             for line in lines
         ),
     )
-
-
-def _row_words(claim: Claim, name: str) -> str:
-    value: str = getattr(claim, name)
-    if name == "strategy":
-        return strategy_words(value)
-    return value or "as the paper proposes"
 
 
 def _shared(claims: Sequence[Claim], names: Iterable[str]) -> list[str]:

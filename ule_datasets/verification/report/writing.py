@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
@@ -76,7 +75,7 @@ def render(template: str, report: Report, plots: Sequence[Plot] | None) -> str:
             claim_tone=lambda one: _tone(one.verdict) if one.refuted or one.verdict is not Verdict.REFUTED else "open",
             reported=_reported,
             measured=_measured,
-            unjudged=_is_unjudged(report),
+            unjudged=lambda one: one.level.reason in report.unjudged,
             tables=paper_tables(report.claims),
             closed=closed,
             open=_open(result for result in report.claims if not result.measured),
@@ -191,15 +190,7 @@ def _reported(claim: Claim) -> str:
 
 def _measured(result: ClaimResult) -> str:
     """Mean ± sd (runs)."""
-    if result.claim.regime is Regime.SIZE:
-        return f"{result.measured[0]:.3f}"
-    return spread(result.measured)
-
-
-def _is_unjudged(report: Report) -> Any:
-    """A test for claim results: whether they are of data that is not judged."""
-    reasons = {part.unjudged for part in report.datasets} - {""}
-    return lambda result: result.level.reason in reasons
+    return f"{result.measured[0]:.3f}" if result.claim.regime is Regime.SIZE else spread(result.measured)
 
 
 def _open(results: Iterable[ClaimResult]) -> list[tuple[str, list[str]]]:
