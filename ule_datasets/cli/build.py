@@ -106,8 +106,7 @@ def build_command(given: BuildArguments) -> int:
     saved = [find_perturbation(where) for where in given.perturbation or ()]
     result = build(recipe, _options(recipe, tuple(each.path for each in saved), given), reporter)
     print(_summary(result))
-    differences = [line for each in saved for line in each.differences(result.manifest)]
-    if differences:
+    if differences := [line for each in saved for line in each.differences(result.manifest)]:
         print("\n".join(differences), file=sys.stderr)
         return CHECK_FAILED
     for each in saved:

@@ -12,11 +12,7 @@ from ule_datasets.recipe import Recipe
 
 
 def find_recipe(name: str) -> Recipe:
-    """The catalogue's recipe of that name, or the ``RECIPE`` of a Python file.
-
-    Raises:
-        InputError: no such name (lists the known ones), no such file, or an error in the file (says where).
-    """
+    """The catalogue's recipe of that name (refused with the known ones), or the ``RECIPE`` of a Python file."""
     if name.endswith(".py"):
         return _from_file(Path(name).expanduser())
     if name in RECIPES:

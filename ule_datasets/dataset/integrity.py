@@ -84,8 +84,7 @@ class _ShardState:
 
 
 Compared = tuple[Split, Images, np.ndarray, Perturbation, Budget]
-"""For one worker: some clean samples, what became of them, which of these are flagged, and what should have happened.
-"""
+"""For one worker: clean samples, what became of them, which of these are flagged, and what should have happened."""
 
 
 def check_files(root: Path, manifest: Manifest, executor: Executor) -> list[Check]:

@@ -137,9 +137,8 @@ def open_folder(
         try:
             yield folder
         except BaseException as error:
-            started_here = previous != identity
             begun = folder.files.exists() or any(folder.staging.glob("craft-*")) or any(folder.spool.glob("*.json"))
-            if not begun or (started_here and isinstance(error, InputError)):
+            if not begun or (previous != identity and isinstance(error, InputError)):
                 folder.clear_spool()
                 shutil.rmtree(folder.staging)  # nothing here is worth continuing: leave no trace
                 if root_is_new:
