@@ -112,6 +112,7 @@ def examine(root: Path, *, sources: SourceReader, training: bool, catalogue: Cat
         else:
             reporter.say("not compared with the clean source: give it with --source")
         if trainable and source is not None and all(check.passed for check in checks):
+            known = _of_folder(root, manifest, folder.recipe, catalogue)
             train, test = splits["train"], splits["test"]
             samples = Samples(
                 poisoned=np.asarray(train.images),
@@ -122,7 +123,6 @@ def examine(root: Path, *, sources: SourceReader, training: bool, catalogue: Cat
                 test_images=np.asarray(test.images),
                 test_labels=test.labels,
             )
-            known = _of_folder(root, manifest, folder.recipe, catalogue)
             subject = _with_samples(known, samples, catalogue.get(known.name), source, Reporter(silent=True))
     if training and subject is None:
         reporter.say(f"nothing is trained on {manifest.name}: it is not intact")
@@ -217,6 +217,10 @@ def _of_folder(root: Path, manifest: Manifest, recipe: PublishedRecipe, catalogu
     size, num_classes = manifest.image_shape[0], len(manifest.class_names)
     return dataclasses.replace(
         _made_by(recipe, manifest.source_digests, counts, size, num_classes, drawn_by=known),
+        name=manifest.name,
+        version=manifest.version,
+        reduced=manifest.reduced,
+        recipe_digest=manifest.recipe_digest,
         manifest_digest=hashlib.sha256((root / FILE_NAME).read_bytes()).hexdigest(),
         poison_digest=manifest.perturbation_digest,
         unjudged=unjudged,
