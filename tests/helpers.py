@@ -14,12 +14,15 @@ import re
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 
+from ule_datasets.base.checkpoint import Checkpoint, State
+from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.bounds import L0
@@ -55,6 +58,48 @@ class Outcome(NamedTuple):
         """The lines on stderr that are neither progress nor warnings."""
         noise = re.compile(r"building \S+ \d|continuing: |warning: |reading .*: \d+ of|assembling: \d+ of")
         return [line for line in self.stderr.splitlines() if line.strip() and not noise.match(line)]
+
+
+class Listening(Reporter):
+    """Says nothing, and remembers what it was told: in the given lists, if there are some."""
+
+    def __init__(self, warnings: list[str] | None = None, said: list[str] | None = None) -> None:
+        super().__init__(silent=True)
+        self.warnings = [] if warnings is None else warnings
+        self.said = [] if said is None else said
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+class Stopping:
+    """A checkpoint whose process is interrupted at its n-th save: right before it, or right after."""
+
+    def __init__(self, inner: Checkpoint, at: int, *, saved: bool = True) -> None:
+        self.inner, self.at, self.saved, self.count = inner, at, saved, 0
+
+    def load(self) -> State | None:
+        return self.inner.load()
+
+    def save(self, state: State) -> None:
+        self.count += 1
+        if self.count == self.at and not self.saved:
+            raise KeyboardInterrupt
+        self.inner.save(state)
+        if self.count == self.at:
+            raise KeyboardInterrupt
+
+
+def complaint(action: Callable[[], object]) -> str:
+    """The one line of the error."""
+    with pytest.raises(InputError) as caught:
+        action()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
 
 
 # --- images -----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import Listening, Stopping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -21,7 +22,6 @@ from torch.nn import functional
 
 from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
 from ule_datasets.data.perturbation import Additive, Perturbation, Support
 from ule_datasets.data.quantization import Apply, Quantize, quantize
@@ -78,21 +78,6 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Prior:
         std=(0.2, 0.3, 0.4),
     )
     return Prior(weights, path)
-
-
-class Listening(Reporter):
-    """Says nothing, and remembers what it was told."""
-
-    def __init__(self) -> None:
-        super().__init__(silent=True)
-        self.warnings: list[str] = []
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 class Setting:
@@ -734,24 +719,6 @@ def test_the_clean_images_are_not_changed(tiny: Setting) -> None:
 
 
 # --- interruption ----------------------------------------------------------------------------------------------
-
-
-class Stopping:
-    """A checkpoint whose process is interrupted at its n-th save: right before it, or right after."""
-
-    def __init__(self, inner: Checkpoint, *, at: int, saved: bool) -> None:
-        self.inner, self.at, self.saved, self.count = inner, at, saved, 0
-
-    def load(self) -> State | None:
-        return self.inner.load()
-
-    def save(self, state: State) -> None:
-        self.count += 1
-        if self.count == self.at and not self.saved:
-            raise KeyboardInterrupt
-        self.inner.save(state)
-        if self.count == self.at:
-            raise KeyboardInterrupt
 
 
 SHORT: dict[str, Any] = {"stages": (0, 1, 1), "generator_width": 1}

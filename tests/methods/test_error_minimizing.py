@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import Listening, Stopping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -20,7 +21,6 @@ from torch.nn import functional
 
 from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Additive, Perturbation, Support
@@ -68,21 +68,6 @@ def class_wise(**changes: Any) -> ClasswiseErrorMinimizing:
 
 KINDS: dict[str, Callable[..., Method]] = {"sample-wise": sample_wise, "class-wise": class_wise}
 both_kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
-
-
-class Listening(Reporter):
-    """Says nothing, and remembers what it was told."""
-
-    def __init__(self, warnings: list[str] | None, said: list[str] | None) -> None:
-        super().__init__(silent=True)
-        self.warnings = [] if warnings is None else warnings
-        self.said = [] if said is None else said
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def make_context(
@@ -491,24 +476,6 @@ def test_the_clean_images_are_not_changed() -> None:
 
 
 # --- interruption ----------------------------------------------------------------------------------------------
-
-
-class Stopping:
-    """A checkpoint whose process is interrupted at its n-th save: right before it, or right after."""
-
-    def __init__(self, inner: Checkpoint, *, at: int, saved: bool) -> None:
-        self.inner, self.at, self.saved, self.count = inner, at, saved, 0
-
-    def load(self) -> State | None:
-        return self.inner.load()
-
-    def save(self, state: State) -> None:
-        self.count += 1
-        if self.count == self.at and not self.saved:
-            raise KeyboardInterrupt
-        self.inner.save(state)
-        if self.count == self.at:
-            raise KeyboardInterrupt
 
 
 def interrupted_everywhere(

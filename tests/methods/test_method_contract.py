@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers import Stopping
 from made_up import Noisy
 from tiny_weights import save_tiny_weights
 
 import cards
 from builders import RECIPES
 from ule_datasets import methods
-from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
+from ule_datasets.base.checkpoint import FileCheckpoint, MemoryCheckpoint, State
 from ule_datasets.base.content import is_off
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
@@ -155,22 +156,6 @@ def test_it_gives_the_same_with_any_number_of_workers_and_threads(bench: Bench) 
     with LocalExecutor(2) as executor:
         assert digest(bench.craft(executor=executor)) == alone
     assert torch.get_num_threads() == 2
-
-
-class Stopping(MemoryCheckpoint):
-    """Stops the work right after its n-th save to another checkpoint."""
-
-    def __init__(self, inner: Checkpoint, at: int) -> None:
-        self.inner, self.at, self.count = inner, at, 0
-
-    def load(self) -> State | None:
-        return self.inner.load()
-
-    def save(self, state: State) -> None:
-        self.inner.save(state)
-        self.count += 1
-        if self.count == self.at:
-            raise KeyboardInterrupt
 
 
 @each

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import Listening
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import cpu_threads
 from ule_datasets.compute.precision import Precision
@@ -79,21 +79,6 @@ def make_split(count: int = COUNT, size: int = SIZE, *, kinds: int = 3) -> Split
 
 
 SPLIT = make_split()
-
-
-class Listening(Reporter):
-    """Says nothing, and remembers what it was told."""
-
-    def __init__(self) -> None:
-        super().__init__(silent=True)
-        self.said: list[str] = []
-        self.warnings: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def method_of(surrogate: Weights, **changes: Any) -> UnlearnableClusters:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from helpers import complaint
 from PIL import Image
 from torch import Tensor, nn
 
-from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.models.architectures import build_model, forward_flop, num_parameters
 from ule_datasets.models.libraries import EXTRA, embedding_length
@@ -81,15 +81,6 @@ def _global_generator_is_left_alone() -> Iterator[None]:
     before = torch.get_rng_state()
     yield
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def complaint(action: Callable[[], object]) -> str:
-    """The one line of the error."""
-    with pytest.raises(InputError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # --- models --------------------------------------------------------------------------------------------------

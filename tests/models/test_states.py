@@ -6,25 +6,16 @@ import io
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from helpers import complaint
 from torch import Tensor, nn
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.models.states import read_state
-
-
-def complaint(action: Callable[[], object]) -> str:
-    """The one line of the error."""
-    with pytest.raises(InputError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 class Tiny(nn.Module):

@@ -6,14 +6,12 @@ import dataclasses
 import hashlib
 import http.client
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import run_python
+from helpers import complaint, run_python
 
-from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.models import weights as module
 from ule_datasets.models.weights import WEIGHTS, Weights, WeightsFile, obtain
@@ -55,15 +53,6 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "a.th"
     path.write_bytes(CONTENT)
     return path
-
-
-def complaint(action: Callable[[], object]) -> str:
-    """The one line of the error."""
-    with pytest.raises(InputError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # --- what can be said about weights ---------------------------------------------------------------------------

@@ -12,11 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from helpers import class_names, make_images, make_recipe
+from helpers import Listening, class_names, make_images, make_recipe
 
 from ule_datasets.base.checkpoint import State
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import Executor
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.bounds import L0, Budget, LInf
@@ -95,21 +94,6 @@ def bounds(methods: Sequence[Method]) -> Budget:
 
 def recipe(*methods: Method, name: str = "tiny", **fields: Any) -> Recipe:
     return make_recipe(name, methods=methods, **{"budget": bounds(methods), **fields})
-
-
-class Listening(Reporter):
-    """Says nothing, and remembers what it was told."""
-
-    def __init__(self, warnings: list[str] | None, said: list[str] | None) -> None:
-        super().__init__(silent=True)
-        self.warnings = [] if warnings is None else warnings
-        self.said = [] if said is None else said
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def workshop(

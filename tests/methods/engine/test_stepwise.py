@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from helpers import Listening, Stopping
 from torch import nn
 
 from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.executor import Lost
 from ule_datasets.compute.precision import Precision
@@ -103,37 +103,6 @@ class Walk(Stepwise):
 
     def estimate(self) -> Estimate:
         return Estimate(text="not long", seconds=3000, flop=50e12 * 180)
-
-
-class Listening(Reporter):
-    """Says nothing, and remembers what it was told."""
-
-    def __init__(self) -> None:
-        super().__init__(silent=True)
-        self.said: list[str] = []
-        self.warnings: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
-class Stopping(MemoryCheckpoint):
-    """Stops the work right after its n-th save to another checkpoint."""
-
-    def __init__(self, inner: Checkpoint, at: int) -> None:
-        self.inner, self.at, self.count = inner, at, 0
-
-    def load(self) -> State | None:
-        return self.inner.load()
-
-    def save(self, state: State) -> None:
-        self.inner.save(state)
-        self.count += 1
-        if self.count == self.at:
-            raise KeyboardInterrupt
 
 
 def walk(checkpoint: Checkpoint | None = None, *, executor: Any = None, **settings: Any) -> Walk:
