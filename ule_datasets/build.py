@@ -20,6 +20,7 @@ from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.dataset.delivery import Delivery
+from ule_datasets.dataset.local import LocalNote, as_remembered
 from ule_datasets.dataset.manifest import FILE_NAME, LEFT_OUT, FileRecord, Manifest
 from ule_datasets.dataset.shards import file_record
 from ule_datasets.packaging.assembly import Assembly
@@ -27,9 +28,10 @@ from ule_datasets.packaging.card import write_card
 from ule_datasets.packaging.crafting import CraftCache, Workshop, clear_checkpoints, craft, join, labels_for
 from ule_datasets.packaging.croissant import croissant_json
 from ule_datasets.packaging.figures import draw_figures
-from ule_datasets.packaging.folder import LOCAL_NOTE, BuildFolder, check_ours, open_folder, remove_leftovers
+from ule_datasets.packaging.folder import BuildFolder, check_ours, open_folder, remove_leftovers
 from ule_datasets.places.urls import RemoteFolder, shown
 from ule_datasets.recipe import Recipe
+from ule_datasets.sources.known import known_location
 from ule_datasets.sources.reading import Source, read_source
 
 WORKER_MODULES = (
@@ -102,11 +104,11 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
             shutil.rmtree(folder.root)
             return _result(options, manifest, already_complete=False)
         folder.publish()
-    if options.source and shown(options.source) == options.source:  # a URL with a password is written nowhere
-        path = Path(options.source).expanduser()  # made to mean the same from another working folder
-        source = str(path.resolve()) if path.exists() else options.source
-        write_atomically(options.out / LOCAL_NOTE, json.dumps({"source": source}))
-    return _result(options, Manifest.read(options.out), already_complete=False)
+    manifest = Manifest.read(options.out)
+    where = options.source or recipe.source.default_location
+    if where != known_location(recipe.source.name) and (source := as_remembered(where or "")):
+        LocalNote(source=source).write(options.out, manifest)
+    return _result(options, manifest, already_complete=False)
 
 
 def _check(options: BuildOptions) -> None:

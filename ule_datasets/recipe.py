@@ -13,6 +13,7 @@ from ule_datasets.base.content import is_off
 from ule_datasets.base.errors import InputError
 from ule_datasets.data.bounds import L0, L2, Bound, Budget, LInf, Unbounded, parse_bound
 from ule_datasets.methods.method import Method
+from ule_datasets.sources.known import known_location
 from ule_datasets.sources.spec import Licence, Preprocess, SourceSpec
 
 __all__ = ["L0", "L2", "LInf", "PublishedRecipe", "Recipe", "Unbounded"]
@@ -169,7 +170,11 @@ class PublishedRecipe:
         try:
             content = json.loads(text)
             source, step = content["source"], content["source"].get("preprocess")
-            parts = {"licence": _read(Licence, source["licence"]), "preprocess": step and _read(Preprocess, step)}
+            parts = {
+                "licence": _read(Licence, source["licence"]),
+                "preprocess": step and _read(Preprocess, step),
+                "default_location": known_location(source["name"]),  # what is read here is not for others to say
+            }
             return cls(
                 name=content["name"],
                 title=content["title"],

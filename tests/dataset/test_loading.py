@@ -343,11 +343,6 @@ def test_a_rate_that_is_no_number_is_refused(rate: float, half: tuple[Path, Path
         load(half[1], poison_rate=rate)
 
 
-def test_own_images_need_their_source_for_a_lower_rate(half: tuple[Path, Path]) -> None:
-    with pytest.raises(InputError, match="this recipe works on your own images: say where they are"):
-        load(half[1], poison_rate=0.25)
-
-
 def test_a_source_without_the_images_of_the_dataset_is_refused(half: tuple[Path, Path], tmp_path: Path) -> None:
     other = write_parquet(tmp_path, {"train": make_images(4, 10, 8, seed=9)}, class_names(4))
     with pytest.raises(InputError, match=r"the source lacks 40 of the dataset's images, first [0-9a-f]{16}"):

@@ -793,6 +793,26 @@ def test_what_does_not_pass_ends_with_one_clear_line_and_the_next_push_completes
     assert max(complete_uploads(hub).values()) <= (20 if call == "upload" else 1)
 
 
+@pytest.mark.parametrize("call", CALLS)
+def test_a_refusal_keeps_the_words_of_the_hub(owner: User, hub: HubServer, digits: Path, call: str) -> None:
+    words = "Your enterprise wants tokens of the kind X here"
+    hub.faults.add(CALLS[call], status(403, message=words), times=None)
+    outcome = owner.build("ops-digits", "--out", digits, "--push-to-hub", before=SHORT_WAITS)
+    assert_refused(outcome, words)
+    assert owner.waits == []
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_offline_a_push_is_refused_before_anything_is_built(owner: User, hub: HubServer, variable: str) -> None:
+    offline = {"HF_HUB_OFFLINE": "", variable: "1"}
+    outcome = owner.build("ops-digits", "--out", "x", "--push-to-hub", before=SHORT_WAITS, **offline)
+    assert_refused(outcome, "cannot publish while HF_HUB_OFFLINE is set: unset it first")
+    assert not (owner.folder / "x").exists()
+    planned = owner.build("ops-digits", "--out", "x", "--push-to-hub", "--dry-run", **offline)
+    assert planned.code == 0, planned.stderr
+    assert hub.requests == owner.waits == []
+
+
 # --- by Xet, as the real Hub wants it ------------------------------------------------------------------------
 
 needs_xet = pytest.mark.skipif(find_spec("hf_xet") is None, reason="uploads by Xet need hf_xet")
@@ -948,8 +968,12 @@ REFUSALS = {
         "stranger does not belong to ule: publish as --repo-id stranger/ops-digits", token=STRANGER_TOKEN
     ),
     "somebody else's": Refusal("tester does not belong to stranger", ("--repo-id", "stranger/x")),
-    "reader of an organisation": Refusal("this token may not write to", ("--repo-id", "club/x")),
-    "reader of its repository": Refusal("this token may not write to", ("--repo-id", "club/there")),
+    "reader of an organisation": Refusal(
+        "this token may not write to club/x: .*rights to .* the namespace .club.", ("--repo-id", "club/x")
+    ),
+    "reader of its repository": Refusal(
+        "this token may not write to club/there: .*rights to .* the namespace .club.", ("--repo-id", "club/there")
+    ),
     "something else": Refusal("tester/taken holds something else .data.csv.; choose", ("--repo-id", "tester/taken")),
     "something like ours": Refusal("tester/odd holds something else", ("--repo-id", "tester/odd")),
     "another dataset": Refusal("tester/theirs holds theirs, not ops-digits", ("--repo-id", "tester/theirs")),

@@ -101,8 +101,11 @@ def build_command(given: BuildArguments) -> int:
     from ule_datasets.base.progress import Reporter
     from ule_datasets.build import build
     from ule_datasets.dataset.fetching import find_perturbation
+    from ule_datasets.places.hub import check_online
 
     recipe, reporter = _recipe(given.recipe, given), Reporter(silent=given.quiet)
+    if given.push_to_hub and not given.dry_run:
+        check_online("publish")  # before anything is built
     saved = [find_perturbation(where) for where in given.perturbation or ()]
     result = build(recipe, _options(recipe, tuple(each.path for each in saved), given), reporter)
     print(_summary(result))

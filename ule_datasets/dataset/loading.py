@@ -22,6 +22,7 @@ from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import positions_of, share_of
 from ule_datasets.dataset.fetching import find_dataset, require_images
+from ule_datasets.dataset.local import remembered_source
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.dataset.shards.reading import ShardContent, decode_images, read_parquet_shard, read_tar_shard
 from ule_datasets.recipe import PublishedRecipe
@@ -85,7 +86,8 @@ def load(
         transform: applied to each PIL image by ``dataset[i]``.
         poison_rate: keep only this share of the training images poisoned (nested, seeded subsets) and take
             the others from the clean source.
-        source: where the clean images are, for ``poison_rate``; default: the source's own place.
+        source: where the clean images are, for ``poison_rate``; default: where a build on this machine took them
+            from, else the source's own place.
         revision: of a repository: a tag such as ``v1.0.0``, a branch or a commit.
 
     Raises:
@@ -99,7 +101,7 @@ def load(
     require_images(folder, manifest, where)
     content = read_split(folder, manifest, split)
     if poison_rate is not None and split == "train":
-        _lower_rate(content, folder, poison_rate, source)
+        _lower_rate(content, folder, poison_rate, source or remembered_source(folder, manifest))
     return PoisonedDataset(content, manifest.class_names, transform)
 
 

@@ -23,8 +23,6 @@ from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 
 STAGING = ".build"
 DONE = ".build.done"
-LOCAL_NOTE = ".local.json"
-"""What is true on this machine only (where the source was): in no manifest, never published."""
 
 
 @dataclass(frozen=True, slots=True)

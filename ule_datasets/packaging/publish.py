@@ -19,7 +19,7 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import available_cpus
 from ule_datasets.dataset.manifest import FILE_NAME as MANIFEST
 from ule_datasets.packaging.publication import CARD, MAIN, Plan, PlannedFile, damaged
-from ule_datasets.places.hub import first_line, http_error, patiently, readable_errors, status_of
+from ule_datasets.places.hub import check_online, first_line, http_error, patiently, readable_errors, status_of
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -53,10 +53,11 @@ def publish(plan: Plan, reporter: Reporter) -> Publication:
         InputError: no token or no right, a repository with other content, a version that was published with
             other content, or no answer for minutes.
     """
+    check_online("publish")
     repository = _Repository(plan, reporter)
     repository.check_account()
-    repository.check_card()
     with readable_errors(plan.repo_id, plan.branch, doing="publish"), repository.refusals():
+        repository.check_card()
         repository.open()
         state = repository.state()
         if not repository.is_published(state):
@@ -117,7 +118,7 @@ class _Repository:
             raise InputError("publishing needs a token: run 'hf auth login', or set HF_TOKEN") from error
         except HfHubHTTPError as error:
             unknown = "the Hub does not know this token: run 'hf auth login', or set another HF_TOKEN"
-            refused = status_of(error) in (401, 403)
+            refused = status_of(error) == 401
             raise InputError(unknown if refused else f"the Hub answers {first_line(error)}") from error
         if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise InputError("this token may only read: make one with write access")
@@ -157,7 +158,7 @@ class _Repository:
             yield
         except (http_error(), ConnectionError) as error:
             if status_of(error) in (401, 403):
-                raise InputError(f"this token may not write to {self.id}") from error
+                raise InputError(f"this token may not write to {self.id}: {first_line(error)}") from error
             raise
 
     def state(self) -> _State:

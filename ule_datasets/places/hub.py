@@ -60,7 +60,8 @@ def readable_errors(
         yield
     except errors.GatedRepoError as error:
         raise InputError(
-            f"{repository} is gated: accept its terms on its page and log in with 'hf auth login'{also}"
+            f"{repository} is gated: accept its terms on its page and log in with 'hf auth login'{also} "
+            f"(the Hub says: {first_line(error)})"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise InputError(f"{repository} has no revision {revision!r}") from error
@@ -69,9 +70,19 @@ def readable_errors(
     except errors.HFValidationError as error:
         raise InputError(f"{repository!r} does not name a dataset: use OWNER/NAME{also}") from error
     except unreachable as error:
+        if status_of(error) == 403:
+            raise InputError(f"the Hub does not let you {doing} {repository}: {first_line(error)}{also}") from error
         raise InputError(
             f"cannot {doing} {repository} ({first_line(error)}); run the same command again to resume{also}"
         ) from error
+
+
+def check_online(doing: str) -> None:
+    """Refuse at once what cannot be done offline."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(f"cannot {doing} while HF_HUB_OFFLINE is set: unset it first")
 
 
 def http_error() -> type[Exception]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,12 @@ from ule_datasets.base.version import __version__
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.split import positions_of
 from ule_datasets.dataset.integrity import Check, check_against_source, check_content, check_files, open_dataset
+from ule_datasets.dataset.local import remembered_source
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 from ule_datasets.experiments.subject import Samples, Subject
 from ule_datasets.methods.method import Repeats
 from ule_datasets.packaging.crafting import CraftCache, Workshop, craft
-from ule_datasets.packaging.folder import LOCAL_NOTE
 from ule_datasets.papers import claims
-from ule_datasets.places.urls import is_remote
 from ule_datasets.recipe import PublishedRecipe, Recipe
 from ule_datasets.sources.reading import Source, read_source
 from ule_datasets.sources.spec import Preprocess
@@ -57,7 +55,7 @@ class SourceReader:
 
     def at_hand(self, recipe: Recipe | PublishedRecipe, folder: Path | None) -> str | None:
         """Where the clean images are on this machine; ``None``: they would have to be fetched."""
-        remembered = None if folder is None else _remembered(folder)
+        remembered = None if folder is None else remembered_source(folder, Manifest.read(folder))
         embedded = "digits" if recipe.source.default_location == "digits" else None
         return self._given or remembered or embedded
 
@@ -301,15 +299,6 @@ def _stands_for(manifest: Manifest, catalogue: Catalogue) -> str:
         return recipe.source.name, recipe.budget, *(method.identifier for method in recipe.methods)
 
     return next((one.name for one in catalogue.values() if one.reduced is None and kind(one) == kind(own)), "")
-
-
-def _remembered(folder: Path) -> str | None:
-    """Where the build on this machine took its images from, if they are still there."""
-    note = folder / LOCAL_NOTE
-    location = json.loads(note.read_text(encoding="utf-8")).get("source") if note.exists() else None
-    if not isinstance(location, str):
-        return None
-    return location if location.startswith("hub:") or is_remote(location) or Path(location).exists() else None
 
 
 def _said(checks: list[Check], reporter: Reporter) -> list[Check]:
