@@ -12,6 +12,7 @@ from typing import Any
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import PARTIAL, cache_folder, replacing, write_atomically
+from ule_datasets.base.names import RelativePath
 from ule_datasets.base.options import FORMATS
 from ule_datasets.base.options import BuildOptions as BuildOptions
 from ule_datasets.base.progress import Reporter
@@ -247,7 +248,7 @@ def _other_files(folder: Path) -> list[FileRecord]:
     """Of everything but the shards and the manifest."""
     others = [path for path in sorted(folder.rglob("*")) if path.parent.name not in ("data", "webdataset")]
     return [
-        FileRecord(path=path.relative_to(folder).as_posix(), **file_record(path))
+        FileRecord(path=RelativePath(path.relative_to(folder).as_posix()), **file_record(path))
         for path in others
         if path.is_file() and path.suffix != PARTIAL and path.name != FILE_NAME
     ]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from ule_datasets.base.content import is_off
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.names import Name
 from ule_datasets.data.bounds import L0, L2, Bound, Budget, LInf, Unbounded, parse_bound
 from ule_datasets.methods.method import Method
 from ule_datasets.sources.known import known_location
@@ -64,6 +65,7 @@ class Recipe:
             raise InputError(
                 f"recipe name {self.name!r}: lower-case letters, digits, '-' and '.', at most 96 characters"
             )
+        Name(self.name)  # it names folders
         if not 0 < self.poison_rate <= 1:
             raise InputError(f"recipe {self.name}: poison_rate is {self.poison_rate}, not in (0, 1]")
         if not self.methods:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import platform
 import re
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.names import Name, RelativePath
+from ule_datasets.base.options import FORMATS
 from ule_datasets.base.version import __version__
 from ule_datasets.data.codec import encoder_versions
 
@@ -21,6 +25,8 @@ LEFT_OUT = "left-out.txt"
 """In a dataset folder: split and problem of every image of the source that could not be used."""
 SCHEMA = "ule-datasets manifest 1"
 DIGESTS = ("recipe_digest", "perturbation_digest")
+LARGEST_IMAGE = 2**40
+"""Bytes; what one image may take is decided where it is decoded."""
 UNSIGNED = "0" * 64
 """Stands in the manifest's own digest while that digest is computed."""
 
@@ -40,21 +46,27 @@ class SplitRecord:
     num_bytes: int
     """Arrow bytes, for the card."""
 
+    def __post_init__(self) -> None:
+        _check_counts(self, "num_examples", "num_poisoned", "num_bytes")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileRecord:
     """One file; ``path`` is relative to the folder, with forward slashes."""
 
-    path: str
+    path: RelativePath
     size: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "size")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """Everything but ``environment`` and ``timings`` is the same for every build of the same dataset."""
 
-    name: str
+    name: Name
     version: str
     reduced: str | None
     recipe_digest: str
@@ -75,6 +87,14 @@ class Manifest:
     """Versions; the bytes of the shards depend on the encoders among them, the pixels on none."""
     timings: dict[str, float]
     """Seconds by phase, on the machine of the build."""
+
+    def __post_init__(self) -> None:
+        for name in self.splits:
+            Name(name)  # it is part of the shards' names
+        if unknown := set(self.formats) - set(FORMATS):
+            raise InputError(f"formats: {unknown.pop()!r} is none of {', '.join(FORMATS)}")
+        if min(self.image_shape) < 0 or math.prod(self.image_shape) > LARGEST_IMAGE:
+            raise InputError(f"image_shape: {self.image_shape} is not the shape of an image")
 
     @property
     def download_size(self) -> int:
@@ -125,7 +145,7 @@ class Manifest:
             DamagedManifestError: it is one of ours, changed by as little as a byte.
         """
         try:
-            return cls.parse((folder / FILE_NAME).read_bytes(), str(folder / FILE_NAME))
+            return cls.parse(records.content(folder / FILE_NAME), str(folder / FILE_NAME))
         except FileNotFoundError as error:
             raise InputError(f"{folder} is not a complete dataset: it has no {FILE_NAME}") from error
 
@@ -133,27 +153,39 @@ class Manifest:
     def parse(cls, text: bytes, origin: str) -> Manifest:
         """A manifest's content; raises as ``read`` does, naming ``origin``."""
         _check_self_digest(origin, text)
-        try:
-            content = json.loads(text)
-            if content["schema"] != SCHEMA:
-                raise ValueError(f"schema {content['schema']!r}, this version reads {SCHEMA!r}")
-            height, width, channels = content["image_shape"]
-            return cls(
-                **{name: content[name] for name in ("name", "version", "reduced", *DIGESTS)},
-                source_name=content["source"]["name"],
-                source_digests=content["source"]["digests"],
-                source_about={n: v for n, v in content["source"].items() if n not in ("name", "digests")},
-                craft=tuple(content["craft"]),
-                class_names=tuple(content["class_names"]),
-                image_shape=(height, width, channels),
-                formats=tuple(content["formats"]),
-                splits={name: SplitRecord(**record) for name, record in content["splits"].items()},
-                files=tuple(FileRecord(**_safe(record)) for record in content["files"]),
-                environment=content["build"]["environment"],
-                timings=content["build"]["timings_seconds"],
-            )
-        except (UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{origin} is not a manifest of ours: {error!r}") from error
+        content = records.parse(dict[str, Any], text, origin)
+        if (schema := content.get("schema")) != SCHEMA:
+            raise InputError(f"{origin} has schema {schema!r}, this version reads {SCHEMA!r}")
+        layout = records.convert(_Layout, content, origin)
+        about = {name: value for name, value in content["source"].items() if name not in ("name", "digests")}
+        values = {
+            "source_name": layout.source.name,
+            "source_digests": layout.source.digests,
+            "source_about": about,
+            "environment": layout.build.environment,
+            "timings": layout.build.timings_seconds,
+        }
+        return records.convert(cls, {**content, **values}, origin)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    name: str
+    digests: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Build:
+    environment: dict[str, str]
+    timings_seconds: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Layout:
+    """The parts of the file that hold several fields of ``Manifest``."""
+
+    source: _Source
+    build: _Build
 
 
 def build_environment() -> dict[str, str]:
@@ -192,9 +224,7 @@ def _check_self_digest(origin: str, text: bytes) -> None:
     raise DamagedManifestError(f"{origin} was changed after it was written: its own digest does not agree")
 
 
-def _safe(record: dict[str, Any]) -> dict[str, Any]:
-    """Refuse paths that lead out of the folder."""
-    parts = Path(record["path"]).parts
-    if not parts or Path(record["path"]).is_absolute() or ".." in parts:
-        raise ValueError(f"path {record['path']!r} leads out of the folder")
-    return record
+def _check_counts(owner: SplitRecord | FileRecord, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(owner, name) < 2**63:
+            raise InputError(f"{name} is {getattr(owner, name)}, not a number of bytes or images")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ule_datasets.base.names import Name
 from ule_datasets.base.options import FORMATS
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import Executor
@@ -76,7 +77,7 @@ class Assembly:
         ]
         height, width, channels = source.train.images.shape[1:]
         return Manifest(
-            name=recipe.name,
+            name=Name(recipe.name),
             version=recipe.version,
             reduced=recipe.reduced,
             recipe_digest=recipe.digest,

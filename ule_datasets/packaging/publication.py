@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.names import RelativePath
 from ule_datasets.base.options import PublishOptions as PublishOptions
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION
 from ule_datasets.data.perturbation import Perturbation
@@ -31,7 +32,7 @@ MAIN = "main"
 class PlannedFile:
     """A file of the dataset as it will stand in the repository."""
 
-    path: str
+    path: RelativePath
     content: Path | bytes
     size: int
     sha256: str
@@ -39,9 +40,10 @@ class PlannedFile:
     @classmethod
     def of(cls, path: str, content: Path | bytes) -> PlannedFile:
         """With size and digest of the content."""
+        where = RelativePath(path)
         if isinstance(content, bytes):
-            return cls(path=path, content=content, size=len(content), sha256=hashlib.sha256(content).hexdigest())
-        return cls(path=path, content=content, **file_record(content))
+            return cls(path=where, content=content, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        return cls(path=where, content=content, **file_record(content))
 
     def read(self) -> bytes:
         """The content itself."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import replacing
+from ule_datasets.base.names import RelativePath
 from ule_datasets.data.bounds import Budget
 from ule_datasets.data.codec import encode_png
 from ule_datasets.data.perturbation import Perturbation
@@ -67,9 +68,9 @@ def shard_rows(num_samples: int, sample_bytes: int, mebibytes: float) -> list[ra
     return [range(start, stop) for start, stop in itertools.pairwise(bounds)]
 
 
-def shard_path(file_format: str, split: str, index: int, count: int) -> str:
+def shard_path(file_format: str, split: str, index: int, count: int) -> RelativePath:
     """Where a shard stands in the dataset folder."""
-    return PATTERNS[file_format].format(split=split, index=index, count=count)
+    return RelativePath(PATTERNS[file_format].format(split=split, index=index, count=count))
 
 
 def write_shard(task: ShardTask) -> ShardResult:

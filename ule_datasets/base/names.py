@@ -1,0 +1,75 @@
+"""Names and paths that come from files or servers, checked before any path is formed with them.
+
+What a manifest, a recipe, a server or an archive calls something is a ``Name`` (one part of a path) or a
+``RelativePath`` (parts joined by ``/``). Both are text, so they are used, compared and written as such; making one is
+the check, so a value of these types can be joined to a folder without leaving it, on every system. What is read by
+``ule_datasets.base.records`` is checked by declaring the field with the type.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Self
+
+from ule_datasets.base.errors import InputError
+
+LONGEST_NAME = 200
+"""Bytes: file systems take 255, and names are lengthened (``.NAME.1234.partial``)."""
+LONGEST_PATH = 1000
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\ud800-\udfff\u2028\u2029]')
+"""Separators, and what Windows or a terminal takes for something else; half characters, which no file can hold."""
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.DOTALL)
+"""What Windows opens a device for, with any ending."""
+
+
+class Name(str):
+    """Text that is one part of a path: not empty, not ``.`` or ``..``, without separators, no device."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """Check the text.
+
+        Raises:
+            InputError: it cannot be one; says why.
+        """
+        if (problem := _problem(text)) is not None:
+            raise InputError(f"{_cut(text)} cannot be a name: {problem}")
+        return super().__new__(cls, text)
+
+
+class RelativePath(str):
+    """A path below a folder: names joined by ``/``."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """Check every part.
+
+        Raises:
+            InputError: it leads out of the folder, or has a part that cannot be a name.
+        """
+        problem = f"it has more than {LONGEST_PATH} characters" if len(text) > LONGEST_PATH else None
+        for part in text.split("/"):
+            problem = problem or _problem(part)
+        if problem is not None:
+            raise InputError(f"{_cut(text)} cannot be a path within a folder: {problem}")
+        return super().__new__(cls, text)
+
+
+def _problem(part: str) -> str | None:
+    if not part:
+        return "it is empty, or begins, ends or has two slashes in a row"
+    if part in (".", ".."):
+        return f"{part!r} leads to another folder"
+    if found := _FORBIDDEN.search(part):
+        return f"it holds {found[0]!r}"
+    if len(part.encode()) > LONGEST_NAME:
+        return f"it is longer than {LONGEST_NAME} bytes"
+    if part[-1] in ". " or part[0] == " ":
+        return "it ends with a dot, or begins or ends with a space"
+    return f"{part!r} is a device on Windows" if _DEVICE.fullmatch(part) else None
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
