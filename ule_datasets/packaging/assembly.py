@@ -118,7 +118,8 @@ class Assembly:
     def _fingerprint(self) -> str:
         """Changes whenever a shard's bytes might."""
         digests = {name: split.digest for name, split in self.source.splits.items()}
-        parts = [self.recipe.digest, sorted(self.formats), digests, self.perturbation.digest, build_environment()]
+        images = [digests, self.source.class_names]
+        parts = [self.recipe.digest, sorted(self.formats), images, self.perturbation.digest, build_environment()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _finished(self, name: str, inputs: str, paths: Paths) -> ShardResult | None:
