@@ -334,8 +334,8 @@ def test_class_folders_alone_are_training_images(tmp_path: Path) -> None:
 
 
 def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
-    write_image_folder(tmp_path, {name: make_images(2, 1, 8) for name in ("train", "test", "val")}, class_names(2))
-    with pytest.raises(InputError, match="two folders for the test split: test, val"):
+    write_image_folder(tmp_path, {name: make_images(2, 1, 8) for name in ("train", "dev", "val")}, class_names(2))
+    with pytest.raises(InputError, match="two folders for the validation split: dev, val"):
         read(tmp_path)
 
 

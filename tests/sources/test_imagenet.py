@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,11 @@ import pytest
 
 from builders import RECIPES
 from ule_datasets.base.errors import InputError
-from ule_datasets.sources import image_folder, parquet, webdataset
-from ule_datasets.sources.forms import Form, files_by_split, official_name
+from ule_datasets.sources.forms import Form, official_name
 from ule_datasets.sources.image_folder import FILES_PER_CHUNK, Files
 from ule_datasets.sources.imagenet import ENGLISH, IMAGENET1K, IMAGENET100, LABEL_LISTS, WNIDS, wnids_for
+from ule_datasets.sources.own_images import OWN_IMAGES
+from ule_datasets.sources.reading import find_form
 
 KAGGLE, NUMBERED = LABEL_LISTS
 CLASSES = (WNIDS[0], WNIDS[7], WNIDS[999])
@@ -74,9 +77,14 @@ def kaggles(root: Path) -> Path:
     return root
 
 
-def samples(form: Form | None, names: tuple[str, ...] | None = None) -> dict[str, list[tuple[str, str, bytes]]]:
+def form_of(root: Path, only: Sequence[str] | None = None) -> Form:
+    """How the images below a folder are stored; ``only``: of a larger source, these classes."""
+    names, subset = (None, None) if only is None else (tuple(only), True)
+    return find_form(str(root), dataclasses.replace(OWN_IMAGES, class_names=names, subset=subset))
+
+
+def samples(form: Form, names: tuple[str, ...] | None = None) -> dict[str, list[tuple[str, str, bytes]]]:
     """Of each split, (official name, class, bytes), sorted; ``names``: the classes, where the form's are others."""
-    assert form is not None
     known = names or form.class_names
     assert known is not None
     found: dict[str, list[tuple[str, str, bytes]]] = {}
@@ -200,8 +208,7 @@ def test_official_names(name: str, official: str) -> None:
 
 
 def test_class_folders_in_both_splits(tmp_path: Path) -> None:
-    form = image_folder.find(by_class(tmp_path))
-    assert form is not None
+    form = form_of(by_class(tmp_path))
     assert form.class_names == CLASSES
     assert samples(form) == expected()
 
@@ -212,8 +219,7 @@ def test_validation_images_beside_each_other_get_their_labels_from_a_list(
     name: str, write_list: Any, where: str, tmp_path: Path
 ) -> None:
     write_list(flat(tmp_path) / where / name)
-    form = image_folder.find(tmp_path)
-    assert form is not None
+    form = form_of(tmp_path)
     assert form.class_names == CLASSES
     assert samples(form) == expected()
 
@@ -225,12 +231,12 @@ def test_the_archive_of_kaggle_is_read_where_it_was_unpacked_and_its_unlabelled_
     kaggles(tmp_path)
     if name:
         (tmp_path / KAGGLE).rename(tmp_path / name / KAGGLE)
-    assert samples(image_folder.find(tmp_path / name)) == expected()
+    assert samples(form_of(tmp_path / name)) == expected()
 
 
 def test_without_a_list_it_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="val has images outside of class folders") as error:
-        image_folder.find(flat(tmp_path))
+        form_of(flat(tmp_path))
     (line,) = str(error.value).splitlines()
     assert f"put ImageNet's list of their labels ({KAGGLE} or {NUMBERED}) into {tmp_path}" in line
     assert "move them into class folders" in line
@@ -250,28 +256,27 @@ def test_without_a_list_it_says_what_to_give(tmp_path: Path) -> None:
 def test_a_damaged_list_is_named(name: str, text: str | bytes, message: str, tmp_path: Path) -> None:
     (flat(tmp_path) / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=message):
-        image_folder.find(tmp_path)
+        form_of(tmp_path)
 
 
 def test_a_test_folder_with_classes_or_in_place_of_a_validation_folder_is_not_left_out(tmp_path: Path) -> None:
     write(by_class(tmp_path) / "test" / CLASSES[0], ["a"])
-    with pytest.raises(InputError, match="two folders for the test split: test, val"):
-        image_folder.find(tmp_path)
+    form = form_of(tmp_path)
+    assert len(samples(form)["test"]) == 1
+    assert [each.count for each in form.passed_over if "validation" in each.reason] == [len(VALIDATION)]
     (tmp_path / "val").rename(tmp_path / ".val")
-    assert len(samples(image_folder.find(tmp_path))["test"]) == 1
+    assert len(samples(form_of(tmp_path))["test"]) == 1
 
 
-def test_three_unlabelled_splits_are_still_refused(tmp_path: Path) -> None:
-    for split in ("train", "val", "test"):
-        write(tmp_path / split, ["a", "b"])
-    with pytest.raises(InputError, match="two folders for the test split: test, val"):
-        image_folder.find(tmp_path)
+def test_of_three_unlabelled_splits_the_test_split_is_the_test_split(tmp_path: Path) -> None:
+    for split, names in (("train", "ab"), ("val", "cde"), ("test", "f")):
+        write(tmp_path / split, names)
+    assert [len(found) for found in samples(form_of(tmp_path)).values()] == [1, 2]
 
 
 @pytest.mark.parametrize("layout", [by_class, kaggles])
 def test_only_some_classes(layout: Any, tmp_path: Path) -> None:
-    form = image_folder.find(layout(tmp_path), only=(CLASSES[1], WNIDS[500]))
-    assert form is not None
+    form = form_of(layout(tmp_path), only=(CLASSES[1], WNIDS[500]))
     assert form.class_names == (CLASSES[1],)
     assert samples(form) == expected((CLASSES[1],))
 
@@ -281,7 +286,7 @@ def test_folders_of_other_classes_are_not_listed(tmp_path: Path, monkeypatch: py
     listed: list[str] = []
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda folder: listed.append(Path(folder).name) or scandir(folder))
-    image_folder.find(tmp_path, only=CLASSES[:2])
+    form_of(tmp_path, only=CLASSES[:2])
     assert set(CLASSES[:2]) < set(listed)
     assert CLASSES[2] not in listed
 
@@ -290,7 +295,7 @@ def test_none_of_the_classes_is_said_with_what_there_is_instead(tmp_path: Path) 
     write(tmp_path / "train", [f"{animal}/a" for animal in ("bat", "cat", "dog", "eel")])
     wanted = f"{WNIDS[0]}, {WNIDS[1]}, {WNIDS[2]}, ..."
     with pytest.raises(InputError, match=rf"train has none of .* wanted \({wanted}\), but bat, cat, dog, \.\.\."):
-        image_folder.find(tmp_path, only=WNIDS[:100])
+        form_of(tmp_path, only=WNIDS[:100])
 
 
 def test_files_come_in_order_with_nested_and_linked_folders_and_without_hidden_ones(tmp_path: Path) -> None:
@@ -302,8 +307,7 @@ def test_files_come_in_order_with_nested_and_linked_folders_and_without_hidden_o
     (tmp_path / "images" / "dogs" / "all").symlink_to(tmp_path / "images")
     (tmp_path / "images" / "dogs" / "gone.JPEG").symlink_to(tmp_path / "nowhere")
     (tmp_path / "images" / "nothing").mkdir()
-    form = image_folder.find(tmp_path / "images")
-    assert form is not None
+    form = form_of(tmp_path / "images")
     (chunk,) = form.chunks["train"]
     assert isinstance(chunk, Files)
     assert chunk.names == ("cats/a/y/x.JPEG", "cats/a/z.JPEG", "cats/a.b.JPEG", "cats/b.JPEG", "dogs/rex.JPEG")
@@ -315,8 +319,7 @@ def test_files_come_in_order_with_nested_and_linked_folders_and_without_hidden_o
 def test_a_split_is_cut_into_pieces_of_equal_size_across_classes(tmp_path: Path) -> None:
     per_class = FILES_PER_CHUNK // 2 + 1
     write(tmp_path, [f"{wnid}/{number}" for wnid in CLASSES for number in range(per_class)])
-    form = image_folder.find(tmp_path)
-    assert form is not None
+    form = form_of(tmp_path)
     pieces = [chunk for chunk in form.chunks["train"] if isinstance(chunk, Files)]
     assert [len(piece.names) for piece in pieces] == [FILES_PER_CHUNK, 3 * per_class - FILES_PER_CHUNK]
     assert Counter(label for piece in pieces for label in piece.labels) == dict.fromkeys(range(3), per_class)
@@ -333,7 +336,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "scandir", locked)
     with pytest.raises(InputError, match=rf"cannot list \S+train/{CLASSES[1]}: Permission denied"):
-        image_folder.find(tmp_path)
+        form_of(tmp_path)
 
 
 # --- other forms ---------------------------------------------------------------------------------------------
@@ -373,29 +376,27 @@ def write_tars(folder: Path) -> Path:
 
 
 def test_every_form_gives_the_same_names_classes_and_bytes(tmp_path: Path) -> None:
-    hub = parquet.find(write_hub(tmp_path / "hub", test_labels=[-1] * 5))
-    assert hub is not None
+    hub = form_of(write_hub(tmp_path / "hub", test_labels=[-1] * 5))
     assert hub.class_names is not None
-    tars = webdataset.find(write_tars(tmp_path / "tars"))
-    assert tars is not None
+    tars = form_of(write_tars(tmp_path / "tars"))
     assert tars.class_names is None
     assert samples(hub, wnids_for(hub.class_names)) == expected()
     assert samples(tars, WNIDS) == expected()
-    assert samples(image_folder.find(kaggles(tmp_path / "kaggle"))) == expected()
-    assert samples(image_folder.find(by_class(tmp_path / "folders"))) == expected()
+    assert samples(form_of(kaggles(tmp_path / "kaggle"))) == expected()
+    assert samples(form_of(by_class(tmp_path / "folders"))) == expected()
 
 
 def test_images_without_a_path_or_in_a_plain_column_have_no_name(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [{"bytes": b"a", "path": None}], "label": [0]}), tmp_path / "train-0.parquet")
     pq.write_table(pa.table({"image": [b"a"], "label": [0]}), tmp_path / "test-0.parquet")
-    form = parquet.find(tmp_path)
-    assert form is not None
+    form = form_of(tmp_path)
     assert [raw.name for chunks in form.chunks.values() for chunk in chunks for raw in chunk.samples()] == ["", ""]
 
 
-def test_a_test_split_with_labels_beside_a_validation_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="both a validation and a test split"):
-        parquet.find(write_hub(tmp_path, test_labels=[-1, -1, 3]))
+def test_a_test_split_with_labels_beside_a_validation_split_is_the_test_split(tmp_path: Path) -> None:
+    form = form_of(write_hub(tmp_path, test_labels=[1, 2, 3]))
+    assert [raw.label for chunk in form.chunks["test"] for raw in chunk.samples()] == [1, 2, 3]
+    assert [note.partition(";")[0] for note in form.notes] == ["the test split is the clean test split"]
 
 
 @pytest.mark.parametrize("labels", [pa.array([-1, -1], pa.int64()), pa.array([None, None], pa.int64()), pa.nulls(2)])
@@ -403,29 +404,34 @@ def test_withheld_labels_may_be_minus_one_or_missing(labels: pa.Array, tmp_path:
     write_hub(tmp_path)
     images = [{"bytes": b"?", "path": None}] * 2
     pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / "test-00000-of-00001.parquet")
-    form = parquet.find(tmp_path)
-    assert form is not None
+    form = form_of(tmp_path)
     assert [raw.image for chunk in form.chunks["test"] for raw in chunk.samples()] == list(map(content, VALIDATION))
 
 
 def test_withheld_labels_alone_are_no_reason_to_leave_out_the_only_test_split(tmp_path: Path) -> None:
     write_hub(tmp_path, test_labels=[-1])
     (tmp_path / "validation-00000-of-00001.parquet").unlink()
-    form = parquet.find(tmp_path)
-    assert form is not None
+    form = form_of(tmp_path)
     assert [raw.label for chunk in form.chunks["test"] for raw in chunk.samples()] == [-1]
 
 
-def test_files_of_other_suffixes_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_folder_is_listed_once_and_no_file_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     by_class(tmp_path)
-    (tmp_path / "b.tar").touch()
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "test.tar").touch()
-    looked: list[Path] = []
-    is_file = Path.is_file
-    monkeypatch.setattr(Path, "is_file", lambda path: looked.append(path) or is_file(path))
-    assert files_by_split(tmp_path, ".tar") == {"train": [tmp_path / "b.tar"], "test": [tmp_path / "a" / "test.tar"]}
-    assert len(looked) == 2
+    listed: list[str] = []
+    scandir, stat, lstat = os.scandir, os.stat, os.lstat
+    monkeypatch.setattr(os, "scandir", lambda folder: listed.append(str(folder)) or scandir(folder))
+
+    def of_folders(function: Any) -> Any:
+        def look(path: Any, *arguments: Any, **options: Any) -> Any:
+            assert not str(path).endswith(".JPEG"), path
+            return function(path, *arguments, **options)
+
+        return look
+
+    monkeypatch.setattr(os, "stat", of_folders(stat))
+    monkeypatch.setattr(os, "lstat", of_folders(lstat))
+    assert samples(form_of(tmp_path)) == expected()
+    assert len(listed) == len(set(listed)) == 3 + 2 * len(CLASSES)
 
 
 # --- real images ---------------------------------------------------------------------------------------------
@@ -433,8 +439,7 @@ def test_files_of_other_suffixes_are_not_looked_at(tmp_path: Path, monkeypatch: 
 
 def test_the_folders_of_real_images_are_the_first_hundred_classes(imagenet_folder: Path) -> None:
     assert tuple(sorted(path.name for path in (imagenet_folder / "train").iterdir())) == WNIDS[:100]
-    form = image_folder.find(imagenet_folder, only=IMAGENET100.class_names)
-    assert form is not None
+    form = form_of(imagenet_folder, only=IMAGENET100.class_names)
     assert form.class_names == IMAGENET100.class_names
     raws = [raw for chunk in form.chunks["train"] for raw in chunk.samples()]
     assert [raw.name for raw in raws] == list(WNIDS[:100])

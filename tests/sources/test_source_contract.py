@@ -20,6 +20,8 @@ from ule_datasets.sources import digits
 from ule_datasets.sources.digits import DIGITS
 from ule_datasets.sources.reading import FORMS, Source, find_form, read_source
 from ule_datasets.sources.spec import SourceSpec
+from ule_datasets.sources.tree import walk
+from ule_datasets.sources.wanted import Wanted
 
 NAMES = class_names(10)
 KINDS = (*FORMS, "digits")
@@ -93,9 +95,9 @@ def test_other_images_than_the_expected_are_refused(kind: str, tmp_path: Path) -
 @pytest.mark.parametrize("kind", FORMS)
 def test_a_folder_of_another_form_or_of_none_is_left_to_others(kind: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert FORMS[kind](tmp_path / "empty", None) is None
+    assert FORMS[kind](walk(tmp_path / "empty"), Wanted()) is None
     where, _ = place(kind, tmp_path)
-    assert [other for other, find in FORMS.items() if find(Path(where), None) is not None] == [kind]
+    assert [other for other, find in FORMS.items() if find(walk(Path(where)), Wanted())] == [kind]
     assert find_form(where).chunks.keys() == {"train", "test"}
 
 

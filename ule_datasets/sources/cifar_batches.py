@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.sources.forms import Form, Place, RawSample
+from ule_datasets.sources.forms import Form, RawSample, Wanted
+from ule_datasets.sources.tree import Tally, Tree, join, kind_of
 
-FOLDER = "cifar-10-batches-py"
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_FILE, META_FILE = "test_batch", "batches.meta"
 
@@ -57,24 +57,37 @@ class Batch:
             yield RawSample(image, label, f"{self.path} (row {row})")
 
 
-def find(root: Place, only: Collection[str] | None = None) -> Form | None:
-    """The batch files in ``root`` or in its ``cifar-10-batches-py`` folder, or ``None``; not looked for at URLs."""
-    if not isinstance(root, Path):
+def example(tree: Tree) -> str | None:
+    """The first batch file of a source, if there is one; they are not looked for at URLs."""
+    if not isinstance(tree.root, Path):
         return None
-    folders = [folder for folder in (root, root / FOLDER) if any((folder / name).is_file() for name in TRAIN_FILES)]
-    if not folders:
+    found = (join(at, name) for at, here in tree.folders.items() for name in TRAIN_FILES if name in here.files)
+    return next(found, None)
+
+
+def find(tree: Tree, wanted: Wanted) -> Form | None:
+    """The batch files of a source, which lie together anywhere in it, or ``None``."""
+    first = example(tree)
+    if first is None:
         return None
-    folder = folders[0]
+    folder = first.rpartition("/")[0]
+    there = tree.folders[folder].files
     files = {"train": TRAIN_FILES, "test": (TEST_FILE,)}
-    present = {split: [folder / name for name in names if (folder / name).is_file()] for split, names in files.items()}
-    chunks = {split: tuple(map(Batch, paths)) for split, paths in present.items() if paths}
-    class_names = None
-    if (folder / META_FILE).is_file():
-        names = _load(folder / META_FILE).get(b"label_names")
-        if not isinstance(names, list) or not names:
-            raise InputError(f"{folder / META_FILE} has no list of label names")
-        class_names = tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
-    return Form("the original CIFAR-10 batches", chunks, class_names)
+    paths = {split: [tree.at(join(folder, n)) for n in names if n in there] for split, names in files.items()}
+    chunks = {split: tuple(Batch(Path(str(path))) for path in listed) for split, listed in paths.items() if listed}
+    class_names = _class_names(Path(str(tree.at(join(folder, META_FILE))))) if META_FILE in there else None
+    tally, used = Tally(tree.passed_over), {join(folder, name) for name in (*TRAIN_FILES, TEST_FILE, META_FILE)}
+    for path in tree.below():
+        if path not in used:
+            tally.add(kind_of(path), path)
+    return Form("the original CIFAR-10 batches", chunks, class_names, passed_over=tally.found)
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    names = _load(path).get(b"label_names")
+    if not isinstance(names, list) or not names:
+        raise InputError(f"{path} has no list of label names")
+    return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
 
 
 def _load(path: Path) -> dict[bytes, Any]:

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 
-from ule_datasets.base.errors import InputError
-from ule_datasets.places.remote_path import RemotePath
-
-Place: TypeAlias = Path | RemotePath
-"""A file or folder of a source: on this machine, or at a URL."""
-
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "test",
-    "valid": "test",
-    "validation": "test",
-}
-"""Words in file and folder names, and the split they mean (a validation split serves as the test split)."""
+from ule_datasets.sources.splits import Chosen, by_split, choose
+from ule_datasets.sources.tree import PassedOver, Tally, Tree, kind_of, suffix_of
+from ule_datasets.sources.tree import Place as Place
+from ule_datasets.sources.wanted import Wanted as Wanted
 
 UNLABELLED = ("unlabelled",)
 """The class names of a source without labels: one class, number 0."""
@@ -71,6 +57,10 @@ class Form:
     """In the form's own label order; ``None`` where it stores numbers only."""
     advice: str = ""
     """What would give it labels, where it has none; for messages."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """Everything there that is no part of it."""
+    notes: tuple[str, ...] = ()
+    """How it was taken where it could have been taken otherwise."""
 
     @property
     def labelled(self) -> bool:
@@ -88,43 +78,24 @@ def official_name(name: str) -> str:
     return match[1] if match else name
 
 
-def files_by_split(
-    root: Place, suffix: str, is_withheld: Callable[[Place], bool] | None = None
-) -> dict[str, list[Place]]:
-    """Files with a suffix (in this case) at or below ``root``, sorted, by the split that their names speak of.
+def chosen_files(
+    tree: Tree, suffix: str, wanted: Wanted, tally: Tally, has_labels: Callable[[Place], bool]
+) -> Chosen[list[str]]:
+    """Files with a suffix by split, ``train`` and the one that serves as ``test``; all others are tallied.
 
-    Where there is a validation split as well, those of a test split are left out whose labels are not public.
+    ``has_labels`` tells whether a file's labels are public: those of many test splits are not.
 
     Raises:
-        InputError: there are both a validation and a test split, and only one can be the test split.
+        InputError: as ``by_split`` and ``choose`` do.
     """
-    paths = [root] if root.suffix == suffix else _files_below(root, suffix)
-    found: dict[str, list[Place]] = {"train": [], "validation": [], "test": []}
-    for path in paths:
-        if not path.is_file():
-            continue
-        word = _split_word(PurePath(root.name) if root.suffix == suffix else path.relative_to(root))  # type: ignore[arg-type]
-        found["validation" if word.startswith("val") else SPLIT_WORDS[word]].append(path)
-    if found["validation"] and is_withheld is not None:
-        found["test"] = [path for path in found["test"] if not is_withheld(path)]
-    if found["validation"] and found["test"]:
-        raise InputError(f"{root} has both a validation and a test split: give a folder with one of them")
-    splits = {"train": found["train"], "test": found["validation"] or found["test"]}
-    filled = [(split, files) for split, files in splits.items() if files]
-    return dict(sorted(filled, key=lambda item: item[1][0].parts))
-
-
-def _files_below(root: Place, suffix: str) -> Sequence[Place]:
-    """Sorted; without a look at files of other suffixes, of which there may be a million."""
-    if isinstance(root, RemotePath):
-        return root.files(suffix)
-    return sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names if name.endswith(suffix))
-
-
-def _split_word(path: PurePath) -> str:
-    """The word for a split in a file's name, else in its folders; ``train`` if there is none."""
-    for part in reversed(path.with_suffix("").parts):
-        for word in re.split(r"[^a-z]+", part.lower()):
-            if word in SPLIT_WORDS:
-                return word
-    return "train"
+    files: list[str] = []
+    for path in tree.below():
+        if suffix_of(path) == suffix:
+            files.append(path)
+        else:
+            tally.add(kind_of(path), path)
+    found = by_split(files, tree.root, complete=not tree.is_file)
+    chosen = choose(found, tree.root, wanted.test_split, lambda paths: any(has_labels(tree.at(p)) for p in paths))
+    if chosen.unused:
+        tally.add_all(f"of the {chosen.unused} split, which is not used", found[chosen.unused])
+    return chosen

@@ -6,26 +6,22 @@ images of ImageNet may lie beside each other (``val/*``), as in its official arc
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import cast
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.places.remote_path import RemotePath, each
-from ule_datasets.sources.forms import SPLIT_WORDS, UNLABELLED, Form, Place, RawSample
+from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, Wanted
 from ule_datasets.sources.imagenet import LABEL_LISTS, validation_labels
+from ule_datasets.sources.layout import SUFFIXES as SUFFIXES
+from ule_datasets.sources.layout import Images, refuse_splits_in_classes, some, split_folders, top_folder
+from ule_datasets.sources.splits import TEST, TRAIN, choose
+from ule_datasets.sources.tree import Tally, Tree, join
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
 FILES_PER_CHUNK = 512
 ADVICE = "give class folders (train/<class>/*)"
-ARCHIVE = Path("ILSVRC", "Data", "CLS-LOC")
-"""Where ImageNet's archive from Kaggle has the folders of its splits."""
-SHOWN = 3
-
-Labelled = list[tuple[str, str]]
-"""Image files, by their path in the folder of their split, with their classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,159 +54,132 @@ def _read(path: Place) -> bytes:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def find(root: Place, only: Collection[str] | None = None) -> Form | None:
-    """Image files below ``root``, in class folders or in none, or ``None``.
+def find(tree: Tree, wanted: Wanted) -> Form | None:
+    """The image files of a source, in class folders or in none, or ``None``.
 
-    ``root`` is the folder of the splits, of the classes, or of ImageNet's archive (``ILSVRC/Data/CLS-LOC`` is in it).
-    Class folders that ``only`` does not name are not listed; ``None``: all are.
+    It holds the folders of the splits, or of the classes, or one folder (in one folder ...) with them.
 
     Raises:
-        InputError: two folders for one split, images both in class folders and outside of them, validation images
-            outside of class folders without a list of their labels, or none of the classes of ``only``.
+        InputError: folders or images would be left over, images are both in class folders and outside of them,
+            validation images are outside of class folders without a list of their labels, or there is none of the
+            classes that are wanted.
     """
-    if not root.is_dir():
+    tally = Tally(tree.passed_over)
+    images = Images.of(tree, tally)
+    if tree.is_file or not images.filled:
         return None
-    wanted = None if only is None else frozenset(only)
-    top = root / ARCHIVE if (root / ARCHIVE).is_dir() else root
-    roots = _split_roots(top)
-    entries = {split: _entries(folder) for split, folder in roots.items()}
-    in_classes: dict[str, Labelled] = {}
-    for split, listed in entries.items():
-        folders = [name for name, is_folder in listed if is_folder and (wanted is None or name in wanted)]
-        in_classes[split] = [(path, name) for name in folders for path in _images_below(roots[split], name)]
-    loose = {split: [name for name, is_folder in listed if not is_folder] for split, listed in entries.items()}
-    if wanted is not None and not any(in_classes.values()):
-        _refuse_other_classes(roots, entries, wanted)
-    if in_classes.get("train") and loose.get("test") and not in_classes["test"]:
-        in_classes["test"] = _in_list(roots["test"], loose.pop("test"), root, wanted)
-    first_in_class = next((roots[split] / files[0][0] for split, files in in_classes.items() if files), None)
-    first_loose = next((roots[split] / names[0] for split, names in loose.items() if names), None)
-    if first_in_class is None and first_loose is None:
-        return None
-    if first_in_class is not None and first_loose is not None:
+    top = top_folder(images, wanted)
+    roots = split_folders(images, top, wanted) or {TRAIN: top}
+    by_class = TRAIN in roots and bool(images.folders(roots[TRAIN]))
+    chosen = choose(roots, tree.at(top), wanted.test_split, lambda r: not by_class or bool(images.folders(r)))
+    if chosen.unused:
+        tally.add_all(f"of the {chosen.unused} split, which is not used", images.below(roots[chosen.unused]))
+    parts = {split: _by_class(images, root, wanted, tally) for split, root in chosen.splits.items()}
+    if wanted.only is not None and not any(part.classes for part in parts.values()):
+        _refuse_other_classes(images, chosen.splits, wanted.only)
+    loose = {split: _unlabelled(images, root) for split, root in chosen.splits.items()}
+    if by_class and TEST in parts and loose[TEST].names and not parts[TEST].classes:
+        parts[TEST], loose[TEST] = _in_list(tree, loose[TEST], wanted, tally), parts[TEST]
+    in_classes = next((part.example(tree) for part in parts.values() if part.names), None)
+    outside = next((part.example(tree) for part in loose.values() if part.names), None)
+    if in_classes is not None and outside is not None:
         raise InputError(
-            f"{top} has images in class folders ({first_in_class}) and outside of them ({first_loose}): "
+            f"{tree.at(top)} has images in class folders ({in_classes}) and outside of them ({outside}): "
             "move all into class folders, or none"
         )
-    if first_loose is not None:
-        in_classes = {split: [(name, UNLABELLED[0]) for name in names] for split, names in loose.items()}
-    class_names = tuple(sorted({name for files in in_classes.values() for _, name in files}))
+    used = parts if outside is None else loose
+    class_names = tuple(sorted({name for part in used.values() for name in part.classes}))
     numbers = {name: number for number, name in enumerate(class_names)}
-    chunks = {split: tuple(_chunks(roots[split], files, numbers)) for split, files in in_classes.items()}
-    return Form("an image folder", chunks, class_names if first_loose is None else UNLABELLED, ADVICE)
+    chunks = {split: tuple(_chunks(tree.at(part.root), part, numbers)) for split, part in used.items()}
+    return Form("an image folder", chunks, class_names, ADVICE, tally.found, chosen.notes)
 
 
-def _split_roots(root: Place) -> dict[str, Place]:
-    """The folder of each split; ``root`` itself holds training images if no folder is named like a split."""
-    entries = _entries(root)
-    roots: dict[str, Place] = {}
-    for name in _without_withheld(root, [name for name, is_folder in entries if is_folder]):
-        split = SPLIT_WORDS[name.lower()]
-        if split in roots:
-            raise InputError(f"{root} has two folders for the {split} split: {roots[split].name}, {name}")
-        roots[split] = root / name
-    beside = [name for name, is_folder in entries if not is_folder] if roots else []
-    if beside:
-        raise InputError(
-            f"{root} has images ({root / beside[0]}) beside its folder {next(iter(roots.values())).name}: "
-            "move them into the folder of their split"
-        )
-    return roots or {"train": root}
+def example(tree: Tree) -> str | None:
+    """The first image file of a source, if there is one."""
+    return next((path for suffix, path in tree.first.items() if suffix in SUFFIXES), None)
 
 
-def _without_withheld(root: Place, folders: list[str]) -> list[str]:
-    """The folders that are named like a split, without a test split whose labels are withheld.
-
-    That is one without class folders, beside a validation split, where the training split has class folders.
-    """
-    named = [name for name in folders if name.lower() in SPLIT_WORDS]
-    tests = [name for name in named if SPLIT_WORDS[name.lower()] == "test" and not name.lower().startswith("val")]
-    others = [name for name in named if name not in tests]
-    by_class = [name for name in others if SPLIT_WORDS[name.lower()] == "train" and _has_folders(root / name)]
-    validated = any(SPLIT_WORDS[name.lower()] == "test" for name in others)
-    if not (by_class and validated):
-        return named
-    return [name for name in named if name in others or _has_folders(root / name)]
+def expected(tree: Tree, wanted: Wanted) -> bool:
+    """Whether there are folders of the classes that a recipe names: then the images in them are its source."""
+    return any(PurePosixPath(folder).name in wanted.classes for folder in tree.folders)
 
 
-def _in_list(folder: Place, names: list[str], root: Place, wanted: frozenset[str] | None) -> Labelled:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The images of a split."""
+
+    root: str
+    """The folder of the split."""
+    classes: Collection[str]
+    """Of all its images."""
+    names: Sequence[str]
+    """The images, by their paths below the folder."""
+    listed: Mapping[str, str] | None = None
+    """The class of each image, where it is not the folder that the image is in."""
+
+    def class_of(self, name: str) -> str:
+        """The class of an image."""
+        return name.partition("/")[0] if self.listed is None else self.listed[name]
+
+    def example(self, tree: Tree) -> str:
+        """The first image."""
+        return f"{tree.at(self.root)}/{self.names[0]}"
+
+
+def _by_class(images: Images, root: str, wanted: Wanted, tally: Tally) -> _Part:
+    """The images in the class folders of a split."""
+    there = images.folders(root)
+    classes = [name for name in there if wanted.only is None or name in wanted.only]
+    refuse_splits_in_classes(images, root, classes)
+    for name in there:
+        if name not in classes:
+            tally.add_all("of other classes", images.below(join(root, name)))
+    tally.add_all(
+        "folders without images", (join(root, n) for n in images.tree.folders[root].folders if n not in there)
+    )
+    return _Part(root, classes, [path for name in classes for path in images.below(join(root, name), name)])
+
+
+def _unlabelled(images: Images, root: str) -> _Part:
+    """The images of a split that are in no class folder."""
+    names = images.loose(root)
+    return _Part(root, UNLABELLED if names else (), names, dict.fromkeys(names, UNLABELLED[0]))
+
+
+def _in_list(tree: Tree, loose: _Part, wanted: Wanted, tally: Tally) -> _Part:
     """Image files of a split without class folders, by a list of labels."""
-    places = dict.fromkeys((root, folder.parent, folder))
+    folder = tree.at(loose.root)
+    places = dict.fromkeys((tree.root, folder.parent, folder))
     found = validation_labels(cast("Iterable[Path]", places))  # a RemotePath has all of Path that this needs
     if found is None:
         raise InputError(
             f"{folder} has images outside of class folders, and the training images are in class folders: move them "
-            f"into class folders, or put ImageNet's list of their labels ({' or '.join(LABEL_LISTS)}) into {root}"
+            f"into class folders, or put ImageNet's list of their labels ({' or '.join(LABEL_LISTS)}) into {tree.root}"
         )
     path, labels = found
-    missing = next((name for name in names if name.rpartition(".")[0] not in labels), None)
+    missing = next((name for name in loose.names if name.rpartition(".")[0] not in labels), None)
     if missing is not None:
         raise InputError(f"{path} has no label for {folder / missing}")
-    pairs = [(name, labels[name.rpartition(".")[0]]) for name in names]
-    return [(name, label) for name, label in pairs if wanted is None or label in wanted]
+    class_of = {name: labels[name.rpartition(".")[0]] for name in loose.names}
+    names = [name for name, label in class_of.items() if wanted.only is None or label in wanted.only]
+    others = (join(loose.root, name) for name, label in class_of.items() if wanted.only and label not in wanted.only)
+    tally.add_all("of other classes", others)
+    return _Part(loose.root, {class_of[name] for name in names}, names, class_of)
 
 
-def _refuse_other_classes(
-    roots: Mapping[str, Place], entries: Mapping[str, list[tuple[str, bool]]], wanted: frozenset[str]
-) -> None:
+def _refuse_other_classes(images: Images, roots: Mapping[str, str], wanted: Collection[str]) -> None:
     """Where there are class folders, but none that is wanted, say so: "no images" would mislead."""
-    for split, listed in entries.items():
-        folders = [name for name, is_folder in listed if is_folder]
-        if folders:
+    for root in roots.values():
+        if folders := images.folders(root):
             raise InputError(
-                f"{roots[split]} has none of the class folders that are wanted ({_some(sorted(wanted))}), "
-                f"but {_some(folders)}"
+                f"{images.tree.at(root)} has none of the class folders that are wanted ({some(sorted(wanted))}), "
+                f"but {some(folders)}"
             )
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
-def _chunks(folder: Place, files: Labelled, numbers: Mapping[str, int]) -> Iterator[Files]:
+def _chunks(folder: Place, part: _Part, numbers: Mapping[str, int]) -> Iterator[Files]:
     """Files with their labels, in pieces for one worker each."""
-    for start in range(0, len(files), FILES_PER_CHUNK):
-        names, labels = zip(*files[start : start + FILES_PER_CHUNK], strict=True)
+    for start in range(0, len(part.names), FILES_PER_CHUNK):
+        names = tuple(part.names[start : start + FILES_PER_CHUNK])
         state = folder.state_of(names) if isinstance(folder, RemotePath) else ""
-        yield Files(folder, names, tuple(numbers[label] for label in labels), state)
-
-
-def _images_below(root: Place, path: str) -> Iterator[str]:
-    """Image files in a folder and the folders in it, in order; links to further folders are not followed."""
-    for name, is_folder in _entries(root / path, follow_links=False):
-        inner = f"{path}/{name}"
-        if is_folder:
-            yield from _images_below(root, inner)
-        else:
-            yield inner
-
-
-def _is_image(name: str) -> bool:
-    return name[name.rfind(".") :].lower() in SUFFIXES
-
-
-def _has_folders(folder: Place) -> bool:
-    return any(is_folder for _, is_folder in _entries(folder))
-
-
-def _entries(folder: Place, *, follow_links: bool = True) -> list[tuple[str, bool]]:
-    """Names of image files (``False``) and folders (``True``) directly in a folder, sorted, without hidden ones.
-
-    What kind an entry is comes with the listing, so that no file is looked at.
-    """
-    if isinstance(folder, RemotePath):
-        visible = [(name, entry) for name, entry in folder.entries().items() if not name.startswith(".")]
-        return sorted((name, is_folder) for name, (is_folder, *_) in visible if is_folder or _is_image(name))
-    found = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if _is_image(entry.name) and entry.is_file():
-                    found.append((entry.name, False))
-                elif entry.is_dir(follow_symlinks=follow_links):
-                    found.append((entry.name, True))
-    except OSError as error:
-        raise InputError(f"cannot list {folder}: {error.strerror}") from error
-    return sorted(found)
+        yield Files(folder, names, tuple(numbers[part.class_of(name)] for name in names), state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,9 +11,11 @@ from typing import Any
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.places.remote_path import RemotePath, each
-from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, files_by_split
+from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, Wanted, chosen_files
+from ule_datasets.sources.tree import Tally, Tree
 
 IMAGE_COLUMNS = ("image", "img")
+SUFFIX = ".parquet"
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
@@ -45,21 +47,24 @@ class RowGroup:
             yield RawSample(data, label, origin, PurePosixPath(path).stem if path else "")
 
 
-def find(root: Place, only: Collection[str] | None = None) -> Form | None:
-    """Parquet files at or below ``root``, or ``None``.
+def find(tree: Tree, wanted: Wanted) -> Form | None:
+    """The Parquet files of a source, or ``None``.
 
     Of a validation and a test split, the test split is left out if its labels are withheld (all -1, or missing).
 
     Raises:
         InputError: one is unreadable or has no images, or they disagree about the classes or on having labels.
     """
-    splits = files_by_split(root, ".parquet", _labels_are_withheld)
-    chunks: dict[str, list[Chunk]] = {name: [] for name in splits}
+    if SUFFIX not in tree.first:
+        return None
+    tally = Tally(tree.passed_over)
+    chosen = chosen_files(tree, SUFFIX, wanted, tally, lambda path: not _labels_are_withheld(path))
+    chunks: dict[str, list[Chunk]] = {name: [] for name in chosen.splits}
     class_names: tuple[str, ...] | None = None
     seen: dict[bool, Place] = {}  # the first file with labels, and the first without
     advice = ""
-    files = [(split, path) for split, paths in splits.items() for path in paths]
-    opened = (each if isinstance(root, RemotePath) else map)(_schema, [path for _, path in files])
+    files = [(split, tree.at(path)) for split, paths in chosen.splits.items() for path in paths]
+    opened = (each if isinstance(tree.root, RemotePath) else map)(_schema, [path for _, path in files])
     for (split, path), (schema, num_row_groups) in zip(files, opened, strict=True):
         image_column = _image_column(path, schema)
         label_column = _find_column(schema, LABEL_COLUMNS)
@@ -72,9 +77,8 @@ def find(root: Place, only: Collection[str] | None = None) -> Form | None:
             raise InputError(f"{path} has other class names than the files before it: {names}")
         class_names = names or class_names
         chunks[split].extend(RowGroup(path, index, image_column, label_column) for index in range(num_row_groups))
-    if not chunks:
-        return None
-    return Form("Parquet shards", {k: tuple(v) for k, v in chunks.items()}, class_names, advice)
+    shards = {name: tuple(groups) for name, groups in chunks.items()}
+    return Form("Parquet shards", shards, class_names, advice, tally.found, chosen.notes)
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ule_datasets.base.errors import InputError
@@ -18,20 +18,21 @@ from ule_datasets.places.urls import is_remote, shown
 from ule_datasets.sources import cifar_batches, digits, image_folder, imagenet, parquet, webdataset
 from ule_datasets.sources.collect import Findings, collect
 from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
-from ule_datasets.sources.forms import UNLABELLED, Form, Place
+from ule_datasets.sources.forms import UNLABELLED, Form, Place, Wanted
 from ule_datasets.sources.spec import SourceSpec
+from ule_datasets.sources.tree import Tree, walk
 
 LOCATIONS = (
     "hub:OWNER/NAME, digits, or a folder or file (Parquet, WebDataset tar, image folder, cifar-10-batches-py), "
     "here or (but for the last) at a URL such as s3://BUCKET/FOLDER"
 )
-FORMS: dict[str, Callable[[Place, Collection[str] | None], Form | None]] = {
+FORMS: dict[str, Callable[[Tree, Wanted], Form | None]] = {
     "cifar batches": cifar_batches.find,
     "parquet": parquet.find,
     "webdataset": webdataset.find,
     "image folder": image_folder.find,
 }
-"""How each form of files is recognised; what the first of them finds is taken."""
+"""How each form of files is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,23 +110,47 @@ def find_form(where: str, spec: SourceSpec | None = None) -> Form:
     """Recognise how the images at a location are stored; of a larger folder only the classes that ``spec`` names.
 
     Raises:
-        InputError: nothing there, or nothing that looks like images.
+        InputError: nothing there, nothing that looks like images, or images in several forms.
     """
     if where == "digits":
         return digits.find()
     root: Place
+    wanted = Wanted() if spec is None else spec.wanted
     if is_remote(where):
         root = RemotePath.at(where, (".parquet", ".tar"))
+    elif where.startswith(hub.PREFIX):
+        root, wanted = _downloaded(where), replace(wanted, form="parquet")
     else:
-        root = _downloaded(where) if where.startswith(hub.PREFIX) else Path(where).expanduser()
+        root = Path(where).expanduser()
         if not root.exists():
             raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
-    only = spec.class_names if spec is not None and spec.subset else None
-    for find in FORMS.values():
-        form = find(root, only)
-        if form is not None:
-            return form
-    raise InputError(f"--source {shown(where)}: no images found there; give {LOCATIONS}")
+    tree = walk(root, wanted.only)
+    found = _the_form(tree, wanted, f"--source {shown(where)}")
+    form = None if found is None else FORMS[found](tree, wanted)
+    if form is None:
+        raise InputError(f"--source {shown(where)}: no images found there; give {LOCATIONS}")
+    return form
+
+
+def _the_form(tree: Tree, wanted: Wanted, place: str) -> str | None:
+    """Which of ``FORMS`` a source comes in, by the names of its files; ``None``: it has no images."""
+    examples = {
+        "cifar batches": cifar_batches.example(tree),
+        "parquet": tree.first.get(parquet.SUFFIX),
+        "webdataset": tree.first.get(webdataset.SUFFIX),
+        "image folder": image_folder.example(tree),
+    }
+    there = {name: example for name, example in examples.items() if example is not None}
+    if wanted.form is not None:
+        return wanted.form if wanted.form in there else None
+    if "image folder" in there and image_folder.expected(tree, wanted):
+        return "image folder"
+    if len(there) > 1:
+        raise InputError(
+            f"{place} has images in {len(there)} forms: {', '.join(f'{n} ({e})' for n, e in there.items())}; give "
+            "the file or the folder of one of them, or a recipe whose source says which (form=...)"
+        )
+    return next(iter(there), None)
 
 
 def _downloaded(where: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.sources.wanted import Wanted
 
 SIZES = {"cifar10": 32, "digits": 32}
 """Rows and columns of sources whose images all come in one size."""
@@ -75,6 +76,25 @@ class SourceSpec:
     """``name``: the official names of the images are their keys; ``None``: digests of pixels and label are."""
     subset: bool | None = None
     """Whether images of classes that are not in ``class_names`` are left out; ``None``: they are refused."""
+
+    test_split: str | None = None
+    """Which split serves as the clean test split where there are several; ``None``: ``test`` if it has labels."""
+    class_folders: tuple[str, ...] = ()
+    """Folders that are classes although they are called like splits."""
+    form: str | None = None
+    """The form that is read where there are images in several (see ``reading.FORMS``); ``None``: that is refused."""
+
+    @property
+    def wanted(self) -> Wanted:
+        """What this asks of a source, whatever its form."""
+        classes = frozenset(self.class_names or ())
+        return Wanted(
+            only=classes if self.subset else None,
+            classes=classes,
+            test_split=self.test_split,
+            class_folders=frozenset(self.class_folders),
+            form=self.form,
+        )
 
     @property
     def image_size(self) -> int | None:

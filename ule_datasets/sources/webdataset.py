@@ -9,13 +9,16 @@ import itertools
 import os
 import posixpath
 import tarfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, files_by_split
+from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, Wanted, chosen_files
 from ule_datasets.sources.image_folder import SUFFIXES
+from ule_datasets.sources.tree import Tally, Tree
+
+SUFFIX = ".tar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +81,17 @@ def _from_start(file: IO[bytes]) -> tarfile.TarFile:
     return tarfile.open(fileobj=file, mode="r|")
 
 
-def find(root: Place, only: Collection[str] | None = None) -> Form | None:
-    """Tar shards at or below ``root``, or ``None``."""
-    splits = files_by_split(root, ".tar")
-    if not splits:
+def find(tree: Tree, wanted: Wanted) -> Form | None:
+    """The tar shards of a source, or ``None``."""
+    if SUFFIX not in tree.first:
         return None
-    labelled = _has_labels([path for paths in splits.values() for path in paths])
-    chunks = {name: tuple(Shard(path, labelled) for path in paths) for name, paths in splits.items()}
-    return Form("WebDataset shards", chunks, None if labelled else UNLABELLED, "give every sample a .cls member")
+    tally = Tally(tree.passed_over)
+    chosen = chosen_files(tree, SUFFIX, wanted, tally, lambda path: _has_labels([path]))
+    shards = {name: [tree.at(path) for path in paths] for name, paths in chosen.splits.items()}
+    labelled = _has_labels([path for paths in shards.values() for path in paths])
+    chunks = {name: tuple(Shard(path, labelled) for path in paths) for name, paths in shards.items()}
+    class_names, advice = None if labelled else UNLABELLED, "give every sample a .cls member"
+    return Form("WebDataset shards", chunks, class_names, advice, tally.found, chosen.notes)
 
 
 def _has_labels(paths: Sequence[Place]) -> bool:

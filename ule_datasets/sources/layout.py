@@ -1,0 +1,159 @@
+"""What the folders of an image folder mean: which hold splits, which hold classes, and what is neither."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.sources.forms import Wanted
+from ule_datasets.sources.splits import WORDS, split_of, splits_in, subject_of, unknown_split
+from ule_datasets.sources.tree import Tally, Tree, join, kind_of, suffix_of
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
+ARCHIVE = "ILSVRC/Data/CLS-LOC"
+"""Where ImageNet's archive from Kaggle has the folders of its splits."""
+SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Images:
+    """The image files of a tree."""
+
+    tree: Tree
+    names: dict[str, list[str]]
+    """By folder, those directly in it; only folders that have some."""
+    filled: set[str]
+    """Folders with an image at any depth."""
+
+    @classmethod
+    def of(cls, tree: Tree, tally: Tally) -> Images:
+        """Tell images from other files, which are tallied."""
+        names: dict[str, list[str]] = {}
+        filled: set[str] = set()
+        for folder, listing in tree.folders.items():
+            images = [name for name in listing.files if suffix_of(name) in SUFFIXES]
+            if len(images) < len(listing.files):
+                others = (name for name in listing.files if suffix_of(name) not in SUFFIXES)
+                for name in others:
+                    tally.add(kind_of(name), join(folder, name))
+            if images:
+                names[folder] = listing.files if len(images) == len(listing.files) else images
+                while folder not in filled:
+                    filled.add(folder)
+                    folder = folder.rpartition("/")[0]
+        return cls(tree, names, filled)
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders in one that hold images."""
+        return [name for name in self.tree.folders[folder].folders if join(folder, name) in self.filled]
+
+    def loose(self, folder: str) -> list[str]:
+        """Names of the images directly in a folder."""
+        return self.names.get(folder, [])
+
+    def below(self, folder: str, shown: str = "") -> Iterator[str]:
+        """Images at any depth in the order of their paths, which begin with ``shown`` instead of the folder's."""
+        inner = set(self.folders(folder))
+        for name in sorted([*self.loose(folder), *inner]) if inner else self.loose(folder):
+            if name in inner:
+                yield from self.below(join(folder, name), join(shown, name))
+            else:
+                yield join(shown, name)
+
+
+def top_folder(images: Images, wanted: Wanted) -> str:
+    """The folder of the splits, or of the classes: the source itself, or further in, where one folder holds all."""
+    if ARCHIVE in images.filled:
+        return ARCHIVE
+    top = folder = ""
+    while not images.loose(folder) and len(inner := images.folders(folder)) == 1:
+        if inner[0] in wanted.class_folders | wanted.classes or splits_in(inner[0]) & set(WORDS.values()):
+            return folder
+        folder = join(folder, inner[0])
+        top = folder if len(images.folders(folder)) > 1 and not images.loose(folder) else top
+    return top
+
+
+def split_folders(images: Images, top: str, wanted: Wanted) -> dict[str, str]:
+    """The folder of each split in one; none where no folder is called like a split.
+
+    A name that is nothing but a split's (``train_images``) is one. A name with a subject (``bullet_train``) is one
+    where all are alike (``flowers_train``, ``flowers_test``), and else a class.
+
+    Raises:
+        InputError: other folders or images would be left over, two folders are for one split, or a name looks like a
+            split and is not known, or speaks of several.
+    """
+    place = images.tree.at(top)
+    names = [name for name in images.folders(top) if name not in wanted.class_folders]
+    like = [name for name in names if splits_in(name) & set(WORDS.values())]
+    unknown = [name for name in names if name not in like and splits_in(name)]
+    plain = [name for name in like if not subject_of(name)]
+    if not like and len(unknown) > 1 and unknown == names:
+        raise unknown_split(f"{place}: {unknown[0]}", min(splits_in(unknown[0])))
+    if not plain and (like != names or len({split_of(name, place) for name in like}) < 2):
+        return {}
+    if not plain and len({subject_of(name) for name in like}) > 1:
+        raise _unclear(place, like, [])
+    if unknown:
+        raise unknown_split(f"{place}: {unknown[0]}", min(splits_in(unknown[0])))
+    if others := [name for name in images.folders(top) if name not in like]:
+        raise _unclear(place, like, others)
+    if loose := images.loose(top):
+        raise InputError(
+            f"{place} has images ({images.tree.at(join(top, loose[0]))}) beside its folder {like[0]}: "
+            "move them into the folder of their split"
+        )
+    found: dict[str, str] = {}
+    for name in like:
+        split = split_of(name, f"{place}: {name}")
+        assert split is not None
+        if split in found:
+            raise InputError(
+                f"{place} has two folders for the {split} split: {found[split]}, {name}; give one of them another "
+                f"name, or move it out of the source{_or_classes(like)}"
+            )
+        found[split] = name
+    return {split: _unwrapped(images, join(top, name), split) for split, name in found.items()}
+
+
+def refuse_splits_in_classes(images: Images, folder: str, classes: list[str]) -> None:
+    """Refuse classes that are divided into splits: training and test images would be mixed.
+
+    Raises:
+        InputError: a class is; it is named.
+    """
+    for name in classes:
+        inside = [inner for inner in images.folders(join(folder, name)) if not subject_of(inner)]
+        if len({split for inner in inside for split in splits_in(inner)}) > 1:
+            raise InputError(
+                f"{images.tree.at(join(folder, name))} has folders called like splits ({some(inside)}) within a class: "
+                "put the folders of classes into those of splits (train/<class>/*)"
+            )
+
+
+def some(names: list[str]) -> str:
+    """The first few of some names."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _unclear(place: object, like: list[str], others: list[str]) -> InputError:
+    beside = f" beside others with images ({some(others)})" if others else " and like classes"
+    return InputError(
+        f"{place} has folders called like splits ({some(like)}){beside}: if the former are splits, move the others "
+        f"out of the source; {_or_classes(like).removeprefix('; ')}"
+    )
+
+
+def _or_classes(like: list[str]) -> str:
+    return f"; if they are classes, add {' '.join(f'--class-folder {name}' for name in like)}"
+
+
+def _unwrapped(images: Images, folder: str, split: str) -> str:
+    """Where an archive was unpacked into a folder of its own name: the inner one."""
+    while not images.loose(folder) and len(inner := images.folders(folder)) == 1:
+        if subject_of(inner[0]) or splits_in(inner[0]) != {split}:
+            break
+        folder = join(folder, inner[0])
+    return folder

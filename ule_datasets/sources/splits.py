@@ -1,0 +1,170 @@
+"""Which split a file or folder belongs to: one rule for the words in names, wherever they stand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Generic, TypeVar
+
+from ule_datasets.base.errors import InputError
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+WORDS = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "val": VALIDATION,
+    "valid": VALIDATION,
+    "validation": VALIDATION,
+    "dev": VALIDATION,
+    "test": TEST,
+    "testing": TEST,
+    "eval": TEST,
+    "evaluation": TEST,
+}
+"""Words that mean a split, as the Hub's ``datasets`` takes them."""
+UNKNOWN = {"trainval", "traintest", "minival", "testdev", "holdout", "heldout", "extra", "unsupervised", "unlabeled"}
+"""Words that speak of splits too, but of none of ours."""
+FILLERS = {"image", "img", "picture", "pic", "photo", "file", "sample", "data", "dataset", "set", "split", "folder"}
+"""Words that say nothing about what is in a folder, alone or with an ``s``."""
+_WORD = re.compile(r"[A-Z]?[a-z]+(?=[A-Z\W\d_]|$)|[A-Z]+(?![a-z])|[^\W\d_]+")
+_NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)(?P<of>-of-\d{3,}(\.\w+)?)")
+
+Part = TypeVar("Part")
+
+
+def words_of(name: str) -> list[str]:
+    """The words within a name, in lower case: ``train_images``, ``Test-Set`` and ``valImages2`` have two each."""
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+def splits_in(name: str) -> set[str]:
+    """The splits that a name speaks of, with what looks like one and is unknown as it stands."""
+    return {WORDS.get(word, word) for word in words_of(name) if word in WORDS or word in UNKNOWN}
+
+
+def subject_of(name: str) -> tuple[str, ...]:
+    """What a name says besides a split: empty for ``train_images``, ``("bullet",)`` for ``bullet_train``."""
+    return tuple(word for word in words_of(name) if word not in WORDS and not {word, word[:-1]} & FILLERS)
+
+
+def split_of(name: str, place: object) -> str | None:
+    """The split that a name speaks of, known or not; ``None`` if it speaks of none.
+
+    Raises:
+        InputError: it speaks of several; ``place`` says whose name it is.
+    """
+    found = splits_in(name)
+    if len(found) > 1:
+        raise InputError(f"{place} speaks of several splits ({', '.join(sorted(found))}): give it the name of one")
+    return next(iter(found), None)
+
+
+def split_of_file(path: str, place: object) -> str | None:
+    """The split that a file's name speaks of, else the name of a folder that it is in, the inmost first.
+
+    Raises:
+        InputError: as ``split_of`` does.
+    """
+    parts = reversed(PurePosixPath(path).with_suffix("").parts)
+    return next(filter(None, (split_of(part, place) for part in parts)), None)
+
+
+def unknown_split(place: object, word: str) -> InputError:
+    """The error for what looks like a split, but not like one of ours."""
+    return InputError(
+        f"{place} looks like a split that is not known ({word!r}): give it the name of one "
+        f"({', '.join(WORDS)}), or move it out of the source"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen(Generic[Part]):
+    """The splits that a dataset is made of, of those that a source has."""
+
+    splits: Mapping[str, Part]
+    """``train`` and ``test``, as far as there are such."""
+    test_is: str = ""
+    """What the source calls the test split: ``validation`` or ``test``; empty if there is none."""
+    unused: str = ""
+    """The other one of the two, where there are both."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say about the choice; nothing where there was none."""
+        if not self.unused:
+            return ()
+        return (
+            f"the {self.test_is} split is the clean test split; the {self.unused} split is not used "
+            f"(--test-split {self.unused} takes it instead)",
+        )
+
+
+def choose(
+    found: Mapping[str, Part], place: object, test_split: str | None, is_labelled: Callable[[Part], bool]
+) -> Chosen[Part]:
+    """Decide which split serves as the clean test split: the one asked for, else ``test`` where it has labels.
+
+    Raises:
+        InputError: the one asked for is not there.
+    """
+    there = [name for name in (TEST, VALIDATION) if name in found]
+    if test_split is None:
+        withheld = len(there) == 2 and not is_labelled(found[TEST])
+        test = (VALIDATION if withheld else there[0]) if there else ""
+    else:
+        test = next(iter(splits_in(test_split)), "")
+        if test not in there:
+            raise InputError(f"{place} has no split {test_split!r}; found {', '.join(found) or 'none'}")
+    splits = {TRAIN if name == TRAIN else TEST: part for name, part in found.items() if name in (TRAIN, test)}
+    return Chosen(splits, test, next((name for name in there if name != test), ""))
+
+
+def by_split(paths: Iterable[str], place: object, *, complete: bool = True) -> dict[str, list[str]]:
+    """Files by the split that their names speak of, sorted; ``train`` where no name speaks of one.
+
+    They should be all the files of their series, unless one was picked out (``complete=False``).
+
+    Raises:
+        InputError: a name speaks of several splits, or of none of ours beside others that do; or of a series
+            ``NAME-00000-of-00002`` some files are missing.
+    """
+    found: dict[str | None, list[str]] = {}
+    for path in in_order(paths):
+        found.setdefault(split_of_file(path, f"{place}: {path}"), []).append(path)
+    known = [split for split in found if split in WORDS.values()]
+    series = {split: _check_numbers(listed, place) for split, listed in found.items()} if complete else {}
+    for split, listed in found.items():
+        if split is not None and split not in known and len(found) > 1:
+            raise unknown_split(f"{place}: {listed[0]}", split)
+    if known and (others := [name for name in series.get(None, ()) if words_of(PurePosixPath(name).name)]):
+        raise unknown_split(f"{place}: {others[0]}", words_of(PurePosixPath(others[0]).name)[0])
+    joined: dict[str, list[str]] = {}
+    for split, listed in found.items():
+        joined.setdefault(split if split in known else TRAIN, []).extend(listed)  # type: ignore[arg-type]
+    ordered = {split: in_order(listed) for split, listed in joined.items()}
+    return dict(sorted(ordered.items(), key=lambda item: item[1][0].split("/")))
+
+
+def _check_numbers(paths: Sequence[str], place: object) -> list[str]:
+    """The names of series ``NAME-00000-of-00002`` among some files, none of which is incomplete."""
+    series: dict[tuple[str, str], set[int]] = {}
+    for path in paths:
+        if numbered := _NUMBERED.fullmatch(path):
+            series.setdefault((numbered["series"], numbered["of"]), set()).add(int(numbered["number"]))
+    for (name, of), numbers in series.items():
+        digits = of.removeprefix("-of-").partition(".")[0]
+        first = 0 if 0 in numbers else 1
+        missing = sorted(set(range(first, first + int(digits))) - numbers)
+        if missing:
+            raise InputError(
+                f"{place} lacks {len(missing)} of the {int(digits)} files {name}*{of}, first "
+                f"{name}{missing[0]:0{len(digits)}d}{of}: fetch what is missing, or give one file with --source"
+            )
+    return [name for name, _ in series]
+
+
+def in_order(paths: Iterable[str]) -> list[str]:
+    """Sorted by the parts of paths."""
+    return sorted(paths, key=lambda path: path.split("/"))

@@ -1,0 +1,250 @@
+"""What there is at the place of a source: one walk for all forms, and what it did not go into, by reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.places.remote_path import RemotePath
+
+Place: TypeAlias = Path | RemotePath
+"""A file or folder of a source: on this machine, or at a URL."""
+
+NOT_CONTENT = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+"""Folders that systems make beside people's files; thumbnails and deleted photographs may be in them."""
+OWN_FILES = ("manifest.json", "report.json")
+"""Files that mark a folder as output of this tool, if they begin as ours do."""
+OWN_MARK, OWN_STAGING = b'"schema": "ule-datasets ', ".build"
+HIDDEN = "hidden"
+OWN = "made by this tool: never read as a source"
+"""Why folders with its datasets and reports are passed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Files or folders of a source that are no part of it, for one reason."""
+
+    reason: str
+    count: int
+    example: str
+    """The first of them, by its path below the source."""
+
+
+class Tally:
+    """Counts what is passed over."""
+
+    def __init__(self, found: Iterable[PassedOver] = ()) -> None:
+        self._counts = {each.reason: each.count for each in found}
+        self._examples = {each.reason: each.example for each in found}
+
+    def add(self, reason: str, example: str, count: int = 1) -> None:
+        """Count one more, or several."""
+        self._counts[reason] = self._counts.get(reason, 0) + count
+        self._examples.setdefault(reason, example)
+
+    def add_all(self, reason: str, paths: Iterable[str]) -> None:
+        """Count each of some paths."""
+        for path in paths:
+            self.add(reason, path)
+
+    @property
+    def found(self) -> tuple[PassedOver, ...]:
+        """By reason, in the order in which reasons came up."""
+        return tuple(PassedOver(reason, count, self._examples[reason]) for reason, count in self._counts.items())
+
+
+class Listing(NamedTuple):
+    """What is directly in a folder: names, sorted."""
+
+    files: list[str]
+    folders: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """Every file of a source, by its path below the source with ``/``; without those that are passed over unread."""
+
+    root: Place
+    """The folder, or a single file."""
+    folders: Mapping[str, Listing]
+    """By path; the empty path is the source itself."""
+    passed_over: tuple[PassedOver, ...] = ()
+    links: tuple[str, ...] = ()
+    """Links to folders that were followed."""
+    is_file: bool = False
+    """Whether the source is a single file."""
+    is_own: bool = False
+    """Whether the source itself is a folder that this tool has made."""
+
+    def at(self, path: str) -> Place:
+        """Where a file or folder is."""
+        return self.root if self.is_file or not path else self.root / path
+
+    def below(self, folder: str = "") -> Iterator[str]:
+        """The files at any depth below a folder, in the order of their paths' parts."""
+        listing, prefix = self.folders[folder], f"{folder}/" if folder else ""
+        if not listing.folders:
+            yield from (prefix + name for name in listing.files)
+            return
+        inner = set(listing.folders)
+        for name in sorted([*listing.files, *listing.folders]):
+            if name in inner:
+                yield from self.below(prefix + name)
+            else:
+                yield prefix + name
+
+    @cached_property
+    def first(self) -> Mapping[str, str]:
+        """A file with each suffix that there is (lower case; empty for none)."""
+        found: dict[str, str] = {}
+        for folder, listing in self.folders.items():
+            for name in listing.files:
+                if (suffix := suffix_of(name)) not in found:
+                    found[suffix] = join(folder, name)
+        return found
+
+
+def suffix_of(path: str) -> str:
+    """The end of a file's name from its last dot, in lower case; empty if there is none."""
+    dot = path.rfind(".")
+    return path[dot:].lower() if dot > path.rfind("/") + 1 else ""
+
+
+def kind_of(path: str) -> str:
+    """What a file is called that a form has no use for."""
+    return f"{suffix_of(path)} files" if suffix_of(path) else "files without a suffix"
+
+
+def join(folder: str, name: str) -> str:
+    """The path of something in a folder."""
+    return f"{folder}/{name}" if folder else name
+
+
+def walk(root: Place, only: Collection[str] | None = None) -> Tree:
+    """List a source; of the class folders beside one that ``only`` names, no other is listed.
+
+    Hidden files and folders, what systems and notebooks leave behind, this tool's own output, broken links and what
+    is neither file nor folder are passed over. Links to folders are followed, unless that would never end.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    if not root.is_dir():
+        return Tree(root, {"": Listing([root.name], [])}, is_file=True)
+    return _Walk(root, None if only is None else frozenset(only)).run()
+
+
+class _Walk:
+    """A walk in progress."""
+
+    def __init__(self, root: Place, only: frozenset[str] | None) -> None:
+        self.root, self.only = root, only
+        self.tally = Tally()
+        self.folders: dict[str, Listing] = {}
+        self.links: list[str] = []
+        self.entered: set[str] = set()
+        """Real paths of folders that links led to."""
+        self.is_own = False
+
+    def run(self) -> Tree:
+        real = "" if isinstance(self.root, RemotePath) else os.path.realpath(self.root)
+        pending: list[tuple[str, str, tuple[str, ...]]] = [("", real, ())]
+        while pending:
+            path, real, left = pending.pop()
+            files, folders, links = self._listed(path)
+            if self._is_own(path, files, folders):
+                above, _, name = path.rpartition("/")
+                self.folders[above].folders.remove(name)
+                continue
+            inside = self._used(path, sorted(self._content(path, [*folders, *links])))
+            targets = {name: self._target(join(path, name), (*left, real)) for name in inside if name in links}
+            inside = [name for name in inside if targets.get(name) != ""]
+            self.folders[path] = Listing(sorted(self._content(path, files)), inside)
+            for name in reversed(inside):
+                if target := targets.get(name):
+                    pending.append((join(path, name), target, (*left, real)))
+                else:
+                    pending.append((join(path, name), f"{real}/{name}", left))
+        return Tree(self.root, self.folders, self.tally.found, tuple(self.links), is_own=self.is_own)
+
+    def _listed(self, path: str) -> tuple[list[str], list[str], list[str]]:
+        """Names of files, folders and links to folders; what an entry is comes with the listing."""
+        folder = self.root / path
+        if isinstance(folder, RemotePath):
+            entries = folder.entries().items()
+            named = [[name for name, (is_folder, *_) in entries if is_folder is kind] for kind in (False, True)]
+            return named[0], named[1], []
+        files, folders, links = [], [], []
+        try:
+            with os.scandir(folder) as entries_here:
+                for entry in entries_here:
+                    if entry.is_file():
+                        files.append(entry.name)
+                    elif entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.name)
+                    elif entry.is_dir():
+                        links.append(entry.name)
+                    else:
+                        reason = "broken links" if entry.is_symlink() else "neither a file nor a folder"
+                        self.tally.add(reason, join(path, entry.name))
+        except OSError as error:
+            raise InputError(f"cannot list {folder}: {error.strerror}") from error
+        return files, folders, links
+
+    def _content(self, path: str, names: Iterable[str]) -> list[str]:
+        """Without what is hidden."""
+        kept = []
+        for name in names:
+            if name[0] == "." or name in NOT_CONTENT:
+                self.tally.add(HIDDEN, join(path, name))
+            else:
+                kept.append(name)
+        return kept
+
+    def _is_own(self, path: str, files: list[str], folders: list[str]) -> bool:
+        """Whether this tool has made a folder, or is about to; the source itself is listed nevertheless."""
+        own = OWN_STAGING in folders or any(name in files and self._begins_as_ours(path, name) for name in OWN_FILES)
+        if own and path:
+            self.tally.add(OWN, path)
+        self.is_own |= own and not path
+        return own and bool(path)
+
+    def _begins_as_ours(self, path: str, name: str) -> bool:
+        place = self.root / path / name
+        if isinstance(place, RemotePath):
+            return OWN_MARK in place.read_bytes()[:200]
+        try:
+            with place.open("rb") as file:
+                return OWN_MARK in file.read(200)
+        except OSError:
+            return False
+
+    def _used(self, path: str, folders: list[str]) -> list[str]:
+        """Without the folders of other classes, where those of wanted ones are."""
+        if self.only is None or self.only.isdisjoint(folders):
+            return folders
+        others = [join(path, name) for name in folders if name not in self.only]
+        self.tally.add_all("folders of other classes", others)
+        return [name for name in folders if name in self.only]
+
+    def _target(self, link: str, left: tuple[str, ...]) -> str:
+        """The real path that a link leads to; empty if it is not followed.
+
+        One that leads to a folder which it is in would never end. Within what a link led to, no folder is entered a
+        second time: a few links between folders would otherwise make a walk without end to speak of.
+        """
+        target = os.path.realpath(str(self.root / link))
+        if any(f"{folder}/".startswith(f"{target.rstrip('/')}/") for folder in left):
+            self.tally.add("links to a folder that they are in", link)
+        elif len(left) > 1 and target in self.entered:
+            self.tally.add("links to a folder that is read already", link)
+        else:
+            self.links.append(link)
+            self.entered.add(target)
+            return target
+        return ""

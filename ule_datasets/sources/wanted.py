@@ -1,0 +1,21 @@
+"""What a recipe asks of its source, whatever form that comes in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a recipe asks of a source, whatever its form."""
+
+    only: frozenset[str] | None = None
+    """The only classes whose folders are listed; ``None``: all."""
+    classes: frozenset[str] = frozenset()
+    """The classes of the source that the recipe names; empty where any will do."""
+    test_split: str | None = None
+    """The split that serves as the clean test split; ``None``: the test split where it has labels."""
+    class_folders: frozenset[str] = frozenset()
+    """Folders that are classes although they are called like splits."""
+    form: str | None = None
+    """The form that is read where there are several; ``None``: there must be one."""
