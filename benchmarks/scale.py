@@ -44,7 +44,7 @@ from ule_datasets.base.options import FORMATS
 from ule_datasets.compute.executor import available_cpus
 from ule_datasets.compute.opening import EXECUTORS
 from ule_datasets.compute.processes import LocalExecutor
-from ule_datasets.data.codec import decode_rgb, encode_png
+from ule_datasets.data.codec import Rules, decode_rgb, encode_png
 from ule_datasets.data.split import Split, order_free_digest
 from ule_datasets.data.spool import view
 from ule_datasets.dataset.manifest import Manifest
@@ -270,11 +270,11 @@ def limits(paths: Sequence[Path], workers: int) -> Limits:
 
 def bare_loops(paths: tuple[Path, ...]) -> tuple[int, float, float, float]:
     """How many of the files are images, and the seconds for decoding, summing and encoding all of these."""
-    images = []
+    images, rules = [], Rules(convert=True, resize=RESIZE, crop=CROP)
     started = time.perf_counter()
     for path in paths:
         try:
-            images.append(decode_rgb(path.read_bytes(), str(path), convert=True, resize=RESIZE, crop=CROP)[0])
+            images.append(decode_rgb(path.read_bytes(), str(path), rules).pixels)
         except InputError:
             continue  # the build leaves the same files out
     decoded = time.perf_counter()

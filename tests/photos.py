@@ -20,10 +20,10 @@ CONVERTED = {"CMYK": 1, "L": 1, "P": 1}
 """Pillow modes of the photographs that are not RGB."""
 NUM_DUPLICATES = 1
 BROKEN = {
-    "cut": "is not a readable image: image file is truncated",
+    "cut": "cannot be decoded: image file is truncated",
     "text": "is not a readable image: unknown image format",
     "empty": "is not a readable image: unknown image format",
-    "deep": "is not an RGB image (mode I;16); convert it to RGB first",
+    "deep": "is not a plain RGB image (mode F, more than 8 bits a channel); convert it to RGB first",
 }
 """What ``write_broken`` writes, by the beginning of its name, and what is said about it."""
 
@@ -58,7 +58,7 @@ def write_broken(folder: Path) -> Path:
     (target / "cut.JPEG").write_bytes(whole[: len(whole) // 2])
     (target / "text.JPEG").write_text("not an image")
     (target / "empty.JPEG").write_bytes(b"")
-    (target / "deep.png").write_bytes(_save(rng.integers(0, 2**16, (50, 50), dtype=np.uint16), "PNG"))
+    (target / "deep.png").write_bytes(_save(rng.random((50, 50), dtype=np.float32), "TIFF"))
     return folder
 
 

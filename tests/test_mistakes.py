@@ -236,11 +236,14 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "truncated image": (
         lambda folder: one_bad_file(folder, encode(make_images(1, 1, 8).images[0])[:120]),
-        r"1 unusable sample: \S+class001/bad.png is not a readable image: ",
+        r"1 unusable sample: \S+class001/bad.png cannot be decoded: ",
     ),
     "empty image file": (lambda folder: one_bad_file(folder, b""), r"bad.png is not a readable image"),
-    "grey image": (grey, r"bad.png is not an RGB image \(mode L\); convert it to RGB first"),
-    "transparent image": (transparent, r"bad.png is not an RGB image \(mode RGBA\); convert it to RGB first"),
+    "grey image": (grey, r"bad.png is not a plain RGB image \(mode L\); convert it to RGB first"),
+    "transparent image": (
+        transparent,
+        r"bad.png is not a plain RGB image \(mode RGBA, transparency\); convert it to RGB first",
+    ),
     "truncated Parquet": (
         truncated_parquet,
         r"train-00001-of-00002.parquet is not a readable Parquet file \(truncated download\?\): ",

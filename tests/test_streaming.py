@@ -274,7 +274,9 @@ def test_corrupt_images_are_refused_with_their_number_and_names_and_nothing_is_l
         outcome = photos.build(tmp_path / "x", "--workers", workers, *arguments, source=damaged)
         assert outcome.code == 2
         [line] = outcome.complaint
-        assert line.startswith(f"ule-build: {len(BROKEN)} unusable samples: {damaged}/train/class001/cut.JPEG is not")
+        assert line.startswith(
+            f"ule-build: {len(BROKEN)} unusable samples: {damaged}/train/class001/cut.JPEG cannot be"
+        )
         assert all(str(path) in line for path in broken_files(damaged)[:3])
         assert line.endswith("; and 1 more; --skip-unusable leaves such images out")
         assert not (tmp_path / "x").exists()
@@ -288,7 +290,7 @@ def test_skipped_images_are_listed_counted_and_known_to_verification(
     out = tmp_path / "x"
     outcome = photos.build(out, "--skip-unusable", source=damaged)
     assert outcome.code == 0, outcome.stderr
-    assert f"\nleft out {len(BROKEN)} unusable images, first: train/class001/cut.JPEG is not" in outcome.stderr
+    assert f"\nleft out {len(BROKEN)} unusable images, first: train/class001/cut.JPEG cannot be" in outcome.stderr
     listed = (out / LEFT_OUT).read_text().splitlines()
     names = [path.relative_to(damaged).as_posix() for path in broken_files(damaged)]
     assert [line.partition(" ")[0] for line in listed] == [f"train\t{name}" for name in names]

@@ -101,7 +101,7 @@ class Recipe:
         Raises:
             InputError: its source is a published one, which says how its images are brought to one size.
         """
-        if self.source.url:
+        if self.source.published:
             raise InputError(
                 f"{self.name} says itself what its images are cut to: {self.source.preprocess or 'nothing'}; "
                 "--crop is for recipes on one's own images, such as ops and uc"

@@ -27,6 +27,7 @@ from photos import (
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.processes import LocalExecutor
+from ule_datasets.data.codec import Picture, Rules
 from ule_datasets.data.spool import SpooledImages
 from ule_datasets.sources import decode, image_folder, reading
 from ule_datasets.sources.own_images import OWN_IMAGES
@@ -59,9 +60,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     origins: list[str] = []
     plain = decode.decode_rgb
 
-    def counted(data: bytes, origin: str, **options: object) -> tuple[np.ndarray, str]:
+    def counted(data: bytes, origin: str, rules: Rules) -> Picture:
         origins.append(origin)
-        return plain(data, origin, **options)  # type: ignore[arg-type]
+        return plain(data, origin, rules)
 
     monkeypatch.setattr(decode, "decode_rgb", counted)
     return origins
@@ -226,10 +227,10 @@ def test_an_interrupted_run_leaves_whole_chunks_and_the_next_one_does_the_others
     spool, counted = tmp_path / "spool", decode.decode_rgb
     whole = COUNTS["test"] + 2 * PER_CHUNK  # the test images come first
 
-    def interrupted(data: bytes, origin: str, **options: object) -> tuple[np.ndarray, str]:
+    def interrupted(data: bytes, origin: str, rules: Rules) -> Picture:
         if len(decoded) == whole + 5:
             raise KeyboardInterrupt
-        return counted(data, origin, **options)  # type: ignore[arg-type]
+        return counted(data, origin, rules)
 
     monkeypatch.setattr(decode, "decode_rgb", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -258,7 +259,7 @@ def test_unusable_images_are_counted_and_named_and_left_out_only_if_asked(
             read(photos, spool)
         message = str(refused.value)
         assert message.startswith(f"{len(BROKEN)} unusable samples: ")
-        assert all(f"{path} is not " in message for path in paths[:3])
+        assert all(f"{path} {BROKEN[path.stem]}" in message for path in paths[:3])
         assert message.endswith("; and 1 more; --skip-unusable leaves such images out")
     decoded.clear()
     disk = read(photos, tmp_path / "spool", skip=True)
@@ -320,7 +321,7 @@ def test_names_of_what_is_left_out_are_the_same_however_the_place_is_written(
 ) -> None:
     write_broken(photos)
     reference = read(photos, skip=True).findings.left_out
-    assert reference[0][1].startswith("train/class001/cut.JPEG is not")
+    assert reference[0][1].startswith("train/class001/cut.JPEG cannot be")
     monkeypatch.chdir(photos.parent)
     monkeypatch.setenv("HOME", str(photos.parent))
     for where in (f"{photos}/", "photos", "./photos", "photos//", "~/photos"):

@@ -1,24 +1,100 @@
 """Images as bytes: the one encoder, lossless PNG with fixed settings, the one strict decoder, and one size for all.
 
-Pillow is imported by the functions, because recipes import sources, and listing recipes must be quick.
+Every image that this library opens, a source's or its own, is opened here and nowhere else. Pillow is imported by the
+functions, because recipes import sources, and listing recipes must be quick.
 """
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.data.image_formats import READ, bits_per_channel, reader_of, recognise
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 COMPRESS_LEVEL = 1
 """On CIFAR-10 level 1 is a tenth faster than the highest and 2 % larger (benchmarks/assembly.py)."""
-CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr")
-"""Pillow modes of 8 bits or less that become RGB where a recipe says so; transparency is dropped."""
+CONVERTIBLE = frozenset(("1", "L", "LA", "P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L"))
+"""Pillow modes that become RGB where a recipe says so; whatever else there is would have to be guessed."""
+MAX_PIXELS = 178_956_970
+"""Of one image, where nothing else is said: what Pillow opens at most."""
+CODING = 2
+"""Raised whenever the same file gives other pixels than before: what was decoded earlier is not used then."""
+
+ORIENTATION = 0x0112
+"""The EXIF tag that says how a photograph is to be turned."""
+TURNS: dict[Any, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+"""By its value: ``PIL.Image.Transpose``. Any other value leaves the photograph as it is."""
+METADATA = frozenset(("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"))
+"""Under which names Pillow keeps what may hold that tag."""
+TURNED, AS_STORED = "turned upright", "used as stored although marked as turned"
+TRANSPARENCY, DEPTH, FRAMES = "transparency", "more than 8 bits a channel", "several frames"
+DONE_ABOUT = {TRANSPARENCY: "alpha dropped", DEPTH: "depth reduced to 8 bits", FRAMES: "first of several frames"}
+"""What conversion makes of what is odd about an image besides its mode."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """Which images are taken, and what is done to them."""
+
+    formats: tuple[str, ...] = tuple(READ)
+    convert: bool = False
+    """Turn images of the modes in ``CONVERTIBLE`` into RGB as Pillow does, drop transparency, halve 16 bits, take
+    the first frame; otherwise all that is refused."""
+    orientation: Literal["apply", "ignore", "refuse"] = "apply"
+    """What to do about an EXIF tag that says how to turn the image (TIFF and HEIF are always turned)."""
+    resize: int | None = None
+    """As ``resize_and_crop`` says."""
+    crop: int | None = None
+    """As there; ``None``: the image as it is."""
+    max_pixels: int = MAX_PIXELS
+    """Rows times columns; a larger image is refused before memory is taken for it."""
+    advice: str = "convert it to RGB first"
+    """About images that could be converted."""
+
+
+PLAIN = Rules()
+FINISHED = Rules(formats=("PNG",), orientation="refuse")
+"""For what this library has written itself."""
+
+
+class Picture(NamedTuple):
+    """A decoded image."""
+
+    pixels: np.ndarray
+    """uint8 [H, W, 3]."""
+    mode: str
+    """The Pillow mode in which it was stored."""
+    changed: tuple[str, ...]
+    """What else was done to it: of ``DONE_ABOUT``, ``TURNED`` and ``AS_STORED``."""
+
+
+@contextmanager
+def only_our_bounds(max_pixels: int) -> Iterator[None]:
+    """Within, Pillow's own bound, which some decoders keep to before they take memory, is ours; it warns of nothing.
+
+    For one thread at a time, as in a worker: what it sets is the process's.
+    """
+    import PIL.Image
+
+    before = PIL.Image.MAX_IMAGE_PIXELS
+    PIL.Image.MAX_IMAGE_PIXELS = max(1, max_pixels // 2)  # up to twice as many are only warned of
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = before
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -30,40 +106,122 @@ def encode_png(image: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def decode_rgb(
-    data: bytes, origin: str, *, convert: bool = False, resize: int | None = None, crop: int | None = None
-) -> tuple[np.ndarray, str]:
-    """Decode any image format that Pillow knows, by what the bytes are and not by a file name.
+def decode_rgb(data: bytes, origin: str, rules: Rules = PLAIN) -> Picture:
+    """Decode an image, known by what its bytes are and not by a file name.
 
     Args:
         data: the encoded image.
         origin: where it comes from, for messages.
-        convert: turn images of the modes in ``CONVERTIBLE`` into RGB, as ``PIL.Image.convert`` does.
-        resize: as ``resize_and_crop`` says.
-        crop: as there; ``None``: the image as it is.
-
-    Returns:
-        uint8 [H, W, 3], and the mode in which the image was stored.
+        rules: which images are taken, and what is done to them.
 
     Raises:
-        InputError: not a readable image, not RGB where a conversion would be a guess, or smaller than the crop.
+        InputError: not a readable image, not plain RGB where nothing says to convert it, too large, or smaller than
+            the crop.
     """
-    from PIL import UnidentifiedImageError
-    from PIL.Image import DecompressionBombError
-    from PIL.Image import open as open_image
+    image, mode, changed = open_image(data, origin, rules)
+    cut = image if rules.crop is None else _cut(image, rules.resize, rules.crop, origin)
+    return Picture(np.asarray(cut), mode, changed)
 
+
+def open_image(data: bytes, origin: str, rules: Rules = PLAIN) -> tuple[Image, str, tuple[str, ...]]:
+    """``decode_rgb`` before anything is cut: a Pillow image of mode RGB, the mode it had, and what else was changed."""
+    kind = recognise(data)
+    if kind in READ and kind not in rules.formats:
+        raise InputError(f"{origin} is a {kind} image, expected {' or '.join(rules.formats)}")
+    reader = reader_of(kind, origin)
     try:
-        with open_image(io.BytesIO(data)) as image:
-            mode = image.mode
-            image.load()
-    except UnidentifiedImageError:
-        raise InputError(f"{origin} is not a readable image: unknown image format") from None
-    except (OSError, SyntaxError, ValueError, TypeError, DecompressionBombError) as error:
-        raise InputError(f"{origin} is not a readable image: {error}") from error
-    if mode != "RGB" and not (convert and mode in CONVERTIBLE):
-        raise InputError(f"{origin} is not an RGB image (mode {mode}); convert it to RGB first")
-    rgb: Image = image if mode == "RGB" else image.convert("RGB")
-    return np.asarray(rgb if crop is None else _cut(rgb, resize, crop, origin)), mode
+        image = reader(io.BytesIO(data))
+        _check_size(image.size, origin, rules)
+        mode, odd = _mode(image, kind), _oddities(image, kind, data)
+        _check_plain(mode, odd, origin, rules)
+        turned = _turned_by_decoder(image, kind)
+        _load(image)
+        turn = _turn(image)
+        if turn and rules.orientation == "refuse":
+            raise InputError(f"{origin} is marked as turned (EXIF orientation {turn})")
+        rgb = image if mode == "RGB" else _converted(image)
+    except InputError:
+        raise
+    except Exception as error:  # decoders raise whatever comes to them, and all of it means the same
+        raise InputError(f"{origin} cannot be decoded: {str(error) or type(error).__name__}") from error
+    changed = [DONE_ABOUT[what] for what in odd]
+    if turn and rules.orientation == "apply":
+        rgb, turned = rgb.transpose(TURNS[turn]), True
+    if turned or turn:
+        changed.append(TURNED if turned else AS_STORED)
+    return rgb, mode, tuple(changed)
+
+
+def _check_size(size: tuple[int, int], origin: str, rules: Rules) -> None:
+    width, height = size
+    if width * height > rules.max_pixels:
+        raise InputError(
+            f"{origin} has {width:,} x {height:,} pixels, more than {rules.max_pixels:,}: make it smaller, or allow "
+            f"for it with --max-pixels {width * height}"
+        )
+
+
+def _mode(image: ImageFile, kind: str) -> str:
+    """Pillow's, but one name for 16 bits of grey: in some formats they are opened as 32."""
+    return "I;16" if image.mode == "I" and kind in ("PNG", "PPM") else image.mode
+
+
+def _oddities(image: ImageFile, kind: str, data: bytes) -> list[str]:
+    """What is odd about an image besides its mode, of ``DONE_ABOUT``; seen without decoding it."""
+    odd = []
+    if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
+        odd.append(TRANSPARENCY)
+    if bits_per_channel(image, kind, data) > 8:
+        odd.append(DEPTH)
+    if getattr(image, "is_animated", False):
+        odd.append(FRAMES)
+    return odd
+
+
+def _check_plain(mode: str, odd: list[str], origin: str, rules: Rules) -> None:
+    """Refuse what is not plain RGB, unless it is to be converted and can be."""
+    convertible = mode in ("RGB", *CONVERTIBLE)
+    if (mode == "RGB" and not odd) or (rules.convert and convertible):
+        return
+    what = ", ".join([f"mode {mode}"] * (mode != "RGB") + odd)
+    raise InputError(f"{origin} is not a plain RGB image ({what}); {rules.advice if convertible else PLAIN.advice}")
+
+
+def _load(image: ImageFile) -> None:
+    import PIL.ImageFile
+
+    if PIL.ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise InputError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: halves of images would be read as if they were whole; unset it"
+        )
+    image.load()
+
+
+def _turned_by_decoder(image: ImageFile, kind: str) -> bool:
+    """Whether a decoder that turns images itself will turn this one."""
+    if kind == "TIFF":
+        return image.tag_v2.get(ORIENTATION) in TURNS  # type: ignore[attr-defined]
+    return image.info.get("original_orientation") in TURNS  # HEIF
+
+
+def _turn(image: ImageFile) -> int:
+    """How a loaded image is still to be turned, of ``TURNS``; 0: not at all, or by nothing that can be read."""
+    if METADATA.isdisjoint(image.info):
+        return 0
+    try:
+        turn: Any = image.getexif().get(ORIENTATION)
+    except Exception:  # whatever a damaged tag makes of it: the pixels are whole
+        return 0
+    return int(turn) if turn in TURNS else 0
+
+
+def _converted(image: Image) -> Image:
+    """An image of another mode as RGB; of 16 bits the upper eight, as Pillow takes them from 16-bit RGB."""
+    from PIL.Image import fromarray
+
+    if image.mode.startswith("I"):
+        image = fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def resize_and_crop(image: np.ndarray, resize: int | None, crop: int, origin: str) -> np.ndarray:

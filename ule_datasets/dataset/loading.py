@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.executor import available_cpus
 from ule_datasets.compute.processes import LocalExecutor
-from ule_datasets.data.codec import encode_png
+from ule_datasets.data.codec import FINISHED, encode_png, open_image
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import positions_of, share_of
@@ -54,10 +53,7 @@ class PoisonedDataset(Dataset[tuple[Any, int]]):
         return len(self._encoded)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        from PIL import Image
-
-        image: Any = Image.open(io.BytesIO(self._encoded[index]))
-        image.load()
+        image, _, _ = open_image(self._encoded[index], f"image {index} ({self.keys[index]})", FINISHED)
         return (image if self.transform is None else self.transform(image)), self.labels[index]
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:

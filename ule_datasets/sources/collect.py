@@ -30,6 +30,8 @@ class Findings:
     """(split, how many images have the pixels and the label of another one); they stay in."""
     converted: tuple[tuple[str, int], ...] = ()
     """(Pillow mode, how many images became RGB from it)."""
+    changed: tuple[tuple[str, int], ...] = ()
+    """(what else was done to images before they were plain RGB, how many)."""
     left_out: tuple[tuple[str, str], ...] = ()
     """(split, what is wrong) of every image that could not be used; empty unless the user agreed to leave them out."""
 
@@ -43,6 +45,7 @@ class Findings:
         if self.converted:
             modes = ", ".join(f"{count:,} of mode {mode}" for mode, count in self.converted)
             lines.append(f"converted to RGB: {modes}")
+        lines += [f"{what}: {count:,} images" for what, count in self.changed]
         if self.left_out:
             lines.append(f"left out {len(self.left_out):,} unusable images, first: {self.left_out[0][1]}")
         return lines
@@ -52,6 +55,7 @@ class Findings:
         numbers = {
             "duplicates": dict(self.duplicates),
             "converted_to_rgb": dict(self.converted),
+            "changed": dict(self.changed),
             "left_out": dict(Counter(split for split, _ in self.left_out)),
         }
         return {name: value for name, value in numbers.items() if value}
@@ -80,13 +84,17 @@ def collect(
         for name in sorted(by_split, key=lambda name: name != "train")
         if any(decoded.labels for _, decoded in by_split[name])
     }
-    converted = sum((Counter(decoded.converted) for _, decoded in chunks), Counter[str]())
+    converted, changed = Counter[str](), Counter[str]()
+    for _, decoded in chunks:
+        converted.update(decoded.converted)
+        changed.update(decoded.changed)
     digests = {name: [d for _, decoded in by_split[name] for d in decoded.digests] for name in splits}
     copies = {name: len(listed) - len(set(listed)) for name, listed in digests.items()}
     here = _here(where, by_split)
     findings = Findings(
         duplicates=tuple((name, count) for name, count in copies.items() if count),
         converted=tuple(sorted(converted.items())),
+        changed=tuple(sorted(changed.items())),
         left_out=tuple((name, problem.replace(here, "") if here else problem) for name, problem in problems),
     )
     return splits, findings

@@ -17,7 +17,16 @@ import numpy as np
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import replacing, write_atomically
 from ule_datasets.base.version import __version__
-from ule_datasets.data.codec import decode_rgb, encoder_versions, resize_and_crop
+from ule_datasets.data.codec import (
+    CODING,
+    MAX_PIXELS,
+    Picture,
+    Rules,
+    decode_rgb,
+    encoder_versions,
+    only_our_bounds,
+    resize_and_crop,
+)
 from ule_datasets.data.split import sample_digest
 from ule_datasets.places.remote_path import RemotePath, each
 from ule_datasets.sources.forms import Chunk, Place, RawSample, official_name
@@ -43,6 +52,8 @@ class ChunkTask:
     """How images are brought to one size, and what their keys are."""
     spool: Path | None = None
     """Where the pixels go, and beside them what else there is to know; ``None``: they stay in memory."""
+    max_pixels: int = MAX_PIXELS
+    """Of one image, before it is brought to any size."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -64,6 +75,8 @@ class Decoded:
     """Which samples have another size than the first one; never left out, since the first may be the odd one."""
     converted: dict[str, int] = field(default_factory=dict)
     """How many images of which Pillow mode were turned into RGB."""
+    changed: dict[str, int] = field(default_factory=dict)
+    """What else was done to how many images before they were plain RGB."""
 
 
 def decode_chunk(task: ChunkTask) -> Decoded:
@@ -83,14 +96,21 @@ def decode_chunk(task: ChunkTask) -> Decoded:
 
 
 def _decode(task: ChunkTask, file: Any) -> Decoded:
+    rules = _rules(task)
+    with only_our_bounds(rules.max_pixels):
+        return _decode_by(rules, task, file)
+
+
+def _decode_by(rules: Rules, task: ChunkTask, file: Any) -> Decoded:
     """Decode one sample after the other; pixels go to the file, if there is one."""
-    decoded, kept, converted = Decoded(), list[np.ndarray](), Counter[str]()
+    decoded, kept = Decoded(), list[np.ndarray]()
+    converted, changed = Counter[str](), Counter[str]()
     for raw in task.chunk.samples():
         try:
             label = _label(raw, task)
             if label == UNWANTED:
                 continue
-            image, mode = _pixels(raw, task.spec)
+            image, mode, changes = _pixels(raw, task.spec, rules)
             name = "" if task.spec.keyed_by is None else _name(raw)
         except InputError as error:
             decoded.problems.append(str(error))
@@ -104,12 +124,13 @@ def _decode(task: ChunkTask, file: Any) -> Decoded:
         decoded.labels.append(label)
         decoded.digests.append(sample_digest(image, label))
         converted[mode] += mode != "RGB"
+        changed.update(changes)
         if file is None:
             kept.append(image)
         else:
             file.write(np.ascontiguousarray(image).data)
     decoded.images = np.stack(kept) if kept else None
-    decoded.converted = dict(sorted((+converted).items()))
+    decoded.converted, decoded.changed = dict(sorted((+converted).items())), dict(sorted(changed.items()))
     return decoded
 
 
@@ -121,15 +142,27 @@ def sizes_differ(first: str, first_shape: tuple[int, ...], other: str, other_sha
     )
 
 
-def _pixels(raw: RawSample, spec: SourceSpec) -> tuple[np.ndarray, str]:
-    """The image as the recipe wants it, and the Pillow mode in which it was stored."""
+def _rules(task: ChunkTask) -> Rules:
+    """Which images a source may have, and what is done to them."""
+    spec, step = task.spec, task.spec.preprocess
+    advice = "" if spec.published or step is not None else ", or build with --crop PIXELS, which does"
+    return Rules(
+        convert=step is not None and step.convert is not None,
+        orientation="apply" if spec.turns_upright else "ignore",
+        resize=None if step is None else step.resize,
+        crop=None if step is None else step.crop,
+        max_pixels=task.max_pixels,
+        advice=f"convert it to RGB first{advice}",
+    )
+
+
+def _pixels(raw: RawSample, spec: SourceSpec, rules: Rules) -> Picture:
+    """The image as the recipe wants it."""
+    if not isinstance(raw.image, np.ndarray):
+        return decode_rgb(raw.image, raw.origin, rules)
     step = spec.preprocess
-    if isinstance(raw.image, np.ndarray):
-        image = raw.image if step is None else resize_and_crop(raw.image, step.resize, step.crop, raw.origin)
-        return image, "RGB"
-    if step is None:
-        return decode_rgb(raw.image, raw.origin)
-    return decode_rgb(raw.image, raw.origin, convert=step.convert is not None, resize=step.resize, crop=step.crop)
+    image = raw.image if step is None else resize_and_crop(raw.image, step.resize, step.crop, raw.origin)
+    return Picture(image, "RGB", ())
 
 
 def _label(raw: RawSample, task: ChunkTask) -> int:
@@ -155,8 +188,13 @@ def _fingerprint(task: ChunkTask) -> str:
     told = getattr(task.chunk, "state", "")  # the chunk itself may say which versions of remote files it reads
     remote = [] if told else [path for path in _paths(task.chunk) if isinstance(path, RemotePath)]
     versions = list(each(RemotePath.identity, remote))
-    parts = [repr(task.chunk), repr(task.spec), repr((task.label_map, task.num_classes)), repr([*files, *versions])]
-    return hashlib.sha256(json.dumps([*parts, encoder_versions(), __version__]).encode()).hexdigest()
+    parts = [
+        repr(task.chunk),
+        repr(task.spec),
+        repr((task.label_map, task.num_classes, task.max_pixels)),
+        repr([*files, *versions]),
+    ]
+    return hashlib.sha256(json.dumps([*parts, encoder_versions(), CODING, __version__]).encode()).hexdigest()
 
 
 def files_of(chunk: Chunk) -> Iterator[Path]:

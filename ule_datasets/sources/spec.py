@@ -74,6 +74,9 @@ class SourceSpec:
     """Applied to every image before anything else, digests included; ``None``: all must be of one size."""
     keyed_by: str | None = None
     """``name``: the official names of the images are their keys; ``None``: digests of pixels and label are."""
+    upright: bool | None = None
+    """Whether photographs are turned as their EXIF tag says; ``None``: one's own are, as viewers show them, and those
+    of a published source are not, because its papers took the pixels as they are stored."""
     subset: bool | None = None
     """Whether images of classes that are not in ``class_names`` are left out; ``None``: they are refused."""
 
@@ -95,6 +98,16 @@ class SourceSpec:
             class_folders=frozenset(self.class_folders),
             form=self.form,
         )
+
+    @property
+    def published(self) -> bool:
+        """Whether others have these images too; if not, they are one's own."""
+        return bool(self.url)
+
+    @property
+    def turns_upright(self) -> bool:
+        """Whether photographs are turned as their EXIF tag says."""
+        return not self.published if self.upright is None else self.upright
 
     @property
     def image_size(self) -> int | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.data.codec import decode_rgb
+from ule_datasets.data.codec import FINISHED, decode_rgb
 from ule_datasets.dataset.shards.parquet import COLUMNS
 from ule_datasets.sources.webdataset import read_shard
 
@@ -56,10 +56,10 @@ def read_tar_shard(path: Path) -> ShardContent:
 
 
 def decode_images(encoded: list[bytes], origin: str) -> np.ndarray:
-    """Decode to uint8 [N, H, W, 3]; refused if one is unreadable, not RGB, or of another size than the first."""
+    """Decode to uint8 [N, H, W, 3]; refused if one is not a plain RGB PNG, or of another size than the first."""
     images: list[np.ndarray] = []
     for row, data in enumerate(encoded):
-        pixels, _ = decode_rgb(data, f"{origin}: image {row}")
+        pixels = decode_rgb(data, f"{origin}: image {row}", FINISHED).pixels
         if images and pixels.shape != images[0].shape:
             raise InputError(f"{origin}: image {row} has another size than the first")
         images.append(pixels)
