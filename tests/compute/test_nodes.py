@@ -14,11 +14,14 @@ ray = pytest.importorskip("ray")
 
 CLUSTER = """
 import os, subprocess, sys, tempfile
-from ray.cluster_utils import Cluster
 
 with tempfile.TemporaryDirectory(prefix="ule-", dir="/tmp") as home:
+    os.environ["RAY_TMPDIR"] = home
+    os.mkdir(os.path.join(home, "ray"))  # only `ray start` makes it
+    from ray.cluster_utils import Cluster
+
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, "temp_dir": home})
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     cluster.add_node(**node)
     cluster.wait_for_nodes()
     try:
