@@ -19,6 +19,7 @@ import pytest
 
 from builders import RECIPES
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import PARTIAL
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
@@ -238,6 +239,69 @@ def test_an_interrupted_build_keeps_its_shards_and_redoes_damaged_ones(
     assert first[2] in again
     assert first[4] in again
     assert not {first[0], first[1], first[3], first[5]} & set(again)
+    assert hashes(tmp_path / "x") == hashes(reference)
+
+
+def finished_but_not_tidied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a build leaves it that is killed after its manifest went to its place."""
+    with monkeypatch.context() as patched:
+        plain = Path.replace
+
+        def replace(self: Path, target: Path) -> Path:
+            if Path(target).name == DONE:
+                raise StoppedError
+            return plain(self, target)
+
+        patched.setattr(Path, "replace", replace)
+        with pytest.raises(StoppedError):
+            quiet_build(MANY_SHARDS, folder)
+    assert (folder / STAGING).exists()
+
+
+@pytest.mark.parametrize("moved", [True, False])
+@pytest.mark.parametrize("damage", ["cut", "zeroed", "missing"])
+def test_a_complete_build_that_was_damaged_before_its_end_is_repaired(
+    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch, damage: str, moved: bool
+) -> None:
+    """With the files in their places only when asked to: then the folder is a finished dataset."""
+    folder = tmp_path / "x"
+    if moved:
+        finished_but_not_tidied(folder, monkeypatch)
+    else:
+        with monkeypatch.context() as patched:
+            patched.setattr(BuildFolder, "publish", lambda self: (_ for _ in ()).throw(StoppedError()))
+            with pytest.raises(StoppedError):
+                quiet_build(MANY_SHARDS, folder)
+    for name in ("data/train-00003-of-00018.parquet", "figures/train.png", PERTURBATION_FILE):
+        path = (folder if moved else folder / STAGING / "files") / name
+        if not path.exists():
+            continue
+        whole = path.read_bytes()
+        path.unlink() if damage == "missing" else path.write_bytes(whole[:-1] if damage == "cut" else bytes(len(whole)))
+    quiet_build(MANY_SHARDS, folder, overwrite=moved)
+    assert hashes(folder) == hashes(reference)
+    assert not (folder / STAGING).exists()
+
+
+def test_the_same_command_on_a_finished_dataset_removes_what_its_build_left(
+    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "x"
+    finished_but_not_tidied(folder, monkeypatch)
+    (folder / f"..local.json.123{PARTIAL}").write_text("{")
+    quiet_build(MANY_SHARDS, folder)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in reference.iterdir()} - {".local.json"}
+    assert hashes(folder) == hashes(reference)
+
+
+def test_an_unfinished_build_whose_notes_are_not_ours_is_refused_until_overwritten(
+    tmp_path: Path, reference: Path
+) -> None:
+    (tmp_path / "x" / STAGING).mkdir(parents=True)
+    (tmp_path / "x" / STAGING / "identity.json").write_text('{"name": "my-digits"}')
+    with pytest.raises(InputError, match="unfinished build that cannot be continued"):
+        quiet_build(MANY_SHARDS, tmp_path / "x")
+    quiet_build(MANY_SHARDS, tmp_path / "x", overwrite=True)
     assert hashes(tmp_path / "x") == hashes(reference)
 
 

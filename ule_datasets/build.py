@@ -29,7 +29,7 @@ from ule_datasets.packaging.card import write_card
 from ule_datasets.packaging.crafting import CraftCache, Workshop, clear_checkpoints, craft, join, labels_for
 from ule_datasets.packaging.croissant import croissant_json
 from ule_datasets.packaging.figures import draw_figures
-from ule_datasets.packaging.folder import BuildFolder, check_ours, open_folder, remove_leftovers
+from ule_datasets.packaging.folder import BuildFolder, check_ours, open_folder, tidy
 from ule_datasets.places.urls import RemoteFolder, shown
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.known import known_location
@@ -88,17 +88,18 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
         if finished is not None:
             _check_same(finished, identity, str(delivery.to))
     if finished is not None:
-        return _finished_before(options, finished)
+        return _finished_before(options, finished, identity)
     reporter.say(_announcement(recipe, options))
     # The executor within: its workers are gone before the folder is put in order after an error.
     with (
         open_folder(options.out, identity, overwrite=options.overwrite, scratch=options.scratch) as folder,
         open_executor(options.executor, options.workers, preload=WORKER_MODULES) as executor,
     ):
-        if folder.read_note("complete") is None:
+        if options.overwrite or not folder.is_complete(executor, sent=delivery is not None):
+            folder.reopen()
             executor.start()
             _Making(recipe, options, given, folder, delivery, executor, reporter).run()
-            folder.write_note("complete", True)
+            folder.note_complete()
         if delivery is not None:
             manifest = delivery.complete()
             folder.clear_spool()
@@ -123,9 +124,9 @@ def _check(options: BuildOptions) -> None:
         raise InputError(f"--executor {options.executor}: choose from {', '.join(EXECUTORS)}")
 
 
-def _finished_before(options: BuildOptions, manifest: Manifest) -> BuildResult:
+def _finished_before(options: BuildOptions, manifest: Manifest, identity: dict[str, Any]) -> BuildResult:
     """Nothing is left to do but to tidy up."""
-    remove_leftovers(options.out, options.scratch)
+    tidy(options.out, identity, options.scratch)
     if options.deliver_to is not None and options.out.exists():
         shutil.rmtree(options.out)
     return _result(options, manifest, already_complete=True)
@@ -203,7 +204,7 @@ class _Making:
             write_atomically(files / "craft.json", json.dumps(perturbation.about, indent=1) + "\n")
             write_atomically(files / "croissant.json", croissant_json(recipe, manifest))
             write_atomically(files / "README.md", write_card(recipe, manifest, perturbation, figures))
-            others = _other_files(files)
+            others = _other_files(files, {PERTURBATION_FILE: self.folder.read_note("crafted")["file"]})
         timings = {name: round(seconds, 3) for name, seconds in reporter.seconds.items()}
         manifest = dataclasses.replace(manifest, files=(*manifest.files, *others), timings=timings)
         write_atomically(files / FILE_NAME, manifest.to_json())
@@ -226,7 +227,7 @@ class _Making:
     def _perturbation(self, source: Source) -> Perturbation:
         """The perturbation: given, left by an interrupted build, or crafted now; in any case saved."""
         path = self.folder.files / PERTURBATION_FILE
-        if not self.given and self.folder.read_note("crafted") == source.train.digest and path.exists():
+        if not self.given and self._was_crafted(source):
             return Perturbation.load(path)
         workshop = Workshop(
             reporter=self.reporter,
@@ -239,16 +240,25 @@ class _Making:
         result = join(self.recipe, self.given, source) if self.given else craft(self.recipe, source, workshop)
         with replacing(path) as partial:
             result.save(partial)
-        self.folder.write_note("crafted", source.train.digest)
+        self.folder.write_note("crafted", source=source.train.digest, file=file_record(path))
         clear_checkpoints(self.recipe, workshop)
         return result
 
+    def _was_crafted(self, source: Source) -> bool:
+        """Whether an interrupted build left the perturbation of these images, and the file is still what it was."""
+        note, path = self.folder.read_note("crafted"), self.folder.files / PERTURBATION_FILE
+        if note is None or note["source"] != source.train.digest or not path.is_file():
+            return False
+        return bool(file_record(path) == note["file"])
 
-def _other_files(folder: Path) -> list[FileRecord]:
-    """Of everything but the shards and the manifest."""
+
+def _other_files(folder: Path, known: dict[str, dict[str, Any]]) -> list[FileRecord]:
+    """Of everything but the shards and the manifest; some are known."""
     others = [path for path in sorted(folder.rglob("*")) if path.parent.name not in ("data", "webdataset")]
     return [
-        FileRecord(path=RelativePath(path.relative_to(folder).as_posix()), **file_record(path))
+        FileRecord(
+            path=RelativePath(path.relative_to(folder).as_posix()), **(known.get(path.name) or file_record(path))
+        )
         for path in others
         if path.is_file() and path.suffix != PARTIAL and path.name != FILE_NAME
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
 
@@ -107,6 +107,28 @@ def test_a_damaged_file_counts_as_absent_and_can_be_replaced(tmp_path: Path, dam
         kept.path.rmdir()
     kept.save(state(1))
     assert same(kept.load(), state(1))
+
+
+@pytest.mark.parametrize("place", ["arrays", "facts", "zeroed", "no digest", "another craft"])
+def test_a_changed_file_that_can_be_read_counts_as_absent_and_is_named(tmp_path: Path, place: str) -> None:
+    told: list[str] = []
+    kept = FileCheckpoint(tmp_path / "state.safetensors", "this craft", on_refused=told.append)
+    kept.save(state(1))
+    whole = kept.path.read_bytes()
+    length = 8 + int.from_bytes(whole[:8], "little")
+    header = {"identity": "this craft", "facts": {"number": 1}}
+    changed = {
+        "arrays": whole[:-1] + b"\x01",
+        "facts": whole.replace(b'number\\": 1', b'number\\": 2'),
+        "zeroed": whole[:length] + bytes(len(whole) - length),
+        "no digest": save({"x": np.full(1000, 1, dtype=np.int64)}, metadata={"ule": json.dumps(header)}),
+        "another craft": whole.replace(b"this craft", b"that craft"),
+    }[place]
+    assert changed != whole
+    kept.path.write_bytes(changed)
+    assert kept.load() is None
+    (line,) = told
+    assert line.startswith(f"an interrupted craft begins anew: {kept.path} cannot be continued from (")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -161,6 +162,59 @@ def test_a_damaged_run_is_named_and_made_again(damage: str, tmp_path: Path, trai
     assert json.loads(path.read_text())["seed"] == 0
     work([make_task()], tmp_path)
     assert trained == [0, 0]
+
+
+def test_a_run_with_changed_numbers_or_under_another_name_is_named_and_made_again(
+    tmp_path: Path, trained: list[int]
+) -> None:
+    first, _ = work([make_task(0)], tmp_path)
+    store = RunStore(tmp_path)
+    path = store.path(make_task(0))
+    values = json.loads(path.read_text())
+    values["epochs"][-1]["test_accuracy"] = 99.0
+    for changed in (
+        re.sub(r'"test_accuracy": [\d.]+', '"test_accuracy": 99.0', path.read_text()),
+        json.dumps(values, indent=1),
+        make_history_of(seed=1, folder=tmp_path / "other"),
+    ):
+        path.write_text(changed)
+        again, listener = work([make_task(0)], tmp_path)
+        assert again == first
+        assert listener.warned == [f"{path} is run again: it was changed after it was written, or is of another run"]
+    assert sorted(trained) == [0, 0, 0, 0, 1]
+
+
+def make_history_of(*, seed: int, folder: Path) -> str:
+    """The file of a finished run."""
+    work([make_task(seed)], folder)
+    return RunStore(folder).path(make_task(seed)).read_text()
+
+
+def test_changed_weights_that_are_wanted_are_trained_again(tmp_path: Path, trained: list[int]) -> None:
+    wanting = make_task(keep_weights=True)
+    work([wanting], tmp_path)
+    weights = RunStore(tmp_path).weights(wanting)
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-4] + bytes(4))
+    _, listener = work([make_task()], tmp_path)
+    assert (trained, listener.warned) == ([0], [])
+    _, listener = work([wanting], tmp_path)
+    assert trained == [0, 0]
+    assert listener.warned[0].endswith("is run again: its weights were changed after they were written")
+    assert weights.read_bytes() == whole
+
+
+def test_a_run_that_an_earlier_version_kept_is_taken_once_as_it_is_and_sealed(
+    tmp_path: Path, trained: list[int]
+) -> None:
+    first, _ = work([make_task()], tmp_path)
+    path = RunStore(tmp_path).path(make_task())
+    path.write_text(first[0].to_json())  # type: ignore[union-attr]
+    again, listener = work([make_task()], tmp_path)
+    assert again == first
+    assert listener.warned == [f"{path}: an earlier version kept this run without a seal; delete it to run it again"]
+    _, listener = work([make_task()], tmp_path)
+    assert (trained, listener.warned) == ([0], [])
 
 
 def test_weights_that_are_wanted_and_not_there_are_trained(tmp_path: Path, trained: list[int]) -> None:

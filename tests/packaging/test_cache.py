@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from pathlib import Path
@@ -86,6 +87,34 @@ def test_a_file_for_other_images_under_a_name_of_ours_is_not_taken(tmp_path: Pat
     cache.put(digest("a"), perturbation(source=OTHER_SOURCE))
     cache.path(digest("a"), OTHER_SOURCE).rename(cache.path(digest("a"), SOURCE))
     assert cache.get(digest("a"), SOURCE) is None
+
+
+def test_a_craft_of_other_settings_under_a_name_of_ours_is_not_taken(tmp_path: Path) -> None:
+    cache = CraftCache(tmp_path)
+    cache.put(digest("a"), perturbation())
+    cache.path(digest("a"), SOURCE).rename(cache.path(digest("b"), SOURCE))
+    assert cache.get(digest("b"), SOURCE) is None
+
+
+def test_what_a_kept_craft_says_about_itself_cannot_be_changed(tmp_path: Path) -> None:
+    cache = CraftCache(tmp_path)
+    cache.put(digest("a"), perturbation(3))
+    path = cache.path(digest("a"), SOURCE)
+    path.write_bytes(path.read_bytes().replace(b'level\\": 3', b'level\\": 4'))
+    assert Perturbation.load(path).about["level"] == 4
+    assert cache.get(digest("a"), SOURCE) is None
+
+
+@pytest.mark.parametrize(("craft", "taken"), [("a", True), ("b", False), ("", False)])
+def test_a_craft_without_a_seal_is_taken_where_it_says_that_it_is_this_one(
+    tmp_path: Path, craft: str, taken: bool
+) -> None:
+    """As earlier versions kept them: hours of work."""
+    cache = CraftCache(tmp_path)
+    methods = [{"identifier": "x", "craft_digest": digest(craft), "num_layers": 1, "repeats": "device", "notes": {}}]
+    kept = dataclasses.replace(perturbation(), about={"methods": methods} if craft else {})
+    kept.save(cache.path(digest("a"), SOURCE))
+    assert (cache.get(digest("a"), SOURCE) is not None) == taken
 
 
 def test_another_version_of_the_library_crafts_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ule_datasets.base.files import PARTIAL, replacing
+from ule_datasets.base.sealed import digest_of
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -50,13 +51,19 @@ class MemoryCheckpoint:
         self._state = copy.deepcopy(state)
 
 
+def _say_nothing(_: str) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class FileCheckpoint:
-    """One safetensors file."""
+    """One safetensors file, with a digest over identity, facts and arrays."""
 
     path: Path
     identity: str
     """What the state belongs to; a file with another identity is not loaded."""
+    on_refused: Callable[[str], None] = _say_nothing
+    """Told in words why a file that is there is not used."""
 
     def load(self) -> State | None:
         """The state in the file; one that is not intact, or of another craft, counts as absent."""
@@ -71,17 +78,23 @@ class FileCheckpoint:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             header = json.loads(metadata["ule"])
             if header["identity"] != self.identity:
-                return None
+                raise ValueError("it is of another craft")
+            if header["digest"] != _digest(header["identity"], header["facts"], arrays):
+                raise ValueError("its digest does not agree")
             return State(arrays=arrays, facts=header["facts"])
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            why = "an earlier version wrote it, without a digest" if isinstance(error, KeyError) else str(error)
+            self.on_refused(f"an interrupted craft begins anew: {self.path} cannot be continued from ({why})")
             return None
 
     def save(self, state: State) -> None:
         """Replace the file; afterwards either the old or the new state can be loaded."""
         from safetensors.numpy import save
 
-        metadata = {"ule": json.dumps({"identity": self.identity, "facts": state.facts})}
-        content = save({name: np.asarray(a, order="C") for name, a in state.arrays.items()}, metadata=metadata)
+        arrays = {name: np.asarray(a, order="C") for name, a in state.arrays.items()}
+        facts = json.loads(json.dumps(state.facts))  # as it will come back from the file
+        header = {"identity": self.identity, "facts": facts, "digest": _digest(self.identity, facts, arrays)}
+        content = save(arrays, metadata={"ule": json.dumps(header)})
         with replacing(self.path) as partial:
             partial.write_bytes(content)
 
@@ -93,3 +106,7 @@ class FileCheckpoint:
     def _remove_partial_files(self) -> None:
         for leftover in self.path.parent.glob(f".{self.path.name}.*{PARTIAL}"):
             leftover.unlink(missing_ok=True)
+
+
+def _digest(identity: str, facts: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    return digest_of(json.dumps([identity, facts], sort_keys=True), arrays)

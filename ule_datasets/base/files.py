@@ -1,38 +1,92 @@
-"""Files that are either absent (or old) or complete, whenever the process ends; folders of them that stay small."""
+"""Files that are either absent (or old) or complete, whenever the process or the power ends; folders that stay small.
+
+What is complete is also on the disk: its content before it takes its name, its name before anything that vouches for
+it can be written. That costs two waits for the disk a file, one for its content and one for its folder, and one for
+each folder that is made; ``SYNCS`` counts them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 PARTIAL = ".partial"
 """Suffix of a file that is being written."""
 ABANDONED = 86_400.0
 """Seconds after which a file that a killed process left half written is deleted."""
+NO_SYNC_OF_FOLDERS = frozenset({errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EPERM})
+"""How systems say that they cannot be asked to keep a folder (Windows, some network disks): they do it as they like."""
+
+
+@dataclass(slots=True)
+class Syncs:
+    """How often, and for how many seconds, this process has waited for a disk."""
+
+    files: int = 0
+    folders: int = 0
+    seconds: float = 0.0
+
+
+SYNCS = Syncs()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or which names a folder holds, would outlast a loss of power."""
+    is_folder, started = path.is_dir(), time.perf_counter()
+    try:
+        handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if not is_folder or error.errno not in NO_SYNC_OF_FOLDERS:
+            raise
+    SYNCS.seconds += time.perf_counter() - started
+    if is_folder:
+        SYNCS.folders += 1
+    else:
+        SYNCS.files += 1
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those that it is in; what is new is on the disk."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes ``path`` when the block ends, and vanishes when it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
+    """A path to write to that becomes ``path`` when the block ends, and vanishes when it fails.
+
+    After the block it is on the disk; of a file that is not ``lasting``, and goes with this process, nobody waits for
+    that.
+    """
+    make_folder(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         yield partial
+        if lasting:
+            sync(partial)
         partial.replace(path)
+        if lasting:
+            sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a whole file, and make sure that it has reached the disk before it takes its name."""
-    with replacing(path) as partial, partial.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a whole file."""
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def cache_folder() -> Path:
@@ -48,14 +102,20 @@ def mark_used(path: Path) -> None:
         os.utime(path)
 
 
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left half written in a folder, once it is certain that none is still at it."""
+    for leftover in folder.glob(f".*{PARTIAL}"):
+        with contextlib.suppress(FileNotFoundError):  # another process sweeps as well
+            if time.time() - leftover.stat().st_mtime > ABANDONED:
+                leftover.unlink()
+
+
 def make_room(newest: Path, largest: int) -> None:
     """Delete those that were not used for longest of the files with one suffix beside a new one, beyond some bytes.
 
     What killed processes left half written there goes too.
     """
-    for leftover in newest.parent.glob(f".*{PARTIAL}"):
-        if time.time() - leftover.stat().st_mtime > ABANDONED:
-            leftover.unlink(missing_ok=True)
+    sweep(newest.parent)
     kept = newest.stat().st_size
     others = [(file.stat(), file) for file in newest.parent.glob(f"*{newest.suffix}") if file != newest]
     for state, file in sorted(others, key=lambda entry: -entry[0].st_mtime):

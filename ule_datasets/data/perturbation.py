@@ -6,7 +6,6 @@ bytes, so that the same perturbation and the same images give the same pixels an
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.sealed import digest_of
 from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.split import positions_of
 
@@ -144,6 +144,7 @@ class Perturbation:
     """Keys of the perturbed samples when the poison rate is below 1; ``None``: all of them."""
     about: dict[str, Any] = field(default_factory=dict)
     """Method, budget, recipe digest, versions: provenance that no digest depends on."""
+    _known_digest: list[str] = field(default_factory=list, init=False, repr=False)  # once it was asked for
 
     def is_poisoned(self, keys: Sequence[str]) -> np.ndarray:
         """Which samples belong to the perturbed subset (bool, [N])."""
@@ -207,11 +208,9 @@ class Perturbation:
     @property
     def digest(self) -> str:
         """Sha256 of the layers, their order and the poisoned subset; not of ``about``."""
-        state = hashlib.sha256(json.dumps(self._header(), sort_keys=True).encode())
-        for name, array in sorted(self._tensors().items()):
-            state.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-            state.update(np.ascontiguousarray(array).data)
-        return state.hexdigest()
+        if not self._known_digest:
+            self._known_digest.append(digest_of(json.dumps(self._header(), sort_keys=True), self._tensors()))
+        return self._known_digest[0]
 
     def _header(self) -> dict[str, Any]:
         layers = [{"kind": type(layer).__name__.lower(), "support": layer.support.value} for layer in self.layers]

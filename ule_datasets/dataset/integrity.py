@@ -287,7 +287,7 @@ def _read_pair(pair: _ShardPair) -> _ShardState:
         problems.append(f"{pair.parquet or pair.tar} has labels outside 0 .. {len(pair.class_names) - 1}")
         return _ShardState(problems)
     if pair.spool is not None:
-        with replacing(pair.spool) as partial:
+        with replacing(pair.spool, lasting=False) as partial:
             images.tofile(partial)
     return _ShardState(
         problems=problems,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,8 +19,9 @@ import torch
 
 from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.files import write_atomically
+from ule_datasets.base.files import make_folder, sweep, write_atomically
 from ule_datasets.base.progress import Reporter
+from ule_datasets.base.sealed import is_sealed, seal, unseal
 from ule_datasets.compute.devices import cpu_threads
 from ule_datasets.compute.executor import Executor, Lost
 from ule_datasets.compute.ranks import on_ranks
@@ -103,12 +105,22 @@ class RunStore:
         return self.path(task).with_suffix(".safetensors")
 
     def get(self, task: RunTask, reporter: Reporter) -> RunHistory | None:
-        """A finished run, with its weights if the task wants them; an unreadable file is named and not used."""
+        """A finished run, with its weights if the task wants them; an unreadable or changed file is named and not used.
+
+        One that an earlier version kept has no seal: it is taken as it is, which is said, and sealed for the next time.
+        """
         path = self.path(task)
         if not path.exists() or (task.keep_weights and not self.weights(task).exists()):
             return None
         try:
-            return RunHistory.from_json(path.read_text(encoding="utf-8"), task.protocol)
+            text = path.read_text(encoding="utf-8")
+            if not is_sealed(text):
+                history = RunHistory.from_json(text, task.protocol)
+                reporter.warn(f"{path}: an earlier version kept this run without a seal; delete it to run it again")
+                with contextlib.suppress(OSError):  # a folder that others maintain may be read-only
+                    self._keep(task, history, _sha256(self.weights(task)))
+                return history
+            return self._intact(task, text)
         except (InputError, UnicodeDecodeError) as error:
             reporter.warn(f"{path} is run again: {error}")
             return None
@@ -122,7 +134,30 @@ class RunStore:
         """Keep a run; the history last, because its presence means complete."""
         if finished.weights is not None:
             write_atomically(self.weights(task), finished.weights)
-        write_atomically(self.path(task), finished.history.to_json())
+        self._keep(task, finished.history, _sha256(self.weights(task)))
+
+    def _keep(self, task: RunTask, history: RunHistory, weights: str | None) -> None:
+        values = {**json.loads(history.to_json()), "weights": weights}
+        write_atomically(self.path(task), seal(json.dumps(values, indent=1, allow_nan=False), task.identity))
+
+    def _intact(self, task: RunTask, text: str) -> RunHistory | None:
+        """What a sealed file says; refused where it, or the weights that are wanted, are not what was written."""
+        unsealed = unseal(text, task.identity)
+        if unsealed is None:
+            raise InputError("it was changed after it was written, or is of another run")
+        values = json.loads(unsealed)
+        weights = values.pop("weights")
+        if task.keep_weights and _sha256(self.weights(task)) != weights:
+            raise InputError("its weights were changed after they were written")
+        return RunHistory.from_json(json.dumps(values), task.protocol)
+
+
+def _sha256(path: Path) -> str | None:
+    """Of a file that is there."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run_task(task: RunTask) -> Finished:
@@ -150,7 +185,8 @@ def work_off(
     ``known`` is what the store has, for who has asked it already.
     """
     done: dict[int, RunHistory | Lost] = {**(store.known(tasks, reporter) if known is None else known)}
-    store.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(store.folder)
+    sweep(store.folder)
     waiting = [index for index in range(len(tasks)) if index not in done]
     prepared = PreparedSets(folder=store.folder.with_name("prepared"), executor=executor, reporter=reporter)
     todo = []

@@ -60,7 +60,7 @@ class Assembly:
         label, unit = "assembling", "shard"
         made = reporter.track(made, total=len(tasks), label=label, unit=unit, images=lambda r: len(r.sample_digests))
         for name, result in zip(names, made, strict=True):
-            self.folder.write_note(f"shard-{name}", {"inputs": inputs, "result": dataclasses.asdict(result)})
+            self.folder.write_note(f"shard-{name}", inputs=inputs, result=dataclasses.asdict(result))
             results[name] = result
         by_split: dict[str, list[ShardResult]] = {split: [] for split in self.source.splits}
         for split, index, _, _ in self._plan():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from ule_datasets.sources.reading import Source, no_labels
 
 LARGEST = 10 * 2**30
 """Bytes of finished crafts; beyond, those that were not used for longest are deleted."""
+SEAL = "sealed"
+"""Among what a kept craft says about itself: a digest over what it is kept under and what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +42,35 @@ class CraftCache:
         return self.folder / f"{craft_digest[:24]}-{source_digest[:24]}-{__version__}.safetensors"
 
     def get(self, craft_digest: str, source_digest: str) -> Perturbation | None:
-        """A finished craft, or ``None``; a file that is damaged is deleted."""
+        """A finished craft, or ``None``; a file that is damaged is deleted, one of another craft is not taken.
+
+        One that an earlier version kept, without a seal, is taken where it says itself that it is this craft.
+        """
         path = self.path(craft_digest, source_digest)
         if not path.exists():
             return None
         try:
-            found = Perturbation.load(path)
+            kept = Perturbation.load(path)
         except InputError:
             path.unlink(missing_ok=True)
             return None
+        found = replace(kept, about={name: value for name, value in kept.about.items() if name != SEAL})
+        if SEAL in kept.about:
+            ours = kept.about[SEAL] == _seal(craft_digest, source_digest, kept.digest, found.about)
+        else:
+            ours = kept.source_digest == source_digest and [digest for digest, _ in _parts(kept)] == [craft_digest]
+        if not ours:
+            return None
         mark_used(path)
-        return found if found.source_digest == source_digest else None
+        return found
 
     def put(self, craft_digest: str, perturbation: Perturbation) -> None:
         """Keep a craft, and make room for it; an ``OSError`` where the folder cannot be written to."""
         path = self.path(craft_digest, perturbation.source_digest)
+        about = json.loads(json.dumps(perturbation.about))  # as it will come back from the file
+        bound = _seal(craft_digest, perturbation.source_digest, perturbation.digest, about)
         with replacing(path) as partial:
-            perturbation.save(partial)
+            replace(perturbation, about={**about, SEAL: bound}).save(partial)
         make_room(path, self.largest)
 
 
@@ -175,6 +190,12 @@ def _cached(recipe: Recipe, method: Method, digest: str, source: Source, worksho
     return part
 
 
+def _seal(craft_digest: str, source_digest: str, digest: str, about: dict[str, Any]) -> str:
+    """What binds a kept craft to its settings and images: its layers are known by their digest."""
+    bound = [craft_digest, source_digest, __version__, digest, about]
+    return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
+
+
 def _parts(perturbation: Perturbation) -> list[tuple[str, Part]]:
     """The layers of every method by craft digest; nothing for a perturbation that does not say which are whose."""
     parts, first = [], 0
@@ -219,4 +240,5 @@ def _checkpoint(recipe: Recipe, index: int, source_digest: str, workshop: Worksh
     if workshop.checkpoints is None:
         return MemoryCheckpoint()
     identity = f"{recipe.craft_digests[index]} {source_digest}"
-    return FileCheckpoint(workshop.checkpoints / f"craft-{index}.safetensors", identity)
+    path = workshop.checkpoints / f"craft-{index}.safetensors"
+    return FileCheckpoint(path, identity, on_refused=workshop.reporter.warn)

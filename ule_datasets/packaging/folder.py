@@ -1,7 +1,8 @@
 """The dataset folder while it is being built: staged in ``.build``, resumable, then moved into place.
 
 Until a build is complete the folder holds nothing that a loader could mistake for a dataset. Publishing
-moves the files out of ``.build`` and the manifest last; every step can be interrupted and repeated.
+moves the files out of ``.build`` and the manifest last; every step can be interrupted and repeated, by the loss of
+power as well: a note is on the disk after what it vouches for, and before what it announces.
 """
 
 from __future__ import annotations
@@ -10,19 +11,24 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ule_datasets.base import sealed
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.files import PARTIAL, write_atomically
+from ule_datasets.base.files import PARTIAL, make_folder, sync
 from ule_datasets.base.options import VERIFICATION
-from ule_datasets.dataset.manifest import FILE_NAME, Manifest
+from ule_datasets.compute.executor import Executor
+from ule_datasets.dataset.manifest import FILE_NAME, FileRecord, Manifest
+from ule_datasets.dataset.shards import file_record
 
 STAGING = ".build"
 DONE = ".build.done"
+IDENTITY = "identity"
+"""The note on what is being built; all others are worth something only together with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,8 @@ class BuildFolder:
     root: Path
     scratch: Path | None = None
     """A folder elsewhere, for decoded images; ``None``: they stand in the staging folder."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """What is built here."""
 
     @property
     def staging(self) -> Path:
@@ -57,43 +65,100 @@ class BuildFolder:
             shutil.rmtree(self.spool)
 
     def read_note(self, name: str) -> Any:
-        """A note of an interrupted build, or ``None``; torn notes count as absent."""
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            return json.loads((self.staging / f"{name}.json").read_text(encoding="utf-8"))
-        return None
+        """A note of this build from before it was interrupted; ``None``: there is none that is whole."""
+        return sealed.read_note(self._note(name), self._key)
 
-    def write_note(self, name: str, content: Any) -> None:
+    def write_note(self, name: str, **content: Any) -> None:
         """Remember something until the build is complete."""
-        write_atomically(self.staging / f"{name}.json", json.dumps(content))
+        sealed.write_note(self._note(name), self._key, content)
+
+    def note_complete(self) -> None:
+        """Remember that the dataset, as its manifest describes it, only has to be put into its place."""
+        self.write_note("complete", manifest=file_record(self.files / FILE_NAME))
+
+    def is_complete(self, executor: Executor, *, sent: bool = False) -> bool:
+        """Whether that was noted, and every file is still what the manifest says, here or in its place.
+
+        With ``sent`` files that are not on this machine are elsewhere, where others look after them.
+        """
+        noted = self.read_note("complete")
+        if noted is None:
+            return False
+        path = self._place_of(FILE_NAME)
+        if not _is_intact((path, noted["manifest"])):
+            return False
+        places = ((self._place_of(record.path), record) for record in Manifest.read(path.parent).files)
+        tasks = [(place, _as_written(record)) for place, record in places if not (sent and not place.exists())]
+        return all(executor.map(_is_intact, tasks))
+
+    def reopen(self) -> None:
+        """Take back what was noted as complete, to make what is damaged again: as before ``note_complete``."""
+        manifest = self._place_of(FILE_NAME)
+        if self.read_note("moving") is not None and manifest.exists():
+            for record in Manifest.read(manifest.parent).files:
+                if not (self.files / record.path).exists() and (self.root / record.path).is_file():
+                    make_folder((self.files / record.path).parent)
+                    (self.root / record.path).replace(self.files / record.path)
+            if manifest.parent == self.root:
+                manifest.replace(self.files / FILE_NAME)
+        for name in ("complete", "moving"):  # in this order: what was complete is moved once
+            self._note(name).unlink(missing_ok=True)
+            sync(self.staging)
 
     def publish(self) -> None:
         """Move the complete dataset into place; the manifest goes last and makes it valid."""
         if (self.files / FILE_NAME).exists():
             if self.read_note("moving") is None:
                 self._remove_previous()
-                self.write_note("moving", True)
-            for record in Manifest.read(self.files).files:
-                if (self.files / record.path).exists():
-                    (self.root / record.path).parent.mkdir(parents=True, exist_ok=True)
-                    (self.files / record.path).replace(self.root / record.path)
+                self.write_note("moving", moving=True)
+            paths = [record.path for record in Manifest.read(self.files).files]
+            for path in paths:
+                if (self.files / path).exists():
+                    make_folder((self.root / path).parent)
+                    (self.files / path).replace(self.root / path)
+            for folder in sorted({(self.root / path).parent for path in paths}):
+                sync(folder)
             (self.files / FILE_NAME).replace(self.root / FILE_NAME)
+            sync(self.root)
         self.staging.replace(self.root / DONE)
         remove_leftovers(self.root, self.scratch)
+
+    @property
+    def _key(self) -> str:
+        return json.dumps(self.identity, sort_keys=True)
+
+    def _note(self, name: str) -> Path:
+        return self.staging / f"{name}.json"
+
+    def _place_of(self, path: str) -> Path:
+        """Where a file of the complete dataset is: still here, or moved."""
+        return self.files / path if (self.files / path).exists() else self.root / path
 
     def _remove_previous(self) -> None:
         """Delete an older dataset: its manifest first, then exactly the files that it lists, and its reports."""
         previous = self.read_note("previous")
         if previous is None:
             old = Manifest.read(self.root).files if (self.root / FILE_NAME).exists() else ()
-            previous = [record.path for record in old]
-            self.write_note("previous", previous)
+            previous = {"paths": [record.path for record in old]}
+            self.write_note("previous", **previous)
         (self.root / FILE_NAME).unlink(missing_ok=True)
-        for path in previous:
+        sync(self.root)
+        for path in previous["paths"]:
             (self.root / path).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not empty yet, or the root itself
                 (self.root / path).parent.rmdir()
         if (self.root / VERIFICATION).exists():
             shutil.rmtree(self.root / VERIFICATION)
+
+
+def _as_written(record: FileRecord) -> dict[str, Any]:
+    return {"size": record.size, "sha256": record.sha256}
+
+
+def _is_intact(task: tuple[Path, dict[str, Any]]) -> bool:
+    """Whether a file is there, and is what was written."""
+    path, written = task
+    return path.is_file() and file_record(path) == written
 
 
 def remove_leftovers(root: Path, scratch: Path | None = None) -> None:
@@ -102,6 +167,19 @@ def remove_leftovers(root: Path, scratch: Path | None = None) -> None:
         BuildFolder(root, scratch).clear_spool()
     if (root / DONE).exists():
         shutil.rmtree(root / DONE)
+
+
+def tidy(root: Path, identity: Mapping[str, Any], scratch: Path | None = None) -> None:
+    """Delete what is left beside a finished dataset by the build of it; that of another one is left alone."""
+    folder = BuildFolder(root, scratch, identity)
+    remove_leftovers(root, scratch)
+    noted = folder.read_note("complete")
+    if noted is not None and _is_intact((root / FILE_NAME, noted["manifest"])):
+        with contextlib.suppress(InputError), _locked(folder.staging / "lock", root):
+            folder.staging.replace(root / DONE)
+            remove_leftovers(root)
+    for leftover in root.glob(f".*{PARTIAL}"):
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -116,22 +194,19 @@ def open_folder(
         InputError: the folder holds something else, or another build is at work in it.
     """
     check_ours(root)
-    folder, root_is_new = BuildFolder(root, scratch), not root.exists()
-    folder.staging.mkdir(parents=True, exist_ok=True)
+    folder, root_is_new = BuildFolder(root, scratch, identity), not root.exists()
+    make_folder(folder.staging)
     with _locked(folder.staging / "lock", root):
         remove_leftovers(root)
-        previous = folder.read_note("identity")
-        if previous is not None and previous != identity:
+        previous = sealed.read_note(folder.staging / f"{IDENTITY}.json", IDENTITY)
+        if previous != identity:
             if not overwrite:
-                raise InputError(
-                    f"{root} holds an unfinished build of {previous['name']} with other settings; "
-                    "finish it with the same command, choose another --out, or discard it with --overwrite"
-                )
+                _refuse_other(folder, previous)
             for entry in folder.staging.iterdir():
                 if entry.name != "lock":
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             folder.clear_spool()
-        folder.write_note("identity", identity)
+            sealed.write_note(folder.staging / f"{IDENTITY}.json", IDENTITY, identity)
         try:
             yield folder
         except BaseException as error:
@@ -144,6 +219,21 @@ def open_folder(
             raise
 
 
+def _refuse_other(folder: BuildFolder, previous: Mapping[str, Any] | None) -> None:
+    """Refuse to go on where another build left off."""
+    advice = "choose another --out, or discard it with --overwrite"
+    if previous is not None:
+        raise InputError(
+            f"{folder.root} holds an unfinished build of {previous['name']} with other settings; "
+            f"finish it with the same command, {advice}"
+        )
+    if (folder.staging / f"{IDENTITY}.json").exists():
+        raise InputError(
+            f"{folder.root} holds an unfinished build that cannot be continued (an earlier version began it, or its "
+            f"notes are damaged); {advice}"
+        )
+
+
 def check_ours(root: Path) -> None:
     """Refuse, and leave untouched, a folder that holds anything but a dataset, finished or not, of this tool."""
     if not root.exists():
@@ -153,7 +243,7 @@ def check_ours(root: Path) -> None:
     if (root / FILE_NAME).exists():
         Manifest.read(root)
         return
-    if (root / STAGING / "identity.json").exists():
+    if (root / STAGING / f"{IDENTITY}.json").exists():
         return
     others = sorted(entry.name for entry in root.iterdir() if entry.name not in (STAGING, DONE))
     if (root / STAGING).is_dir():  # a build killed in its first moments left a lock, and perhaps half a note

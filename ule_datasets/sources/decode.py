@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.files import replacing, write_atomically
+from ule_datasets.base.files import replacing
+from ule_datasets.base.sealed import read_note, write_note
 from ule_datasets.base.version import __version__
 from ule_datasets.data.codec import (
     CODING,
@@ -210,20 +211,28 @@ def _paths(chunk: Chunk) -> Iterator[Place]:
 
 
 def _write_note(spool: Path, inputs: str, decoded: Decoded) -> None:
-    content = {**asdict(decoded), "digests": [digest.hex() for digest in decoded.digests], "inputs": inputs}
-    write_atomically(spool.with_suffix(".json"), json.dumps(content))
+    content = {**asdict(decoded), "digests": [digest.hex() for digest in decoded.digests]}
+    write_note(spool.with_suffix(".json"), inputs, content)
 
 
 def _read_note(spool: Path, inputs: str) -> Decoded | None:
-    """What an interrupted run noted about a chunk, if its spool file is whole, and was made from the same."""
-    try:
-        content = json.loads(spool.with_suffix(".json").read_text(encoding="utf-8"))
-        size = spool.stat().st_size
-    except (FileNotFoundError, ValueError):
-        return None
-    if content.pop("inputs", None) != inputs:
+    """What an interrupted run noted about a chunk, if its spool file is what it was, and was made from the same."""
+    content = read_note(spool.with_suffix(".json"), inputs)
+    if content is None or not spool.is_file():
         return None
     shape = content["image_shape"] and tuple(content["image_shape"])
     digests = [bytes.fromhex(digest) for digest in content["digests"]]
     decoded = Decoded(**{**content, "image_shape": shape, "digests": digests})
-    return decoded if size == len(decoded.labels) * math.prod(shape or (0,)) else None
+    return decoded if _is_whole(spool, decoded) else None
+
+
+def _is_whole(spool: Path, decoded: Decoded) -> bool:
+    """Whether a spool file holds the pixels that the digests of its samples were taken of, and nothing else."""
+    size = math.prod(decoded.image_shape or (0,))
+    if spool.stat().st_size != size * len(decoded.labels):
+        return False
+    with spool.open("rb") as file:
+        return all(
+            sample_digest(np.frombuffer(file.read(size), dtype=np.uint8), label) == digest
+            for label, digest in zip(decoded.labels, decoded.digests, strict=True)
+        )
