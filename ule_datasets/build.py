@@ -103,6 +103,7 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
         if delivery is not None:
             manifest = delivery.complete()
             folder.clear_spool()
+            folder.discard()
             shutil.rmtree(folder.root)
             return _result(options, manifest, already_complete=False)
         folder.publish()

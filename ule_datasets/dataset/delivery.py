@@ -7,6 +7,7 @@ no room here. Until the manifest is there, the place holds no dataset, only what
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,7 @@ class Delivery:
         return manifest
 
     def _write(self, name: str, text: str) -> None:
-        path = self.files.parent / "to-send"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        self.to.send(path, name)
-        path.unlink()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "to-send"
+            path.write_text(text, encoding="utf-8")
+            self.to.send(path, name)

@@ -29,6 +29,8 @@ STAGING = ".build"
 DONE = ".build.done"
 IDENTITY = "identity"
 """The note on what is being built; all others are worth something only together with it."""
+DISCARDED = {"discarded": True}
+"""Its content while the rest is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,14 @@ class BuildFolder:
                 sync(folder)
             (self.files / FILE_NAME).replace(self.root / FILE_NAME)
             sync(self.root)
-        self.staging.replace(self.root / DONE)
+        self.discard()
         remove_leftovers(self.root, self.scratch)
+
+    def discard(self) -> None:
+        """Delete the staging folder of a finished build: all of it, or nothing that its notes are still good for."""
+        self.staging.replace(self.root / DONE)
+        sync(self.root)
+        remove_leftovers(self.root)
 
     @property
     def _key(self) -> str:
@@ -176,8 +184,7 @@ def tidy(root: Path, identity: Mapping[str, Any], scratch: Path | None = None) -
     noted = folder.read_note("complete")
     if noted is not None and _is_intact((root / FILE_NAME, noted["manifest"])):
         with contextlib.suppress(InputError), _locked(folder.staging / "lock", root):
-            folder.staging.replace(root / DONE)
-            remove_leftovers(root)
+            folder.discard()
     for leftover in root.glob(f".*{PARTIAL}"):
         leftover.unlink(missing_ok=True)
 
@@ -200,12 +207,9 @@ def open_folder(
         remove_leftovers(root)
         previous = sealed.read_note(folder.staging / f"{IDENTITY}.json", IDENTITY)
         if previous != identity:
-            if not overwrite:
+            if not overwrite and previous != DISCARDED:
                 _refuse_other(folder, previous)
-            for entry in folder.staging.iterdir():
-                if entry.name != "lock":
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            folder.clear_spool()
+            _clear(folder)
             sealed.write_note(folder.staging / f"{IDENTITY}.json", IDENTITY, identity)
         try:
             yield folder
@@ -213,10 +217,22 @@ def open_folder(
             begun = folder.files.exists() or any(folder.staging.glob("craft-*")) or any(folder.spool.glob("*.json"))
             if not begun or (previous != identity and isinstance(error, InputError)):
                 folder.clear_spool()
-                shutil.rmtree(folder.staging)  # nothing here is worth continuing: leave no trace
+                folder.discard()  # nothing here is worth continuing: leave no trace
                 if root_is_new:
                     root.rmdir()
             raise
+
+
+def _clear(folder: BuildFolder) -> None:
+    """Delete another build's work; whenever that is interrupted, what is left stays known as ours to delete."""
+    note = folder.staging / f"{IDENTITY}.json"
+    if note.exists():
+        sealed.write_note(note, IDENTITY, DISCARDED)
+    for entry in folder.staging.iterdir():
+        if entry.name not in ("lock", note.name):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    sync(folder.staging)
+    folder.clear_spool()
 
 
 def _refuse_other(folder: BuildFolder, previous: Mapping[str, Any] | None) -> None:
