@@ -274,11 +274,13 @@ def test_a_lost_node_costs_map_only_what_it_was_doing(tmp_path: Path) -> None:
 
 def lose_node(folder: Path) -> None:
     """Map on a cluster of two nodes on this machine; one of them is taken away while it has something to do."""
-    from ray.cluster_utils import Cluster
-
     node: dict[str, object] = {"num_cpus": 1, "object_store_memory": SMALL}
     with tempfile.TemporaryDirectory(dir=ray_executor._short_root(), ignore_cleanup_errors=True) as home:
-        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, "temp_dir": home})
+        os.environ["RAY_TMPDIR"] = home
+        Path(home, "ray").mkdir()  # only `ray start` makes it
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
         try:
             second = cluster.add_node(**node)
 
