@@ -267,20 +267,42 @@ def damaged(photos: Photos, tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("many_chunks")
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_corrupt_images_are_refused_with_their_number_and_names_and_nothing_is_left_behind(
-    photos: Photos, damaged: Path, tmp_path: Path, workers: str
+def test_corrupt_images_are_refused_with_their_number_and_names_and_what_was_decoded_is_kept(
+    photos: Photos, damaged: Path, tmp_path: Path, workers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for arguments in ((), ("--scratch", tmp_path / "scratch")):
-        outcome = photos.build(tmp_path / "x", "--workers", workers, *arguments, source=damaged)
-        assert outcome.code == 2
-        [line] = outcome.complaint
-        assert line.startswith(
-            f"ule-build: {len(BROKEN)} unusable samples: {damaged}/train/class001/cut.JPEG cannot be"
-        )
-        assert all(str(path) in line for path in broken_files(damaged)[:3])
-        assert line.endswith("; and 1 more; --skip-unusable leaves such images out")
-        assert not (tmp_path / "x").exists()
+    for out, arguments in ((tmp_path / "x", ()), (tmp_path / "y", ("--scratch", tmp_path / "scratch"))):
+        for _ in range(2):
+            outcome = photos.build(out, "--workers", workers, *arguments, source=damaged)
+            assert outcome.code == 2
+            [line] = outcome.complaint
+            assert line.startswith(
+                f"ule-build: {len(BROKEN)} unusable samples: {damaged}/train/class001/cut.JPEG cannot be"
+            )
+            assert all(str(path) in line for path in broken_files(damaged)[:3])
+            assert line.endswith(
+                "; and 1 more; the same command with --skip-unusable leaves such images out, and decodes none of the "
+                "others again"
+            )
+        with monkeypatch.context() as patch:
+            patch.setattr(decode, "decode_rgb", lambda *_: pytest.fail("decoded again"))
+            outcome = photos.build(out, "--workers", "1", *arguments, "--skip-unusable", source=damaged)
+        assert outcome.code == 0, outcome.stderr
+        described = {"README.md", LEFT_OUT}
+        found, wanted = data_files(out), data_files(photos.built)
+        assert {path for path in found.keys() | wanted.keys() if found.get(path) != wanted.get(path)} == described
     assert snapshot(tmp_path / "scratch") == {}
+
+
+@pytest.mark.parametrize("scratch", [False, True])
+def test_what_a_refusal_has_kept_makes_way_for_any_other_build(
+    photos: Photos, damaged: Path, tmp_path: Path, *, scratch: bool
+) -> None:
+    out, more = tmp_path / "x", ("--scratch", tmp_path / "scratch") if scratch else ()
+    assert photos.build(out, *more, source=damaged).code == 2
+    other = run_build(photos.recipe, "--crop", "30", "--source", photos.source, "--out", out, *more)
+    assert other.code == 0, other.stderr
+    assert Manifest.read(out).image_shape == (30, 30, 3)
+    assert snapshot(tmp_path / "scratch") == ({} if scratch else None)
 
 
 @pytest.mark.usefixtures("many_chunks")

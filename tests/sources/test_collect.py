@@ -260,7 +260,10 @@ def test_unusable_images_are_counted_and_named_and_left_out_only_if_asked(
         message = str(refused.value)
         assert message.startswith(f"{len(BROKEN)} unusable samples: ")
         assert all(f"{path} {BROKEN[path.stem]}" in message for path in paths[:3])
-        assert message.endswith("; and 1 more; --skip-unusable leaves such images out")
+        assert message.endswith(
+            "; and 1 more; the same command with --skip-unusable leaves such images out, and "
+            "decodes none of the others again"
+        )
     decoded.clear()
     disk = read(photos, tmp_path / "spool", skip=True)
     assert decoded == [], "what was refused is not decoded again either"

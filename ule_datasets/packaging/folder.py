@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ule_datasets.base import sealed
-from ule_datasets.base.errors import InputError
+from ule_datasets.base.errors import InputError, UnusableImagesError
 from ule_datasets.base.files import PARTIAL, make_folder, sync
 from ule_datasets.base.options import VERIFICATION
 from ule_datasets.compute.executor import Executor
@@ -31,6 +31,9 @@ IDENTITY = "identity"
 """The note on what is being built; all others are worth something only together with it."""
 DISCARDED = {"discarded": True}
 """Its content while the rest is deleted."""
+
+REFUSED = "refused"
+"""A mark on decoded images of which some could not be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,10 @@ class BuildFolder:
     def write_note(self, name: str, **content: Any) -> None:
         """Remember something until the build is complete."""
         sealed.write_note(self._note(name), self._key, content)
+
+    def is_beyond_reading(self) -> bool:
+        """Whether more is here than decoded images."""
+        return self.files.exists() or any(self.staging.glob("craft-*"))
 
     def note_complete(self) -> None:
         """Remember that the dataset, as its manifest describes it, only has to be put into its place."""
@@ -205,16 +212,22 @@ def open_folder(
     make_folder(folder.staging)
     with _locked(folder.staging / "lock", root):
         remove_leftovers(root)
+        refused = folder.staging / REFUSED
         previous = sealed.read_note(folder.staging / f"{IDENTITY}.json", IDENTITY)
         if previous != identity:
-            if not overwrite and previous != DISCARDED:
+            if not overwrite and previous != DISCARDED and not refused.exists():
                 _refuse_other(folder, previous)
             _clear(folder)
             sealed.write_note(folder.staging / f"{IDENTITY}.json", IDENTITY, identity)
+        refused.unlink(missing_ok=True)
         try:
             yield folder
+        except UnusableImagesError:
+            if not folder.is_beyond_reading():
+                refused.touch()  # to be continued by the same command with another option, or to make way for any other
+            raise
         except BaseException as error:
-            begun = folder.files.exists() or any(folder.staging.glob("craft-*")) or any(folder.spool.glob("*.json"))
+            begun = folder.is_beyond_reading() or any(folder.spool.glob("*.json"))
             if not begun or (previous != identity and isinstance(error, InputError)):
                 folder.clear_spool()
                 folder.discard()  # nothing here is worth continuing: leave no trace

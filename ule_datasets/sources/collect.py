@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ule_datasets.base.errors import InputError
+from ule_datasets.base.errors import InputError, UnusableImagesError
 from ule_datasets.data.split import Split
 from ule_datasets.data.spool import Images, SpooledImages
 from ule_datasets.places.hub import PREFIX as HUB
@@ -45,7 +45,7 @@ class Findings:
         if self.converted:
             modes = ", ".join(f"{count:,} of mode {mode}" for mode, count in self.converted)
             lines.append(f"converted to RGB: {modes}")
-        lines += [f"{what}: {count:,} images" for what, count in self.changed]
+        lines += [f"{what}: {count:,} image{'s' if count > 1 else ''}" for what, count in self.changed]
         if self.left_out:
             lines.append(f"left out {len(self.left_out):,} unusable images, first: {self.left_out[0][1]}")
         return lines
@@ -77,8 +77,11 @@ def collect(
     if unusable:
         some = "; ".join(unusable[:PROBLEMS_SHOWN])
         more = f"; and {len(unusable) - PROBLEMS_SHOWN} more" if len(unusable) > PROBLEMS_SHOWN else ""
-        advice = "" if misfits else "; --skip-unusable leaves such images out"
-        raise InputError(f"{len(unusable)} unusable sample{'s' if len(unusable) > 1 else ''}: {some}{more}{advice}")
+        message = f"{len(unusable)} unusable sample{'s' if len(unusable) > 1 else ''}: {some}{more}"
+        if misfits:
+            raise InputError(message)
+        advice = "the same command with --skip-unusable leaves such images out, and decodes none of the others again"
+        raise UnusableImagesError(f"{message}; {advice}")
     splits = {
         name: _split(name, by_split[name])
         for name in sorted(by_split, key=lambda name: name != "train")
