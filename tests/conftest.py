@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -119,3 +121,23 @@ def _built_once(tmp_path_factory: pytest.TempPathFactory, name: str, *arguments:
             outcome = run_build(name, "--out", folder, *arguments)
             assert outcome.code == 0, outcome.stderr
     return folder
+
+
+ATTACKS = pytest.StashKey[Counter[str]]()
+
+
+@pytest.fixture
+def tried(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """``tried("flipped bytes", 392)``: attacks that a test has withstood; all of a kind are counted at the end."""
+    counts = request.config.stash.setdefault(ATTACKS, Counter())
+
+    def count(kind: str, number: int = 1) -> None:
+        counts[kind] += number
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """A line for every kind of attack, as docs/security.md quotes them."""
+    for kind, number in config.stash.get(ATTACKS, Counter()).items():
+        terminalreporter.write_line(f"attack: {kind}: {number:,} tried, none got through")

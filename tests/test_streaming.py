@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from dying import PER_CHUNK, Death, decode_or_die, kill_each, write_or_die
+from forging import rewrite
 from helpers import Outcome, data_files, run_build, snapshot
 from photos import (
     BROKEN,
@@ -27,15 +28,17 @@ from photos import (
     write_recipe,
 )
 
-from tests.dataset.test_integrity import rewrite
 from ule_datasets import build, verify
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.spool import SpooledImages
 from ule_datasets.dataset import shards
-from ule_datasets.dataset.integrity import Check, check_against_source, check_content, open_dataset
+from ule_datasets.dataset.integrity import Check
+from ule_datasets.dataset.integrity.content import check_content
+from ule_datasets.dataset.integrity.description import open_dataset
+from ule_datasets.dataset.integrity.source import check_against_source
 from ule_datasets.dataset.manifest import LEFT_OUT, Manifest
-from ule_datasets.dataset.shards.reading import ShardContent
+from ule_datasets.dataset.shards.content import ShardContent
 from ule_datasets.packaging import assembly
 from ule_datasets.packaging.folder import DONE, STAGING, BuildFolder
 from ule_datasets.sources import decode, image_folder, reading

@@ -20,7 +20,7 @@ from ule_datasets import countermeasures
 from ule_datasets.cli.build import main as build_main
 from ule_datasets.cli.verify import main
 from ule_datasets.countermeasures import COUNTERMEASURES
-from ule_datasets.dataset import integrity
+from ule_datasets.dataset.integrity import content
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.sources import decode
@@ -60,7 +60,7 @@ def test_the_smoke_profile_shows_the_collapse_on_the_digits_and_confirms_no_numb
 ) -> None:
     assert main([str(digits), "--workers", "2"]) == 0
     out, err = capsys.readouterr()
-    assert "15 of 15 checks passed" in out
+    assert "21 of 21 checks passed" in out
     assert "ops-digits, resnet18-w8, none:" in out
     assert "neither confirm nor refute any number of a paper" in out
     assert "this will take about" in err
@@ -112,7 +112,7 @@ def test_a_dry_run_reads_no_image_and_knows_finished_runs(
         raise AssertionError("an image was decoded")
 
     main([str(digits), "--workers", "1"])
-    for module, function in ((subjects, "read_source"), (integrity, "decode_images"), (decode, "decode_chunk")):
+    for module, function in ((subjects, "read_source"), (content, "decode_images"), (decode, "decode_chunk")):
         monkeypatch.setattr(module, function, decoded)
     shutil.rmtree(digits / "data")
     capsys.readouterr()
@@ -357,7 +357,7 @@ def test_the_source_is_remembered_from_the_build_and_can_be_given(
     assert build_main(["ops", "--source", str(source), "--out", str(out), "--workers", "1", "--quiet"]) == 0
     assert str(source) not in (out / "manifest.json").read_text()
     assert main([str(out), "--workers", "1", "--quiet"]) == 0
-    assert "15 of 15 checks passed" in capsys.readouterr().out
+    assert "21 of 21 checks passed" in capsys.readouterr().out
     source.rename(tmp_path / "moved")
     assert main([str(out), "--workers", "1", "--quiet"]) == 2
     assert "say where the images are with --source" in capsys.readouterr().err
@@ -365,7 +365,7 @@ def test_the_source_is_remembered_from_the_build_and_can_be_given(
     assert main([str(out), "--integrity-only"]) == 0
     captured = capsys.readouterr()
     assert "not compared with the clean source" in captured.err
-    assert "9 of 9 checks passed" in captured.out
+    assert "16 of 16 checks passed" in captured.out
 
 
 def test_a_damaged_dataset_ends_with_exit_code_1_even_without_its_source(

@@ -158,9 +158,13 @@ class PublishedRecipe:
     version: str
     reduced: str | None
     limit_per_class: int | None
+    seed: int
+    poison_rate: float
     source: SourceSpec
     budget: Budget
     digest: str
+    craft_digests: tuple[tuple[str, str], ...]
+    """Per method the one of a craft by itself, and the one of a craft upon those before it; see ``Recipe``."""
 
     @classmethod
     def parse(cls, text: str) -> PublishedRecipe:
@@ -183,12 +187,23 @@ class PublishedRecipe:
                 version=content["version"],
                 reduced=content["reduced"],
                 limit_per_class=content["limit_per_class"],
+                seed=content["seed"],
+                poison_rate=content["poison_rate"],
                 source=_read(SourceSpec, {**source, **parts}),
                 budget=tuple(map(parse_bound, content["budget"])),
                 digest=hashlib.sha256(text.strip().encode()).hexdigest(),
+                craft_digests=tuple(
+                    (_craft_digest(content, method), _craft_digest(content, content["methods"][: index + 1]))
+                    for index, method in enumerate(content["methods"])
+                ),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"this is not a recipe.json of ours: {error!r}") from error
+
+
+def _craft_digest(recipe: dict[str, Any], used: Any) -> str:
+    content = [recipe["source"]["name"], used, recipe["seed"], recipe["limit_per_class"]]
+    return hashlib.sha256(_dumped(content).encode()).hexdigest()
 
 
 def _read(kind: type[Part], content: dict[str, Any]) -> Part:
@@ -201,7 +216,11 @@ def _tuples(value: Any) -> Any:
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _dumped(_plain(value))
+
+
+def _dumped(plain: Any) -> str:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 WRITTEN_ALTHOUGH_OFF = {

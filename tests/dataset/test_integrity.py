@@ -5,29 +5,26 @@ from __future__ import annotations
 import dataclasses
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from forging import Tamper, rewrite, shards, sign
 
 from builders import RECIPES
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import encode_png
-from ule_datasets.data.split import order_free_digest, sample_digest
-from ule_datasets.dataset.integrity import Check, check_against_source, check_content, check_files, open_dataset
+from ule_datasets.dataset.integrity import Check, examine
+from ule_datasets.dataset.integrity.files import check_files
 from ule_datasets.dataset.manifest import DamagedManifestError, FileRecord, Manifest
-from ule_datasets.dataset.shards import file_record
-from ule_datasets.dataset.shards import parquet as parquet_shards
-from ule_datasets.dataset.shards import webdataset as tar_shards
-from ule_datasets.dataset.shards.reading import ShardContent, decode_images, read_parquet_shard
+from ule_datasets.dataset.shards import parquet
+from ule_datasets.dataset.shards.content import ShardContent
+from ule_datasets.dataset.shards.reading import decode_images
 from ule_datasets.sources.reading import Source, read_source
 
 RECIPE = dataclasses.replace(RECIPES["ops-digits"], name="my-digits", shard_mebibytes=2)
 SILENT = Reporter(silent=True)
-Tamper = Callable[[ShardContent], None]
 
 
 @pytest.fixture(scope="module")
@@ -50,45 +47,11 @@ def copy(pristine: Path, tmp_path: Path) -> Path:
 
 def failures(folder: Path, source: Source | None = None) -> list[Check]:
     """Every check that fails."""
-    manifest = Manifest.read(folder)
     with LocalExecutor() as executor:
-        checks = check_files(folder, manifest, executor)
-        dataset, more = open_dataset(folder, manifest)
-        checks += more
-        if dataset is not None:
-            splits, more = check_content(dataset, executor, SILENT)
-            checks += more
-            if source is not None:
-                checks += check_against_source(dataset, splits, source, executor)
-    return [check for check in checks if not check.passed]
-
-
-def rewrite(folder: Path, shard: str, tamper: Tamper) -> None:
-    """Change a shard in both formats and make every digest of the manifest agree: the most careful forger."""
-    manifest = Manifest.read(folder)
-    parquet = folder / f"data/{shard}-of-0000{len(list((folder / 'data').glob(shard[:5] + '*')))}.parquet"
-    split, index = shard.rsplit("-", 1)
-    tar = folder / f"webdataset/{split}-{int(index):06d}.tar"
-    content = read_parquet_shard(parquet)
-    tamper(content)
-    columns = content.encoded, content.labels, content.keys, np.array(content.poisoned), manifest.class_names
-    parquet_shards.write(parquet_shards.table_of(*columns), parquet)
-    tar_shards.write(tar, *columns)
-    resign(folder, manifest)
-
-
-def resign(folder: Path, manifest: Manifest) -> None:
-    splits = {}
-    for name, record in manifest.splits.items():
-        digests, poisoned = [], 0
-        for path in sorted((folder / "data").glob(f"{name}-*")):
-            content = read_parquet_shard(path)
-            images = decode_images(content.encoded, name)
-            digests += [sample_digest(image, label) for image, label in zip(images, content.labels, strict=True)]
-            poisoned += sum(content.poisoned)
-        splits[name] = dataclasses.replace(record, digest=order_free_digest(digests), num_poisoned=poisoned)
-    files = tuple(FileRecord(path=f.path, **file_record(folder / f.path)) for f in manifest.files)
-    (folder / "manifest.json").write_text(dataclasses.replace(manifest, splits=splits, files=files).to_json())
+        found = examine(
+            folder, Manifest.read(folder), executor, SILENT, find_source=lambda *_: source, catalogue=RECIPES
+        )
+    return [check for check in found.checks if not check.passed]
 
 
 def change_label(content: ShardContent) -> None:
@@ -96,7 +59,9 @@ def change_label(content: ShardContent) -> None:
 
 
 def swap_in_another_image(content: ShardContent) -> None:
-    content.encoded[5] = encode_png(decode_images(content.encoded[6:7], "x")[0])
+    """Of the same class, with the same perturbation."""
+    other = next(row for row in range(6, 100) if content.labels[row] == content.labels[5])
+    content.encoded[5] = encode_png(decode_images(content.encoded[other : other + 1], "x")[0])
 
 
 def alter_one_level(content: ShardContent) -> None:
@@ -111,42 +76,46 @@ def unflag(content: ShardContent) -> None:
 
 def test_an_untouched_dataset_passes_every_check(pristine: Path, source: Source) -> None:
     assert failures(pristine, source) == []
+    assert failures(pristine) == []
 
 
-def test_a_clean_image_swapped_in_is_found(copy: Path, source: Source) -> None:
+def test_a_clean_image_swapped_in_is_found_even_without_the_source(copy: Path, source: Source) -> None:
     clean = dict(zip(source.train.keys, source.train.images, strict=True))
 
     def swap(content: ShardContent) -> None:
         content.encoded[9] = encode_png(clean[content.keys[9]])
 
     rewrite(copy, "train-00001", swap)
-    assert failures(copy) == []
+    (without,) = failures(copy)
+    assert without.name == "train: perturbation"
+    assert "is nothing that the perturbation makes of any image" in without.detail
     found = failures(copy, source)
     assert [check.name for check in found] == ["train: images"]
     assert "is not its clean original plus the perturbation" in found[0].detail
 
 
 @pytest.mark.parametrize(
-    ("shard", "tamper", "name"),
+    ("shard", "tamper", "without", "name"),
     [
-        ("train-00001", change_label, "train: labels"),
-        ("train-00000", swap_in_another_image, "train: images"),
-        ("train-00000", alter_one_level, "train: budget"),
-        ("train-00002", unflag, "train: poisoned flags"),
-        ("test-00000", change_label, "test: labels"),
-        ("test-00000", swap_in_another_image, "test: images"),
-        ("test-00000", alter_one_level, "test: images"),
+        ("train-00001", change_label, "train: perturbation", "train: labels"),  # another class has another pixel
+        ("train-00000", swap_in_another_image, None, "train: images"),
+        ("train-00000", alter_one_level, None, "train: budget"),
+        ("train-00002", unflag, "train: pixels and labels", "train: poisoned flags"),
+        ("test-00000", change_label, "test: pixels and labels", "test: labels"),
+        ("test-00000", swap_in_another_image, "test: pixels and labels", "test: images"),
+        ("test-00000", alter_one_level, "test: pixels and labels", "test: images"),
     ],
 )
-def test_a_forgery_with_a_matching_manifest_is_found_with_the_source(
-    copy: Path, source: Source, shard: str, tamper: Tamper, name: str
+def test_a_forgery_with_a_matching_manifest_is_found_with_the_source_and_often_without(
+    copy: Path, source: Source, shard: str, tamper: Tamper, without: str | None, name: str
 ) -> None:
-    key = read_parquet_shard(next((copy / "data").glob(f"{shard}-*"))).keys
+    keys = parquet.read(shards(copy, shard)[0], Manifest.read(copy).class_names).keys
     rewrite(copy, shard, tamper)
-    assert failures(copy) == []
+    names = {check.name for check in failures(copy)}
+    assert without in names if without else names == set()
     found = {check.name: check.detail for check in failures(copy, source)}
     assert name in found
-    assert any(k in found[name] for k in key), "the message names the sample"
+    assert any(key in found[name] for key in keys), "the message names the sample"
 
 
 def test_a_missing_image_is_found(copy: Path, source: Source) -> None:
@@ -155,8 +124,9 @@ def test_a_missing_image_is_found(copy: Path, source: Source) -> None:
             column.pop()
 
     rewrite(copy, "test-00000", shorten)
+    assert [check.name for check in failures(copy)] == ["test: pixels and labels"], "not the source's test split"
     found = {check.name: check.detail for check in failures(copy, source)}
-    assert list(found) == ["test: samples", "test: samples of the source"]
+    assert list(found) == ["test: pixels and labels", "test: samples of the source"]
     assert "of the source is missing" in found["test: samples of the source"]
 
 
@@ -178,7 +148,7 @@ def test_formats_that_disagree_are_found(copy: Path) -> None:
     path = copy / "webdataset" / "train-000001.tar"
     other = (copy / "webdataset" / "train-000002.tar").read_bytes()
     path.write_bytes(other)
-    resign(copy, Manifest.read(copy))
+    sign(copy)
     (found,) = failures(copy)
     assert found.name == "train: shards"
     assert "differ in their keys" in found.detail
@@ -223,7 +193,7 @@ def test_missing_truncated_and_unlisted_files_are_named(copy: Path) -> None:
     found = {check.name: check.detail for check in failures(copy)}
     assert "figures/contact_sheet.png is missing" in found["files"]
     assert "webdataset/test-000000.tar has" in found["files"]
-    assert "data/train-00009-of-00003.parquet is not in the manifest" in found["no other shards"]
+    assert "data/train-00009-of-00003.parquet is not in the manifest" in found["no other files"]
 
 
 def test_a_manifest_that_leads_out_of_the_folder_is_refused(copy: Path) -> None:
@@ -239,7 +209,8 @@ def test_a_manifest_that_leads_out_of_the_folder_is_refused(copy: Path) -> None:
 
 def test_another_recipe_or_perturbation_in_the_folder_is_found(copy: Path) -> None:
     (copy / "recipe.json").write_text(RECIPES["ops-digits"].to_json() + "\n")
-    resign(copy, Manifest.read(copy))
-    (found,) = failures(copy)
-    assert found.name == "recipe and perturbation"
-    assert "recipe.json has digest" in found.detail
+    found = {check.name: check.detail for check in failures(copy)}
+    assert "recipe.json has digest" in found["recipe and perturbation"]
+    sign(copy)
+    found = {check.name: check.detail for check in failures(copy)}
+    assert "name is my-digits, not ops-digits" in found["manifest"]

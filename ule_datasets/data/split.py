@@ -57,6 +57,17 @@ def share_of(rate: float, count: int) -> int:
     return int(Fraction(str(rate)) * count)
 
 
+def poisoned_keys(keys: Sequence[str], rate: float, seed: Seed) -> tuple[str, ...] | None:
+    """The samples that are perturbed at a poison rate, in the order given; ``None``: all of them.
+
+    Those of a lower rate are among those of a higher one.
+    """
+    if rate == 1:
+        return None
+    order = seed.order(keys, "poison rate")
+    return tuple(keys[row] for row in sorted(order[: share_of(rate, len(keys))].tolist()))
+
+
 def positions_of(keys: Sequence[str], among: Sequence[str]) -> np.ndarray:
     """Where each key stands in another list of keys (int64, [N]); -1 where it does not."""
     place = {key: index for index, key in enumerate(among)}

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.options import FORMATS
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.executor import available_cpus
@@ -21,9 +22,12 @@ from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import positions_of, share_of
 from ule_datasets.dataset.fetching import find_dataset, require_images
+from ule_datasets.dataset.integrity import require_intact
+from ule_datasets.dataset.integrity.files import shards_of
 from ule_datasets.dataset.local import remembered_source
 from ule_datasets.dataset.manifest import Manifest
-from ule_datasets.dataset.shards.reading import ShardContent, decode_images, read_parquet_shard, read_tar_shard
+from ule_datasets.dataset.shards.content import ShardContent
+from ule_datasets.dataset.shards.reading import SampleForm, check_samples, decode_images, read_shard
 from ule_datasets.recipe import PublishedRecipe
 from ule_datasets.sources.reading import read_source
 
@@ -72,8 +76,11 @@ def load(
     poison_rate: float | None = None,
     source: str | None = None,
     revision: str | None = None,
+    verify: bool = False,
 ) -> PoisonedDataset:
     """Open one split of a dataset.
+
+    Nothing is verified unless ``verify`` says so: files are taken as they are, as long as they can be read.
 
     Args:
         where: a dataset folder; a name, for ``./datasets/NAME``; or ``OWNER/NAME`` on the Hub, of which only this
@@ -85,16 +92,21 @@ def load(
         source: where the clean images are, for ``poison_rate``; default: where a build on this machine took them
             from, else the source's own place.
         revision: of a repository: a tag such as ``v1.0.0``, a branch or a commit.
+        verify: check the integrity of the whole dataset first, without its source, as ``ule-verify`` does; of a
+            repository everything is fetched.
 
     Raises:
-        InputError: no such dataset or split, or a rate above the built one.
+        InputError: no such dataset or split, a rate above the built one, or with ``verify`` a damaged dataset.
     """
     wanted = [f"data/{split}-*"] + ([PERTURBATION_FILE] if poison_rate is not None else [])
-    folder = find_dataset(where, revision, patterns=tuple(wanted))
+    folder = find_dataset(where, revision, patterns=("*",) if verify else tuple(wanted))
     manifest = Manifest.read(folder)
     if split not in manifest.splits:
         raise InputError(f"{folder} has no split {split!r}; it has {', '.join(manifest.splits)}")
     require_images(folder, manifest, where)
+    if verify:
+        with LocalExecutor(1) as executor:
+            require_intact(folder, manifest, executor)
     content = read_split(folder, manifest, split)
     if poison_rate is not None and split == "train":
         _lower_rate(content, folder, poison_rate, source or remembered_source(folder, manifest))
@@ -103,15 +115,13 @@ def load(
 
 def read_split(folder: Path, manifest: Manifest, split: str) -> ShardContent:
     """All shards of a split, from Parquet where it is there."""
-    parquet = "parquet" in manifest.formats
-    read = read_parquet_shard if parquet else read_tar_shard
-    content = ShardContent([], [], [], [])
-    for record in manifest.shards(f"{'data' if parquet else 'webdataset'}/{split}-"):
-        part = read(folder / record.path)
-        content.encoded.extend(part.encoded)
-        content.labels.extend(part.labels)
-        content.keys.extend(part.keys)
-        content.poisoned.extend(part.poisoned)
+    file_format = next((name for name in FORMATS if name in manifest.formats), FORMATS[0])
+    form = SampleForm(class_names=manifest.class_names, image_shape=manifest.image_shape)
+    content = ShardContent()
+    for path in shards_of(manifest, file_format, split):
+        part = read_shard(folder / path, manifest.class_names)
+        check_samples(part, form, str(folder / path))
+        content.extend(part)
     return content
 
 

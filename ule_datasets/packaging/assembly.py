@@ -16,6 +16,7 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import Split, order_free_digest
+from ule_datasets.dataset.declaration import craft_declaration
 from ule_datasets.dataset.delivery import Delivery
 from ule_datasets.dataset.manifest import FileRecord, Manifest, SplitRecord, build_environment
 from ule_datasets.dataset.shards import ShardResult, ShardTask, file_record, shard_path, shard_rows, write_shard
@@ -85,7 +86,7 @@ class Assembly:
             source_digests={name: split.digest for name, split in source.splits.items()},
             source_about=source.findings.about(),
             perturbation_digest=self.perturbation.digest,
-            craft=_craft_record(self.perturbation),
+            craft=craft_declaration(self.perturbation),
             class_names=source.class_names,
             image_shape=(height, width, channels),
             formats=tuple(name for name in FORMATS if name in self.formats),
@@ -134,15 +135,6 @@ class Assembly:
             if not path.exists() or {"format": file_format, **file_record(path)} != record:
                 return None
         return result
-
-
-def _craft_record(perturbation: Perturbation) -> tuple[dict[str, Any], ...]:
-    """What each method's layers depend on."""
-    kept = ("identifier", "repeats", "craft_digest")
-    return tuple(
-        {**{name: record[name] for name in kept}, "environments": record["notes"].get("environments", [])}
-        for record in perturbation.about["methods"]
-    )
 
 
 def _split_record(parts: list[ShardResult]) -> SplitRecord:

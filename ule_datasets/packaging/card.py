@@ -11,6 +11,7 @@ import yaml
 
 import cards
 from ule_datasets.data.perturbation import NOWHERE, Overwrite, Perturbation, Support
+from ule_datasets.dataset.declaration import card_declaration
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.methods.method import Repeats
 from ule_datasets.packaging.figures.sheet import Figure
@@ -72,7 +73,7 @@ def write_card(
 
 
 def _front_matter(recipe: Recipe, manifest: Manifest, *, with_images: bool) -> dict[str, Any]:
-    """The card's YAML. Only Parquet is declared: one repository has one file format for ``load_dataset``."""
+    """The card's YAML."""
     total = sum(split.num_examples for split in manifest.splits.values())
     source = recipe.source.hub_id
     labelled = manifest.class_names != UNLABELLED
@@ -87,26 +88,7 @@ def _front_matter(recipe: Recipe, manifest: Manifest, *, with_images: bool) -> d
         "annotations_creators": ["found" if labelled else "no-annotation"],
         "tags": ["image", "unlearnable-examples", "data-poisoning", "shortcut-learning", *identifiers],
     }
-    if with_images and "parquet" in manifest.formats:
-        data_files = [{"split": name, "path": f"data/{name}-*"} for name in manifest.splits]
-        content["configs"] = [{"config_name": "default", "data_files": data_files}]
-    if "configs" in content and manifest.files:
-        names = {str(number): name for number, name in enumerate(manifest.class_names)}
-        content["dataset_info"] = {
-            "features": [
-                {"name": "image", "dtype": "image"},
-                {"name": "label", "dtype": {"class_label": {"names": names}}},
-                {"name": "key", "dtype": "string"},
-                {"name": "poisoned", "dtype": "bool"},
-            ],
-            "splits": [
-                {"name": name, "num_bytes": split.num_bytes, "num_examples": split.num_examples}
-                for name, split in manifest.splits.items()
-            ],
-            "download_size": manifest.download_size,
-            "dataset_size": sum(split.num_bytes for split in manifest.splits.values()),
-        }
-    return content
+    return {**content, **card_declaration(manifest)} if with_images else content
 
 
 def citation_keys(recipe: Recipe) -> list[str]:

@@ -18,7 +18,7 @@ from ule_datasets.base.version import __version__
 from ule_datasets.compute.executor import Executor
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.perturbation import Layer, Perturbation
-from ule_datasets.data.split import share_of
+from ule_datasets.data.split import poisoned_keys
 from ule_datasets.dataset.manifest import build_environment, other_decoder
 from ule_datasets.methods.method import Context, Method, Repeats
 from ule_datasets.recipe import Recipe
@@ -229,11 +229,7 @@ def _joined(recipe: Recipe, parts: Sequence[Part], source: Source) -> Perturbati
 
 def _poisoned(recipe: Recipe, source: Source) -> tuple[str, ...] | None:
     """Keys of the perturbed images, where not all are."""
-    if recipe.poison_rate == 1:
-        return None
-    keys = source.train.keys
-    order = Seed(recipe.seed).order(keys, "poison rate")
-    return tuple(keys[i] for i in sorted(order[: share_of(recipe.poison_rate, len(keys))].tolist()))
+    return poisoned_keys(source.train.keys, recipe.poison_rate, Seed(recipe.seed))
 
 
 def _checkpoint(recipe: Recipe, index: int, source_digest: str, workshop: Workshop) -> Checkpoint:

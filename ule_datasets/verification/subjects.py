@@ -17,7 +17,7 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.base.version import __version__
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.split import positions_of
-from ule_datasets.dataset.integrity import Check, check_against_source, check_content, check_files, open_dataset
+from ule_datasets.dataset import integrity
 from ule_datasets.dataset.local import remembered_source
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 from ule_datasets.experiments.subject import Samples, Subject
@@ -39,7 +39,7 @@ class Examined:
     title: str
     recipe_digest: str
     manifest_digest: str
-    checks: tuple[Check, ...]
+    checks: tuple[integrity.Check, ...]
     subject: Subject | None
     """``None``: it is not intact, or nothing is to be trained."""
 
@@ -92,44 +92,40 @@ def examine(root: Path, *, sources: SourceReader, training: bool, catalogue: Cat
         InputError: not a dataset, no clean source to train a control with, or no test split to measure on.
         DamagedManifestError: the manifest itself was changed.
     """
-    executor, reporter, scratch = sources.executor, sources.reporter, sources.scratch
-    manifest = Manifest.read(root)
-    checks = _said(check_files(root, manifest, executor), reporter)
-    folder, more = open_dataset(root, manifest)
-    checks += _said(more, reporter)
+    manifest, reporter, scratch = Manifest.read(root), sources.reporter, sources.scratch
+    spool = None if scratch is None else scratch / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+
+    def find_source(recipe: PublishedRecipe, intact: bool) -> Source | None:
+        if (training and intact) or sources.at_hand(recipe, root) is not None:
+            return sources.read(recipe, root)
+        reporter.say("not compared with the clean source: give it with --source")
+        return None
+
+    found = integrity.examine(
+        root, manifest, sources.executor, reporter, find_source=find_source, catalogue=catalogue, spool=spool
+    )
     subject = None
-    if folder is not None:
-        spool = None if scratch is None else scratch / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-        splits, more = check_content(folder, executor, reporter, spool)
-        checks += _said(more, reporter)
-        trainable = training and all(check.passed for check in checks)
-        source = None
-        if trainable or sources.at_hand(folder.recipe, root) is not None:
-            source = sources.read(folder.recipe, root)
-            checks += _said(check_against_source(folder, splits, source, executor), reporter)
-        else:
-            reporter.say("not compared with the clean source: give it with --source")
-        if trainable and source is not None and all(check.passed for check in checks):
-            known = _of_folder(root, manifest, folder.recipe, catalogue)
-            train, test = splits["train"], splits["test"]
-            samples = Samples(
-                poisoned=np.asarray(train.images),
-                clean=source.train.pixels(positions_of(train.keys, source.train.keys)),
-                labels=train.labels,
-                keys=train.keys,
-                perturbation=folder.perturbation,
-                test_images=np.asarray(test.images),
-                test_labels=test.labels,
-            )
-            subject = _with_samples(known, samples, catalogue.get(known.name), source, Reporter(silent=True))
+    if training and found.intact and found.folder is not None and found.source is not None:
+        known = _of_folder(root, manifest, found.folder.recipe, catalogue)
+        train, test = found.splits["train"], found.splits["test"]
+        samples = Samples(
+            poisoned=np.asarray(train.images),
+            clean=found.source.train.pixels(positions_of(train.keys, found.source.train.keys)),
+            labels=train.labels,
+            keys=train.keys,
+            perturbation=found.folder.perturbation,
+            test_images=np.asarray(test.images),
+            test_labels=test.labels,
+        )
+        subject = _with_samples(known, samples, catalogue.get(known.name), found.source, Reporter(silent=True))
     if training and subject is None:
         reporter.say(f"nothing is trained on {manifest.name}: it is not intact")
     return Examined(
         manifest=manifest,
-        title=manifest.name if folder is None else folder.recipe.title,
+        title=manifest.name if found.folder is None else found.folder.recipe.title,
         recipe_digest=manifest.recipe_digest,
         manifest_digest=hashlib.sha256((root / FILE_NAME).read_bytes()).hexdigest(),
-        checks=tuple(checks),
+        checks=tuple(found.checks),
         subject=subject,
     )
 
@@ -299,10 +295,3 @@ def _stands_for(manifest: Manifest, catalogue: Catalogue) -> str:
         return recipe.source.name, recipe.budget, *(method.identifier for method in recipe.methods)
 
     return next((one.name for one in catalogue.values() if one.reduced is None and kind(one) == kind(own)), "")
-
-
-def _said(checks: list[Check], reporter: Reporter) -> list[Check]:
-    """Show the checks as they are made."""
-    for check in checks:
-        reporter.say(f"{'ok    ' if check.passed else 'FAILED'} {check.name}: {check.detail}")
-    return checks

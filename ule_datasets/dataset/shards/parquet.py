@@ -9,13 +9,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.dataset.shards.content import ShardContent
 
 ROWS_PER_GROUP = 1000
 """The unit in which readers stream and filter; 2 to 3 MB of 32 x 32 images."""
 CHUNKING = {"min_chunk_size": 256 * 1024, "max_chunk_size": 1024 * 1024, "norm_level": 0}
 """Content-defined page boundaries, as ``datasets`` sets them: an edited dataset re-uploads only what changed."""
 COLUMNS = ("image", "label", "key", "poisoned")
+DESCRIBED_BY = {b"ARROW:schema", b"huggingface"}
+"""Keys of a file's metadata."""
 
 
 def features(class_names: Sequence[str]) -> dict[str, Any]:
@@ -65,3 +71,40 @@ def write(table: pa.Table, path: Path) -> None:
         write_page_index=True,
         use_content_defined_chunking=CHUNKING,
     )
+
+
+def read(path: Path, class_names: Sequence[str]) -> ShardContent:
+    """Read a shard back.
+
+    Raises:
+        InputError: it is unreadable, or not exactly what ``write`` makes of samples of these classes.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_described(file, path, class_names)
+            table = file.read().combine_chunks()
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a readable Parquet shard: {str(error).splitlines()[0]}") from error
+    if not table.num_rows:
+        return ShardContent()
+    image, label, key, poisoned = (table[name].chunk(0) for name in COLUMNS)
+    encoded, names = image.field("bytes"), image.field("path")
+    if any(column.null_count for column in (image, label, key, poisoned, encoded, names)):
+        raise InputError(f"{path} has rows without an image, image path, label, key or flag")
+    wrong = pc.not_equal(names, pc.binary_join_element_wise(key, "png", "."))
+    if (first := pc.index(wrong, True).as_py()) >= 0:
+        raise InputError(
+            f"{path}: {key[first]} has the image path {names[first].as_py()[:100]!r}, not its key and .png"
+        )
+    return ShardContent(*(column.to_pylist() for column in (encoded, label, key, poisoned)))
+
+
+def _check_described(file: pq.ParquetFile, path: Path, class_names: Sequence[str]) -> None:
+    """Refuse other columns, types, class names or features than the writer's, before any row is read."""
+    found, wanted = file.schema_arrow, schema(class_names)
+    if not found.equals(wanted, check_metadata=False):
+        columns = ", ".join(f"{field.name} {field.type}" for field in found)
+        raise InputError(f"{path} has other columns than a dataset of ours: {columns[:200]}")
+    others = set(file.metadata.metadata or {}) - DESCRIBED_BY
+    if others or not found.equals(wanted, check_metadata=True):
+        raise InputError(f"{path} has other class names or features in its metadata than the manifest says")

@@ -1,61 +1,59 @@
-"""Reading built shards back: encoded images, labels, keys, poisoned flags, in the order in which they stand."""
+"""Reading built shards back: encoded images, labels, keys, poisoned flags, in the order in which they stand.
+
+Shards are held to exactly what the writers of this package make: whatever else a file holds is refused, since some
+loader would take it for something (a tar member that is unpickled, class names that are others than the manifest's).
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.names import Name
 from ule_datasets.data.codec import FINISHED, decode_rgb
-from ule_datasets.dataset.shards.parquet import COLUMNS
-from ule_datasets.sources.webdataset import read_shard
+from ule_datasets.dataset.shards import parquet, webdataset
+from ule_datasets.dataset.shards.content import ShardContent
+from ule_datasets.dataset.shards.png import png_problem
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ShardContent:
-    """One shard, images still encoded."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleForm:
+    """What the manifest says of every sample."""
 
-    encoded: list[bytes]
-    labels: list[int]
-    keys: list[str]
-    poisoned: list[bool]
-
-
-def read_parquet_shard(path: Path) -> ShardContent:
-    """Read a Parquet shard; refused if it cannot be read, or has other columns."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-        if tuple(table.schema.names) != COLUMNS:
-            raise InputError(f"{path}: columns {table.schema.names}, expected {list(COLUMNS)}")
-        encoded = [image["bytes"] for image in table["image"].to_pylist()]
-        labels, keys, poisoned = (table[name].to_pylist() for name in COLUMNS[1:])
-        return ShardContent(encoded, labels, keys, poisoned)
-    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a readable Parquet shard: {str(error).splitlines()[0]}") from error
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    """Height, width, channels."""
 
 
-def read_tar_shard(path: Path) -> ShardContent:
-    """Read a WebDataset shard; refused if it cannot be read, or has other members."""
-    content = ShardContent([], [], [], [])
-    for key, parts in read_shard(path):
-        try:
-            about = json.loads(parts["json"])
-            content.encoded.append(parts["png"])
-            content.labels.append(int(parts["cls"]))
-            content.poisoned.append(bool(about["poisoned"]))
-            content.keys.append(key)
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{path}: {key} has members {sorted(parts)}: {error!r}") from error
-    return content
+def read_shard(path: Path, class_names: Sequence[str]) -> ShardContent:
+    """Read a Parquet or tar shard of a dataset with these classes.
+
+    Raises:
+        InputError: it cannot be read, or is not exactly what its writer makes of the samples in it.
+    """
+    return (webdataset.read if path.suffix == ".tar" else parquet.read)(path, class_names)
 
 
-def decode_images(encoded: list[bytes], origin: str) -> np.ndarray:
+def check_samples(content: ShardContent, form: SampleForm, origin: str) -> None:
+    """Refuse a sample that no shard of ours would hold."""
+    height, width, _ = form.image_shape
+    known = range(len(form.class_names))
+    for row, (key, label, data) in enumerate(zip(content.keys, content.labels, content.encoded, strict=True)):
+        if "." in Name(key):
+            raise InputError(
+                f"{origin}: row {row} has the key {key[:100]!r}, which loaders of tar shards cut at its dot"
+            )
+        if label not in known:
+            raise InputError(f"{origin}: {key} has label {label}, outside 0 .. {len(known) - 1}")
+        if problem := png_problem(data, height, width):
+            raise InputError(f"{origin}: the image of {key} {problem}")
+
+
+def decode_images(encoded: Sequence[bytes], origin: str) -> np.ndarray:
     """Decode to uint8 [N, H, W, 3]; refused if one is not a plain RGB PNG, or of another size than the first."""
     images: list[np.ndarray] = []
     for row, data in enumerate(encoded):
