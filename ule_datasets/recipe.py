@@ -7,21 +7,23 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
+from ule_datasets.base import records
 from ule_datasets.base.content import is_off
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.names import Name
 from ule_datasets.data.bounds import L0, L2, Bound, Budget, LInf, Unbounded, parse_bound
 from ule_datasets.methods.method import Method
 from ule_datasets.sources.known import known_location
-from ule_datasets.sources.spec import Licence, Preprocess, SourceSpec
+from ule_datasets.sources.spec import Preprocess, SourceSpec
 
 __all__ = ["L0", "L2", "LInf", "PublishedRecipe", "Recipe", "Unbounded"]
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,94}[a-z0-9])?")
 """Lower-case words joined by hyphens: what the Hub accepts as a repository name."""
-Part = TypeVar("Part")
+FILE_NAME = "recipe.json"
 
 
 class _OfMethods(tuple[Bound, ...]):
@@ -153,7 +155,7 @@ class Recipe:
 class PublishedRecipe:
     """What a dataset folder's ``recipe.json`` tells a verifier, without the code that made the dataset."""
 
-    name: str
+    name: Name
     title: str
     version: str
     reduced: str | None
@@ -167,52 +169,65 @@ class PublishedRecipe:
     """Per method the one of a craft by itself, and the one of a craft upon those before it; see ``Recipe``."""
 
     @classmethod
-    def parse(cls, text: str) -> PublishedRecipe:
+    def read(cls, folder: Path) -> PublishedRecipe:
+        """The recipe in a dataset folder.
+
+        Raises:
+            InputError: there is none, or it is something else.
+        """
+        try:
+            return cls.parse(records.content(folder / FILE_NAME), str(folder / FILE_NAME))
+        except FileNotFoundError as error:
+            raise InputError(f"{folder} is not a complete dataset: it has no {FILE_NAME}") from error
+
+    @classmethod
+    def parse(cls, text: bytes | str, origin: str = FILE_NAME) -> PublishedRecipe:
         """Read canonical JSON, as ``Recipe.to_json`` writes it.
 
         Raises:
-            InputError: it is something else.
+            InputError: it is something else; names ``origin`` and the field.
         """
-        try:
-            content = json.loads(text)
-            source, step = content["source"], content["source"].get("preprocess")
-            parts = {
-                "licence": _read(Licence, source["licence"]),
-                "preprocess": step and _read(Preprocess, step),
-                "default_location": known_location(source["name"]),  # what is read here is not for others to say
-            }
-            return cls(
-                name=content["name"],
-                title=content["title"],
-                version=content["version"],
-                reduced=content["reduced"],
-                limit_per_class=content["limit_per_class"],
-                seed=content["seed"],
-                poison_rate=content["poison_rate"],
-                source=_read(SourceSpec, {**source, **parts}),
-                budget=tuple(map(parse_bound, content["budget"])),
-                digest=hashlib.sha256(text.strip().encode()).hexdigest(),
-                craft_digests=tuple(
-                    (_craft_digest(content, method), _craft_digest(content, content["methods"][: index + 1]))
-                    for index, method in enumerate(content["methods"])
-                ),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"this is not a recipe.json of ours: {error!r}") from error
+        content = records.parse(_Layout, text, origin)
+        source = records.convert(SourceSpec, content.source, f"{origin}: source")
+        raw = text.encode() if isinstance(text, str) else text
+        return cls(
+            name=content.name,
+            title=content.title,
+            version=content.version,
+            reduced=content.reduced,
+            limit_per_class=content.limit_per_class,
+            seed=content.seed,
+            poison_rate=content.poison_rate,
+            # What is read on this machine is not for others to say.
+            source=dataclasses.replace(source, default_location=known_location(source.name)),
+            budget=tuple(parse_bound(bound, f"{origin}: budget") for bound in content.budget),
+            digest=hashlib.sha256(raw.strip()).hexdigest(),
+            craft_digests=tuple(
+                (_craft_digest(content, method), _craft_digest(content, content.methods[: index + 1]))
+                for index, method in enumerate(content.methods)
+            ),
+        )
 
 
-def _craft_digest(recipe: dict[str, Any], used: Any) -> str:
-    content = [recipe["source"]["name"], used, recipe["seed"], recipe["limit_per_class"]]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Layout:
+    """What is read of the file; parts that say their own type stay as they are."""
+
+    name: Name
+    title: str
+    version: str
+    reduced: str | None
+    limit_per_class: int | None
+    seed: int
+    poison_rate: float
+    source: dict[str, Any]
+    budget: tuple[dict[str, Any], ...]
+    methods: tuple[dict[str, Any], ...]
+
+
+def _craft_digest(recipe: _Layout, used: Any) -> str:
+    content = [recipe.source["name"], used, recipe.seed, recipe.limit_per_class]
     return hashlib.sha256(_dumped(content).encode()).hexdigest()
-
-
-def _read(kind: type[Part], content: dict[str, Any]) -> Part:
-    """What ``_plain`` has written."""
-    return kind(**{name: _tuples(value) for name, value in content.items() if name != "type"})
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _canonical(value: Any) -> str:

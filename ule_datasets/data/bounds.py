@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
 
 
@@ -29,7 +30,8 @@ class Bound(Protocol):
 class LInf(Bound):
     """At most ``levels`` grey levels (units of 1/255) of change in any channel of any pixel."""
 
-    levels: int
+    levels: int | float
+    """A whole number; recipes may have written it as ``8.0``."""
 
     def __post_init__(self) -> None:
         _check_at_least_0("LInf", "levels", self.levels)
@@ -109,9 +111,12 @@ Budget = tuple[Bound, ...]
 """One bound per layer of the perturbation, in the order in which the layers are applied."""
 
 
-def parse_bound(content: dict[str, Any]) -> Bound:
-    """The bound that recipe.json describes by its type and fields."""
-    bound: Bound = BOUNDS[content["type"]](**{name: value for name, value in content.items() if name != "type"})
+def parse_bound(content: dict[str, Any], origin: str) -> Bound:
+    """The bound that recipe.json describes by its type and fields; ``origin`` is named in errors."""
+    kind = content.get("type")
+    if kind not in list(BOUNDS):
+        raise InputError(f"{origin}: type {kind!r} is none of {', '.join(BOUNDS)}")
+    bound: Bound = records.convert(BOUNDS[kind], content, origin)
     return bound
 
 

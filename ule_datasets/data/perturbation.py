@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.names import Name
 from ule_datasets.base.sealed import digest_of
 from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.split import positions_of
@@ -245,16 +247,17 @@ class Perturbation:
         try:
             header, tensors = _read_safetensors(path)
             layers = []
-            for index, entry in enumerate(header["layers"]):
+            for index, entry in enumerate(header.layers):
                 prefix = f"layers.{index}."
                 arrays = {n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)}
                 keys = _unpack(arrays.pop("keys")) if "keys" in arrays else ()
-                layers.append(_KINDS[entry["kind"]](**arrays, support=Support(entry["support"]), keys=keys))
+                layers.append(_KINDS[entry.kind](**arrays, support=entry.support, keys=keys))
             poisoned = _unpack(tensors["poisoned"]) if "poisoned" in tensors else None
-            source_digest, about = header["source_digest"], header["about"]
-            result = cls(layers=tuple(layers), source_digest=source_digest, poisoned=poisoned, about=about)
-            if result.digest != header["digest"]:
-                raise ValueError(f"its content has digest {result.digest}, it says {header['digest']}")
+            result = cls(
+                layers=tuple(layers), source_digest=header.source_digest, poisoned=poisoned, about=header.about
+            )
+            if result.digest != header.digest:
+                raise ValueError(f"its content has digest {result.digest}, it says {header.digest}")
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is not an intact perturbation file: {error}") from error
         return result
@@ -312,7 +315,68 @@ def _describe(array: np.ndarray) -> str:
     return f"{array.dtype} {list(array.shape)}"
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _LayerHeader:
+    kind: str
+    support: Support
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Header:
+    """The metadata of the file, as far as it is of this format."""
+
+    format: int
+    digest: str
+    source_digest: str
+    layers: tuple[_LayerHeader, ...]
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Round:
+    """What figures draw of a round."""
+
+    accuracy: float = 0.0
+    success: float = 0.0
+    mean_abs: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Notes:
+    environments: tuple[dict[str, str], ...] = ()
+    trace: tuple[_Round, ...] = ()
+    clusters: tuple[dict[str, Any], ...] = ()
+    rounds: int | None = None
+    stop_rule_met: bool = True
+    weights: dict[str, str] | None = None
+    agreement_with_labels: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _MethodRecord:
+    identifier: Name
+    craft_digest: str
+    repeats: str
+    num_layers: int
+    notes: _Notes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _RecipeRecord:
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _About:
+    """What cards, figures and messages take from ``Perturbation.about``, where it is there."""
+
+    seed: int = 0
+    recipe: _RecipeRecord = _RecipeRecord()
+    methods: tuple[_MethodRecord, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def _read_safetensors(path: Path) -> tuple[_Header, dict[str, np.ndarray]]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -323,7 +387,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
         raise ValueError(str(error)) from error
     if "ule" not in metadata:
         raise ValueError("it carries no 'ule' metadata")
-    header = json.loads(metadata["ule"])
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(f"its header is {str(header)[:60]}, this version reads format {FORMAT}")
+    content = records.parse(dict[str, Any], metadata["ule"], "its metadata")
+    if content.get("format") != FORMAT:
+        raise ValueError(f"its header is {str(content)[:60]}, this version reads format {FORMAT}")
+    header = records.convert(_Header, content, "its metadata")
+    records.convert(_About, header.about, "its metadata: about")
     return header, tensors

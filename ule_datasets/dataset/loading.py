@@ -133,7 +133,7 @@ def _lower_rate(content: ShardContent, folder: Path, rate: float, location: str 
         raise InputError(f"poison_rate {rate}: this dataset was built with {built} of {len(content.keys)} poisoned")
     if wanted == built:
         return
-    recipe = PublishedRecipe.parse((folder / "recipe.json").read_text(encoding="utf-8"))
+    recipe = PublishedRecipe.read(folder)
     perturbation = Perturbation.load(folder / PERTURBATION_FILE)
     with LocalExecutor(1) as executor:
         clean = read_source(recipe.source, location, executor=executor, reporter=Reporter()).train

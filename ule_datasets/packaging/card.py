@@ -127,7 +127,7 @@ def _crafts(perturbation: Perturbation) -> list[dict[str, Any]]:
                     "identifier": record["identifier"],
                     "rounds": notes.get("rounds"),
                     "ended_early": not notes.get("stop_rule_met", True),
-                    "machines": [_machine(each) for each in notes["environments"]],
+                    "machines": [_machine(each) for each in notes.get("environments", [])],
                     "weights": notes.get("weights"),
                     "agreement": notes.get("agreement_with_labels"),
                     "headings": headings,
@@ -139,7 +139,7 @@ def _crafts(perturbation: Perturbation) -> list[dict[str, Any]]:
 
 def _machine(environment: dict[str, str]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in sorted(environment.items()) if name != "device")
-    return f"{environment['device']} ({versions})"
+    return f"{environment.get('device', 'an unknown device')} ({versions})"
 
 
 def _pixels(perturbation: Perturbation, class_names: Sequence[str]) -> list[dict[str, Any]]:

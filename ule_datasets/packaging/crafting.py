@@ -221,7 +221,8 @@ def _joined(recipe: Recipe, parts: Sequence[Part], source: Source) -> Perturbati
         "poison_rate": recipe.poison_rate,
         "environment": build_environment(),
     }
-    about = json.loads(json.dumps(about, sort_keys=True))  # as it will come back from the file
+    # As it will come back from the file, which knows no NaN.
+    about = json.loads(json.dumps(about, sort_keys=True), parse_constant=lambda _: None)
     return Perturbation(
         layers=layers, source_digest=source.train.digest, poisoned=_poisoned(recipe, source), about=about
     )

@@ -138,10 +138,7 @@ def plan(root: Path, *, sources: SourceReader, catalogue: Catalogue) -> Subject:
         DamagedManifestError: the manifest itself was changed.
     """
     manifest = Manifest.read(root)
-    try:
-        recipe = PublishedRecipe.parse((root / "recipe.json").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{root} is not a complete dataset: its recipe.json cannot be read ({error})") from error
+    recipe = PublishedRecipe.read(root)
     sources.location(recipe, root)
     return _of_folder(root, manifest, recipe, catalogue)
 

@@ -40,7 +40,7 @@ def open_dataset(root: Path, manifest: Manifest) -> tuple[Folder | None, list[Ch
     problems = []
     recipe = perturbation = None
     try:
-        recipe = PublishedRecipe.parse((root / "recipe.json").read_text(encoding="utf-8"))
+        recipe = PublishedRecipe.read(root)
         if recipe.digest != manifest.recipe_digest:
             problems.append(f"recipe.json has digest {recipe.digest}, the manifest says {manifest.recipe_digest}")
         perturbation = Perturbation.load(root / PERTURBATION_FILE)

@@ -9,7 +9,7 @@ import numpy as np
 from ule_datasets.data.perturbation import NOWHERE, Additive, Overwrite, Perturbation, Support
 from ule_datasets.data.split import Split, positions_of
 from ule_datasets.packaging.figures.sheet import GAP, MARGIN, MARK, TEXT, TILE, Figure, Sheet, text_width
-from ule_datasets.packaging.figures.trace import DRAWN, trace_figure
+from ule_datasets.packaging.figures.trace import drawn_of, trace_figure
 
 CLASSES_SHOWN = 10
 PER_CLASS = 3
@@ -33,7 +33,7 @@ def draw_figures_without_images(perturbation: Perturbation, class_names: Sequenc
         if isinstance(layer, Additive) and layer.support in (Support.CLASS, Support.CLUSTER)
     ]
     traces = [(r["identifier"], r["notes"].get("trace")) for r in perturbation.about.get("methods", [])]
-    drawn = [trace_figure(name, trace) for name, trace in traces if trace and any(key in trace[0] for key in DRAWN)]
+    drawn = [trace_figure(name, trace) for name, trace in traces if drawn_of(trace or ())]
     return (*noise, *drawn)
 
 

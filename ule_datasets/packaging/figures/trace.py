@@ -43,12 +43,17 @@ def trace_table(trace: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[s
     """Headings and rows, as texts, of the quantities that a method noted; nested ones have dotted names."""
     records = [dict(_flat(record, "")) for record in trace]
     keys = [key for key in QUANTITIES if key in records[0]]
-    return [QUANTITIES[key][0] for key in keys], [[_text(key, record[key]) for key in keys] for record in records]
+    return [QUANTITIES[key][0] for key in keys], [[_text(key, record.get(key)) for key in keys] for record in records]
+
+
+def drawn_of(trace: Sequence[dict[str, Any]]) -> list[str]:
+    """The quantities worth drawing that were noted of every round."""
+    return [key for key in DRAWN if trace and all(key in record for record in trace)]
 
 
 def trace_figure(identifier: str, trace: Sequence[dict[str, Any]]) -> Figure:
     """A panel over the rounds for each quantity worth drawing; ``trace`` is what the method noted."""
-    keys = [key for key in DRAWN if key in trace[0]]
+    keys = drawn_of(trace)
     sheet = Sheet(len(keys) * (MARGIN + LEFT + WIDTH) + 2 * MARGIN, HEIGHT + 3 * TEXT + 2 * MARGIN)
     for index, key in enumerate(keys):
         values, title = [record[key] for record in trace], QUANTITIES[key][0]
@@ -68,7 +73,7 @@ def _flat(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _text(key: str, value: Any) -> str:
-    return f"{value:.{QUANTITIES[key][1]}f}" if isinstance(value, float) else str(value)
+    return f"{value:.{QUANTITIES[key][1]}f}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
 def _panel(
