@@ -294,10 +294,11 @@ def write_form(form: str, folder: Path, splits: Mapping[str, Samples], names: Se
 # --- reading and building ------------------------------------------------------------------------------------
 
 
-def read(where: Path | str, spec: SourceSpec = OWN_IMAGES) -> Source:
+def read(where: Path | str, spec: SourceSpec = OWN_IMAGES, *, skip_unusable: bool = False) -> Source:
     """The source at a location, in this process."""
+    silent = Reporter(silent=True)
     with LocalExecutor(1) as executor:
-        return read_source(spec, str(where), executor=executor, reporter=Reporter(silent=True))
+        return read_source(spec, str(where), executor=executor, reporter=silent, skip_unusable=skip_unusable)
 
 
 def own_images(num_classes: int | None) -> SourceSpec:

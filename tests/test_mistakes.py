@@ -252,7 +252,7 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "negative label": (labels(0, 1, -1), r"\(row group 0, row 2\) has label -1, allowed is 0 or more"),
     "label in words": (labels("cat", "dog"), r"row 0\) has label 'cat'; labels must be class numbers"),
     "fractional label": (labels(0.5, 1.0), r"row 0\) has label 0.5; labels must be class numbers"),
-    "absent label": (labels(0, None), r"row 1\) has label None; labels must be class numbers"),
+    "absent label": (labels(0, None), r"row 1\) has no label: 'label' is null"),
     "mixed sizes": (mixed_sizes, r"is 10x10 pixels, \S+ is 8x8; resize all images to one size first"),
     "mixed sizes across files": (mixed_sizes_across_files, r"is 10x10 pixels, .* is 8x8; resize all images to one"),
     "larger test images": (larger_test_images, r"is 8x8 pixels, .* is 10x10; resize all images to one size first"),

@@ -424,7 +424,9 @@ def test_tar_members_are_never_extracted_wherever_their_names_lead(tmp_path: Pat
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     before = snapshot(tmp_path)
-    source = read(folder)
+    with pytest.raises(InputError, match=r"\(link\): link.png is a symbolic link"):
+        read(folder)
+    source = read(folder, skip_unusable=True)
     assert sorted(source.train.labels.tolist()) == [0, 1, 2, 3]
     assert snapshot(tmp_path) == before
     assert not Path("../escaped0.png").exists()
@@ -460,7 +462,7 @@ def test_incomplete_tar_samples_are_refused(
 def test_a_tar_file_cut_within_a_member_is_refused(tmp_path: Path) -> None:
     (path,) = write_webdataset(tmp_path, {"train": make_images(2, 4, 16)}, num_files=1).iterdir()
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(InputError, match=r"train-000000.tar is not a readable tar file \(truncated download\?\)"):
+    with pytest.raises(InputError, match=r"train-000000.tar is not a whole tar archive: it is cut off"):
         read(tmp_path)
 
 

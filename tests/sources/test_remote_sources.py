@@ -211,16 +211,14 @@ def test_a_tar_shard_is_a_stream_of_blocks(web: Web, monkeypatch: pytest.MonkeyP
     (path,) = write_webdataset(web.folder, {"train": make_images(4, 20, 16)}, num_files=1).iterdir()
     size = path.stat().st_size
     form = find_form(web.url)
-    assert [span for _, asked, span in web.requests if asked == f"/{path.name}" and span] == [
-        (size - 1024, size),
-        (0, 20_480),
-    ], "labels are in the first block"
+    asked = [span for _, asked, span in web.requests if asked == f"/{path.name}" and span]
+    assert asked == [(0, 20_480)], "labels are in the first block"
     web.requests.clear()
     (chunk,) = form.chunks["train"]
     assert sum(1 for _ in chunk.samples()) == 80
     spans = [span for method, _, span in web.requests if method == "GET"]
     expected = [(start, min(start + 20_480, size)) for start in range(0, size, 20_480)]
-    assert spans == [(size - 1024, size), *expected]
+    assert spans == expected
 
 
 def test_a_row_group_is_read_without_the_others(web: Web) -> None:
@@ -326,7 +324,7 @@ def test_a_truncated_tar_file_is_noticed(cut: str, at: str, store: Any, web: Web
         third = tar.getmembers()[4].offset
     path.write_bytes(path.read_bytes()[: {"between samples": third, "within a member": 3000, "to nothing": 0}[cut]])
     url = web.url if at == "http" else upload(store, web.folder, f"bucket/cut/{cut}")
-    with pytest.raises(InputError, match=rf"^{url}/train-000000.tar is not a readable tar file \(truncated download\?"):
+    with pytest.raises(InputError, match=rf"{url}/train-000000.tar is not a (whole )?tar archive.*incomplete download"):
         read(url)
 
 
@@ -409,7 +407,8 @@ def test_a_shard_survives_a_failure_in_its_middle(web: Web, monkeypatch: pytest.
     assert sum(1 for _, path, _ in web.requests if path.endswith(".tar")) > 8
 
 
-def test_a_server_that_ignores_ranges_is_told_apart(tmp_path: Path) -> None:
+def test_a_server_that_ignores_ranges_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_path, "BLOCK", 2048)
     write_webdataset(tmp_path, {"train": make_images(2, 4, 8)}, num_files=1)
     with Web(tmp_path, ranges=False) as web:
         url = f"{web.url}/train-000000.tar"

@@ -78,7 +78,7 @@ class RemotePath:
         Not every server can tell them apart: files have one of ``file_suffixes``.
         """
         place = cls(url)
-        if place.suffix in file_suffixes:
+        if place.name.lower().endswith(file_suffixes):
             size, version = place._looked_up(TRIES_AT_FIRST)
             return cls(url, "", size, version)
         return cls(url, tree=_walk(url))

@@ -17,6 +17,7 @@ from ule_datasets.data.spool import Images, SpooledImages
 from ule_datasets.places.hub import PREFIX as HUB
 from ule_datasets.places.urls import is_remote, shown
 from ule_datasets.sources.decode import ChunkTask, Decoded, files_of, sizes_differ
+from ule_datasets.sources.forms import SINGLE_FILES
 
 PROBLEMS_SHOWN = 3
 Chunks = Sequence[tuple[ChunkTask, Decoded]]
@@ -144,7 +145,7 @@ def _here(where: str, by_split: Mapping[str, Chunks]) -> str:
     """What the names of a source's files begin with on this machine only; empty: nothing."""
     if is_remote(where):
         place = shown(where).rstrip("/")
-        return f"{place.rpartition('/')[0] if place.endswith(('.parquet', '.tar')) else place}/"
+        return f"{place.rpartition('/')[0] if place.lower().endswith(SINGLE_FILES) else place}/"
     if where.startswith(HUB):
         folders = {path.parent for pairs in by_split.values() for task, _ in pairs for path in files_of(task.chunk)}
         root = Path(os.path.commonpath(folders))

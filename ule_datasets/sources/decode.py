@@ -30,7 +30,7 @@ from ule_datasets.data.codec import (
 )
 from ule_datasets.data.split import sample_digest
 from ule_datasets.places.remote_path import RemotePath, each
-from ule_datasets.sources.forms import Chunk, Place, RawSample, official_name
+from ule_datasets.sources.forms import Chunk, Place, RawSample, Unusable, official_name
 from ule_datasets.sources.spec import SourceSpec
 
 UNWANTED = -1
@@ -107,6 +107,9 @@ def _decode_by(rules: Rules, task: ChunkTask, file: Any) -> Decoded:
     decoded, kept = Decoded(), list[np.ndarray]()
     converted, changed = Counter[str](), Counter[str]()
     for raw in task.chunk.samples():
+        if isinstance(raw, Unusable):
+            decoded.problems.append(raw.problem)
+            continue
         try:
             label = _label(raw, task)
             if label == UNWANTED:

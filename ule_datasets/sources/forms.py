@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from ule_datasets.sources.tree import PassedOver, Tally, Tree, kind_of, suffix_o
 from ule_datasets.sources.tree import Place as Place
 from ule_datasets.sources.wanted import Wanted as Wanted
 
+SINGLE_FILES = (".parquet", ".tar", ".tar.gz", ".tgz")
+"""Suffixes of files that are sources by themselves."""
 UNLABELLED = ("unlabelled",)
 """The class names of a source without labels: one class, number 0."""
 
@@ -33,10 +35,18 @@ class RawSample:
     """Its file's name without folder and suffix; empty where the form keeps none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Stands where a sample should be; those after it can be read."""
+
+    problem: str
+    """What is wrong, and where."""
+
+
 class Chunk(Protocol):
     """A piece of a split that one worker reads at a time; picklable."""
 
-    def samples(self) -> Iterator[RawSample]:
+    def samples(self) -> Iterator[RawSample | Unusable]:
         """The chunk's samples.
 
         Raises:
@@ -79,9 +89,9 @@ def official_name(name: str) -> str:
 
 
 def chosen_files(
-    tree: Tree, suffix: str, wanted: Wanted, tally: Tally, has_labels: Callable[[Place], bool]
+    tree: Tree, suffixes: Collection[str], wanted: Wanted, tally: Tally, has_labels: Callable[[Place], bool]
 ) -> Chosen[list[str]]:
-    """Files with a suffix by split, ``train`` and the one that serves as ``test``; all others are tallied.
+    """Files with some suffixes by split, ``train`` and the one that serves as ``test``; all others are tallied.
 
     ``has_labels`` tells whether a file's labels are public: those of many test splits are not.
 
@@ -90,7 +100,7 @@ def chosen_files(
     """
     files: list[str] = []
     for path in tree.below():
-        if suffix_of(path) == suffix:
+        if suffix_of(path) in suffixes:
             files.append(path)
         else:
             tally.add(kind_of(path), path)

@@ -10,13 +10,20 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.limits import IMAGE_FILE
+from ule_datasets.base.regular import open_file
+from ule_datasets.base.signatures import HEAD, mistaken
 from ule_datasets.places.remote_path import RemotePath, each
-from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, Wanted, chosen_files
+from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, Unusable, Wanted, chosen_files
 from ule_datasets.sources.tree import Tally, Tree
 
 IMAGE_COLUMNS = ("image", "img")
 SUFFIX = ".parquet"
 LABEL_COLUMNS = ("label", "labels", "fine_label")
+MOST_ROWS = 1000
+"""In memory at a time."""
+BATCH_BYTES = 2**30
+"""Of encoded images in memory at a time, or one image that is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +36,42 @@ class RowGroup:
     label_column: str | None
     """``None``: the images have no labels."""
 
-    def samples(self) -> Iterator[RawSample]:
-        """Decode nothing: hand out the image bytes as they stand in the file."""
+    def samples(self) -> Iterator[RawSample | Unusable]:
+        """Decode nothing: hand out the image bytes as they stand in the file, a few rows in memory at a time."""
         columns = [name for name in (self.image_column, self.label_column) if name is not None]
         with _opened(self.path) as file:
-            table = file.read_row_group(self.index, columns=columns)
-        images = table[self.image_column].to_pylist()
-        labels = [0] * len(images) if self.label_column is None else table[self.label_column].to_pylist()
-        for row, (image, label) in enumerate(zip(images, labels, strict=True)):
-            origin = f"{self.path} (row group {self.index}, row {row})"
-            data = image["bytes"] if isinstance(image, dict) else image
-            if data is None:
-                raise InputError(f"{origin} has no image bytes: the file points to images on another machine")
-            if not isinstance(label, int):
-                raise InputError(f"{origin} has label {label!r}; labels must be class numbers")
-            path = image.get("path") if isinstance(image, dict) else None
-            yield RawSample(data, label, origin, PurePosixPath(path).stem if path else "")
+            at_a_time = _rows_at_a_time(file.metadata.row_group(self.index))
+            batches = file.iter_batches(at_a_time, row_groups=[self.index], columns=columns, use_threads=False)
+            rows = (values for batch in batches for values in zip(*(batch[name] for name in columns), strict=True))
+            for row, values in enumerate(rows):
+                origin = f"{self.path} (row group {self.index}, row {row})"
+                try:
+                    yield self._sample(origin, *(value.as_py() for value in values))
+                except UnicodeDecodeError:
+                    yield Unusable(f"{origin} has a name or label that is not UTF-8")
+
+    def _sample(self, origin: str, image: Any, label: Any = 0) -> RawSample | Unusable:
+        if image is None:
+            return Unusable(f"{origin} has no image: {self.image_column!r} is null")
+        path = image.get("path") if isinstance(image, dict) else None
+        content = image["bytes"] if isinstance(image, dict) else image
+        if content is None:
+            return Unusable(f"{origin} has no image bytes: the file points to images on another machine")
+        if label is None:
+            return Unusable(f"{origin} has no label: {self.label_column!r} is null")
+        if not isinstance(label, int | float) or label != label // 1:
+            return Unusable(f"{origin} has label {label!r}; labels must be class numbers")
+        if problem := IMAGE_FILE.problem(len(content)):
+            return Unusable(f"{origin}: its image {problem}")
+        # Some tools store bytes as lists of numbers.
+        return RawSample(bytes(content), int(label), origin, PurePosixPath(path).stem if path else "")
+
+
+def _rows_at_a_time(group: Any) -> int:
+    """So few that memory is bounded, however many rows a dictionary of some images stands for."""
+    columns = (group.column(index) for index in range(group.num_columns))
+    largest = max((column.total_uncompressed_size for column in columns), default=0)
+    return min(MOST_ROWS, max(1, BATCH_BYTES // max(1, largest)))
 
 
 def find(tree: Tree, wanted: Wanted) -> Form | None:
@@ -58,7 +85,7 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     if SUFFIX not in tree.first:
         return None
     tally = Tally(tree.passed_over)
-    chosen = chosen_files(tree, SUFFIX, wanted, tally, lambda path: not _labels_are_withheld(path))
+    chosen = chosen_files(tree, (SUFFIX,), wanted, tally, lambda path: not _labels_are_withheld(path))
     chunks: dict[str, list[Chunk]] = {name: [] for name in chosen.splits}
     class_names: tuple[str, ...] | None = None
     seen: dict[bool, Place] = {}  # the first file with labels, and the first without
@@ -87,9 +114,17 @@ def _opened(path: Place) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    remote = isinstance(path, RemotePath)
     try:
-        remote = isinstance(path, RemotePath)
-        yield pq.ParquetFile(path.open_unbuffered() if isinstance(path, RemotePath) else path, pre_buffer=remote)
+        with path.open_unbuffered() if isinstance(path, RemotePath) else open_file(path) as stream:
+            try:
+                yield pq.ParquetFile(stream, pre_buffer=remote)
+            except (OSError, pa.ArrowException) as error:
+                stream.seek(0)
+                kind = mistaken(stream.read(HEAD) or b"")
+                if kind is not None and not kind.startswith("a Parquet"):
+                    raise InputError(f"{path} is not a Parquet file, but {kind}") from error
+                raise
     except (OSError, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path} is not a readable Parquet file (truncated download?): {reason}") from error
@@ -128,9 +163,24 @@ def _image_column(path: Place, schema: Any) -> str:
     kind = schema.field(name).type
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind)):
-        raise InputError(f"{path}: column {name!r} holds {kind}, not encoded images (binary, or a struct with bytes)")
+    if not _holds_bytes(kind):
+        raise InputError(
+            f"{path}: column {name!r} holds {kind}, not encoded images (binary, or a struct with bytes): write it anew "
+            "with the contents of the image files"
+        )
     return name
+
+
+def _holds_bytes(kind: Any) -> bool:
+    """Whether values of an Arrow type may be encoded images."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return bool(pa.types.is_uint8(kind.value_type))
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return pa.types.is_null(kind) or any(test(kind) for test in tests)
 
 
 def _class_names(path: Place, schema: Any, label_column: str) -> tuple[str, ...] | None:

@@ -18,7 +18,7 @@ from ule_datasets.places.urls import is_remote, shown
 from ule_datasets.sources import cifar_batches, digits, image_folder, imagenet, parquet, webdataset
 from ule_datasets.sources.collect import Findings, collect
 from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
-from ule_datasets.sources.forms import UNLABELLED, Form, Place, Wanted
+from ule_datasets.sources.forms import SINGLE_FILES, UNLABELLED, Form, Place, Wanted
 from ule_datasets.sources.spec import SourceSpec
 from ule_datasets.sources.tree import Tree, walk
 
@@ -117,7 +117,7 @@ def find_form(where: str, spec: SourceSpec | None = None) -> Form:
     root: Place
     wanted = Wanted() if spec is None else spec.wanted
     if is_remote(where):
-        root = RemotePath.at(where, (".parquet", ".tar"))
+        root = RemotePath.at(where, SINGLE_FILES)
     elif where.startswith(hub.PREFIX):
         root, wanted = _downloaded(where), replace(wanted, form="parquet")
     else:
@@ -137,7 +137,7 @@ def _the_form(tree: Tree, wanted: Wanted, place: str) -> str | None:
     examples = {
         "cifar batches": cifar_batches.example(tree),
         "parquet": tree.first.get(parquet.SUFFIX),
-        "webdataset": tree.first.get(webdataset.SUFFIX),
+        "webdataset": webdataset.example(tree),
         "image folder": image_folder.example(tree),
     }
     there = {name: example for name, example in examples.items() if example is not None}

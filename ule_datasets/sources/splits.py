@@ -29,7 +29,7 @@ UNKNOWN = {"trainval", "traintest", "minival", "testdev", "holdout", "heldout", 
 FILLERS = {"image", "img", "picture", "pic", "photo", "file", "sample", "data", "dataset", "set", "split", "folder"}
 """Words that say nothing about what is in a folder, alone or with an ``s``."""
 _WORD = re.compile(r"[A-Z]?[a-z]+(?=[A-Z\W\d_]|$)|[A-Z]+(?![a-z])|[^\W\d_]+")
-_NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)(?P<of>-of-\d{3,}(\.\w+)?)")
+_NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)(?P<of>-of-\d{3,}(\.\w+)*)")
 
 Part = TypeVar("Part")
 

@@ -110,8 +110,10 @@ class Tree:
 
 
 def suffix_of(path: str) -> str:
-    """The end of a file's name from its last dot, in lower case; empty if there is none."""
+    """The end of a file's name from its last dot, in lower case: ``.tar.gz`` is one; empty if there is none."""
     dot = path.rfind(".")
+    if path[dot:].lower() == ".gz" and path[:dot].lower().endswith(".tar"):
+        dot -= len(".tar")
     return path[dot:].lower() if dot > path.rfind("/") + 1 else ""
 
 

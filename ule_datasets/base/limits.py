@@ -1,0 +1,42 @@
+"""How much memory what comes from outside may ask for, before any is taken for it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ule_datasets.base.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A bound that a variable of the environment moves."""
+
+    variable: str
+    mebibytes: int
+    """Unless the variable says otherwise."""
+
+    @property
+    def bytes(self) -> int:
+        """The bound as it is now.
+
+        Raises:
+            InputError: the variable is no number of mebibytes.
+        """
+        text = os.environ.get(self.variable, "").strip() or str(self.mebibytes)
+        if not (text.isascii() and text.isdigit()) or not 0 < int(text[:13]) <= 2**40:
+            raise InputError(f"{self.variable} is {text[:40]!r}, must be a number of mebibytes")
+        return int(text[:13]) * 2**20
+
+    def problem(self, size: int) -> str:
+        """Why so many bytes are refused, to follow a subject ("the member"); empty: they are not."""
+        most = self.bytes
+        if size <= most:
+            return ""
+        return f"takes {size / 2**20:,.0f} MiB, allowed are {most >> 20:,}: {self.variable} (in MiB) allows more"
+
+
+IMAGE_FILE = Limit("ULE_MAX_IMAGE_FILE", 256)
+"""One encoded image, in an archive or a table."""
+LABEL_FILE = Limit("ULE_MAX_LABEL_FILE", 1)
+"""What says which class an image is of, in an archive."""
