@@ -19,6 +19,7 @@ from helpers import class_names, data_files, make_recipe, make_splits, write_ima
 from made_up import Listener, make_task
 from powerloss import Disk, restore, some, without_syncs
 
+from ule_datasets.base import files
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
@@ -122,6 +123,34 @@ def test_a_build(tmp_path: Path, photos: Path, count: int | None, overwrite: boo
 def tidied(folder: Path) -> dict[str, Any]:
     assert not list(folder.glob(".build*"))
     return built(folder)
+
+
+def test_a_build_waits_for_the_disk_twice_for_each_file_that_it_writes_at_most(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for its content, once for its name; besides, once for each folder that is made, and each that is filled."""
+    monkeypatch.setattr(files, "SYNCS", files.Syncs())
+    written: Counter[str] = Counter()
+    made: list[Path] = []
+    replace, mkdir = Path.replace, Path.mkdir
+
+    def counted_replace(self: Path, target: Path) -> Path:
+        written[str(target)] += self.name.endswith(files.PARTIAL)
+        return replace(self, target)
+
+    def counted_mkdir(self: Path, *arguments: Any, **options: Any) -> None:
+        made.append(self)
+        mkdir(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "replace", counted_replace)
+    monkeypatch.setattr(Path, "mkdir", counted_mkdir)
+    options = BuildOptions(out=tmp_path / "x", source=str(photos))
+    build(RECIPE, options, Reporter(silent=True))
+    assert files.SYNCS.files == written.total() > 20
+    assert max(written.values()) == 1, "no file is written twice"
+    filled = {path.parent for path in (tmp_path / "x").rglob("*") if path.is_file()}
+    in_place, put_away = 1, 1  # the manifest, the staging folder
+    assert files.SYNCS.folders <= written.total() + len(made) + len(filled) + in_place + put_away
 
 
 @every_state

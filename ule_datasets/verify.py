@@ -16,7 +16,7 @@ from ule_datasets.analyses import ANALYSES
 from ule_datasets.analyses.analysis import Material
 from ule_datasets.analyses.findings import OPTIONAL, ROLES, Findings, analyse
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.files import cache_folder
+from ule_datasets.base.files import cache_folder, sweep
 from ule_datasets.base.options import VerifyOptions as VerifyOptions
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import WORKER_MODULES
@@ -54,6 +54,8 @@ TRAINER_MODULES = ("ule_datasets.experiments.runs",)
 """What a process that trains finds imported."""
 IN_MEMORY = 4 * 2**30
 """Bytes of pixels up to which datasets are checked in memory."""
+SCRATCH = "ule-verify-"
+"""How the names of folders for the others begin."""
 
 
 def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | None = None) -> Report | None:
@@ -198,7 +200,8 @@ def _scratch(options: VerifyOptions, folders: Sequence[Path]) -> Iterator[Path |
         return
     parent = options.scratch or cache_folder()
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="scratch-", dir=parent) as folder:
+    sweep(parent, f"{SCRATCH}*")
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=parent) as folder:
         yield Path(folder)
 
 

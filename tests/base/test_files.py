@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ule_datasets.base import files
-from ule_datasets.base.files import Syncs, make_folder, replacing, sync, write_atomically
+from ule_datasets.base.files import ABANDONED, Syncs, make_folder, replacing, sweep, sync, write_atomically
 
 
 @pytest.fixture
@@ -55,6 +56,18 @@ def test_files_that_go_with_the_process_wait_for_no_disk(
         partial.write_bytes(b"1")
     assert synced == []
     assert (tmp_path / "x").read_bytes() == b"1"
+
+
+def test_what_nobody_needs_any_more_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".old.1.partial", ".young.1.partial", "old.partial", "ule-1/x", "other/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    long_ago = time.time() - ABANDONED - 60
+    for path in (tmp_path / ".old.1.partial", tmp_path / "old.partial", tmp_path / "ule-1", tmp_path / "other"):
+        os.utime(path, (long_ago, long_ago))
+    sweep(tmp_path)
+    sweep(tmp_path, "ule-*")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".young.1.partial", "old.partial", "other"]
 
 
 def failing(number: int, *, folders: bool) -> Callable[[int], None]:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -237,7 +238,7 @@ def test_a_killed_worker_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixtu
     assert complaint.endswith("fewer --workers need less memory; the same command continues\n")
 
 
-def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+def test_workers_end_when_their_parent_is_killed_and_delete_its_temporary_folder(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "import time\n"
@@ -248,14 +249,17 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         "        print(*set(executor.map(process_of, range(8))), flush=True)\n"
         "        time.sleep(600)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment)
-    assert parent.stdout is not None
-    workers = [int(word) for word in parent.stdout.readline().split()]
-    assert workers
-    parent.kill()
-    parent.wait()
-    assert gone(workers)
+    with tempfile.TemporaryDirectory() as temporary:  # tmp_path may be too long for the name of a socket
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": temporary}
+        parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment)
+        assert parent.stdout is not None
+        workers = [int(word) for word in parent.stdout.readline().split()]
+        assert workers
+        assert list(Path(temporary).glob("pymp-*"))
+        parent.kill()
+        parent.wait()
+        assert gone(workers)
+        assert not list(Path(temporary).iterdir())
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +90,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def remove(path: Path) -> None:
+    """Delete a file, if it is there, before anything else happens."""
+    if path.exists():
+        path.unlink()
+        sync(path.parent)
+
+
 def cache_folder() -> Path:
     """``$ULE_CACHE``, else ``ule-datasets`` in the user's cache folder."""
     if chosen := os.environ.get("ULE_CACHE"):
@@ -102,12 +110,12 @@ def mark_used(path: Path) -> None:
         os.utime(path)
 
 
-def sweep(folder: Path) -> None:
-    """Delete what killed processes left half written in a folder, once it is certain that none is still at it."""
-    for leftover in folder.glob(f".*{PARTIAL}"):
+def sweep(folder: Path, pattern: str = f".*{PARTIAL}") -> None:
+    """Delete what killed processes left in a folder, half written or for themselves, once it is certainly nobody's."""
+    for leftover in folder.glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # another process sweeps as well
             if time.time() - leftover.stat().st_mtime > ABANDONED:
-                leftover.unlink()
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def make_room(newest: Path, largest: int) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
+import shutil
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
+from multiprocessing.util import get_temp_dir
 
 from ule_datasets.compute.executor import Executor, Launcher, Lost, Result, Task
 
@@ -53,7 +55,9 @@ class _Worker:
 
     def __init__(self, context: BaseContext) -> None:
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,))  # type: ignore[attr-defined]
+        # Where multiprocessing has a folder for sockets, a parent that is killed cannot delete it.
+        folder = get_temp_dir() if context.get_start_method() == "forkserver" else None
+        self.process = context.Process(target=_serve, args=(theirs, folder))  # type: ignore[attr-defined]
         self.process.start()
         theirs.close()
 
@@ -161,9 +165,9 @@ def _how_it_ended(code: int | None) -> str:
     return f"its process ended by itself (exit code {code})"
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, folder: str | None) -> None:
     """Main function of a ``_Worker``: until nobody holds the other end of the pipe."""
-    _prepare_worker()
+    _prepare_worker(folder)
     while True:
         try:
             pipe.send_bytes(_answer(pipe.recv_bytes()))
@@ -189,14 +193,16 @@ def _portable(error: BaseException) -> BaseException:
     return error
 
 
-def _prepare_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone, even if it was killed."""
+def _prepare_worker(folder: str | None) -> None:
+    """Leave Ctrl-C to the parent, and end, with its temporary folder, when it is gone, even if it was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_with, args=(parent.sentinel, folder), daemon=True).start()
 
 
-def _exit_with(sentinel: int) -> None:
+def _exit_with(sentinel: int, folder: str | None) -> None:
     multiprocessing.connection.wait([sentinel])
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

@@ -19,7 +19,7 @@ from typing import Any
 
 from ule_datasets.base import sealed
 from ule_datasets.base.errors import InputError, UnusableImagesError
-from ule_datasets.base.files import PARTIAL, make_folder, sync
+from ule_datasets.base.files import PARTIAL, make_folder, remove, sync
 from ule_datasets.base.options import VERIFICATION
 from ule_datasets.compute.executor import Executor
 from ule_datasets.dataset.manifest import FILE_NAME, FileRecord, Manifest
@@ -111,8 +111,7 @@ class BuildFolder:
             if manifest.parent == self.root:
                 manifest.replace(self.files / FILE_NAME)
         for name in ("complete", "moving"):  # in this order: what was complete is moved once
-            self._note(name).unlink(missing_ok=True)
-            sync(self.staging)
+            remove(self._note(name))
 
     def publish(self) -> None:
         """Move the complete dataset into place; the manifest goes last and makes it valid."""
@@ -156,8 +155,7 @@ class BuildFolder:
             old = Manifest.read(self.root).files if (self.root / FILE_NAME).exists() else ()
             previous = {"paths": [record.path for record in old]}
             self.write_note("previous", **previous)
-        (self.root / FILE_NAME).unlink(missing_ok=True)
-        sync(self.root)
+        remove(self.root / FILE_NAME)
         for path in previous["paths"]:
             (self.root / path).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not empty yet, or the root itself
@@ -241,10 +239,11 @@ def _clear(folder: BuildFolder) -> None:
     note = folder.staging / f"{IDENTITY}.json"
     if note.exists():
         sealed.write_note(note, IDENTITY, DISCARDED)
-    for entry in folder.staging.iterdir():
-        if entry.name not in ("lock", note.name):
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    sync(folder.staging)
+    others = [entry for entry in folder.staging.iterdir() if entry.name not in ("lock", note.name)]
+    for entry in others:
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if others:
+        sync(folder.staging)
     folder.clear_spool()
 
 

@@ -146,7 +146,11 @@ def _without_images(recipe: Recipe, folder: Path, manifest: Manifest) -> list[Pl
     figures = draw_figures_without_images(perturbation, manifest.class_names)
     card = write_card(recipe, manifest, perturbation, figures, with_images=False)
     return [
-        *(PlannedFile.of(name, folder / name) for name in WITHOUT_IMAGES if (folder / name).exists()),
+        *(
+            PlannedFile(content=folder / record.path, **dataclasses.asdict(record))
+            for record in manifest.files
+            if record.path in WITHOUT_IMAGES
+        ),
         *(PlannedFile.of(f"figures/{figure.name}", figure.png) for figure in figures),
         PlannedFile.of(CARD, card.encode()),
     ]
