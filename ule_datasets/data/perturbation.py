@@ -214,6 +214,12 @@ class Perturbation:
             self._known_digest.append(digest_of(json.dumps(self._header(), sort_keys=True), self._tensors()))
         return self._known_digest[0]
 
+    def with_about(self, about: dict[str, Any]) -> Perturbation:
+        """The same layers, with other words about them."""
+        result = replace(self, about=about)
+        result._known_digest.extend(self._known_digest)
+        return result
+
     def _header(self) -> dict[str, Any]:
         layers = [{"kind": type(layer).__name__.lower(), "support": layer.support.value} for layer in self.layers]
         return {"format": FORMAT, "source_digest": self.source_digest, "layers": layers}

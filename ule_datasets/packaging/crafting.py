@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class CraftCache:
         except InputError:
             path.unlink(missing_ok=True)
             return None
-        found = replace(kept, about={name: value for name, value in kept.about.items() if name != SEAL})
+        found = kept.with_about({name: value for name, value in kept.about.items() if name != SEAL})
         if SEAL in kept.about:
             ours = kept.about[SEAL] == _seal(craft_digest, source_digest, kept.digest, found.about)
         else:
@@ -70,7 +70,7 @@ class CraftCache:
         about = json.loads(json.dumps(perturbation.about))  # as it will come back from the file
         bound = _seal(craft_digest, perturbation.source_digest, perturbation.digest, about)
         with replacing(path) as partial:
-            replace(perturbation, about={**about, SEAL: bound}).save(partial)
+            perturbation.with_about({**about, SEAL: bound}).save(partial)
         make_room(path, self.largest)
 
 
