@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import class_names, data_files, make_recipe, make_splits, write_image_folder
+from helpers import Listening, class_names, data_files, make_recipe, make_splits, write_image_folder
 from made_up import Listener, make_task
 from powerloss import Disk, restore, some, without_syncs
 
@@ -116,8 +116,8 @@ def test_a_build(tmp_path: Path, photos: Path, count: int | None, overwrite: boo
     disk.mkdir()
     if overwrite:
         older = dataclasses.replace(RECIPE, name="older", shard_mebibytes=1.0)
-        build(older, options, Reporter(silent=True))
-    lose_power(disk, lambda: build(RECIPE, options, Reporter(silent=True)) and None, lambda: tidied(disk / "x"), count)
+        build(older, options, Listening())
+    lose_power(disk, lambda: build(RECIPE, options, Listening()) and None, lambda: tidied(disk / "x"), count)
 
 
 def tidied(folder: Path) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def test_a_craft_with_checkpoints_that_is_kept_for_later(tmp_path: Path, photos:
     disk = tmp_path / "disk"
     disk.mkdir()
     options = BuildOptions(out=disk / "x", source=str(photos), device="cpu")
-    lose_power(disk, lambda: build(CRAFTED, options, Reporter(silent=True)) and None, lambda: tidied(disk / "x"), count)
+    lose_power(disk, lambda: build(CRAFTED, options, Listening()) and None, lambda: tidied(disk / "x"), count)
 
 
 @every_state
@@ -183,7 +183,7 @@ def test_a_delivery(tmp_path: Path, photos: Path, count: int | None) -> None:
     options = BuildOptions(out=disk / "x", source=str(photos), deliver_to=f"file://{store}/x")
     lose_power(
         disk,
-        lambda: build(RECIPE, options, Reporter(silent=True)) and None,
+        lambda: build(RECIPE, options, Listening()) and None,
         lambda: built(store / "x"),
         count,
         beside=store,
