@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import PARTIAL, cache_folder, replacing, write_atomically
 from ule_datasets.base.names import RelativePath
@@ -20,8 +21,8 @@ from ule_datasets.compute.executor import Executor
 from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
-from ule_datasets.dataset.delivery import Delivery
-from ule_datasets.dataset.local import LocalNote, as_remembered
+from ule_datasets.dataset.delivery import Begun, Delivery
+from ule_datasets.dataset.local import LocalNote, as_remembered, note_of
 from ule_datasets.dataset.manifest import FILE_NAME, LEFT_OUT, FileRecord, Manifest
 from ule_datasets.dataset.shards import file_record
 from ule_datasets.packaging.assembly import Assembly
@@ -30,6 +31,7 @@ from ule_datasets.packaging.crafting import CraftCache, Workshop, clear_checkpoi
 from ule_datasets.packaging.croissant import croissant_json
 from ule_datasets.packaging.figures import draw_figures
 from ule_datasets.packaging.folder import BuildFolder, check_ours, open_folder, tidy
+from ule_datasets.packaging.origin import Origin
 from ule_datasets.places.urls import RemoteFolder, shown
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.known import known_location
@@ -84,10 +86,11 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
         finished = None if options.overwrite else _finished(options.out, identity)
     else:
         delivery = Delivery(RemoteFolder(options.deliver_to), BuildFolder(options.out).files)
-        finished = delivery.begin(identity, overwrite=options.overwrite)
+        finished = delivery.begin(records.convert(Begun, identity, "identity"), overwrite=options.overwrite)
         if finished is not None:
             _check_same(finished, identity, str(delivery.to))
     if finished is not None:
+        _check_images(recipe, options, finished, reporter)
         return _finished_before(options, finished, identity)
     reporter.say(_announcement(recipe, options))
     # The executor within: its workers are gone before the folder is put in order after an error.
@@ -95,23 +98,44 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
         open_folder(options.out, identity, overwrite=options.overwrite, scratch=options.scratch) as folder,
         open_executor(options.executor, options.workers, preload=WORKER_MODULES) as executor,
     ):
+        executor.start()
+        origin = Origin.of(recipe, options)
+        if origin is not None:
+            origin.check_begun(folder, executor, reporter)
         if options.overwrite or not folder.is_complete(executor, sent=delivery is not None):
             folder.reopen()
-            executor.start()
-            _Making(recipe, options, given, folder, delivery, executor, reporter).run()
+            _Making(recipe, options, origin, given, folder, delivery, executor, reporter).run()
             folder.note_complete()
         if delivery is not None:
             manifest = delivery.complete()
             folder.clear_spool()
             folder.discard()
             shutil.rmtree(folder.root)
-            return _result(options, manifest, already_complete=False)
-        folder.publish()
-    manifest = Manifest.read(options.out)
-    where = options.source or recipe.source.default_location
-    if where != known_location(recipe.source.name) and (source := as_remembered(where or "")):
-        LocalNote(source=source).write(options.out, manifest)
+        else:
+            folder.publish()
+            manifest = Manifest.read(options.out)
+    _remember(recipe, options, origin, manifest)
     return _result(options, manifest, already_complete=False)
+
+
+def _check_images(recipe: Recipe, options: BuildOptions, finished: Manifest, reporter: Reporter) -> None:
+    """Refuse a finished dataset of other images than those that the user names."""
+    note = note_of(options.deliver_to or options.out)
+    origin = None if options.source is None else Origin.of(recipe, options)
+    if origin is None or origin.is_known(finished, note):
+        return
+    with open_executor(options.executor, options.workers, preload=WORKER_MODULES) as executor:
+        executor.start()
+        origin.check_finished(finished, note, _place(options), executor, reporter)
+
+
+def _remember(recipe: Recipe, options: BuildOptions, origin: Origin | None, manifest: Manifest) -> None:
+    """Note for this machine where the images were, unless everybody knows it."""
+    note, where = note_of(options.deliver_to or options.out), options.source or recipe.source.default_location
+    if origin is not None:
+        origin.remember(note, manifest)
+    elif where != known_location(recipe.source.name) and (source := as_remembered(where or "")):
+        LocalNote(source=source).write(note, manifest)
 
 
 def _check(options: BuildOptions) -> None:
@@ -178,6 +202,7 @@ class _Making:
 
     recipe: Recipe
     options: BuildOptions
+    origin: Origin | None
     given: Sequence[Perturbation]
     folder: BuildFolder
     delivery: Delivery | None
@@ -211,7 +236,23 @@ class _Making:
         write_atomically(files / FILE_NAME, manifest.to_json())
 
     def _source(self) -> Source:
-        source = read_source(
+        try:
+            source = self._read()
+        except InputError:
+            if self.origin is not None:
+                self.origin.refused(self.folder)
+            raise
+        if self.recipe.limit_per_class is not None:
+            train = source.train.first_per_class(self.recipe.limit_per_class)
+            source = dataclasses.replace(source, splits={**source.splits, "train": train})
+        if self.origin is not None:
+            if self.delivery is not None:
+                self.delivery.check_images(source.identity)
+            self.origin.note(self.folder, source.identity)
+        return source
+
+    def _read(self) -> Source:
+        return read_source(
             self.recipe.source,
             self.options.source,
             executor=self.executor,
@@ -219,11 +260,8 @@ class _Making:
             labels_for=labels_for(self.recipe),
             spool=self.folder.spool,
             skip_unusable=self.options.skip_unusable,
+            form=None if self.origin is None else self.origin.form,
         )
-        if self.recipe.limit_per_class is None:
-            return source
-        train = source.train.first_per_class(self.recipe.limit_per_class)
-        return dataclasses.replace(source, splits={**source.splits, "train": train})
 
     def _perturbation(self, source: Source) -> Perturbation:
         """The perturbation: given, left by an interrupted build, or crafted now; in any case saved."""

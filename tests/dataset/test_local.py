@@ -33,8 +33,10 @@ class Built(NamedTuple):
     def remembered(self) -> str | None:
         return remembered_source(self.folder, Manifest.read(self.folder))
 
-    def change(self, **fields: Any) -> None:
-        self.note.write_text(json.dumps({**json.loads(self.note.read_text()), **fields}))
+    def change(self, signature: Any = None, **fields: Any) -> None:
+        signed = json.loads(self.note.read_text())
+        changed = {"note": {**signed["note"], **fields}, "signature": signature or signed["signature"]}
+        self.note.write_text(json.dumps(changed))
 
 
 @pytest.fixture
@@ -63,7 +65,9 @@ FORGERIES: dict[str, Callable[[Built], object]] = {
     "another source": lambda built: built.change(source=str(built.folder)),
     "a URL": lambda built: built.change(source="https://collector.example/images/"),
     "another signature": lambda built: built.change(signature="0" * 64),
-    "no signature": lambda built: built.note.write_text(json.dumps({"source": str(built.source)})),
+    "no signature": lambda built: built.note.write_text(json.dumps({"note": {"source": str(built.source)}})),
+    "as it was once written": lambda built: built.note.write_text(json.dumps({"source": str(built.source)})),
+    "another listing": lambda built: built.change(listing="0" * 64),
     "a number": lambda built: built.change(signature=7),
     "letters that are not ASCII": lambda built: built.change(signature="é" * 64),
     "a list": lambda built: built.note.write_text("[]"),

@@ -68,6 +68,13 @@ def poisoned_keys(keys: Sequence[str], rate: float, seed: Seed) -> tuple[str, ..
     return tuple(keys[row] for row in sorted(order[: share_of(rate, len(keys))].tolist()))
 
 
+def first_rows(labels: np.ndarray, count: int) -> np.ndarray:
+    """Where the first ``count`` samples of each class stand (int64, ascending)."""
+    order = np.argsort(labels, kind="stable")
+    classes = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    return np.sort(np.concatenate([members[:count] for members in classes]))
+
+
 def positions_of(keys: Sequence[str], among: Sequence[str]) -> np.ndarray:
     """Where each key stands in another list of keys (int64, [N]); -1 where it does not."""
     place = {key: index for index, key in enumerate(among)}
@@ -137,9 +144,7 @@ class Split:
 
     def first_per_class(self, count: int) -> Split:
         """The first ``count`` samples of each class, as a split with a digest of its own."""
-        order = np.argsort(self.labels, kind="stable")
-        classes = np.split(order, np.flatnonzero(np.diff(self.labels[order])) + 1)
-        rows = np.sort(np.concatenate([members[:count] for members in classes]))
+        rows = first_rows(self.labels, count)
         keys = tuple(self.keys[row] for row in rows)
         part = replace(self, images=view(self.images, rows), labels=self.labels[rows], keys=keys)
         batches = part.batches(DIGEST_BLOCK)

@@ -6,18 +6,33 @@ no room here. Until the manifest is there, the place holds no dataset, only what
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 from ule_datasets.places.urls import RemoteFolder
+from ule_datasets.sources.identity import Identity
 
 IDENTITY = ".build/identity.json"
 """There while a build is at work, or has been interrupted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Begun:
+    """What a build makes."""
+
+    name: str
+    recipe_digest: str
+    formats: tuple[str, ...]
+    given: tuple[str, ...] = ()
+    """Digests of the perturbations that it is assembled from."""
+    images: Identity | None = None
+    """What it is made from; ``None``: that is not known yet, or the recipe says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +43,36 @@ class Delivery:
     files: Path
     """Where the files stand on this machine, laid out as they will be there."""
 
-    def begin(self, identity: dict[str, Any], *, overwrite: bool) -> Manifest | None:
+    def begin(self, identity: Begun, *, overwrite: bool) -> Manifest | None:
         """Take the place, or return the manifest of a finished dataset there; refuse what holds anything else."""
         self.to.check()
         text = self.to.read(FILE_NAME)
         previous = None if text is None else Manifest.parse(text, f"{self.to}/{FILE_NAME}")
         if previous is not None and not overwrite:
             return previous
-        begun = self.to.read(IDENTITY)
-        if begun is None or json.loads(begun) != identity:
-            others = self.to.names()
-            if others and previous is None and begun is None:
-                raise InputError(f"{self.to} holds something else ({others[0]}); choose a place that is new or empty")
-            if begun is not None and not overwrite:
-                raise InputError(
-                    f"{self.to} holds an unfinished build with other settings; "
-                    "finish it with the same command, choose another --out, or discard it with --overwrite"
-                )
-            self._write(IDENTITY, json.dumps(identity))
+        begun = self._begun()
+        if begun is None and previous is None and (others := self.to.names()):
+            raise InputError(f"{self.to} holds something else ({others[0]}); choose a place that is new or empty")
+        if begun is not None and dataclasses.replace(begun, images=None) != identity and not overwrite:
+            raise InputError(
+                f"{self.to} holds an unfinished build with other settings; "
+                "finish it with the same command, choose another --out, or discard it with --overwrite"
+            )
+        if begun is None or overwrite:
+            self._begin(identity)
         self.to.remove(FILE_NAME)
         return None
+
+    def check_images(self, images: Identity) -> None:
+        """Bind the place to the images that a build is made from; refuse if it was begun with others."""
+        begun = self._begun()
+        if begun is not None and begun.images not in (None, images):
+            raise InputError(
+                f"{self.to} holds an unfinished build from {begun.images}, not from {images}; finish it with the same "
+                "images, choose another --out, or discard it with --overwrite"
+            )
+        if begun is not None and begun.images is None:
+            self._begin(dataclasses.replace(begun, images=images))
 
     def send(self, path: Path) -> None:
         """Send a complete file, and delete it here."""
@@ -74,8 +99,12 @@ class Delivery:
         self.to.remove(IDENTITY)
         return manifest
 
-    def _write(self, name: str, text: str) -> None:
+    def _begun(self) -> Begun | None:
+        text = self.to.read(IDENTITY)
+        return None if text is None else records.parse(Begun, text, f"{self.to}/{IDENTITY}")
+
+    def _begin(self, begun: Begun) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "to-send"
-            path.write_text(text, encoding="utf-8")
-            self.to.send(path, name)
+            path.write_text(json.dumps(dataclasses.asdict(begun)), encoding="utf-8")
+            self.to.send(path, IDENTITY)

@@ -14,6 +14,8 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ule_datasets.base import records
+from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import cache_folder, write_atomically
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.places import hub
@@ -27,35 +29,49 @@ class LocalNote:
     """Where the images of a dataset are, for whoever asks on this machine."""
 
     source: str
-    """As ``--source`` takes it; a path is absolute."""
+    """As ``--source`` takes it; a path is absolute. Empty where it may not be kept."""
+    listing: str = ""
+    """What was there when they were read (see ``sources.identity``); empty: not known."""
 
     @classmethod
-    def read(cls, folder: Path, manifest: Manifest) -> LocalNote | None:
-        """The note in a dataset's folder, if this machine wrote it for a dataset of the same images."""
+    def read(cls, path: Path, manifest: Manifest) -> LocalNote | None:
+        """The note at a path, if this machine wrote it for a dataset of the same images."""
         try:
-            content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-            note = cls(**{name: content[name] for name in cls.__dataclass_fields__})
-            signed = hmac.compare_digest(content["signature"], note._signature(manifest))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            signed = records.read(_Signed, path)
+            same = hmac.compare_digest(signed.signature.encode(), signed.note._signature(manifest).encode())
+        except (OSError, InputError):
             return None
-        return note if signed else None
+        return signed.note if same else None
 
-    def write(self, folder: Path, manifest: Manifest) -> None:
-        """Leave it in the folder, for as long as the cache folder of this machine is kept."""
+    def write(self, path: Path, manifest: Manifest) -> None:
+        """Leave it there, for as long as the cache folder of this machine is kept."""
         with contextlib.suppress(OSError):  # a cache that cannot be written to: nothing is remembered
-            signature = self._signature(manifest)
-            write_atomically(folder / FILE_NAME, json.dumps({**asdict(self), "signature": signature}))
+            signed = _Signed(note=self, signature=self._signature(manifest))
+            write_atomically(path, json.dumps(asdict(signed)))
 
     def _signature(self, manifest: Manifest) -> str:
-        images = {"digests": manifest.source_digests, "class_names": manifest.class_names}
+        images = {"digests": dict(manifest.source_digests), "class_names": manifest.class_names}
         content = json.dumps({**asdict(self), **images}, sort_keys=True)
         return hmac.new(_key(), content.encode(), hashlib.sha256).hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Signed:
+    note: LocalNote
+    signature: str
+
+
+def note_of(place: Path | str) -> Path:
+    """Where the note on a dataset is: in its folder, or for one at a URL in the cache folder."""
+    if isinstance(place, Path):
+        return place / FILE_NAME
+    return cache_folder() / "delivered" / f"{hashlib.sha256(place.encode()).hexdigest()[:32]}.json"
+
+
 def remembered_source(folder: Path, manifest: Manifest) -> str | None:
     """Where the build on this machine took a dataset's images from, if they are still there."""
-    note = LocalNote.read(folder, manifest)
-    if note is None:
+    note = LocalNote.read(note_of(folder), manifest)
+    if note is None or not note.source:
         return None
     anywhere = note.source.startswith(hub.PREFIX) or is_remote(note.source)
     return note.source if anywhere or Path(note.source).exists() else None

@@ -113,6 +113,17 @@ class BuildFolder:
         for name in ("complete", "moving"):  # in this order: what was complete is moved once
             remove(self._note(name))
 
+    def drop_note(self, name: str) -> None:
+        """Forget something."""
+        self._note(name).unlink(missing_ok=True)
+        sync(self.staging)
+
+    def start_over(self) -> None:
+        """Delete all that was made here, by this build or another one, and note what is built from now on."""
+        self.reopen()  # what was moved already
+        _clear(self)
+        sealed.write_note(self._note(IDENTITY), IDENTITY, self.identity)
+
     def publish(self) -> None:
         """Move the complete dataset into place; the manifest goes last and makes it valid."""
         if (self.files / FILE_NAME).exists():
@@ -215,8 +226,7 @@ def open_folder(
         if previous != identity:
             if not overwrite and previous != DISCARDED and not refused.exists():
                 _refuse_other(folder, previous)
-            _clear(folder)
-            sealed.write_note(folder.staging / f"{IDENTITY}.json", IDENTITY, identity)
+            folder.start_over()
         refused.unlink(missing_ok=True)
         try:
             yield folder

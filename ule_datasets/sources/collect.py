@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ule_datasets.base.errors import InputError, UnusableImagesError
-from ule_datasets.data.split import Split
+from ule_datasets.data.split import Split, canonical_order, first_rows, keys_from_digests, order_free_digest
 from ule_datasets.data.spool import Images, SpooledImages
 from ule_datasets.places.hub import PREFIX as HUB
 from ule_datasets.places.urls import is_remote, shown
@@ -62,6 +62,16 @@ class Findings:
         return {name: value for name, value in numbers.items() if value}
 
 
+class Content(NamedTuple):
+    """What a split holds, without its pixels."""
+
+    num_images: int
+    digest: str
+    """Order-free digest of pixels and labels."""
+    highest: int
+    """The highest label that any of its images has."""
+
+
 def collect(
     by_split: Mapping[str, Chunks], where: str, *, skip_unusable: bool = False
 ) -> tuple[dict[str, Split], Findings]:
@@ -71,23 +81,8 @@ def collect(
         InputError: any sample was unsuitable (and is not to be skipped), sizes differ, or names appear twice.
     """
     chunks = [(name, decoded) for name, pairs in by_split.items() for _, decoded in pairs]
-    problems = [(name, problem) for name, decoded in chunks for problem in decoded.problems]
-    refused = [] if skip_unusable else [problem for _, problem in problems]
-    misfits = _misfits([decoded for _, decoded in chunks])
-    unusable = [*refused, *misfits]
-    if unusable:
-        some = "; ".join(unusable[:PROBLEMS_SHOWN])
-        more = f"; and {len(unusable) - PROBLEMS_SHOWN} more" if len(unusable) > PROBLEMS_SHOWN else ""
-        message = f"{len(unusable)} unusable sample{'s' if len(unusable) > 1 else ''}: {some}{more}"
-        if misfits:
-            raise InputError(message)
-        advice = "the same command with --skip-unusable leaves such images out, and decodes none of the others again"
-        raise UnusableImagesError(f"{message}; {advice}")
-    splits = {
-        name: _split(name, by_split[name])
-        for name in sorted(by_split, key=lambda name: name != "train")
-        if any(decoded.labels for _, decoded in by_split[name])
-    }
+    problems = _problems(chunks, skip_unusable=skip_unusable)
+    splits = {name: _split(name, by_split[name]) for name in _filled(by_split)}
     converted, changed = Counter[str](), Counter[str]()
     for _, decoded in chunks:
         converted.update(decoded.converted)
@@ -104,17 +99,71 @@ def collect(
     return splits, findings
 
 
+def contents(
+    by_split: Mapping[str, Chunks], *, skip_unusable: bool = False, limit_per_class: int | None = None
+) -> dict[str, Content]:
+    """What the splits that ``collect`` would make hold, of chunks whose pixels were not kept.
+
+    With ``limit_per_class`` the training split is only the first so many images of each class.
+
+    Raises:
+        InputError: as ``collect`` does.
+    """
+    _problems(
+        [(name, decoded) for name, pairs in by_split.items() for _, decoded in pairs], skip_unusable=skip_unusable
+    )
+    found = {}
+    for name in _filled(by_split):
+        labels, digests, names = _samples(name, by_split[name])
+        highest = int(labels.max())
+        if name == "train" and limit_per_class is not None:
+            order = canonical_order(names or keys_from_digests(digests))
+            rows = order[first_rows(labels[order], limit_per_class)]
+            labels, digests = labels[rows], [digests[row] for row in rows.tolist()]
+        found[name] = Content(len(labels), order_free_digest(digests), highest)
+    return found
+
+
+def _problems(chunks: Sequence[tuple[str, Decoded]], *, skip_unusable: bool) -> list[tuple[str, str]]:
+    """Split and problem of the samples that are left out; refused where none may be, or where sizes differ."""
+    problems = [(name, problem) for name, decoded in chunks for problem in decoded.problems]
+    refused = [] if skip_unusable else [problem for _, problem in problems]
+    misfits = _misfits([decoded for _, decoded in chunks])
+    unusable = [*refused, *misfits]
+    if unusable:
+        some = "; ".join(unusable[:PROBLEMS_SHOWN])
+        more = f"; and {len(unusable) - PROBLEMS_SHOWN} more" if len(unusable) > PROBLEMS_SHOWN else ""
+        message = f"{len(unusable)} unusable sample{'s' if len(unusable) > 1 else ''}: {some}{more}"
+        if misfits:
+            raise InputError(message)
+        advice = "the same command with --skip-unusable leaves such images out, and decodes none of the others again"
+        raise UnusableImagesError(f"{message}; {advice}")
+    return problems
+
+
+def _filled(by_split: Mapping[str, Chunks]) -> list[str]:
+    """The splits with any samples, ``train`` first."""
+    filled = (name for name, pairs in by_split.items() if any(decoded.labels for _, decoded in pairs))
+    return sorted(filled, key=lambda name: name != "train")
+
+
 def _split(name: str, chunks: Chunks) -> Split:
-    filled = [(task, decoded) for task, decoded in chunks if decoded.labels]
-    labels = np.array([label for _, decoded in filled for label in decoded.labels], dtype=np.int64)
-    digests = [digest for _, decoded in filled for digest in decoded.digests]
-    names = [key for _, decoded in filled for key in decoded.names]
+    labels, digests, names = _samples(name, chunks)
+    images = _images([(task, decoded) for task, decoded in chunks if decoded.labels])
+    return Split.from_samples(name, images, labels, digests, names or None)
+
+
+def _samples(name: str, chunks: Chunks) -> tuple[np.ndarray, list[bytes], list[str]]:
+    """Labels, digests and, where they are the keys, names of a split's samples, in the order of the chunks."""
+    labels = np.array([label for _, decoded in chunks for label in decoded.labels], dtype=np.int64)
+    digests = [digest for _, decoded in chunks for digest in decoded.digests]
+    names = [key for _, decoded in chunks for key in decoded.names]
     repeated = [key for key, count in Counter(names).items() if count > 1]
     if repeated:
         raise InputError(
             f"{len(repeated)} names appear twice in the {name} split, first {repeated[0]}; they are the keys"
         )
-    return Split.from_samples(name, _images(filled), labels, digests, names or None)
+    return labels, digests, names
 
 
 def _images(filled: Chunks) -> Images:

@@ -55,6 +55,8 @@ class ChunkTask:
     """Where the pixels go, and beside them what else there is to know; ``None``: they stay in memory."""
     max_pixels: int = MAX_PIXELS
     """Of one image, before it is brought to any size."""
+    keep: bool = True
+    """Whether pixels are kept at all when their digest is taken."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -129,10 +131,10 @@ def _decode_by(rules: Rules, task: ChunkTask, file: Any) -> Decoded:
         decoded.digests.append(sample_digest(image, label))
         converted[mode] += mode != "RGB"
         changed.update(changes)
-        if file is None:
-            kept.append(image)
-        else:
+        if file is not None:
             file.write(np.ascontiguousarray(image).data)
+        elif task.keep:
+            kept.append(image)
     decoded.images = np.stack(kept) if kept else None
     decoded.converted, decoded.changed = dict(sorted((+converted).items())), dict(sorted(changed.items()))
     return decoded
@@ -190,7 +192,7 @@ def _fingerprint(task: ChunkTask) -> str:
     """Changes whenever decoding might give something else: other files, another step, another decoder."""
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files_of(task.chunk)]
     told = getattr(task.chunk, "state", "")  # the chunk itself may say which versions of remote files it reads
-    remote = [] if told else [path for path in _paths(task.chunk) if isinstance(path, RemotePath)]
+    remote = [] if told else [path for path in paths_of(task.chunk) if isinstance(path, RemotePath)]
     versions = list(each(RemotePath.identity, remote))
     parts = [
         repr(task.chunk),
@@ -203,10 +205,11 @@ def _fingerprint(task: ChunkTask) -> str:
 
 def files_of(chunk: Chunk) -> Iterator[Path]:
     """The files of this machine that a chunk reads."""
-    return (path for path in _paths(chunk) if isinstance(path, Path))
+    return (path for path in paths_of(chunk) if isinstance(path, Path))
 
 
-def _paths(chunk: Chunk) -> Iterator[Place]:
+def paths_of(chunk: Chunk) -> Iterator[Place]:
+    """The files that a chunk reads."""
     if hasattr(chunk, "paths"):
         yield from chunk.paths
     elif hasattr(chunk, "path"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from ule_datasets.places import hub
 from ule_datasets.places.remote_path import RemotePath
 from ule_datasets.places.urls import is_remote, shown
 from ule_datasets.sources import cifar_batches, digits, image_folder, imagenet, parquet, webdataset
-from ule_datasets.sources.collect import Findings, collect
+from ule_datasets.sources.collect import Findings, collect, contents
 from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
 from ule_datasets.sources.forms import SINGLE_FILES, UNLABELLED, Form, Place, Wanted
+from ule_datasets.sources.identity import Identity
 from ule_datasets.sources.spec import SourceSpec
 from ule_datasets.sources.tree import Tree, walk
 
@@ -54,6 +55,15 @@ class Source:
         return self.splits["train"]
 
     @property
+    def identity(self) -> Identity:
+        """Which images these are, wherever they are."""
+        return Identity(
+            digests={name: split.digest for name, split in self.splits.items()},
+            class_names=self.class_names,
+            counts={name: len(split) for name, split in self.splits.items()},
+        )
+
+    @property
     def labelled(self) -> bool:
         """Whether the images have labels; if not, they all have label 0, of the one class ``unlabelled``."""
         return self.class_names != UNLABELLED
@@ -68,6 +78,7 @@ def read_source(
     labels_for: str = "",
     spool: Path | None = None,
     skip_unusable: bool = False,
+    form: Form | None = None,
 ) -> Source:
     """Read a source completely and check that it is the one that ``spec`` names.
 
@@ -75,6 +86,7 @@ def read_source(
     labels, for the message; empty: images without labels will do. ``spool`` is a folder for the pixels, which all
     workers see, and what an interrupted run left there is taken as it is; ``None``: everything in memory.
     ``skip_unusable`` leaves images out that cannot be used, and lists them in ``findings``, instead of refusing all.
+    ``form`` is what ``find_form`` has found there, if it has looked.
 
     Raises:
         InputError: nothing usable there, no labels, unreadable or unsuitable images, or other images than expected.
@@ -82,28 +94,66 @@ def read_source(
     where = location or spec.default_location
     if where is None:
         raise InputError(f"this recipe works on {spec.title}: say where they are with --source ({LOCATIONS})")
-    form = find_form(where, spec)
+    form = form or find_form(where, spec)
     where = shown(where)
     _check_labels(spec, form, labels_for, where)
     if spool is not None:
         _check_space(spec, spool)
-    tasks = list(_chunk_tasks(spec, form, where, spool))
-    results = executor.map(decode_chunk, tasks, on_lost=reporter.warn)
-    decoded = reporter.track(
-        results, total=len(tasks), label=f"reading {where}", unit="chunk", images=lambda d: len(d.labels)
-    )
-    by_split: dict[str, list[tuple[ChunkTask, Decoded]]] = {name: [] for name in form.chunks}
-    for task, result in zip(tasks, list(decoded), strict=True):
-        by_split[task.split].append((task, result))
+    by_split = _decoded(_chunk_tasks(spec, form, where, spool), where, executor, reporter)
     splits, findings = collect(by_split, where, skip_unusable=skip_unusable)
     _check_expected(spec, splits, findings, f"{where} ({form.kind})")
-    highest = max(int(split.labels.max()) for split in splits.values())
-    class_names = spec.class_names or form.class_names or tuple(str(number) for number in range(highest + 1))
+    class_names = _class_names(spec, form, max(int(split.labels.max()) for split in splits.values()))
     for number in sorted(set(range(len(class_names))) - set(splits["train"].labels.tolist())):
         reporter.warn(f"class {class_names[number]!r} has no training images")
     for finding in findings.lines():
         reporter.say(finding)
     return Source(spec, where, form.kind, class_names, splits, findings)
+
+
+def read_identity(
+    spec: SourceSpec,
+    where: str,
+    form: Form,
+    *,
+    executor: Executor,
+    reporter: Reporter,
+    skip_unusable: bool = False,
+    limit_per_class: int | None = None,
+) -> Identity:
+    """Read a source only to learn which images it holds; no pixels are kept.
+
+    Raises:
+        InputError: unreadable or unsuitable images.
+    """
+    place = shown(where)
+    tasks = (replace(task, keep=False) for task in _chunk_tasks(spec, form, place, None))
+    by_split = _decoded(tasks, place, executor, reporter)
+    found = contents(by_split, skip_unusable=skip_unusable, limit_per_class=limit_per_class)
+    return Identity(
+        digests={name: content.digest for name, content in found.items()},
+        class_names=_class_names(spec, form, max((content.highest for content in found.values()), default=-1)),
+        counts={name: content.num_images for name, content in found.items()},
+    )
+
+
+def _decoded(
+    tasks: Iterable[ChunkTask], where: str, executor: Executor, reporter: Reporter
+) -> dict[str, list[tuple[ChunkTask, Decoded]]]:
+    """The chunks of each split, decoded."""
+    listed = list(tasks)
+    results = executor.map(decode_chunk, listed, on_lost=reporter.warn)
+    decoded = reporter.track(
+        results, total=len(listed), label=f"reading {where}", unit="chunk", images=lambda d: len(d.labels)
+    )
+    by_split: dict[str, list[tuple[ChunkTask, Decoded]]] = {}
+    for task, result in zip(listed, decoded, strict=True):
+        by_split.setdefault(task.split, []).append((task, result))
+    return by_split
+
+
+def _class_names(spec: SourceSpec, form: Form, highest: int) -> tuple[str, ...]:
+    """The recipe's classes, those of the form, or numbers up to the highest label."""
+    return spec.class_names or form.class_names or tuple(str(number) for number in range(highest + 1))
 
 
 def find_form(where: str, spec: SourceSpec | None = None) -> Form:
