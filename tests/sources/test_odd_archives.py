@@ -13,12 +13,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import complaint, encode, make_images, read, run_python
+from helpers import (
+    class_names,
+    complaint,
+    encode,
+    make_images,
+    make_splits,
+    read,
+    run_python,
+    write_cifar_batches,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.sources import tar
+from ule_datasets.sources import parquet, tar
 from ule_datasets.sources.forms import RawSample, Unusable
 from ule_datasets.sources.webdataset import Shard
 
@@ -321,6 +330,40 @@ ROWS: dict[str, tuple[Any, Any, str]] = {
 }
 
 
+LABELS_BY_NAME: dict[str, tuple[Any, Any, Any]] = {
+    "texts": (list("cabc"), ("a", "b", "c"), [0, 1, 2, 2]),
+    "large texts": (pa.array(list("cabc"), pa.large_string()), ("a", "b", "c"), [0, 1, 2, 2]),
+    "views": (pa.array(list("cabc"), pa.string_view()), ("a", "b", "c"), [0, 1, 2, 2]),
+    "a dictionary": (pa.array(list("cabc")).dictionary_encode(), ("a", "b", "c"), [0, 1, 2, 2]),
+    "numbers as texts": (["10", "2", "0", "10"], tuple(map(str, range(11))), [0, 2, 10, 10]),
+    "numbers among names": (["10", "2", "x", "10"], ("10", "2", "x"), [0, 0, 1, 2]),
+}
+
+
+@pytest.mark.parametrize("name", LABELS_BY_NAME)
+def test_labels_that_are_texts_are_classes_in_their_order(name: str, tmp_path: Path) -> None:
+    labels, class_names, expected = LABELS_BY_NAME[name]
+    source = read(tabled(tmp_path, ENCODED, labels, row_group_size=2))
+    assert source.class_names == class_names
+    assert sorted(source.train.labels.tolist()) == expected
+
+
+def test_captions_and_texts_beside_numbers_are_no_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "MOST_CLASSES", 3)
+    tabled(tmp_path, ENCODED, ["a cat", "a dog", "a cat on a dog", "nothing"])
+    assert "'label' has more than 3 different texts, which are no classes" in complaint(lambda: read(tmp_path))
+    (tmp_path / "t.parquet").rename(tmp_path / "other.parquet")
+    tabled(tmp_path, ENCODED, LABELS)
+    assert "t.parquet has numbers" in complaint(lambda: read(tmp_path))
+
+
+@pytest.mark.parametrize(("text", "why"), [(None, "null"), ("", "empty")])
+def test_a_label_without_a_text_is_named_and_can_be_left_out(text: str | None, why: str, tmp_path: Path) -> None:
+    tabled(tmp_path, ENCODED, ["a", text, "b", "a"])
+    assert f"row 1) has no label: 'label' is {why}" in complaint(lambda: read(tmp_path))
+    assert read(tmp_path, skip_unusable=True).class_names == ("a", "b")
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_what_is_odd_in_a_table_is_named_and_the_rest_can_be_kept(name: str, tmp_path: Path) -> None:
     images, labels, message = ROWS[name]
@@ -389,3 +432,58 @@ def test_an_archive_and_a_table_under_each_others_name_are_recognised(tmp_path: 
     table.unlink()
     (tmp_path / "t.parquet").write_bytes(whole())
     assert "t.parquet is not a Parquet file, but a tar archive: call it .tar" in complaint(lambda: read(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".rar", ".csv.gz", ".tar.xz"])
+def test_where_there_are_no_images_what_is_packed_is_said_to_be(suffix: str, tmp_path: Path) -> None:
+    heads = {".zip": b"PK\x03\x04", ".rar": b"Rar!\x1a\x07", ".csv.gz": b"\x1f\x8b", ".tar.xz": b"\xfd7zXZ\x00"}
+    (tmp_path / "notes.txt").write_text("?")
+    (tmp_path / f"photos{suffix}").write_bytes(heads[suffix] + bytes(99))
+    for place in (tmp_path, tmp_path / f"photos{suffix}"):
+        message = complaint(lambda where=place: read(where))  # type: ignore[misc]
+        assert re.search(f"no images found there, but photos{suffix} is .*: unpack it, and give what it holds", message)
+
+
+# --- the original CIFAR-10 archive ----------------------------------------------------------------------------
+
+NAMES = class_names(10)
+
+
+def archived(path: Path, folder: Path, mode: Any = "w:gz") -> Path:
+    with tarfile.open(path, mode) as archive:
+        archive.add(folder / "cifar-10-batches-py", "cifar-10-batches-py")
+    return path
+
+
+@pytest.mark.parametrize("name", ["cifar-10-python.tar.gz", "cifar-10-python (1).tgz", "cifar-10-python.tar"])
+@pytest.mark.parametrize("given", ["the file", "its folder"])
+def test_the_archive_of_the_batches_is_read_as_they_are(name: str, given: str, tmp_path: Path) -> None:
+    folder = write_cifar_batches(tmp_path / "batches", make_splits(), NAMES)
+    (tmp_path / "packed").mkdir()
+    path = archived(tmp_path / "packed" / name, folder, "w" if name.endswith(".tar") else "w:gz")
+    source, expected = read(path if given == "the file" else path.parent), read(folder)
+    assert (source.class_names, source.kind) == (expected.class_names, expected.kind)
+    for split in ("train", "test"):
+        assert source.splits[split].keys == expected.splits[split].keys
+
+
+def test_batches_that_are_unpacked_are_read_rather_than_their_archive(tmp_path: Path) -> None:
+    folder = write_cifar_batches(tmp_path, make_splits(), NAMES)
+    archived(tmp_path / "cifar-10-python.tar.gz", folder).write_bytes(b"?")
+    assert len(read(folder).train) == 40
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[: len(data) // 2], "cifar-10-python.tar.gz is not a whole tar archive"),
+        (lambda data: LFS, "cifar-10-python.tar.gz is not a tar archive, but a pointer of Git LFS"),
+        (lambda data: gzip.compress(END), "has no data_batch_1, as the original archive has: download it again"),
+    ],
+)
+def test_a_damaged_archive_of_the_batches_is_named(damage: Any, message: str, tmp_path: Path) -> None:
+    folder = write_cifar_batches(tmp_path / "batches", make_splits(), NAMES)
+    path = archived(tmp_path / "cifar-10-python.tar.gz", folder)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=message):
+        read(path)

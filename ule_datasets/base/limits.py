@@ -40,3 +40,5 @@ IMAGE_FILE = Limit("ULE_MAX_IMAGE_FILE", 256)
 """One encoded image, in an archive or a table."""
 LABEL_FILE = Limit("ULE_MAX_LABEL_FILE", 1)
 """What says which class an image is of, in an archive."""
+BATCH_FILE = Limit("ULE_MAX_BATCH_FILE", 256)
+"""One of the original batches of CIFAR-10; they have 31 MB."""

@@ -1,22 +1,31 @@
-"""The original ``cifar-10-batches-py``: pickles of 10,000 images each, read with a restricted unpickler."""
+"""The original ``cifar-10-batches-py``: pickles of 10,000 images each, read with a restricted unpickler.
+
+They are read from their folder, or from the archive in which they are published, ``cifar-10-python.tar.gz``.
+"""
 
 from __future__ import annotations
 
 import io
+import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.sources.forms import Form, RawSample, Wanted
-from ule_datasets.sources.tree import Tally, Tree, join, kind_of
+from ule_datasets.base.limits import BATCH_FILE
+from ule_datasets.base.regular import open_file
+from ule_datasets.sources import tar
+from ule_datasets.sources.forms import Chunk, Form, Place, RawSample, Wanted
+from ule_datasets.sources.tree import Tally, Tree, join, kind_of, suffix_of
 
+ARCHIVE = "cifar-10-python"
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_FILE, META_FILE = "test_batch", "batches.meta"
+SPLITS = {"train": TRAIN_FILES, "test": (TEST_FILE,)}
 
 
 class _Restricted(pickle.Unpickler):
@@ -41,60 +50,144 @@ class Batch:
 
     def samples(self) -> Iterator[RawSample]:
         """Pixels in H x W x C order with their labels."""
-        content = _load(self.path)
-        pixels, labels = content.get(b"data"), content.get(b"labels")
-        if not (
-            isinstance(pixels, np.ndarray)
-            and pixels.dtype == np.uint8
-            and pixels.shape[1:] == (3072,)
-            and isinstance(labels, list)
-            and len(labels) == len(pixels)
-            and all(isinstance(label, int) for label in labels)
-        ):
-            raise InputError(f"{self.path} is not a CIFAR-10 batch: expected uint8 [N, 3072] data and N labels")
-        images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        for row, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield RawSample(image, label, f"{self.path} (row {row})")
+        yield from _samples(_content(self.path), self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """Some batch files of the archive, which is read as a stream from its start."""
+
+    path: Place
+    names: tuple[str, ...]
+
+    def samples(self) -> Iterator[RawSample]:
+        """Pixels in H x W x C order with their labels, batch by batch as the archive has them."""
+        missing = set(self.names)
+        for name, data in _members(self.path, self.names):
+            yield from _samples(data, f"{self.path} ({name})")
+            missing.discard(name)
+        if missing:
+            raise InputError(
+                f"{self.path} has no {min(missing)}, as the original archive has: download it again, or unpack what "
+                "it holds and give that"
+            )
+
+
+def is_archive(path: str) -> bool:
+    """Whether a file is called like the archive of the batches."""
+    return suffix_of(path) in tar.SUFFIXES and PurePosixPath(path).name.startswith(ARCHIVE)
 
 
 def example(tree: Tree) -> str | None:
-    """The first batch file of a source, if there is one; they are not looked for at URLs."""
-    if not isinstance(tree.root, Path):
+    """The first batch file of a source, or the archive; batch files by themselves are not looked for at URLs."""
+    if isinstance(tree.root, Path):
+        files = (join(at, name) for at, here in tree.folders.items() for name in TRAIN_FILES if name in here.files)
+        if (found := next(files, None)) is not None:
+            return found
+    if not any(suffix in tree.first for suffix in tar.SUFFIXES):
         return None
-    found = (join(at, name) for at, here in tree.folders.items() for name in TRAIN_FILES if name in here.files)
-    return next(found, None)
+    return next(filter(is_archive, tree.below()), None)
 
 
 def find(tree: Tree, wanted: Wanted) -> Form | None:
-    """The batch files of a source, which lie together anywhere in it, or ``None``."""
+    """The batch files of a source, which lie together anywhere in it, or the archive, or ``None``."""
     first = example(tree)
     if first is None:
         return None
-    folder = first.rpartition("/")[0]
-    there = tree.folders[folder].files
-    files = {"train": TRAIN_FILES, "test": (TEST_FILE,)}
-    paths = {split: [tree.at(join(folder, n)) for n in names if n in there] for split, names in files.items()}
-    chunks = {split: tuple(Batch(Path(str(path))) for path in listed) for split, listed in paths.items() if listed}
-    class_names = _class_names(Path(str(tree.at(join(folder, META_FILE))))) if META_FILE in there else None
-    tally, used = Tally(tree.passed_over), {join(folder, name) for name in (*TRAIN_FILES, TEST_FILE, META_FILE)}
+    used, chunks, class_names = (_in_archive if is_archive(first) else _in_folder)(tree, first)
+    tally = Tally(tree.passed_over)
     for path in tree.below():
         if path not in used:
-            tally.add(kind_of(path), path)
+            tally.add("the batches once more" if is_archive(path) else kind_of(path), path)
     return Form("the original CIFAR-10 batches", chunks, class_names, passed_over=tally.found)
 
 
-def _class_names(path: Path) -> tuple[str, ...]:
-    names = _load(path).get(b"label_names")
+_Found: TypeAlias = tuple[set[str], dict[str, tuple[Chunk, ...]], tuple[str, ...] | None]
+"""Files that are used, chunks by split, and class names."""
+
+
+def _in_folder(tree: Tree, first: str) -> _Found:
+    folder = first.rpartition("/")[0]
+    there = [name for names in (*SPLITS.values(), (META_FILE,)) for name in names if name in tree.folders[folder].files]
+    paths = {name: Path(str(tree.at(join(folder, name)))) for name in there}
+    chunks = {split: tuple(Batch(paths[name]) for name in names if name in paths) for split, names in SPLITS.items()}
+    names = _class_names(_content(paths[META_FILE]), paths[META_FILE]) if META_FILE in paths else None
+    return {join(folder, name) for name in there}, _filled(chunks), names
+
+
+def _in_archive(tree: Tree, first: str) -> _Found:
+    path = tree.at(first)
+    names = next((_class_names(data, path) for _, data in _members(path, (META_FILE,))), None)
+    return {first}, {split: (Archived(path, files),) for split, files in SPLITS.items()}, names
+
+
+def _filled(chunks: Mapping[str, tuple[Chunk, ...]]) -> dict[str, tuple[Chunk, ...]]:
+    return {split: parts for split, parts in chunks.items() if parts}
+
+
+def _members(path: Place, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """The contents of some files of the archive.
+
+    Raises:
+        InputError: it is cut or damaged before all of them were read.
+    """
+    missing = set(names)
+    try:
+        with tar.opened(path) as members:
+            for member in members:
+                name = PurePosixPath(member.name).name
+                if name not in missing:
+                    continue
+                if problem := member.problem or BATCH_FILE.problem(member.size):
+                    raise InputError(f"{path}: {member.name} {problem}")
+                yield name, member.read()
+                missing.remove(name)
+                if not missing:
+                    return
+    except tar.DamagedError as error:
+        raise InputError(f"{path} is not a whole tar archive: {error}") from error
+
+
+def _samples(data: bytes, origin: object) -> Iterator[RawSample]:
+    content = _load(data, origin)
+    pixels, labels = content.get(b"data"), content.get(b"labels")
+    if not (
+        isinstance(pixels, np.ndarray)
+        and pixels.dtype == np.uint8
+        and pixels.shape[1:] == (3072,)
+        and isinstance(labels, list)
+        and len(labels) == len(pixels)
+        and all(isinstance(label, int) for label in labels)
+    ):
+        raise InputError(f"{origin} is not a CIFAR-10 batch: expected uint8 [N, 3072] data and N labels")
+    images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+        yield RawSample(image, label, f"{origin} (row {row})")
+
+
+def _class_names(data: bytes, origin: object) -> tuple[str, ...]:
+    names = _load(data, origin).get(b"label_names")
     if not isinstance(names, list) or not names:
-        raise InputError(f"{path} has no list of label names")
+        raise InputError(f"{origin} has no list of label names")
     return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
 
 
-def _load(path: Path) -> dict[bytes, Any]:
+def _content(path: Path) -> bytes:
+    """All of a batch file."""
     try:
-        content = _Restricted(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except (pickle.UnpicklingError, OSError, EOFError, ValueError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(f"{path} is not an intact CIFAR-10 batch file: {error}") from error
+        with open_file(path) as file:
+            if problem := BATCH_FILE.problem(os.fstat(file.fileno()).st_size):
+                raise InputError(f"{path} {problem}")
+            return file.read()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _load(data: bytes, origin: object) -> dict[bytes, Any]:
+    try:
+        content = _Restricted(io.BytesIO(data), encoding="bytes").load()
+    except Exception as error:  # a damaged pickle fails in any way that its operations can fail
+        raise InputError(f"{origin} is not an intact CIFAR-10 batch file: {error}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} is not a CIFAR-10 batch file: it holds a {type(content).__name__}")
+        raise InputError(f"{origin} is not a CIFAR-10 batch file: it holds a {type(content).__name__}")
     return content

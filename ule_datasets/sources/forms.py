@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from ule_datasets.sources.splits import Chosen, by_split, choose
-from ule_datasets.sources.tree import PassedOver, Tally, Tree, kind_of, suffix_of
+from ule_datasets.sources.tree import PassedOver, Tally, Tree, kind_of
 from ule_datasets.sources.tree import Place as Place
 from ule_datasets.sources.wanted import Wanted as Wanted
 
@@ -89,9 +89,9 @@ def official_name(name: str) -> str:
 
 
 def chosen_files(
-    tree: Tree, suffixes: Collection[str], wanted: Wanted, tally: Tally, has_labels: Callable[[Place], bool]
+    tree: Tree, is_shard: Callable[[str], bool], wanted: Wanted, tally: Tally, has_labels: Callable[[Place], bool]
 ) -> Chosen[list[str]]:
-    """Files with some suffixes by split, ``train`` and the one that serves as ``test``; all others are tallied.
+    """Files of some kind by split, ``train`` and the one that serves as ``test``; all others are tallied.
 
     ``has_labels`` tells whether a file's labels are public: those of many test splits are not.
 
@@ -100,7 +100,7 @@ def chosen_files(
     """
     files: list[str] = []
     for path in tree.below():
-        if suffix_of(path) in suffixes:
+        if is_shard(path):
             files.append(path)
         else:
             tally.add(kind_of(path), path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -15,11 +15,13 @@ from ule_datasets.base.regular import open_file
 from ule_datasets.base.signatures import HEAD, mistaken
 from ule_datasets.places.remote_path import RemotePath, each
 from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, Unusable, Wanted, chosen_files
-from ule_datasets.sources.tree import Tally, Tree
+from ule_datasets.sources.tree import Tally, Tree, suffix_of
 
 IMAGE_COLUMNS = ("image", "img")
 SUFFIX = ".parquet"
 LABEL_COLUMNS = ("label", "labels", "fine_label")
+MOST_CLASSES = 2**16
+"""Of labels that are texts; captions are more."""
 MOST_ROWS = 1000
 """In memory at a time."""
 BATCH_BYTES = 2**30
@@ -35,43 +37,73 @@ class RowGroup:
     image_column: str
     label_column: str | None
     """``None``: the images have no labels."""
+    class_names: tuple[str, ...] | None = None
+    """In the order of their numbers, where labels are texts."""
 
     def samples(self) -> Iterator[RawSample | Unusable]:
         """Decode nothing: hand out the image bytes as they stand in the file, a few rows in memory at a time."""
         columns = [name for name in (self.image_column, self.label_column) if name is not None]
+        numbers = {name: number for number, name in enumerate(self.class_names or ())}
         with _opened(self.path) as file:
-            at_a_time = _rows_at_a_time(file.metadata.row_group(self.index))
-            batches = file.iter_batches(at_a_time, row_groups=[self.index], columns=columns, use_threads=False)
+            batches = _batches(file, self.index, columns)
             rows = (values for batch in batches for values in zip(*(batch[name] for name in columns), strict=True))
             for row, values in enumerate(rows):
                 origin = f"{self.path} (row group {self.index}, row {row})"
                 try:
-                    yield self._sample(origin, *(value.as_py() for value in values))
+                    yield self._sample(origin, numbers, *(value.as_py() for value in values))
                 except UnicodeDecodeError:
                     yield Unusable(f"{origin} has a name or label that is not UTF-8")
 
-    def _sample(self, origin: str, image: Any, label: Any = 0) -> RawSample | Unusable:
+    def _sample(self, origin: str, numbers: Mapping[str, int], image: Any, label: Any = 0) -> RawSample | Unusable:
         if image is None:
             return Unusable(f"{origin} has no image: {self.image_column!r} is null")
         path = image.get("path") if isinstance(image, dict) else None
         content = image["bytes"] if isinstance(image, dict) else image
         if content is None:
             return Unusable(f"{origin} has no image bytes: the file points to images on another machine")
-        if label is None:
-            return Unusable(f"{origin} has no label: {self.label_column!r} is null")
-        if not isinstance(label, int | float) or label != label // 1:
+        if label is None or label == "":
+            return Unusable(f"{origin} has no label: {self.label_column!r} is {'null' if label is None else 'empty'}")
+        number = _number(label, numbers)
+        if number is None:
             return Unusable(f"{origin} has label {label!r}; labels must be class numbers")
         if problem := IMAGE_FILE.problem(len(content)):
             return Unusable(f"{origin}: its image {problem}")
         # Some tools store bytes as lists of numbers.
-        return RawSample(bytes(content), int(label), origin, PurePosixPath(path).stem if path else "")
+        return RawSample(bytes(content), number, origin, PurePosixPath(path).stem if path else "")
 
 
-def _rows_at_a_time(group: Any) -> int:
-    """So few that memory is bounded, however many rows a dictionary of some images stands for."""
-    columns = (group.column(index) for index in range(group.num_columns))
-    largest = max((column.total_uncompressed_size for column in columns), default=0)
-    return min(MOST_ROWS, max(1, BATCH_BYTES // max(1, largest)))
+def _number(label: Any, numbers: Mapping[str, int]) -> int | None:
+    """The number of a class; ``None``: it is none."""
+    if isinstance(label, str):
+        return numbers.get(label) if numbers or not _is_number(label) else int(label)
+    return int(label) if isinstance(label, int | float) and label == label // 1 else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
+def _batches(file: Any, group: int, columns: Sequence[str]) -> Iterator[Any]:
+    """Rows of a group, so few at a time that a dictionary of some images cannot stand for more than memory holds."""
+    chunks = map(file.metadata.row_group(group).column, range(file.metadata.num_columns))
+    sizes = [chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
+    at_a_time = min(MOST_ROWS, max(1, BATCH_BYTES // max(1, *sizes)))
+    yield from file.iter_batches(at_a_time, row_groups=[group], columns=columns, use_threads=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What a file says about itself."""
+
+    path: Place
+    num_row_groups: int
+    image_column: str
+    label_column: str | None
+    class_names: tuple[str, ...] | None
+    """By its metadata."""
+    texts: bool
+    """Whether its labels are texts."""
+    columns: tuple[str, ...]
 
 
 def find(tree: Tree, wanted: Wanted) -> Form | None:
@@ -85,27 +117,64 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     if SUFFIX not in tree.first:
         return None
     tally = Tally(tree.passed_over)
-    chosen = chosen_files(tree, (SUFFIX,), wanted, tally, lambda path: not _labels_are_withheld(path))
-    chunks: dict[str, list[Chunk]] = {name: [] for name in chosen.splits}
+    chosen = chosen_files(tree, _is_shard, wanted, tally, lambda path: not _labels_are_withheld(path))
+    places = [(split, tree.at(path)) for split, paths in chosen.splits.items() for path in paths]
+    looked_at = list((each if isinstance(tree.root, RemotePath) else map)(_look, [path for _, path in places]))
+    class_names = _agreed(looked_at)
+    texts = class_names if looked_at[0].texts else None
+    shards: dict[str, list[Chunk]] = {name: [] for name in chosen.splits}
+    for (split, path), file in zip(places, looked_at, strict=True):
+        groups = range(file.num_row_groups)
+        shards[split] += (RowGroup(path, index, file.image_column, file.label_column, texts) for index in groups)
+    advice = f"give a label column (one of {LABEL_COLUMNS}; found {list(looked_at[0].columns)})"
+    chunks = {name: tuple(groups) for name, groups in shards.items()}
+    return Form("Parquet shards", chunks, class_names, advice, tally.found, chosen.notes)
+
+
+def _is_shard(path: str) -> bool:
+    return suffix_of(path) == SUFFIX
+
+
+def _agreed(files: Sequence[_File]) -> tuple[str, ...] | None:
+    """The class names of all files; ``None`` where they have numbers only."""
+    labels = {file.label_column is not None: file.path for file in files}
+    if len(labels) > 1:
+        raise InputError(f"{labels[True]} has a label column, {labels[False]} has none of {LABEL_COLUMNS}")
+    kinds = {file.texts: file.path for file in files}
+    if len(kinds) > 1:
+        raise InputError(f"{kinds[True]} has labels that are texts, {kinds[False]} has numbers")
+    if files[0].label_column is None:
+        return UNLABELLED
+    if files[0].texts:
+        return _texts(files)
     class_names: tuple[str, ...] | None = None
-    seen: dict[bool, Place] = {}  # the first file with labels, and the first without
-    advice = ""
-    files = [(split, tree.at(path)) for split, paths in chosen.splits.items() for path in paths]
-    opened = (each if isinstance(tree.root, RemotePath) else map)(_schema, [path for _, path in files])
-    for (split, path), (schema, num_row_groups) in zip(files, opened, strict=True):
-        image_column = _image_column(path, schema)
-        label_column = _find_column(schema, LABEL_COLUMNS)
-        seen.setdefault(label_column is not None, path)
-        if len(seen) > 1:
-            raise InputError(f"{seen[True]} has a label column, {seen[False]} has none of {LABEL_COLUMNS}")
-        advice = f"give a label column (one of {LABEL_COLUMNS}; found {schema.names})"
-        names = UNLABELLED if label_column is None else _class_names(path, schema, label_column)
-        if class_names is not None and names is not None and names != class_names:
-            raise InputError(f"{path} has other class names than the files before it: {names}")
-        class_names = names or class_names
-        chunks[split].extend(RowGroup(path, index, image_column, label_column) for index in range(num_row_groups))
-    shards = {name: tuple(groups) for name, groups in chunks.items()}
-    return Form("Parquet shards", shards, class_names, advice, tally.found, chosen.notes)
+    for file in files:
+        if class_names is not None and file.class_names is not None and file.class_names != class_names:
+            raise InputError(f"{file.path} has other class names than the files before it: {file.class_names}")
+        class_names = file.class_names or class_names
+    return class_names
+
+
+def _texts(files: Sequence[_File]) -> tuple[str, ...] | None:
+    """All classes that labels speak of, sorted; ``None`` where the texts are numbers."""
+    import pyarrow.compute as pc
+
+    found: set[str] = set()
+    for file in files:
+        assert file.label_column is not None
+        with _opened(file.path) as opened:
+            for group in range(file.num_row_groups):
+                for batch in _batches(opened, group, [file.label_column]):
+                    try:
+                        found |= set(pc.unique(batch[file.label_column]).to_pylist()) - {None, ""}
+                    except UnicodeDecodeError as error:
+                        raise InputError(f"{file.path}: {file.label_column!r} has a text that is not UTF-8") from error
+                if len(found) > MOST_CLASSES:
+                    raise InputError(
+                        f"{file.path}: {file.label_column!r} has more than {MOST_CLASSES:,} different texts, which are "
+                        "no classes (captions?): give a column of class numbers or names"
+                    )
+    return None if all(map(_is_number, found)) else tuple(sorted(found))
 
 
 @contextmanager
@@ -130,23 +199,40 @@ def _opened(path: Place) -> Iterator[Any]:
         raise InputError(f"{path} is not a readable Parquet file (truncated download?): {reason}") from error
 
 
-def _schema(path: Place) -> tuple[Any, int]:
-    """Of a file, and how many row groups it has."""
+def _look(path: Place) -> _File:
+    """What a file says about itself.
+
+    Raises:
+        InputError: it is unreadable, or has no images.
+    """
     with _opened(path) as file:
-        return file.schema_arrow, file.num_row_groups
+        schema, num_row_groups = file.schema_arrow, file.num_row_groups
+    image_column, label_column = _image_column(path, schema), _find_column(schema, LABEL_COLUMNS)
+    names = None if label_column is None else _class_names(path, schema, label_column)
+    texts = label_column is not None and _is_text(schema.field(label_column).type)
+    return _File(path, num_row_groups, image_column, label_column, names, texts, tuple(schema.names))
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether an Arrow type is that of texts."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def _labels_are_withheld(path: Place) -> bool:
     """Whether a file has a column of class numbers, and -1 or nothing in all of it."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    schema, _ = _schema(path)
-    name = _find_column(schema, LABEL_COLUMNS)
-    if name is None or not (pa.types.is_integer(schema.field(name).type) or pa.types.is_null(schema.field(name).type)):
-        return False
     with _opened(path) as file:
-        return pc.max(file.read(columns=[name])[name]).as_py() in (None, -1)
+        name = _find_column(file.schema_arrow, LABEL_COLUMNS)
+        kind = None if name is None else file.schema_arrow.field(name).type
+        if name is None or not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
+            return False
+        batches = (batch for group in range(file.num_row_groups) for batch in _batches(file, group, [name]))
+        return all(label in (None, -1) for batch in batches for label in batch[name].to_pylist())
 
 
 def _find_column(schema: Any, candidates: tuple[str, ...]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
+from ule_datasets.base.regular import open_file
+from ule_datasets.base.signatures import HEAD, mistaken
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.split import Split
 from ule_datasets.places import hub
@@ -24,9 +27,11 @@ from ule_datasets.sources.spec import SourceSpec
 from ule_datasets.sources.tree import Tree, walk
 
 LOCATIONS = (
-    "hub:OWNER/NAME, digits, or a folder or file (Parquet, WebDataset tar, image folder, cifar-10-batches-py), "
-    "here or (but for the last) at a URL such as s3://BUCKET/FOLDER"
+    "hub:OWNER/NAME, digits, or a folder or file (Parquet, WebDataset tar, image folder, cifar-10-batches-py "
+    "or its archive), here or (but for cifar-10-batches-py) at a URL such as s3://BUCKET/FOLDER"
 )
+SUFFIXES_LOOKED_AT = 20
+"""At most; a file of each is looked into where there are no images."""
 FORMS: dict[str, Callable[[Tree, Wanted], Form | None]] = {
     "cifar batches": cifar_batches.find,
     "parquet": parquet.find,
@@ -178,8 +183,20 @@ def find_form(where: str, spec: SourceSpec | None = None) -> Form:
     found = _the_form(tree, wanted, f"--source {shown(where)}")
     form = None if found is None else FORMS[found](tree, wanted)
     if form is None:
-        raise InputError(f"--source {shown(where)}: no images found there; give {LOCATIONS}")
+        raise InputError(f"--source {shown(where)}: no images found there{_instead(tree)}; give {LOCATIONS}")
     return form
+
+
+def _instead(tree: Tree) -> str:
+    """What is there that could be images, if it were not packed, pointed to, or the like."""
+    for path in list(tree.first.values())[:SUFFIXES_LOOKED_AT]:
+        place = tree.at(path)
+        with contextlib.suppress(OSError):
+            with place.open("rb") if isinstance(place, RemotePath) else open_file(place) as file:
+                head = file.read(HEAD)
+            if head and (kind := mistaken(head)) is not None:
+                return f", but {path} is {kind}"
+    return ""
 
 
 def _the_form(tree: Tree, wanted: Wanted, place: str) -> str | None:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.limits import IMAGE_FILE, LABEL_FILE
 from ule_datasets.sources import tar
+from ule_datasets.sources.cifar_batches import is_archive
 from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, Unusable, Wanted, chosen_files
 from ule_datasets.sources.image_folder import SUFFIXES
-from ule_datasets.sources.tree import Tally, Tree
+from ule_datasets.sources.tree import Tally, Tree, suffix_of
 
 LABEL = "cls"
 LONGEST_NUMBER = 19
@@ -129,7 +130,13 @@ def _dots(sample: Sample) -> str:
 
 def example(tree: Tree) -> str | None:
     """The first tar shard of a source, if there is one."""
-    return next((tree.first[suffix] for suffix in tar.SUFFIXES if suffix in tree.first), None)
+    if not any(suffix in tree.first for suffix in tar.SUFFIXES):
+        return None
+    return next(filter(_is_shard, tree.below()), None)
+
+
+def _is_shard(path: str) -> bool:
+    return suffix_of(path) in tar.SUFFIXES and not is_archive(path)
 
 
 def find(tree: Tree, wanted: Wanted) -> Form | None:
@@ -141,7 +148,7 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     if example(tree) is None:
         return None
     tally = Tally(tree.passed_over)
-    chosen = chosen_files(tree, tar.SUFFIXES, wanted, tally, lambda path: _first_sample([path])[1])
+    chosen = chosen_files(tree, _is_shard, wanted, tally, lambda path: _first_sample([path])[1])
     shards = {name: [tree.at(path) for path in paths] for name, paths in chosen.splits.items()}
     first, labelled = _first_sample([path for paths in shards.values() for path in paths])
     chunks = {name: tuple(Shard(path, labelled) for path in paths) for name, paths in shards.items()}
