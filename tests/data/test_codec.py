@@ -19,7 +19,16 @@ from PIL import Image, ImageOps
 import ule_datasets
 from ule_datasets.base.errors import InputError
 from ule_datasets.data import image_formats
-from ule_datasets.data.codec import FINISHED, MAX_PIXELS, TURNED, Rules, decode_rgb, encode_png, only_our_bounds
+from ule_datasets.data.codec import (
+    FINISHED,
+    MAX_PIXELS,
+    TURNED,
+    Rules,
+    decode_rgb,
+    encode_png,
+    max_pixels,
+    only_our_bounds,
+)
 from ule_datasets.data.image_formats import READ, recognise
 
 CONVERT = Rules(convert=True)
@@ -181,8 +190,20 @@ def test_the_bound_is_said_with_its_option_and_holds_at_its_value() -> None:
     data = PLAIN["PNG"]
     assert decode_rgb(data, "it", Rules(max_pixels=SIDE * SIDE)).pixels.shape == (SIDE, SIDE, 3)
     assert complaint(lambda: decode_rgb(data, "it", Rules(max_pixels=SIDE * SIDE - 1))) == (
-        "it has 16 x 16 pixels, more than 255: make it smaller, or allow for it with --max-pixels 256"
+        "it has 16 x 16 pixels, more than 255: make it smaller, or allow for it with ULE_MAX_PIXELS=256"
     )
+
+
+@pytest.mark.parametrize(("text", "most"), [("", MAX_PIXELS), ("1000", 1000), (" 256 ", 256), ("9" * 13, 10**13 - 1)])
+def test_the_bound_is_moved_by_a_variable(text: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ULE_MAX_PIXELS", text)
+    assert max_pixels() == most
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1e6", "1_000", "9" * 14, "\u0663"])
+def test_a_variable_that_is_no_number_of_pixels_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ULE_MAX_PIXELS", text)
+    assert complaint(max_pixels) == f"ULE_MAX_PIXELS is {text!r}, must be a number of pixels"
 
 
 def test_an_image_between_pillows_warning_and_its_error_is_read_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +243,20 @@ def test_whatever_a_decoder_raises_is_an_image_that_cannot_be_decoded(
 
     monkeypatch.setattr(image_formats._reader("PNG"), when, broken)
     assert complaint(lambda: decode_rgb(PLAIN["PNG"], "it")).startswith("it cannot be decoded: ")
+
+
+def test_previews_of_raw_photographs_are_no_images() -> None:
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    tags = ImageFileDirectory_v2()
+    tags[254] = 1
+    data = save(PIXELS, "TIFF", tiffinfo=tags)
+    assert complaint(lambda: decode_rgb(data, "it", CONVERT)).startswith("it shows a preview only, as raw photographs")
+    canon = b"II*\0\x10\0\0\0CR\2\0" + bytes(64)
+    assert (
+        complaint(lambda: decode_rgb(canon, "it"))
+        == "it is a raw photograph, a format that is not read: convert it to PNG"
+    )
 
 
 def test_an_interruption_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ functions, because recipes import sources, and listing recipes must be quick.
 from __future__ import annotations
 
 import io
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +29,7 @@ COMPRESS_LEVEL = 1
 CONVERTIBLE = frozenset(("1", "L", "LA", "P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L"))
 """Pillow modes that become RGB where a recipe says so; whatever else there is would have to be guessed."""
 MAX_PIXELS = 178_956_970
-"""Of one image, where nothing else is said: what Pillow opens at most."""
+"""Of one image, where ``ULE_MAX_PIXELS`` says nothing else: what Pillow opens at most."""
 CODING = 2
 """Raised whenever the same file gives other pixels than before: what was decoded earlier is not used then."""
 
@@ -37,6 +39,8 @@ TURNS: dict[Any, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """By its value: ``PIL.Image.Transpose``. Any other value leaves the photograph as it is."""
 METADATA = frozenset(("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"))
 """Under which names Pillow keeps what may hold that tag."""
+NEW_SUBFILE_TYPE = 254
+"""The TIFF tag whose first bit says that there is a larger image elsewhere in the file."""
 TURNED, AS_STORED = "turned upright", "used as stored although marked as turned"
 TRANSPARENCY, DEPTH, FRAMES = "transparency", "more than 8 bits a channel", "several frames"
 DONE_ABOUT = {TRANSPARENCY: "alpha dropped", DEPTH: "depth reduced to 8 bits", FRAMES: "first of several frames"}
@@ -77,6 +81,18 @@ class Picture(NamedTuple):
     """The Pillow mode in which it was stored."""
     changed: tuple[str, ...]
     """What else was done to it: of ``DONE_ABOUT``, ``TURNED`` and ``AS_STORED``."""
+
+
+def max_pixels() -> int:
+    """How many pixels an image of a source may have: ``ULE_MAX_PIXELS``, else ``MAX_PIXELS``.
+
+    Raises:
+        InputError: the variable is no such number.
+    """
+    text = os.environ.get("ULE_MAX_PIXELS", "").strip() or str(MAX_PIXELS)
+    if not re.fullmatch("[1-9][0-9]{0,12}", text):
+        raise InputError(f"ULE_MAX_PIXELS is {text[:40]!r}, must be a number of pixels")
+    return int(text)
 
 
 @contextmanager
@@ -134,6 +150,8 @@ def open_image(data: bytes, origin: str, rules: Rules = PLAIN) -> tuple[Image, s
         _check_size(image.size, origin, rules)
         mode, odd = _mode(image, kind), _oddities(image, kind, data)
         _check_plain(mode, odd, origin, rules)
+        if kind == "TIFF" and image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & 1:  # type: ignore[attr-defined]
+            raise InputError(f"{origin} shows a preview only, as raw photographs of cameras do: develop it to PNG")
         turned = _turned_by_decoder(image, kind)
         _load(image)
         turn = _turn(image)
@@ -157,7 +175,7 @@ def _check_size(size: tuple[int, int], origin: str, rules: Rules) -> None:
     if width * height > rules.max_pixels:
         raise InputError(
             f"{origin} has {width:,} x {height:,} pixels, more than {rules.max_pixels:,}: make it smaller, or allow "
-            f"for it with --max-pixels {width * height}"
+            f"for it with ULE_MAX_PIXELS={width * height}"
         )
 
 

@@ -14,6 +14,7 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.base.regular import open_file
 from ule_datasets.base.signatures import HEAD, mistaken
 from ule_datasets.compute.executor import Executor
+from ule_datasets.data.codec import max_pixels
 from ule_datasets.data.split import Split
 from ule_datasets.places import hub
 from ule_datasets.places.remote_path import RemotePath
@@ -274,10 +275,11 @@ def _chunk_tasks(spec: SourceSpec, form: Form, where: str, spool: Path | None) -
     """The pieces in which the images are decoded."""
     remap, names = _label_map(spec, form, where), spec.class_names or form.class_names
     num_classes = len(names) if names else None
+    most = max_pixels()
     for split, chunks in form.chunks.items():
         for index, chunk in enumerate(chunks):
             pixels = None if spool is None else spool / f"{split}-{index:06d}.rgb"
-            yield ChunkTask(split, chunk, remap, num_classes, spec, pixels)
+            yield ChunkTask(split, chunk, remap, num_classes, spec, pixels, most)
 
 
 def _check_space(spec: SourceSpec, spool: Path) -> None:
