@@ -206,6 +206,32 @@ def test_a_variable_that_is_no_number_of_pixels_is_refused(text: str, monkeypatc
     assert complaint(max_pixels) == f"ULE_MAX_PIXELS is {text!r}, must be a number of pixels"
 
 
+def test_a_tile_is_as_large_as_an_image_may_be() -> None:
+    entries = [
+        (256, 16),
+        (257, 16),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (277, 1),
+        (322, 2**16),
+        (323, 2**14),
+        (324, 8),
+        (325, 8),
+    ]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, 4, 1, v) for tag, v in entries)
+    data = b"II*\0\x08\0\0\0" + directory + bytes(4)
+    assert "it has 65,536 x 16,384 pixels, more than 178,956,970" in complaint(lambda: decode_rgb(data, "it", CONVERT))
+
+
+def test_a_jpeg_file_of_many_scans_is_refused_since_each_takes_the_time_of_an_image() -> None:
+    whole = PLAIN["progressive JPEG"]
+    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    few, many = (whole[:-2] + scan * count + b"\xff\xd9" for count in (20, 200))
+    assert np.array_equal(decode_rgb(few, "it").pixels, by_pillow(few))
+    assert complaint(lambda: decode_rgb(many, "it")).startswith("it is a JPEG file of 210 scans, each of which is")
+
+
 def test_an_image_between_pillows_warning_and_its_error_is_read_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
     with warnings.catch_warnings():

@@ -39,6 +39,10 @@ TURNS: dict[Any, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """By its value: ``PIL.Image.Transpose``. Any other value leaves the photograph as it is."""
 METADATA = frozenset(("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"))
 """Under which names Pillow keeps what may hold that tag."""
+TILE = (322, 323)
+"""The TIFF tags with the width and height of a tile."""
+MAX_SCANS = 100
+"""Of a progressive JPEG file; usual are ten."""
 NEW_SUBFILE_TYPE = 254
 """The TIFF tag whose first bit says that there is a larger image elsewhere in the file."""
 TURNED, AS_STORED = "turned upright", "used as stored although marked as turned"
@@ -147,7 +151,7 @@ def open_image(data: bytes, origin: str, rules: Rules = PLAIN) -> tuple[Image, s
     reader = reader_of(kind, origin)
     try:
         image = reader(io.BytesIO(data))
-        _check_size(image.size, origin, rules)
+        _check_bounds(image, kind, data, origin, rules)
         mode, odd = _mode(image, kind), _oddities(image, kind, data)
         _check_plain(mode, odd, origin, rules)
         if kind == "TIFF" and image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & 1:  # type: ignore[attr-defined]
@@ -170,13 +174,19 @@ def open_image(data: bytes, origin: str, rules: Rules = PLAIN) -> tuple[Image, s
     return rgb, mode, tuple(changed)
 
 
-def _check_size(size: tuple[int, int], origin: str, rules: Rules) -> None:
-    width, height = size
-    if width * height > rules.max_pixels:
-        raise InputError(
-            f"{origin} has {width:,} x {height:,} pixels, more than {rules.max_pixels:,}: make it smaller, or allow "
-            f"for it with ULE_MAX_PIXELS={width * height}"
-        )
+def _check_bounds(image: ImageFile, kind: str, data: bytes, origin: str, rules: Rules) -> None:
+    """Refuse what would take more memory, or time, than an image may; seen without decoding it."""
+    sizes = [image.size]
+    if kind == "TIFF":  # a tile is decoded whole, however little of it the image needs
+        sizes.append(tuple(image.tag_v2.get(tag, 1) for tag in TILE))  # type: ignore[attr-defined]
+    for width, height in sizes:
+        if width * height > rules.max_pixels:
+            raise InputError(
+                f"{origin} has {width:,} x {height:,} pixels, more than {rules.max_pixels:,}: make it smaller, or "
+                f"allow for it with ULE_MAX_PIXELS={width * height}"
+            )
+    if "progressive" in image.info and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+        raise InputError(f"{origin} is a JPEG file of {scans} scans, each of which is a whole image: save it again")
 
 
 def _mode(image: ImageFile, kind: str) -> str:
