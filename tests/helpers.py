@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
     @property
     def complaint(self) -> list[str]:
         """The lines on stderr that are neither progress nor warnings."""
-        noise = re.compile(r"building \S+ \d|continuing: |warning: |reading .*: \d+ of|assembling: \d+ of")
+        noise = re.compile(r"building \S+ \d|continuing: |warning: |source: |reading .*: \d+ of|assembling: \d+ of")
         return [line for line in self.stderr.splitlines() if line.strip() and not noise.match(line)]
 
 

@@ -712,7 +712,8 @@ def test_a_full_disk_is_reported_and_the_same_command_completes_the_build(
     # Images of the source come in chunks of 20, which take 61 kB decoded; the shard is larger.
     for shard in sorted((built_digits / "data").glob("*.parquet")):
         (tmp_path / "source").mkdir(exist_ok=True)
-        pq.write_table(pq.read_table(shard), tmp_path / "source" / shard.name, row_group_size=20)
+        images = pq.read_table(shard, columns=["image", "label"])  # as clean images: ours say that they are not
+        pq.write_table(images, tmp_path / "source" / shard.name, row_group_size=20)
     plain = run_build("ops", "--source", tmp_path / "source", "--out", tmp_path / "plain")
     assert plain.code == 0, plain.stderr
     out = tmp_path / "out"

@@ -35,7 +35,8 @@ from ule_datasets.packaging.origin import Origin
 from ule_datasets.places.urls import RemoteFolder, shown
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.known import known_location
-from ule_datasets.sources.reading import Source, read_source
+from ule_datasets.sources.look import Look
+from ule_datasets.sources.reading import Source, look_at, read_source
 
 WORKER_MODULES = (
     "ule_datasets.dataset.shards",
@@ -136,6 +137,20 @@ def _remember(recipe: Recipe, options: BuildOptions, origin: Origin | None, mani
         origin.remember(note, manifest)
     elif where != known_location(recipe.source.name) and (source := as_remembered(where or "")):
         LocalNote(source=source).write(note, manifest)
+
+
+def look_at_source(recipe: Recipe, options: BuildOptions, reporter: Reporter) -> Look:
+    """What a recipe's source looks like; nothing is written.
+
+    Raises:
+        InputError: nothing usable there, or other images than the recipe needs.
+    """
+    _check(options)
+    with open_executor(options.executor, options.workers, preload=WORKER_MODULES) as executor:
+        executor.start()
+        return look_at(
+            recipe.source, options.source, executor=executor, reporter=reporter, labels_for=labels_for(recipe)
+        )
 
 
 def _check(options: BuildOptions) -> None:

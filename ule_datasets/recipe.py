@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,20 @@ class Recipe:
             title=f"{self.title} ({step.crop} x {step.crop} pixels)",
             source=dataclasses.replace(self.source, preprocess=step),
         )
+
+    def with_layout(self, *, test_split: str | None, class_folders: Sequence[str]) -> Recipe:
+        """This recipe on images whose folders are to be understood in this way.
+
+        Raises:
+            InputError: its source is a published one, whose layout is known.
+        """
+        if self.source.url:
+            raise InputError(
+                f"{self.name} knows the splits and classes of {self.source.title}; --test-split and --class-folder are "
+                "for recipes on one's own images, such as ops and uc"
+            )
+        source = dataclasses.replace(self.source, test_split=test_split, class_folders=tuple(sorted(class_folders)))
+        return dataclasses.replace(self, source=source)
 
     def _derived(self, **changes: Any) -> Recipe:
         return dataclasses.replace(self, derived_from=self.derived_from or self.name, **changes)

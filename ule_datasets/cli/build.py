@@ -66,6 +66,14 @@ class BuildArguments(PublishOptions, BuildOptions):
         "Cut this square from the centre of one's own images, of any sizes.", "PIXELS", after="scratch"
     )
     resize: int | None = option("With --crop: bring the shorter side to this length first.", "PIXELS")
+    test_split: str | None = option(
+        "Which split is the clean test split, where there are a test and a validation split. Default: test, if "
+        "it has labels.",
+        "NAME",
+    )
+    class_folder: list[str] | None = option(
+        "A class folder that is called like a split (train, test, ...). Repeat for several.", "NAME"
+    )
     perturbation: list[str] | None = option(
         "Assemble from a saved perturbation, or from that of a dataset on the Hub; craft nothing. "
         "Repeat it where each method has its own.",
@@ -75,7 +83,9 @@ class BuildArguments(PublishOptions, BuildOptions):
     no_cache: bool = option("Craft again although a finished craft is kept, and keep nothing.", default=False)
     push_to_hub: bool = option("Publish the dataset on the Hub when it is built.", default=False)
     dry_run: bool = option(
-        "Show what would be published, with sizes, and stop.", default=False, after="perturbation_only"
+        "Show what the source looks like, and stop; with --push-to-hub, what would be published.",
+        default=False,
+        after="perturbation_only",
     )
     list_: bool = option("Show the catalogue and stop.", default=False, after="overwrite")
     quiet: bool = option("No progress, only the result.", default=False)
@@ -99,11 +109,14 @@ def build_command(given: BuildArguments) -> int:
         raise typer.BadParameter("name a recipe; ule-build --list shows them")
 
     from ule_datasets.base.progress import Reporter
-    from ule_datasets.build import build
+    from ule_datasets.build import build, look_at_source
     from ule_datasets.dataset.fetching import find_perturbation
     from ule_datasets.places.hub import check_online
 
     recipe, reporter = _recipe(given.recipe, given), Reporter(silent=given.quiet)
+    if given.dry_run and not given.push_to_hub:
+        print("\n".join(look_at_source(recipe, _options(recipe, (), given), reporter).lines()))
+        return DONE
     if given.push_to_hub and not given.dry_run:
         check_online("publish")  # before anything is built
     saved = [find_perturbation(where) for where in given.perturbation or ()]
@@ -115,7 +128,7 @@ def build_command(given: BuildArguments) -> int:
     for each in saved:
         if each.published is not None:
             print(each.proof(result.manifest))
-    if result.folder is not None and (given.push_to_hub or given.dry_run):
+    if result.folder is not None and given.push_to_hub:
         print(_publish(recipe, result.folder, given, reporter))
     return DONE
 
@@ -130,6 +143,8 @@ def _recipe(name: str, given: BuildArguments) -> Recipe:
         recipe = recipe.with_preprocess(Preprocess(resize=given.resize, crop=given.crop, convert="RGB"))
     elif given.resize is not None:
         raise typer.BadParameter("--resize goes with --crop: give the side of the square to cut from the centre")
+    if given.test_split or given.class_folder:
+        recipe = recipe.with_layout(test_split=given.test_split, class_folders=given.class_folder or ())
     recipe = recipe if given.seed is None else recipe.with_seed(given.seed)
     return recipe if given.limit is None else recipe.as_trial(given.limit)
 
@@ -139,7 +154,7 @@ def _options(recipe: Recipe, perturbations: tuple[Path, ...], given: BuildArgume
     from ule_datasets.places.urls import is_remote, shown
 
     away = given.where if given.where is not None and is_remote(given.where) else None
-    if away is not None and (given.push_to_hub or given.dry_run):
+    if away is not None and given.push_to_hub:
         raise typer.BadParameter(f"publishing starts from a folder: --out {shown(away)} is a URL")
     here = Path(given.where) if given.where else Path("datasets") / recipe.name
     return replace(

@@ -13,12 +13,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.data.image_formats import READ, bits_per_channel, reader_of, recognise
+from ule_datasets.data.image_formats import HEAD, READ, bits_per_channel, reader_of, recognise
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,6 +85,8 @@ class Picture(NamedTuple):
     """The Pillow mode in which it was stored."""
     changed: tuple[str, ...]
     """What else was done to it: of ``DONE_ABOUT``, ``TURNED`` and ``AS_STORED``."""
+    size: tuple[int, int]
+    """Width and height before anything was cut."""
 
 
 def max_pixels() -> int:
@@ -140,7 +142,23 @@ def decode_rgb(data: bytes, origin: str, rules: Rules = PLAIN) -> Picture:
     """
     image, mode, changed = open_image(data, origin, rules)
     cut = image if rules.crop is None else _cut(image, rules.resize, rules.crop, origin)
-    return Picture(np.asarray(cut), mode, changed)
+    return Picture(np.asarray(cut), mode, changed, image.size)
+
+
+def head_of(file: IO[bytes], origin: str) -> tuple[str, tuple[int, int]]:
+    """The Pillow mode of an image, and its width and height; nothing is read but what says so.
+
+    Raises:
+        InputError: it is not an image of a known format.
+    """
+    kind = recognise(file.read(HEAD))
+    reader = reader_of(kind, origin)
+    try:
+        file.seek(0)
+        image = reader(file)
+        return _mode(image, kind), image.size
+    except Exception as error:  # as above
+        raise InputError(f"{origin} cannot be decoded: {str(error) or type(error).__name__}") from error
 
 
 def open_image(data: bytes, origin: str, rules: Rules = PLAIN) -> tuple[Image, str, tuple[str, ...]]:

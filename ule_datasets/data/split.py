@@ -21,9 +21,10 @@ DIGEST_BLOCK = 256
 def sample_digest(image: np.ndarray, label: int) -> bytes:
     """Sha256 of an image's H x W x C uint8 bytes followed by its label.
 
-    The label is one byte below 256 and two bytes (big-endian) from there on.
+    The label is one byte below 256, two bytes (big-endian) below 65,536 and four bytes from there on.
     """
-    return hashlib.sha256(image.tobytes() + label.to_bytes(1 if label < 256 else 2, "big")).digest()
+    size = 1 if label < 256 else 2 if label < 65_536 else 4
+    return hashlib.sha256(image.tobytes() + label.to_bytes(size, "big")).digest()
 
 
 def order_free_digest(digests: Iterable[bytes]) -> str:

@@ -8,7 +8,7 @@ import json
 import math
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class FileRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """Everything but ``environment`` and ``timings`` is the same for every build of the same dataset."""
+    """Everything but ``environment``, ``timings`` and ``look`` is the same for every build of the same dataset."""
 
     name: Name
     version: str
@@ -87,6 +87,8 @@ class Manifest:
     """Versions; the bytes of the shards depend on the encoders among them, the pixels on none."""
     timings: dict[str, float]
     """Seconds by phase, on the machine of the build."""
+    look: dict[str, Any] = field(default_factory=dict)
+    """What this build's source looked like: its form, what was in it, what was passed over."""
 
     def __post_init__(self) -> None:
         for name in self.splits:
@@ -116,6 +118,7 @@ class Manifest:
     def to_json(self) -> str:
         """Indented JSON, split in a reproducible part and the part that tells how this build went."""
         build = {"environment": self.environment, "timings_seconds": self.timings}
+        build |= {"source": self.look} if self.look else {}
         content = {
             "schema": SCHEMA,
             "name": self.name,
@@ -164,6 +167,7 @@ class Manifest:
             "source_about": about,
             "environment": layout.build.environment,
             "timings": layout.build.timings_seconds,
+            "look": layout.build.source,
         }
         return records.convert(cls, {**content, **values}, origin)
 
@@ -178,6 +182,7 @@ class _Source:
 class _Build:
     environment: dict[str, str]
     timings_seconds: dict[str, float]
+    source: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

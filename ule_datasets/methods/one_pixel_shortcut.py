@@ -123,9 +123,9 @@ class OnePixelShortcut(Method):
         moments = moments_by_class(images, train.labels[searched], classes, cross=cross, executor=context.executor)
         moments = context.reporter.track(moments, total=classes, label="searching", unit="class")
         chosen = self.search(moments)
-        for number, pixels in enumerate(chosen):
-            if not pixels:
-                context.reporter.warn(f"class {number} has no images to search and gets no pixel")
+        if empty := [number for number, pixels in enumerate(chosen) if not pixels]:
+            which = f"class {empty[0]} has" if len(empty) == 1 else f"{len(empty):,} classes (first {empty[0]}) have"
+            context.reporter.warn(f"{which} no images to search, and no pixel")
         notes = {"pixels": [[pixel.describe() for pixel in pixels] for pixels in chosen]}
         layer = overwrite_layer(chosen, self.num_pixels)
         if self.upload is Upload.CLEAN:

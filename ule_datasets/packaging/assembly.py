@@ -94,6 +94,7 @@ class Assembly:
             files=tuple(sorted(files, key=lambda record: record.path)),
             environment=build_environment(),
             timings={},
+            look={} if source.look is None else source.look.about(),
         )
 
     def _plan(self) -> Iterator[tuple[str, int, int, range]]:

@@ -68,8 +68,6 @@ class Content(NamedTuple):
     num_images: int
     digest: str
     """Order-free digest of pixels and labels."""
-    highest: int
-    """The highest label that any of its images has."""
 
 
 def collect(
@@ -115,12 +113,11 @@ def contents(
     found = {}
     for name in _filled(by_split):
         labels, digests, names = _samples(name, by_split[name])
-        highest = int(labels.max())
         if name == "train" and limit_per_class is not None:
             order = canonical_order(names or keys_from_digests(digests))
             rows = order[first_rows(labels[order], limit_per_class)]
             labels, digests = labels[rows], [digests[row] for row in rows.tolist()]
-        found[name] = Content(len(labels), order_free_digest(digests), highest)
+        found[name] = Content(len(labels), order_free_digest(digests))
     return found
 
 

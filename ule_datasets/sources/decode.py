@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from ule_datasets.sources.spec import SourceSpec
 
 UNWANTED = -1
 """In a label map: samples of this class are left out, unread."""
+LARGEST_LABEL = 2**31 - 1
 NAME = re.compile(r"[\w-]{1,80}")
 """What may be a key: it becomes a file name in archives, where a dot would end it."""
 
@@ -45,7 +46,7 @@ class ChunkTask:
 
     split: str
     chunk: Chunk
-    label_map: tuple[int, ...] | None
+    label_map: Mapping[int, int] | None
     """From the form's class numbers to the recipe's; ``UNWANTED`` for those that it does not have."""
     num_classes: int | None
     """Labels must lie below it; ``None``: any label from 0 on."""
@@ -80,6 +81,8 @@ class Decoded:
     """How many images of which Pillow mode were turned into RGB."""
     changed: dict[str, int] = field(default_factory=dict)
     """What else was done to how many images before they were plain RGB."""
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    """Width and height, as stored, of the image with the fewest pixels and of the one with the most."""
 
 
 def decode_chunk(task: ChunkTask) -> Decoded:
@@ -107,16 +110,16 @@ def _decode(task: ChunkTask, file: Any) -> Decoded:
 def _decode_by(rules: Rules, task: ChunkTask, file: Any) -> Decoded:
     """Decode one sample after the other; pixels go to the file, if there is one."""
     decoded, kept = Decoded(), list[np.ndarray]()
-    converted, changed = Counter[str](), Counter[str]()
+    converted, changed, sizes = Counter[str](), Counter[str](), set[tuple[int, int]]()
     for raw in task.chunk.samples():
         if isinstance(raw, Unusable):
             decoded.problems.append(raw.problem)
             continue
         try:
-            label = _label(raw, task)
+            label = label_of(raw, task)
             if label == UNWANTED:
                 continue
-            image, mode, changes = _pixels(raw, task.spec, rules)
+            image, mode, changes, size = _pixels(raw, task.spec, rules)
             name = "" if task.spec.keyed_by is None else _name(raw)
         except InputError as error:
             decoded.problems.append(str(error))
@@ -131,13 +134,21 @@ def _decode_by(rules: Rules, task: ChunkTask, file: Any) -> Decoded:
         decoded.digests.append(sample_digest(image, label))
         converted[mode] += mode != "RGB"
         changed.update(changes)
+        sizes.add(size)
         if file is not None:
             file.write(np.ascontiguousarray(image).data)
         elif task.keep:
             kept.append(image)
     decoded.images = np.stack(kept) if kept else None
     decoded.converted, decoded.changed = dict(sorted((+converted).items())), dict(sorted(changed.items()))
+    decoded.sizes = extremes(sizes)
     return decoded
+
+
+def extremes(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Of widths and heights, those of the fewest and of the most pixels."""
+    ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    return [*ordered[:1], *ordered[-1:]]
 
 
 def sizes_differ(first: str, first_shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]) -> str:
@@ -168,15 +179,20 @@ def _pixels(raw: RawSample, spec: SourceSpec, rules: Rules) -> Picture:
         return decode_rgb(raw.image, raw.origin, rules)
     step = spec.preprocess
     image = raw.image if step is None else resize_and_crop(raw.image, step.resize, step.crop, raw.origin)
-    return Picture(image, "RGB", ())
+    return Picture(image, "RGB", (), (raw.image.shape[1], raw.image.shape[0]))
 
 
-def _label(raw: RawSample, task: ChunkTask) -> int:
-    known = task.num_classes if task.label_map is None else len(task.label_map)
-    if raw.label < 0 or (known is not None and raw.label >= known):
-        allowed = f"0 to {known - 1}" if known is not None else "0 or more"
-        raise InputError(f"{raw.origin} has label {raw.label}, allowed is {allowed}")
-    return raw.label if task.label_map is None else task.label_map[raw.label]
+def label_of(raw: RawSample, task: ChunkTask) -> int:
+    """The class of a sample by the recipe's numbers; ``UNWANTED`` if it is to be left out."""
+    highest = LARGEST_LABEL if task.num_classes is None else task.num_classes - 1
+    if task.label_map is not None:
+        highest = len(task.label_map) - 1
+        if raw.label in task.label_map:
+            return task.label_map[raw.label]
+    elif 0 <= raw.label <= highest:
+        return raw.label
+    allowed = "0 or more" if highest == LARGEST_LABEL and raw.label < 0 else f"0 to {highest}"
+    raise InputError(f"{raw.origin} has label {raw.label}, allowed is {allowed}")
 
 
 def _name(raw: RawSample) -> str:
@@ -228,6 +244,7 @@ def _read_note(spool: Path, inputs: str) -> Decoded | None:
         return None
     shape = content["image_shape"] and tuple(content["image_shape"])
     digests = [bytes.fromhex(digest) for digest in content["digests"]]
+    content["sizes"] = [(width, height) for width, height in content["sizes"]]
     decoded = Decoded(**{**content, "image_shape": shape, "digests": digests})
     return decoded if _is_whole(spool, decoded) else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -71,6 +71,8 @@ class Form:
     """Everything there that is no part of it."""
     notes: tuple[str, ...] = ()
     """How it was taken where it could have been taken otherwise."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What it calls the splits that have another name there."""
 
     @property
     def labelled(self) -> bool:

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import cast
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.places.remote_path import RemotePath, each
 from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, Wanted
 from ule_datasets.sources.imagenet import LABEL_LISTS, validation_labels
-from ule_datasets.sources.layout import SUFFIXES as SUFFIXES
-from ule_datasets.sources.layout import Images, refuse_splits_in_classes, some, split_folders, top_folder
+from ule_datasets.sources.layout import (
+    OTHERS,
+    SUFFIXES,
+    Images,
+    is_image,
+    refuse_splits_in_classes,
+    some,
+    split_folders,
+    top_folder,
+)
 from ule_datasets.sources.splits import TEST, TRAIN, choose
 from ule_datasets.sources.tree import Tally, Tree, join
 
@@ -72,8 +80,8 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     roots = split_folders(images, top, wanted) or {TRAIN: top}
     by_class = TRAIN in roots and bool(images.folders(roots[TRAIN]))
     chosen = choose(roots, tree.at(top), wanted.test_split, lambda r: not by_class or bool(images.folders(r)))
-    if chosen.unused:
-        tally.add_all(f"of the {chosen.unused} split, which is not used", images.below(roots[chosen.unused]))
+    if unused := roots.get(chosen.unused):
+        tally.add_all(f"of the {chosen.unused} split, which is not used", images.below(unused, unused))
     parts = {split: _by_class(images, root, wanted, tally) for split, root in chosen.splits.items()}
     if wanted.only is not None and not any(part.classes for part in parts.values()):
         _refuse_other_classes(images, chosen.splits, wanted.only)
@@ -87,21 +95,25 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
             f"{tree.at(top)} has images in class folders ({in_classes}) and outside of them ({outside}): "
             "move all into class folders, or none"
         )
+    names = {s: root for s, root in chosen.splits.items() if root not in (s, top)}
     used = parts if outside is None else loose
     class_names = tuple(sorted({name for part in used.values() for name in part.classes}))
     numbers = {name: number for number, name in enumerate(class_names)}
     chunks = {split: tuple(_chunks(tree.at(part.root), part, numbers)) for split, part in used.items()}
-    return Form("an image folder", chunks, class_names, ADVICE, tally.found, chosen.notes)
+    return Form("an image folder", chunks, class_names, ADVICE, tally.found, chosen.notes, names)
 
 
 def example(tree: Tree) -> str | None:
     """The first image file of a source, if there is one."""
-    return next((path for suffix, path in tree.first.items() if suffix in SUFFIXES), None)
+    named = next((path for suffix, path in tree.first.items() if suffix in SUFFIXES), None)
+    if named is not None or tree.first.keys() <= OTHERS:
+        return named
+    return next((path for path in tree.below() if is_image(tree, path)), None)
 
 
 def expected(tree: Tree, wanted: Wanted) -> bool:
     """Whether there are folders of the classes that a recipe names: then the images in them are its source."""
-    return any(PurePosixPath(folder).name in wanted.classes for folder in tree.folders)
+    return any(folder.rpartition("/")[2] in wanted.classes for folder in tree.folders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +145,7 @@ def _by_class(images: Images, root: str, wanted: Wanted, tally: Tally) -> _Part:
     refuse_splits_in_classes(images, root, classes)
     for name in there:
         if name not in classes:
-            tally.add_all("of other classes", images.below(join(root, name)))
+            tally.add_all("of other classes", images.below(join(root, name), join(root, name)))
     tally.add_all(
         "folders without images", (join(root, n) for n in images.tree.folders[root].folders if n not in there)
     )

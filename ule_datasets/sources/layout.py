@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.data.image_formats import HEAD, READ, recognise
 from ule_datasets.sources.forms import Wanted
 from ule_datasets.sources.splits import WORDS, split_of, splits_in, subject_of, unknown_split
 from ule_datasets.sources.tree import Tally, Tree, join, kind_of, suffix_of
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
+_IMAGES = "png jpg jpeg jpe jfif bmp webp tif tiff ppm gif jp2 avif heic heif"
+_NO_IMAGES = """
+    txt md rst html htm pdf tex bib csv tsv json jsonl yaml yml toml xml ini cfg log py ipynb sh m mat npy npz pkl pt
+    pth h5 hdf5 db sqlite lmdb parquet arrow tar tgz gz bz2 xz zst zip 7z rar md5 sha1 sha256 crc lnk url exe mp3 wav
+    mp4 mov avi mkv webm svg cls lbl label lock
+"""
+SUFFIXES = frozenset(f".{end}" for end in _IMAGES.split())
+"""What the names of image files end with."""
+OTHERS = frozenset(f".{end}" for end in _NO_IMAGES.split())
+"""What the names of files end with that are never images, so that nobody needs to look into them."""
 ARCHIVE = "ILSVRC/Data/CLS-LOC"
 """Where ImageNet's archive from Kaggle has the folders of its splits."""
 SHOWN = 3
@@ -32,10 +43,13 @@ class Images:
         names: dict[str, list[str]] = {}
         filled: set[str] = set()
         for folder, listing in tree.folders.items():
-            images = [name for name in listing.files if suffix_of(name) in SUFFIXES]
+            images = [
+                name
+                for name in listing.files
+                if name[name.rfind(".") :].lower() in SUFFIXES or is_image(tree, join(folder, name))
+            ]
             if len(images) < len(listing.files):
-                others = (name for name in listing.files if suffix_of(name) not in SUFFIXES)
-                for name in others:
+                for name in sorted(set(listing.files).difference(images)):
                     tally.add(kind_of(name), join(folder, name))
             if images:
                 names[folder] = listing.files if len(images) == len(listing.files) else images
@@ -60,6 +74,21 @@ class Images:
                 yield from self.below(join(folder, name), join(shown, name))
             else:
                 yield join(shown, name)
+
+
+def is_image(tree: Tree, path: str) -> bool:
+    """Whether a file is an image: by its name, or of a file here whose name says nothing, by how it begins."""
+    suffix = suffix_of(path)
+    if suffix in SUFFIXES or suffix in OTHERS:
+        return suffix in SUFFIXES
+    place = tree.at(path)
+    if not isinstance(place, Path):
+        return False
+    try:
+        with place.open("rb") as file:
+            return recognise(file.read(HEAD)) in READ
+    except OSError:
+        return False
 
 
 def top_folder(images: Images, wanted: Wanted) -> str:

@@ -15,6 +15,8 @@ from ule_datasets.base.regular import open_file
 from ule_datasets.base.signatures import HEAD, mistaken
 from ule_datasets.places.remote_path import RemotePath, each
 from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, Unusable, Wanted, chosen_files
+from ule_datasets.sources.own import refuse_perturbed_table
+from ule_datasets.sources.splits import TRAIN
 from ule_datasets.sources.tree import Tally, Tree, suffix_of
 
 IMAGE_COLUMNS = ("image", "img")
@@ -124,11 +126,13 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     texts = class_names if looked_at[0].texts else None
     shards: dict[str, list[Chunk]] = {name: [] for name in chosen.splits}
     for (split, path), file in zip(places, looked_at, strict=True):
+        if split == TRAIN:
+            refuse_perturbed_table(file.columns, path)
         groups = range(file.num_row_groups)
         shards[split] += (RowGroup(path, index, file.image_column, file.label_column, texts) for index in groups)
     advice = f"give a label column (one of {LABEL_COLUMNS}; found {list(looked_at[0].columns)})"
     chunks = {name: tuple(groups) for name, groups in shards.items()}
-    return Form("Parquet shards", chunks, class_names, advice, tally.found, chosen.notes)
+    return Form("Parquet shards", chunks, class_names, advice, tally.found, chosen.notes, chosen.names)
 
 
 def _is_shard(path: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from ule_datasets.sources.collect import Findings, collect, contents
 from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
 from ule_datasets.sources.forms import SINGLE_FILES, UNLABELLED, Form, Place, Wanted
 from ule_datasets.sources.identity import Identity
+from ule_datasets.sources.look import Look, glance
+from ule_datasets.sources.own import refuse_perturbed
 from ule_datasets.sources.spec import SourceSpec
 from ule_datasets.sources.tree import Tree, walk
 
@@ -33,6 +35,8 @@ LOCATIONS = (
 )
 SUFFIXES_LOOKED_AT = 20
 """At most; a file of each is looked into where there are no images."""
+ALL_NUMBERS = 65_536
+"""Class numbers below it are all classes, with or without images; beyond it only those that images have."""
 FORMS: dict[str, Callable[[Tree, Wanted], Form | None]] = {
     "cifar batches": cifar_batches.find,
     "parquet": parquet.find,
@@ -54,6 +58,8 @@ class Source:
     """``train``, and ``test`` where the source has one."""
     findings: Findings = field(default_factory=Findings)
     """What is remarkable about the images."""
+    look: Look | None = None
+    """How it was taken, and what is in it."""
 
     @property
     def train(self) -> Split:
@@ -97,23 +103,39 @@ def read_source(
     Raises:
         InputError: nothing usable there, no labels, unreadable or unsuitable images, or other images than expected.
     """
-    where = location or spec.default_location
-    if where is None:
-        raise InputError(f"this recipe works on {spec.title}: say where they are with --source ({LOCATIONS})")
+    where = _location(spec, location)
     form = form or find_form(where, spec)
     where = shown(where)
     _check_labels(spec, form, labels_for, where)
+    look = Look.of(form)
+    for line in look.of_form():
+        reporter.say(line)
     if spool is not None:
         _check_space(spec, spool)
-    by_split = _decoded(_chunk_tasks(spec, form, where, spool), where, executor, reporter)
+    by_split, class_names = _read(spec, form, where, executor, reporter, spool=spool)
     splits, findings = collect(by_split, where, skip_unusable=skip_unusable)
     _check_expected(spec, splits, findings, f"{where} ({form.kind})")
-    class_names = _class_names(spec, form, max(int(split.labels.max()) for split in splits.values()))
-    for number in sorted(set(range(len(class_names))) - set(splits["train"].labels.tolist())):
-        reporter.warn(f"class {class_names[number]!r} has no training images")
-    for finding in findings.lines():
-        reporter.say(finding)
-    return Source(spec, where, form.kind, class_names, splits, findings)
+    look = look.with_content(class_names, by_split)
+    for line in (*look.of_content(), *findings.lines()):
+        reporter.say(line)
+    for warning in look.warnings():
+        reporter.warn(warning)
+    return Source(spec, where, form.kind, class_names, splits, findings, look)
+
+
+def look_at(
+    spec: SourceSpec, location: str | None, *, executor: Executor, reporter: Reporter, labels_for: str = ""
+) -> Look:
+    """What a source looks like, by labels and the heads of its images: none is decoded, and nothing is written.
+
+    Raises:
+        InputError: as ``read_source`` does before it reads images.
+    """
+    where = _location(spec, location)
+    form = find_form(where, spec)
+    _check_labels(spec, form, labels_for, shown(where))
+    by_split, class_names = _read(spec, form, shown(where), executor, reporter, work=glance)
+    return Look.of(form).with_content(class_names, by_split)
 
 
 def read_identity(
@@ -132,34 +154,61 @@ def read_identity(
         InputError: unreadable or unsuitable images.
     """
     place = shown(where)
-    tasks = (replace(task, keep=False) for task in _chunk_tasks(spec, form, place, None))
-    by_split = _decoded(tasks, place, executor, reporter)
+    by_split, class_names = _read(spec, form, place, executor, reporter, keep=False)
     found = contents(by_split, skip_unusable=skip_unusable, limit_per_class=limit_per_class)
     return Identity(
         digests={name: content.digest for name, content in found.items()},
-        class_names=_class_names(spec, form, max((content.highest for content in found.values()), default=-1)),
+        class_names=class_names,
         counts={name: content.num_images for name, content in found.items()},
     )
 
 
-def _decoded(
-    tasks: Iterable[ChunkTask], where: str, executor: Executor, reporter: Reporter
-) -> dict[str, list[tuple[ChunkTask, Decoded]]]:
-    """The chunks of each split, decoded."""
-    listed = list(tasks)
-    results = executor.map(decode_chunk, listed, on_lost=reporter.warn)
-    decoded = reporter.track(
-        results, total=len(listed), label=f"reading {where}", unit="chunk", images=lambda d: len(d.labels)
-    )
-    by_split: dict[str, list[tuple[ChunkTask, Decoded]]] = {}
-    for task, result in zip(listed, decoded, strict=True):
-        by_split.setdefault(task.split, []).append((task, result))
-    return by_split
+def _location(spec: SourceSpec, location: str | None) -> str:
+    where = location or spec.default_location
+    if where is None:
+        raise InputError(f"this recipe works on {spec.title}: say where they are with --source ({LOCATIONS})")
+    return where
 
 
-def _class_names(spec: SourceSpec, form: Form, highest: int) -> tuple[str, ...]:
-    """The recipe's classes, those of the form, or numbers up to the highest label."""
-    return spec.class_names or form.class_names or tuple(str(number) for number in range(highest + 1))
+def _read(
+    spec: SourceSpec,
+    form: Form,
+    where: str,
+    executor: Executor,
+    reporter: Reporter,
+    *,
+    work: Callable[[ChunkTask], Decoded] = decode_chunk,
+    spool: Path | None = None,
+    keep: bool = True,
+) -> tuple[dict[str, list[tuple[ChunkTask, Decoded]]], tuple[str, ...]]:
+    """What ``work`` makes of every chunk, by split, and the names of the classes that its labels are numbers of."""
+
+    def done(label_map: Mapping[int, int] | None) -> dict[str, list[tuple[ChunkTask, Decoded]]]:
+        tasks = list(_chunk_tasks(spec, form, label_map, spool, keep=keep))
+        results = executor.map(work, tasks, on_lost=reporter.warn)
+        seen = reporter.track(
+            results, total=len(tasks), label=f"reading {where}", unit="chunk", images=lambda d: len(d.labels)
+        )
+        by_split: dict[str, list[tuple[ChunkTask, Decoded]]] = {}
+        for task, result in zip(tasks, seen, strict=True):
+            by_split.setdefault(task.split, []).append((task, result))
+        return by_split
+
+    by_split = done(_label_map(spec, form, where))
+    if names := spec.class_names or form.class_names:
+        return by_split, names
+    numbers = _class_numbers(label for pairs in by_split.values() for _, decoded in pairs for label in decoded.labels)
+    if numbers and numbers[-1] >= len(numbers):
+        reporter.say(f"source: {len(numbers):,} class numbers up to {numbers[-1]:,}: read again without gaps")
+        by_split = done({number: index for index, number in enumerate(numbers)})
+    return by_split, tuple(map(str, numbers))
+
+
+def _class_numbers(labels: Iterable[int]) -> list[int]:
+    """The classes of a source that has numbers and no names: all up to the highest, or if that is far, those there."""
+    there = set(labels)
+    highest = max(there, default=-1)
+    return list(range(highest + 1)) if highest < ALL_NUMBERS else sorted(there)
 
 
 def find_form(where: str, spec: SourceSpec | None = None) -> Form:
@@ -180,6 +229,7 @@ def find_form(where: str, spec: SourceSpec | None = None) -> Form:
         root = Path(where).expanduser()
         if not root.exists():
             raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
+    refuse_perturbed(root, f"--source {shown(where)}")
     tree = walk(root, wanted.only)
     found = _the_form(tree, wanted, f"--source {shown(where)}")
     form = None if found is None else FORMS[found](tree, wanted)
@@ -250,7 +300,7 @@ def no_labels(where: str, labels_for: str, advice: str = "give a source with lab
     )
 
 
-def _label_map(spec: SourceSpec, form: Form, where: str) -> tuple[int, ...] | None:
+def _label_map(spec: SourceSpec, form: Form, where: str) -> dict[int, int] | None:
     """The recipe's number of each of the form's classes, or ``None`` where they agree."""
     found = form.class_names
     if spec.class_names is None or found == spec.class_names:
@@ -268,18 +318,20 @@ def _label_map(spec: SourceSpec, form: Form, where: str) -> tuple[int, ...] | No
         )
     if len(unknown) == len(set(found)):
         raise InputError(f"{where} has none of the classes of {spec.title} ({', '.join(spec.class_names[:3])}, ...)")
-    return tuple(number.get(name, UNWANTED) for name in found)
+    return {index: number.get(name, UNWANTED) for index, name in enumerate(found)}
 
 
-def _chunk_tasks(spec: SourceSpec, form: Form, where: str, spool: Path | None) -> Iterator[ChunkTask]:
+def _chunk_tasks(
+    spec: SourceSpec, form: Form, label_map: Mapping[int, int] | None, spool: Path | None, *, keep: bool
+) -> Iterator[ChunkTask]:
     """The pieces in which the images are decoded."""
-    remap, names = _label_map(spec, form, where), spec.class_names or form.class_names
+    names = spec.class_names or form.class_names
     num_classes = len(names) if names else None
     most = max_pixels()
     for split, chunks in form.chunks.items():
         for index, chunk in enumerate(chunks):
             pixels = None if spool is None else spool / f"{split}-{index:06d}.rgb"
-            yield ChunkTask(split, chunk, remap, num_classes, spec, pixels, most)
+            yield ChunkTask(split, chunk, label_map, num_classes, spec, pixels, most, keep=keep)
 
 
 def _check_space(spec: SourceSpec, spool: Path) -> None:

@@ -91,6 +91,11 @@ class Chosen(Generic[Part]):
     """The other one of the two, where there are both."""
 
     @property
+    def names(self) -> dict[str, str]:
+        """What the source calls a split that has another name here."""
+        return {TEST: self.test_is} if self.test_is not in ("", TEST) else {}
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What there is to say about the choice; nothing where there was none."""
         if not self.unused:

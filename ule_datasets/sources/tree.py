@@ -11,15 +11,13 @@ from typing import NamedTuple, TypeAlias
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.places.remote_path import RemotePath
+from ule_datasets.sources.own import MARKS, STAGING, is_ours
 
 Place: TypeAlias = Path | RemotePath
 """A file or folder of a source: on this machine, or at a URL."""
 
 NOT_CONTENT = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 """Folders that systems make beside people's files; thumbnails and deleted photographs may be in them."""
-OWN_FILES = ("manifest.json", "report.json")
-"""Files that mark a folder as output of this tool, if they begin as ours do."""
-OWN_MARK, OWN_STAGING = b'"schema": "ule-datasets ', ".build"
 HIDDEN = "hidden"
 OWN = "made by this tool: never read as a source"
 """Why folders with its datasets and reports are passed over."""
@@ -78,8 +76,6 @@ class Tree:
     """Links to folders that were followed."""
     is_file: bool = False
     """Whether the source is a single file."""
-    is_own: bool = False
-    """Whether the source itself is a folder that this tool has made."""
 
     def at(self, path: str) -> Place:
         """Where a file or folder is."""
@@ -151,7 +147,6 @@ class _Walk:
         self.links: list[str] = []
         self.entered: set[str] = set()
         """Real paths of folders that links led to."""
-        self.is_own = False
 
     def run(self) -> Tree:
         real = "" if isinstance(self.root, RemotePath) else os.path.realpath(self.root)
@@ -172,7 +167,7 @@ class _Walk:
                     pending.append((join(path, name), target, (*left, real)))
                 else:
                     pending.append((join(path, name), f"{real}/{name}", left))
-        return Tree(self.root, self.folders, self.tally.found, tuple(self.links), is_own=self.is_own)
+        return Tree(self.root, self.folders, self.tally.found, tuple(self.links))
 
     def _listed(self, path: str) -> tuple[list[str], list[str], list[str]]:
         """Names of files, folders and links to folders; what an entry is comes with the listing."""
@@ -210,21 +205,11 @@ class _Walk:
 
     def _is_own(self, path: str, files: list[str], folders: list[str]) -> bool:
         """Whether this tool has made a folder, or is about to; the source itself is listed nevertheless."""
-        own = OWN_STAGING in folders or any(name in files and self._begins_as_ours(path, name) for name in OWN_FILES)
-        if own and path:
+        marks = (name for name in MARKS if name in files)
+        own = bool(path) and (STAGING in folders or any(is_ours(self.root / path / name) for name in marks))
+        if own:
             self.tally.add(OWN, path)
-        self.is_own |= own and not path
-        return own and bool(path)
-
-    def _begins_as_ours(self, path: str, name: str) -> bool:
-        place = self.root / path / name
-        if isinstance(place, RemotePath):
-            return OWN_MARK in place.read_bytes()[:200]
-        try:
-            with place.open("rb") as file:
-                return OWN_MARK in file.read(200)
-        except OSError:
-            return False
+        return own
 
     def _used(self, path: str, folders: list[str]) -> list[str]:
         """Without the folders of other classes, where those of wanted ones are."""

@@ -15,7 +15,7 @@ from ule_datasets.base.limits import IMAGE_FILE, LABEL_FILE
 from ule_datasets.sources import tar
 from ule_datasets.sources.cifar_batches import is_archive
 from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, Unusable, Wanted, chosen_files
-from ule_datasets.sources.image_folder import SUFFIXES
+from ule_datasets.sources.layout import SUFFIXES
 from ule_datasets.sources.tree import Tally, Tree, suffix_of
 
 LABEL = "cls"
@@ -155,7 +155,9 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     advice = "give every sample a .cls member"
     if "/" in first.key:
         advice += ", or unpack the archive if its folders are the classes"
-    return Form("WebDataset shards", chunks, None if labelled else UNLABELLED, advice, tally.found, chosen.notes)
+    return Form(
+        "WebDataset shards", chunks, None if labelled else UNLABELLED, advice, tally.found, chosen.notes, chosen.names
+    )
 
 
 def _first_sample(paths: Sequence[Place]) -> tuple[Sample, bool]:

@@ -1,0 +1,196 @@
+"""What a source looks like before anything is made of it: for people in a few lines, and for the manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.data.codec import head_of
+from ule_datasets.sources.collect import Chunks
+from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, extremes, label_of
+from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, RawSample, Unusable
+from ule_datasets.sources.image_folder import Files
+from ule_datasets.sources.splits import TEST, TRAIN
+from ule_datasets.sources.tree import PassedOver
+
+SHOWN = 3
+"""Classes that are named before the last one."""
+KINDS_SHOWN = 6
+"""Kinds of files passed over that are named in a line; the manifest has all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """How a source was taken, and what is in it."""
+
+    kind: str
+    """How it is stored."""
+    notes: tuple[str, ...] = ()
+    """How it was taken where it could have been taken otherwise."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """Everything there that is no part of it."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What the source calls the splits that have another name there."""
+    classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Of each split, how many images each class has, in label order; only classes that have some."""
+    empty: tuple[str, ...] = ()
+    """Classes without training images."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Width and height of the image with the fewest and of the one with the most pixels."""
+    modes: Mapping[str, int] = field(default_factory=dict)
+    """How many images are stored in which Pillow mode."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with images that cannot be used."""
+
+    @classmethod
+    def of(cls, form: Form) -> Look:
+        """What can be said before an image is read."""
+        return cls(kind=form.kind, notes=form.notes, passed_over=form.passed_over, names=form.names)
+
+    def with_content(self, class_names: Sequence[str], by_split: Mapping[str, Chunks]) -> Look:
+        """The same with what was found when the source was read."""
+        chunks = {name: [decoded for _, decoded in pairs] for name, pairs in by_split.items()}
+        labels = {name: Counter(label for each in chunks[name] for label in each.labels) for name in chunks}
+        every = [each for listed in chunks.values() for each in listed]
+        modes = sum((Counter(each.converted) for each in every), Counter[str]())
+        modes["RGB"] = sum(len(each.labels) for each in every) - modes.total()
+        names = {name: labels[name] for name in sorted(labels, key=lambda name: name != TRAIN)}
+        return replace(
+            self,
+            classes={s: {class_names[n]: count for n, count in sorted(of.items())} for s, of in names.items() if of},
+            empty=tuple(name for number, name in enumerate(class_names) if number not in labels.get(TRAIN, {})),
+            sizes=tuple(extremes(size for each in every for size in each.sizes)),
+            modes=dict(sorted((+modes).items(), key=lambda item: (-item[1], item[0]))),
+            problems=tuple(problem for each in every for problem in each.problems),
+        )
+
+    def of_form(self) -> list[str]:
+        """For people: how the source was taken."""
+        lines = [f"source: {self.kind}", *(f"source: {note}" for note in self.notes)]
+        if self.passed_over:
+            shown = [f"{each.reason}: {each.count:,} (first {each.example})" for each in self.passed_over[:KINDS_SHOWN]]
+            others = len(self.passed_over) - len(shown)
+            lines.append(f"source: passed over {'; '.join(shown)}{f'; and {others} other kinds' if others else ''}")
+        return lines
+
+    def of_content(self) -> list[str]:
+        """For people: what is in it."""
+        names = {split: f" ({self.names[split]})" if split in self.names else "" for split in self.classes}
+        lines = [f"source: {split}{names[split]}: {_counted(counts)}" for split, counts in self.classes.items()]
+        if self.sizes:
+            smallest, largest = (f"{width}x{height}" for width, height in self.sizes)
+            size = smallest if smallest == largest else f"{smallest} to {largest}"
+            modes = ", ".join(f"{count:,} {mode}" for mode, count in self.modes.items())
+            lines.append(f"source: images of {size} pixels ({modes})")
+        if self.problems:
+            lines.append(f"source: {len(self.problems):,} images cannot be used, first: {self.problems[0]}")
+        return lines
+
+    def warnings(self) -> Iterator[str]:
+        """What is rarely meant."""
+        if self.empty:
+            have = "has" if len(self.empty) == 1 else "have"
+            yield f"{_classes(self.empty)} {have} no training images"
+        train = self.classes.get(TRAIN, {})
+        if not train or tuple(train) == UNLABELLED:
+            return
+        if len(train) == 1:
+            yield f"all training images are of one class, {next(iter(train))!r}"
+        elif max(train.values()) == 1:
+            yield f"every class has one training image ({len(train):,} classes)"
+        test = self.classes.get(TEST)
+        if test is not None:
+            for split, one, other in ((TRAIN, train, test), (TEST, test, train)):
+                if alone := [name for name in one if name not in other]:
+                    yield f"{_classes(alone)} {'is' if len(alone) == 1 else 'are'} only in the {split} split"
+
+    def lines(self) -> list[str]:
+        """For people: all of it."""
+        return [*self.of_form(), *self.of_content(), *(f"warning: {warning}" for warning in self.warnings())]
+
+    def about(self) -> dict[str, Any]:
+        """For the manifest."""
+        splits = {name: _about(counts) for name, counts in self.classes.items()}
+        told = {
+            "form": self.kind,
+            "called": dict(self.names),
+            "splits": splits,
+            "sizes": [list(size) for size in self.sizes],
+            "modes": dict(self.modes),
+            "notes": list(self.notes),
+            "passed_over": [
+                {"reason": each.reason, "count": each.count, "example": each.example} for each in self.passed_over
+            ],
+        }
+        return {name: value for name, value in told.items() if value}
+
+
+def glance(task: ChunkTask) -> Decoded:
+    """What ``decode_chunk`` would find in a chunk, as far as labels and heads of images tell; no pixels, no digests."""
+    seen, converted, sizes = Decoded(), Counter[str](), set[tuple[int, int]]()
+    for raw, head in _heads(task.chunk):
+        if isinstance(raw, Unusable):
+            seen.problems.append(raw.problem)
+            continue
+        try:
+            label = label_of(raw, task)
+            if label == UNWANTED:
+                continue
+            mode, size = _of_pixels(head) if isinstance(head, np.ndarray) else head_of(head, raw.origin)
+        except InputError as error:
+            seen.problems.append(str(error))
+            continue
+        seen.labels.append(label)
+        sizes.add(size)
+        converted[mode] += mode != "RGB"
+    seen.converted, seen.sizes = dict(sorted((+converted).items())), extremes(sizes)
+    return seen
+
+
+def _of_pixels(image: np.ndarray) -> tuple[str, tuple[int, int]]:
+    return "RGB", (image.shape[1], image.shape[0])
+
+
+def _heads(chunk: Chunk) -> Iterator[tuple[RawSample | Unusable, IO[bytes] | np.ndarray]]:
+    """Samples, and where to read the heads of their images; of files here nothing else is read."""
+    if isinstance(chunk, Files) and isinstance(chunk.folder, Path):
+        for path, label in zip(chunk.paths, chunk.labels, strict=True):
+            with path.open("rb") as file:
+                yield RawSample(b"", label, str(path)), file
+    else:
+        for raw in chunk.samples():
+            image = b"" if isinstance(raw, Unusable) else raw.image
+            yield raw, image if isinstance(image, np.ndarray) else BytesIO(image)
+
+
+def _classes(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"class {names[0]!r}"
+    return f"{len(names):,} classes ({', '.join(map(repr, names[:SHOWN]))}{', ...' if len(names) > SHOWN else ''})"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """``12 images of 3 classes (ant 4, bee 4, cat 4)``."""
+    images = f"{sum(counts.values()):,} image{'s' if sum(counts.values()) != 1 else ''}"
+    if tuple(counts) == UNLABELLED:
+        return f"{images} without labels"
+    few = [f"{name} {count:,}" for name, count in _few(counts).items()]
+    few[-1:-1] = ["..."] if len(counts) > len(few) else []
+    return f"{images} of {len(counts):,} class{'es' if len(counts) != 1 else ''} ({', '.join(few)})"
+
+
+def _few(counts: Mapping[str, int]) -> dict[str, int]:
+    """The first classes and the last one."""
+    listed = list(counts.items())
+    return dict([*listed[:SHOWN], *listed[SHOWN:][-1:]])
+
+
+def _about(counts: Mapping[str, int]) -> dict[str, Any]:
+    return {"images": sum(counts.values()), "classes": len(counts), "of_classes": _few(counts)}
