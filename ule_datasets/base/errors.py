@@ -4,8 +4,12 @@
 class InputError(ValueError):
     """Something the caller gave is wrong.
 
-    The message is complete on its own: what was given, what is allowed, what to do next.
+    The message is complete on its own: what was given, what is allowed, what to do next. It is one line, or several
+    given one by one: a line's end in text from elsewhere starts none.
     """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class UnusableImagesError(InputError):

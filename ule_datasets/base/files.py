@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ule_datasets.base.errors import InputError
+
 PARTIAL = ".partial"
 """Suffix of a file that is being written."""
 ABANDONED = 86_400.0
@@ -97,11 +99,23 @@ def remove(path: Path) -> None:
         sync(path.parent)
 
 
+def expanded(where: str | Path) -> Path:
+    """A path whose ``~`` or ``~user`` is the folder of that user.
+
+    Raises:
+        InputError: there is no such user.
+    """
+    try:
+        return Path(where).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{where}: there is no user of that name on this machine") from error
+
+
 def cache_folder() -> Path:
     """``$ULE_CACHE``, else ``ule-datasets`` in the user's cache folder."""
     if chosen := os.environ.get("ULE_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ule-datasets"
+        return expanded(chosen)
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ule-datasets"
 
 
 def mark_used(path: Path) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from ule_datasets.base.shown import terminal
+
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -78,7 +80,7 @@ class Reporter:
 def _write(text: str) -> None:
     from tqdm import tqdm
 
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(terminal(text), file=sys.stderr)
 
 
 def duration(seconds: float) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 STOPPED = "interrupted; the same command continues where it stopped"
 DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -21,6 +22,7 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
     # A shell that starts a command in the background of a script has it ignore Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    import traceback
     from concurrent.futures import BrokenExecutor
 
     import typer
@@ -29,13 +31,14 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
 
     # Typer carries Click with it from some version on; the base of its usage errors is the same class in both.
     usage_error = typer.BadParameter.__mro__[2]
+    _make_safe()
     arguments = sys.argv[1:] if argv is None else argv
     try:
         code = work(arguments)
         # Some versions of Typer catch Ctrl-C themselves and return the code that stands for it.
-        return _fail(command, STOPPED, INTERRUPTED) if code == INTERRUPTED else code
+        return _fail(command, STOPPED, code=INTERRUPTED) if code == INTERRUPTED else code
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(command, STOPPED, INTERRUPTED)
+        return _fail(command, STOPPED, code=INTERRUPTED)
     except typer.Exit as stop:
         return stop.exit_code
     except BrokenPipeError:
@@ -44,33 +47,63 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
         return BAD_INPUT
     except Exception as error:
         if "--debug" in arguments:
-            traceback.print_exc()
+            tell(*traceback.format_exc().splitlines(), to=sys.stderr)
         if isinstance(error, usage_error):
             message = getattr(error, "format_message", error.__str__)()
-            return _fail(command, f"{message} (see {command} --help)", BAD_INPUT)
+            return _fail(command, f"{message} (see {command} --help)", code=BAD_INPUT)
         if isinstance(error, InputError):
-            return _fail(command, str(error), BAD_INPUT)
+            return _fail(command, *error.args, code=BAD_INPUT)
         if isinstance(error, OSError) and error.errno is not None:
-            return _fail(command, _system_message(error), BAD_INPUT)
+            return _fail(command, _system_message(error), code=BAD_INPUT)
         if isinstance(error, BrokenExecutor):
-            return _fail(command, f"{error}; fewer --workers need less memory; the same command continues", BAD_INPUT)
+            text = f"{error}; fewer --workers need less memory; the same command continues"
+            return _fail(command, text, code=BAD_INPUT)
         text = f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback, and report it)"
-        return _fail(command, text, BAD_INPUT)
+        return _fail(command, text, code=BAD_INPUT)
 
 
 def show_version() -> int:
     """Print the package's version; returns the exit code."""
     from ule_datasets.base.version import __version__
 
-    print(__version__)
+    tell(__version__)
     return DONE
 
 
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows as text, with their columns below each other."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
+def tell(*lines: object, to: TextIO | None = None) -> None:
+    """Print lines; whatever they hold, they are lines of text without anybody's secrets."""
+    from ule_datasets.base.shown import terminal
+
+    for line in lines:
+        print(terminal(line), file=to)
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows as lines of text, with their columns below each other."""
+    from ule_datasets.base.shown import terminal
+
+    shown = [tuple(map(terminal, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
+
+
+def _make_safe() -> None:
+    """What libraries print by themselves is safe too, and no text is too foreign for an output."""
+    import logging
+    import warnings
+
+    from ule_datasets.base.shown import terminal
+
+    def record(*arguments: object, **options: object) -> logging.LogRecord:
+        made = logging.LogRecord(*arguments, **options)  # type: ignore[arg-type]
+        made.msg, made.args = terminal(made.getMessage()), ()
+        return made
+
+    logging.setLogRecordFactory(record)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {terminal(message)}\n"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _system_message(error: OSError) -> str:
@@ -80,6 +113,6 @@ def _system_message(error: OSError) -> str:
     return f"{error.strerror}{where}"
 
 
-def _fail(command: str, text: str, code: int) -> int:
-    print(f"{command}: {text}", file=sys.stderr)
+def _fail(command: str, *lines: object, code: int) -> int:
+    tell(f"{command}: {lines[0]}", *lines[1:], to=sys.stderr)
     return code

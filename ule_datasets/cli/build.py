@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ule_datasets.base.options import FORMATS, BuildOptions, PublishOptions, option
-from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version, table
+from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version, table, tell
 from ule_datasets.cli.arguments import argument, takes
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def build_command(given: BuildArguments) -> int:
     if given.version:
         return show_version()
     if given.list_:
-        print(catalogue())
+        tell(*catalogue())
         return DONE
     if given.recipe is None:
         raise typer.BadParameter("name a recipe; ule-build --list shows them")
@@ -115,21 +115,21 @@ def build_command(given: BuildArguments) -> int:
 
     recipe, reporter = _recipe(given.recipe, given), Reporter(silent=given.quiet)
     if given.dry_run and not given.push_to_hub:
-        print("\n".join(look_at_source(recipe, _options(recipe, (), given), reporter).lines()))
+        tell(*look_at_source(recipe, _options(recipe, (), given), reporter).lines())
         return DONE
     if given.push_to_hub and not given.dry_run:
         check_online("publish")  # before anything is built
     saved = [find_perturbation(where) for where in given.perturbation or ()]
     result = build(recipe, _options(recipe, tuple(each.path for each in saved), given), reporter)
-    print(_summary(result))
+    tell(*_summary(result))
     if differences := [line for each in saved for line in each.differences(result.manifest)]:
-        print("\n".join(differences), file=sys.stderr)
+        tell(*differences, to=sys.stderr)
         return CHECK_FAILED
     for each in saved:
         if each.published is not None:
-            print(each.proof(result.manifest))
+            tell(each.proof(result.manifest))
     if result.folder is not None and given.push_to_hub:
-        print(_publish(recipe, result.folder, given, reporter))
+        tell(*_publish(recipe, result.folder, given, reporter))
     return DONE
 
 
@@ -168,14 +168,14 @@ def _options(recipe: Recipe, perturbations: tuple[Path, ...], given: BuildArgume
     )
 
 
-def _publish(recipe: Recipe, folder: Path, given: BuildArguments, reporter: Reporter) -> str:
+def _publish(recipe: Recipe, folder: Path, given: BuildArguments, reporter: Reporter) -> list[str]:
     """Publish, or only say what would be published."""
     from builders import RECIPES
     from ule_datasets.packaging.publication import plan_publication
     from ule_datasets.packaging.publish import publish
 
     plan = plan_publication(recipe, folder, given, catalogue=tuple(RECIPES))
-    return plan.describe() if given.dry_run else _published(publish(plan, reporter), plan)
+    return plan.describe() if given.dry_run else [_published(publish(plan, reporter), plan)]
 
 
 def _work_folder(recipe: Recipe, url: str, scratch: Path | None) -> Path:
@@ -186,7 +186,7 @@ def _work_folder(recipe: Recipe, url: str, scratch: Path | None) -> Path:
     return (scratch or cache_folder()) / f"ule-{recipe.name}-to-{own}"
 
 
-def catalogue() -> str:
+def catalogue() -> list[str]:
     """The table of recipes: name, source, methods, images, what is reported, what it needs."""
     from builders import RECIPES
     from ule_datasets.methods.method import Repeats
@@ -212,30 +212,28 @@ def catalogue() -> str:
             )
         )
     note = "reported: clean test accuracy of a ResNet-18 trained on the dataset, as printed in its paper"
-    return f"{table(rows)}\n\n{note}"
+    return [*table(rows), "", note]
 
 
 def _count(used: int, there: int) -> str:
     return f"{used:,}" if used == there else f"{used:,} of {there:,}"
 
 
-def _summary(result: BuildResult) -> str:
+def _summary(result: BuildResult) -> list[str]:
     manifest = result.manifest
     if result.already_complete:
-        return f"{result.place} already holds the complete {manifest.name} {manifest.version}; nothing to do"
+        return [f"{result.place} already holds the complete {manifest.name} {manifest.version}; nothing to do"]
     counts = ", ".join(f"{record.num_examples:,} {name}" for name, record in manifest.splits.items())
     size = sum(file.size for file in manifest.files) / 2**20
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in manifest.timings.items())
-    return "\n".join(
-        [
-            f"{manifest.name} {manifest.version}: {counts} images, {len(manifest.files)} files, {size:.0f} MiB "
-            f"in {result.place}",
-            f"time: {times} (in all {sum(manifest.timings.values()):.1f} s)",
-            f"perturbation {manifest.perturbation_digest}",
-            *(f"{name} {record.digest}" for name, record in manifest.splits.items()),
-            *([] if result.folder is None else [f"next: ule-verify {result.folder}"]),
-        ]
-    )
+    return [
+        f"{manifest.name} {manifest.version}: {counts} images, {len(manifest.files)} files, {size:.0f} MiB "
+        f"in {result.place}",
+        f"time: {times} (in all {sum(manifest.timings.values()):.1f} s)",
+        f"perturbation {manifest.perturbation_digest}",
+        *(f"{name} {record.digest}" for name, record in manifest.splits.items()),
+        *([] if result.folder is None else [f"next: ule-verify {result.folder}"]),
+    ]
 
 
 def _published(publication: Publication, plan: Plan) -> str:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from builders import RECIPES
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import expanded
 from ule_datasets.recipe import Recipe
 
 
 def find_recipe(name: str) -> Recipe:
     """The catalogue's recipe of that name (refused with the known ones), or the ``RECIPE`` of a Python file."""
     if name.endswith(".py"):
-        return _from_file(Path(name).expanduser())
+        return _from_file(expanded(name))
     if name in RECIPES:
         return RECIPES[name]
     close = difflib.get_close_matches(name, RECIPES, n=1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ule_datasets.base.options import VERIFICATION, VerifyOptions, option
-from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version, table
+from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version, table, tell
 from ule_datasets.cli.arguments import argument, takes
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ def verify_command(given: VerifyArguments) -> int:
     try:
         result = verify(options, RECIPES, Reporter(silent=given.quiet and not given.dry_run))
     except DamagedManifestError as error:
-        print(f"FAILED manifest: {error}")
+        tell(f"FAILED manifest: {error}")
         return CHECK_FAILED
     if result is None:
         return DONE
-    print(_summary(result, options.report_folder))
+    tell(*_summary(result, options.report_folder))
     return DONE if result.passed else CHECK_FAILED
 
 
@@ -111,13 +111,13 @@ def _list_claims(pattern: str | None, claims_file: Path | None) -> int:
             (claim.id, claim.train_dataset, claim.model, claim.strategy, f"{claim.value:g}{spread}", str(claim.regime))
         )
     if claims:
-        print(table(rows))
+        tell(*table(rows))
     for statement in statements:
-        print(f"{statement.id}: {statement.statement}")
+        tell(f"{statement.id}: {statement.statement}")
     return DONE
 
 
-def _summary(report: Report, folder: Path) -> str:
+def _summary(report: Report, folder: Path) -> list[str]:
     lines = []
     for part in report.datasets:
         passed = [check for check in part.checks if check.passed]
@@ -140,7 +140,7 @@ def _summary(report: Report, folder: Path) -> str:
     if report.result is not None:
         lines.append(report.profile.limits)
     lines.append(f"report: {folder / 'report.html'}")
-    return "\n".join(lines)
+    return lines
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import expanded
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION
 from ule_datasets.dataset.manifest import FILE_NAME as MANIFEST
 from ule_datasets.dataset.manifest import Manifest
@@ -49,7 +50,7 @@ class FoundPerturbation:
 
 def find_perturbation(where: str) -> FoundPerturbation:
     """A perturbation file, the one of a dataset folder, or the one of a dataset on the Hub."""
-    path = Path(where).expanduser()
+    path = expanded(where)
     if path.exists():
         return FoundPerturbation(path=path / PERTURBATION if path.is_dir() else path)
     repository = parse_repository(where)
@@ -67,10 +68,10 @@ def find_dataset(where: str | Path, revision: str | None = None, *, patterns: tu
 
     Of a repository ``patterns`` are fetched, besides what describes it; refused where no finished dataset is.
     """
-    for folder in (Path(where).expanduser(), Path("datasets") / where):
+    for folder in (expanded(where), Path("datasets") / where):
         if (folder / MANIFEST).exists():
             return folder
-    repository = None if Path(where).expanduser().exists() else parse_repository(str(where))
+    repository = None if expanded(where).exists() else parse_repository(str(where))
     if repository is None:
         raise InputError(
             f"no dataset at {where} (nor in ./datasets/{where}); build it with: ule-build {Path(where).name}"

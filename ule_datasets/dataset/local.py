@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.files import cache_folder, write_atomically
+from ule_datasets.base.files import cache_folder, expanded, write_atomically
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.places import hub
 from ule_datasets.places.urls import is_remote, shown
@@ -81,7 +81,7 @@ def as_remembered(where: str) -> str | None:
     """A location that means the same from another working folder; ``None`` where it holds what nothing may keep."""
     if shown(where) != where:  # a URL with a password
         return None
-    path = Path(where).expanduser()
+    path = expanded(where)
     return str(path.resolve()) if path.exists() else where
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import expanded
 from ule_datasets.base.progress import Reporter
 from ule_datasets.places import hub
 
@@ -95,7 +96,7 @@ def obtain(weights: Weights, given: Path | None, reporter: Reporter) -> WeightsF
     """
     in_vain = []
     chosen = os.environ.get(VARIABLE)
-    for place, chosen_by in ((given, "--weights"), (Path(chosen).expanduser() if chosen else None, f"${VARIABLE}")):
+    for place, chosen_by in ((given, "--weights"), (expanded(chosen) if chosen else None, f"${VARIABLE}")):
         if place is None:
             continue
         found = _in(place, weights, chosen_by)

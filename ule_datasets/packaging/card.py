@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
 import yaml
+from markupsafe import Markup
 
 import cards
+from ule_datasets.base import shown
+from ule_datasets.base.templates import environment
 from ule_datasets.data.perturbation import NOWHERE, Overwrite, Perturbation, Support
 from ule_datasets.dataset.declaration import card_declaration
 from ule_datasets.dataset.manifest import Manifest
@@ -40,14 +42,13 @@ def write_card(
 
     ``with_images=False``: for a repository that holds the perturbation but no images.
     """
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701 (Markdown)
-    about = environment.from_string(cards.about(recipe.derived_from or recipe.name) or "").render(recipe=recipe)
+    markdown = environment(shown.markdown)
+    about = markdown.from_string(cards.about(recipe.derived_from or recipe.name) or "").render(recipe=recipe)
     keys = citation_keys(recipe)
     tars = manifest.shards("webdataset/train-")
-    text: str = environment.from_string(cards.template()).render(
-        front_matter=yaml.safe_dump(
-            _front_matter(recipe, manifest, with_images=with_images), sort_keys=False, allow_unicode=True
-        ),
+    front_matter = _front_matter(recipe, manifest, with_images=with_images)
+    text: str = markdown.from_string(cards.template()).render(
+        front_matter=Markup(yaml.safe_dump(front_matter, sort_keys=False, allow_unicode=True)),  # noqa: S704 (YAML)
         with_images=with_images,
         labelled=manifest.class_names != UNLABELLED,
         jpeg="" if recipe.source.digests else manifest.environment.get("jpeg", ""),  # digests say what pixels must be
@@ -55,7 +56,7 @@ def write_card(
         manifest=manifest,
         class_names=[_readable(name) for name in manifest.class_names],
         figures=figures,
-        about=about,
+        about=Markup(about),  # noqa: S704 (a template of ours, rendered)
         repository=f"{NAMESPACE}/{recipe.name}",
         has_webdataset=bool(tars),
         num_train_tars=len(tars),

@@ -19,7 +19,7 @@ from typing import Any
 
 from ule_datasets.base import sealed
 from ule_datasets.base.errors import InputError, UnusableImagesError
-from ule_datasets.base.files import PARTIAL, make_folder, remove, sync
+from ule_datasets.base.files import PARTIAL, expanded, make_folder, remove, sync
 from ule_datasets.base.options import VERIFICATION
 from ule_datasets.compute.executor import Executor
 from ule_datasets.dataset.manifest import FILE_NAME, FileRecord, Manifest
@@ -61,7 +61,7 @@ class BuildFolder:
         """Where decoded images stand until the build is complete; no other ``root`` has the same place."""
         if self.scratch is None:
             return self.staging / "spool"
-        root = self.root.expanduser().resolve()
+        root = expanded(self.root).resolve()
         return self.scratch / f"ule-{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
 
     def clear_spool(self) -> None:

@@ -76,12 +76,12 @@ class Plan:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
 
-    def describe(self) -> str:
-        """For ``--dry-run``: every file with its size."""
+    def describe(self) -> list[str]:
+        """Lines for ``--dry-run``: every file with its size."""
         what = "" if self.with_images else " (no images: perturbation, recipe, digests, card)"
         tag = f", tag {self.tag}" if self.tag else ""
         head = f"{len(self.files)} files, {self.size / 2**20:.1f} MiB, to {self.repo_id} ({self.branch}{tag}){what}:"
-        return "\n".join([head, *(f"  {file.size:>12,}  {file.path}" for file in self.files)])
+        return [head, *(f"  {file.size:>12,}  {file.path}" for file in self.files)]
 
 
 def plan_publication(recipe: Recipe, folder: Path, options: PublishOptions, *, catalogue: Sequence[str] = ()) -> Plan:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.shown import without_credentials
 from ule_datasets.places.patience import until_done
 
 TRIES, TRIES_AT_FIRST = 6, 2
@@ -43,7 +44,7 @@ def is_remote(where: str) -> bool:
 
 def shown(where: str) -> str:
     """A place as it may be printed: of a URL without user, password and query; anything else as it is."""
-    return _without_credentials(where) if is_remote(where) else where
+    return without_credentials(where) if is_remote(where) else where
 
 
 def is_http(url: str) -> bool:
@@ -269,7 +270,7 @@ def _words(error: Exception, url: str) -> str:
     """What an error says, in one line, without what is secret in the URL."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__
-    words = _without_credentials(text)
+    words = without_credentials(text)
     for secret in _secrets(url):
         words = words.replace(secret, "***")
     return words
@@ -282,9 +283,3 @@ def _secrets(url: str) -> list[str]:
     query = urlsplit(url).query
     found += [query, *(value for _, value in parse_qsl(query) if len(value) > 3)]
     return sorted({part for text in found for part in (text, unquote(text)) if part}, key=len, reverse=True)
-
-
-def _without_credentials(text: str) -> str:
-    """A text whose URLs have no user, password, query and fragment."""
-    text = re.sub(r"(\w://)[^/?#\s]*@", r"\1", text)
-    return re.sub(r"(\w://[^\s?#'\"]*)[?#][^\s'\"]*", r"\1", text)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ule_datasets.base.errors import InputError, UnusableImagesError
+from ule_datasets.base.files import expanded
 from ule_datasets.data.split import Split, canonical_order, first_rows, keys_from_digests, order_free_digest
 from ule_datasets.data.spool import Images, SpooledImages
 from ule_datasets.places.hub import PREFIX as HUB
@@ -196,6 +197,6 @@ def _here(where: str, by_split: Mapping[str, Chunks]) -> str:
         folders = {path.parent for pairs in by_split.values() for task, _ in pairs for path in files_of(task.chunk)}
         root = Path(os.path.commonpath(folders))
     else:
-        root = Path(where).expanduser()
+        root = expanded(where)
         root = root if root.is_dir() else root.parent
     return f"{root}{os.sep}" if root.name else ""

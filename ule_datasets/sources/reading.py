@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import expanded
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.regular import open_file
 from ule_datasets.base.signatures import HEAD, mistaken
@@ -226,7 +227,7 @@ def find_form(where: str, spec: SourceSpec | None = None) -> Form:
     elif where.startswith(hub.PREFIX):
         root, wanted = _downloaded(where), replace(wanted, form="parquet")
     else:
-        root = Path(where).expanduser()
+        root = expanded(where)
         if not root.exists():
             raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
     refuse_perturbed(root, f"--source {shown(where)}")
@@ -362,11 +363,13 @@ def _check_expected(spec: SourceSpec, splits: dict[str, Split], findings: Findin
         if splits[name].digest != digest:
             raise InputError(
                 f"{place} is not {spec.title}: its {name} split of {len(splits[name])} images has digest "
-                f"{splits[name].digest}, expected {digest}.\n{other}"
+                f"{splits[name].digest}, expected {digest}.",
+                other,
             )
     for name, expected in (spec.num_images or ()) if spec.digests is None else ():
         found = len(splits[name]) if name in splits else 0
         if found + len(findings.left_out_of(name)) != expected:
             raise InputError(
-                f"{place} is not {spec.title}: {found:,} images in its {name} split, expected {expected:,}.\n{other}"
+                f"{place} is not {spec.title}: {found:,} images in its {name} split, expected {expected:,}.",
+                other,
             )

@@ -11,7 +11,9 @@ import jinja2
 
 from ule_datasets.analyses import ANALYSES
 from ule_datasets.analyses.telling import Named
+from ule_datasets.base import shown
 from ule_datasets.base.files import write_atomically
+from ule_datasets.base.templates import environment
 from ule_datasets.experiments.effect import MARGIN, Collapse
 from ule_datasets.papers.claims import Claim, Regime, papers
 from ule_datasets.papers.rules import COLLAPSED, FAILED
@@ -58,7 +60,7 @@ def render(template: str, report: Report, plots: Sequence[Plot] | None) -> str:
     tags = _tags(report)
     closed = [result for result in report.claims if result.measured]
     return (
-        _environment()
+        _environment(template)
         .get_template(template)
         .render(
             report=report,
@@ -95,28 +97,23 @@ def render(template: str, report: Report, plots: Sequence[Plot] | None) -> str:
 
 
 @cache
-def _environment() -> jinja2.Environment:
-    """Where the templates are, and what they may call."""
-    environment = jinja2.Environment(
+def _environment(template: str) -> jinja2.Environment:
+    """Where the templates are, how they show text, and what they may call."""
+    made = environment(
+        shown.html if template.startswith("report.html") else shown.markdown,
         loader=jinja2.PackageLoader("ule_datasets.verification.report"),
-        autoescape=jinja2.select_autoescape(("html.jinja",), default=False),
-        undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=True,
     )
-    environment.filters.update(
+    made.filters.update(
         percent=lambda value: "–" if value is None else f"{value:.1f}",
-        cell=_markdown_cell,
         spread=spread,
         mark=lambda judged: MARKS.get(judged.verdict, ("", ""))[0],
         tone=lambda judged: _tone(judged.verdict),
         strategy=strategy_words,
     )
-    environment.tests.update(
-        named=lambda cell: isinstance(cell, Named), judgement=lambda cell: isinstance(cell, Judged)
-    )
-    return environment
+    made.tests.update(named=lambda cell: isinstance(cell, Named), judgement=lambda cell: isinstance(cell, Judged))
+    return made
 
 
 # What the templates show, worked out from the report
@@ -236,9 +233,3 @@ def _fine_tuned(report: Report) -> list[str]:
                 f"images {inputs}"
             )
     return found
-
-
-def _markdown_cell(value: object) -> str:
-    """Text that neither ends a table cell nor starts HTML, a link or code."""
-    text = " ".join(str(value).replace("&", "&amp;").replace("<", "&lt;").split())
-    return "".join(f"\\{letter}" if letter in "\\|[`*" else letter for letter in text)
