@@ -61,6 +61,11 @@ class Disk:
     """By inode, which the system gives to others when it is free."""
     _fresh: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
+    def tree(self) -> Tree:
+        """What is there now."""
+        self._look()
+        return self._tree(self._now, HOW[0])
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Everything that is there at first is on the disk."""
@@ -212,12 +217,12 @@ def restore(tree: Tree, root: Path) -> None:
             (root / path).write_bytes(content)
 
 
-def some(states: dict[int, State], count: int | None) -> list[tuple[int, State]]:
+def some(states: dict[int, State], count: int | None, *, seed: int = 15) -> list[tuple[int, State]]:
     """All states, or a number of them drawn evenly from beginning to end."""
     listed = list(states.items())
     if count is None or count >= len(listed):
         return listed
-    generator = random.Random(15)
+    generator = random.Random(seed)
     bounds = [len(listed) * index // count for index in range(count + 1)]
     return [listed[generator.randrange(start, stop)] for start, stop in itertools.pairwise(bounds)]
 

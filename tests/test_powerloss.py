@@ -1,23 +1,24 @@
 """After a loss of power at any moment the same command ends in the same bytes, or says in one line why it cannot.
 
-``pytest -m slow tests/test_powerloss.py -s`` tries every state that ``powerloss`` knows, and prints how many there are;
-without ``-m slow`` some of them are drawn.
+``pytest -m slow tests/test_powerloss.py`` tries every state that ``powerloss`` knows, and else some that are drawn.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
+import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import Listening, class_names, data_files, make_recipe, make_splits, write_image_folder
 from made_up import Listener, make_task
-from powerloss import Disk, restore, some, without_syncs
+from powerloss import Disk, Tree, restore, some, without_syncs
 
 from ule_datasets.base import files
 from ule_datasets.base.errors import InputError
@@ -43,7 +44,32 @@ NOISE = ErrorMinimizing(
     max_rounds=2,
 )
 CRAFTED = make_recipe("crafted", methods=(NOISE,), budget=(LInf(levels=8),), shard_mebibytes=1.0)
-Work = Callable[[Path], None]
+LOST_POWER = "losses of power, in every state that they may leave after any file operation of a build, a craft, a run"
+CHANGED = "changed bytes in what an interrupted build left"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Some work in a folder that loses its power."""
+
+    disk: Path
+    work: Callable[[], object]
+    result: Callable[[], Any]
+    """What must come of it."""
+    beside: Path | None = None
+    """A place that keeps all that it is given."""
+
+    def watch(self) -> Disk:
+        """Do the work, and see which states a loss of power may leave meanwhile."""
+        watched = Disk(self.disk, on_moment=lambda: contents(self.beside))
+        with watched.watching():
+            self.work()
+        return watched
+
+    def restore(self, tree: Tree, beside: Tree | None) -> None:
+        restore(tree, self.disk)
+        if self.beside is not None and beside is not None:
+            restore(beside, self.beside)
 
 
 @pytest.fixture(scope="module")
@@ -67,62 +93,138 @@ def built(folder: Path) -> dict[str, Any]:
     return {**data_files(folder), FILE_NAME: manifest}
 
 
-def lose_power(
-    disk: Path, work: Callable[[], None], result: Callable[[], Any], count: int | None, *, beside: Path | None = None
-) -> None:
-    """Do some work, and do it again after losses of power in it; ``beside`` keeps all that it is given."""
-    before = Disk(disk)
-    before._look()
-    begin = before._tree(before._now, "as written")
-    work()
-    expected = result()
-    restore(begin, disk)
-    watched = Disk(disk, on_moment=lambda: {} if beside is None else contents(beside))
-    if beside is not None and beside.exists():
-        shutil.rmtree(beside)
-    with watched.watching():
-        work()
-    assert result() == expected
-    ends: Counter[str] = Counter()
-    with without_syncs():
-        for key, state in some(watched.states, count):
-            restore(state.tree, disk)
-            if beside is not None:
-                restore(watched.remembered[key], beside)
-            try:
-                work()
-            except InputError as error:
-                ends[str(error)] += 1
-            else:
-                assert result() == expected, state.words
-                ends["the same bytes"] += 1
-    print(f"\n{sum(ends.values())} of {len(watched.states)} states at {watched.moments} moments: {dict(ends)}")
-    assert set(ends) == {"the same bytes"}
-
-
-def contents(folder: Path) -> dict[str, bytes | None]:
-    paths = sorted(folder.rglob("*")) if folder.exists() else []
-    return {path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in paths}
-
-
-every_state = pytest.mark.parametrize("count", [15, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
-
-
-@every_state
-@pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwritten"])
-def test_a_build(tmp_path: Path, photos: Path, count: int | None, overwrite: bool) -> None:
-    disk = tmp_path / "disk"
-    options = BuildOptions(out=disk / "x", source=str(photos), overwrite=overwrite)
-    disk.mkdir()
-    if overwrite:
-        older = dataclasses.replace(RECIPE, name="older", shard_mebibytes=1.0)
-        build(older, options, Listening())
-    lose_power(disk, lambda: build(RECIPE, options, Listening()) and None, lambda: tidied(disk / "x"), count)
+def contents(folder: Path | None) -> Tree | None:
+    paths = sorted(folder.rglob("*")) if folder is not None and folder.exists() else []
+    found = {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths if folder}
+    return None if folder is None else found
 
 
 def tidied(folder: Path) -> dict[str, Any]:
     assert not list(folder.glob(".build*"))
     return built(folder)
+
+
+def a_build(disk: Path, photos: Path) -> Scene:
+    options = BuildOptions(out=disk / "x", source=str(photos))
+    return Scene(disk=disk, work=lambda: build(RECIPE, options, Listening()), result=lambda: tidied(disk / "x"))
+
+
+def a_build_over_an_older_one(disk: Path, photos: Path) -> Scene:
+    options = BuildOptions(out=disk / "x", source=str(photos), overwrite=True)
+    build(dataclasses.replace(RECIPE, name="older", shard_mebibytes=1.0), options, Listening())
+    return Scene(disk=disk, work=lambda: build(RECIPE, options, Listening()), result=lambda: tidied(disk / "x"))
+
+
+def a_craft(disk: Path, photos: Path) -> Scene:
+    """With checkpoints, and kept for later."""
+    options = BuildOptions(out=disk / "x", source=str(photos), device="cpu")
+    return Scene(disk=disk, work=lambda: build(CRAFTED, options, Listening()), result=lambda: tidied(disk / "x"))
+
+
+def a_delivery(disk: Path, photos: Path) -> Scene:
+    store = disk.with_name("store")
+    options = BuildOptions(out=disk / "x", source=str(photos), deliver_to=f"file://{store}/x")
+    work = partial(build, RECIPE, options, Listening())
+    return Scene(disk=disk, work=work, result=lambda: built(store / "x"), beside=store)
+
+
+def training_runs(disk: Path, _: Path) -> Scene:
+    tasks, found = [make_task(seed, keep_weights=True) for seed in range(2)], list[Any]()
+
+    def work() -> None:
+        store = RunStore(disk / "runs")
+        with LocalExecutor() as executor:
+            found[:] = [work_off(tasks, store, executor, Listener()), [store.weights(t).read_bytes() for t in tasks]]
+
+    return Scene(disk=disk, work=work, result=lambda: list(found))
+
+
+SCENES = (a_build, a_build_over_an_older_one, a_craft, a_delivery, training_runs)
+
+
+@pytest.fixture
+def scene(request: pytest.FixtureRequest, tmp_path: Path, photos: Path) -> Scene:
+    (tmp_path / "disk").mkdir()
+    made: Scene = request.param(tmp_path / "disk", photos)
+    return made
+
+
+def counts(few: int, many: int | None = None) -> pytest.MarkDecorator:
+    """Some of the cases; with ``-m slow`` more, or all."""
+    return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.slow)], ids=["some", "more"])
+
+
+@counts(8)
+@pytest.mark.parametrize("scene", SCENES, ids=lambda make: make.__name__, indirect=True)
+def test_after_a_loss_of_power_the_same_command_ends_in_the_same_bytes(
+    scene: Scene, count: int | None, tried: Callable[..., None]
+) -> None:
+    begin = Disk(scene.disk).tree()
+    scene.work()
+    expected = scene.result()
+    scene.restore(begin, {})
+    watched = scene.watch()
+    assert scene.result() == expected
+    chosen = some(watched.states, count)
+    with without_syncs():
+        for key, state in chosen:
+            scene.restore(state.tree, watched.remembered[key])
+            scene.work()
+            assert scene.result() == expected, state.words
+    print(f"\n{len(chosen)} of {len(watched.states)} states at {watched.moments} moments")
+    tried(LOST_POWER, len(chosen))
+
+
+@counts(2, 100)
+@pytest.mark.parametrize("scene", SCENES[:3], ids=lambda make: make.__name__, indirect=True)
+def test_after_a_second_loss_of_power_while_the_first_is_mended_as_well(
+    scene: Scene, count: int, tried: Callable[..., None]
+) -> None:
+    watched = scene.watch()
+    expected = scene.result()
+    for (key, state), seed in zip(some(watched.states, count), range(count), strict=True):
+        scene.restore(state.tree, watched.remembered[key])
+        again = scene.watch()
+        _, second = some(again.states, 1, seed=seed)[0]
+        scene.restore(second.tree, None)
+        with without_syncs():
+            scene.work()
+        assert scene.result() == expected, f"{state.words}; then {second.words}"
+    tried(LOST_POWER, count)
+
+
+def flipped(content: bytes, generator: random.Random) -> bytes:
+    """With another bit somewhere."""
+    place, bit = generator.randrange(len(content)), 1 << generator.randrange(8)
+    return content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :]
+
+
+@counts(8, 400)
+@pytest.mark.parametrize("scene", SCENES[:3], ids=lambda make: make.__name__, indirect=True)
+def test_a_changed_byte_in_what_an_interrupted_build_left_is_mended_or_refused(
+    scene: Scene, count: int, tried: Callable[..., None]
+) -> None:
+    """Until the manifest is in its place: then the dataset is finished, and verification's to check."""
+    watched = scene.watch()
+    expected = scene.result()
+    generator, refused = random.Random(3), list[tuple[str, str]]()
+    trees = [state.tree for state in watched.states.values() if f"x/{FILE_NAME}" not in state.tree]
+    unfinished = [(tree, [path for path, content in tree.items() if content]) for tree in trees]
+    with without_syncs():
+        for _ in range(count):
+            tree, paths = generator.choice([(tree, paths) for tree, paths in unfinished if paths])
+            path = generator.choice(paths)
+            scene.restore({**tree, path: flipped(tree[path] or b"", generator)}, None)
+            try:
+                scene.work()
+            except InputError as error:
+                refused.append((path, str(error)))
+            else:
+                assert scene.result() == expected, path
+    for path, message in refused:
+        assert path.endswith("identity.json")
+        assert "holds an unfinished build that cannot be continued" in message
+    tried(CHANGED, count)
 
 
 def test_a_build_waits_for_the_disk_twice_for_each_file_that_it_writes_at_most(
@@ -151,40 +253,3 @@ def test_a_build_waits_for_the_disk_twice_for_each_file_that_it_writes_at_most(
     filled = {path.parent for path in (tmp_path / "x").rglob("*") if path.is_file()}
     in_place, put_away = 1, 1  # the manifest, the staging folder
     assert files.SYNCS.folders <= written.total() + len(made) + len(filled) + in_place + put_away
-
-
-@every_state
-def test_a_craft_with_checkpoints_that_is_kept_for_later(tmp_path: Path, photos: Path, count: int | None) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    options = BuildOptions(out=disk / "x", source=str(photos), device="cpu")
-    lose_power(disk, lambda: build(CRAFTED, options, Listening()) and None, lambda: tidied(disk / "x"), count)
-
-
-@every_state
-def test_training_runs(tmp_path: Path, count: int | None) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    tasks = [make_task(seed, keep_weights=True) for seed in range(2)]
-    found: list[Any] = []
-
-    def work() -> None:
-        store = RunStore(disk / "runs")
-        with LocalExecutor() as executor:
-            found[:] = [work_off(tasks, store, executor, Listener()), [store.weights(t).read_bytes() for t in tasks]]
-
-    lose_power(disk, work, lambda: list(found), count)
-
-
-@every_state
-def test_a_delivery(tmp_path: Path, photos: Path, count: int | None) -> None:
-    disk, store = tmp_path / "disk", tmp_path / "store"
-    disk.mkdir()
-    options = BuildOptions(out=disk / "x", source=str(photos), deliver_to=f"file://{store}/x")
-    lose_power(
-        disk,
-        lambda: build(RECIPE, options, Listening()) and None,
-        lambda: built(store / "x"),
-        count,
-        beside=store,
-    )
