@@ -23,6 +23,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "clusters": (*ONCE, "--images", "8", "--batch", "4", "--model", "resnet20"),
     "decode": ("{photographs}", *ONCE, *ONE_WORKER, "--images", "4", "--work", "{here}"),
     "digits_epsilon": ("--epsilon", "24", "--seeds", "1"),
+    "durability": ("--source", "digits", "--recipe", "ops-digits", *ONCE, "--workers", "1", "--work", "{here}"),
     "memory": ("--recipe", "ops-digits", "--source", "digits", *ONCE, *ONE_WORKER),
     "noise": (*SOURCE, *ONCE, "--model", "convnet3-w16", "--images", "16", "--steps", "2"),
     "publishing": ("--folder", "{digits}", *ONCE),

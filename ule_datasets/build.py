@@ -38,7 +38,7 @@ from ule_datasets.sources.known import known_location
 from ule_datasets.sources.look import Look
 from ule_datasets.sources.reading import Source, look_at, read_source
 
-WORKER_MODULES = (
+WORKER_MODULES: tuple[str, ...] = (
     "ule_datasets.dataset.shards",
     "ule_datasets.sources.reading",
     "PIL.PngImagePlugin",
