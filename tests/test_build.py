@@ -242,6 +242,25 @@ def test_an_interrupted_build_keeps_its_shards_and_redoes_damaged_ones(
     assert hashes(tmp_path / "x") == hashes(reference)
 
 
+def test_a_build_that_is_discarded_while_its_files_go_to_their_places_leaves_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        plain = Path.replace
+
+        def replace(self: Path, target: Path) -> Path:
+            if Path(target) == tmp_path / "x" / "webdataset" / "train-000003.tar":
+                raise StoppedError
+            return plain(self, target)
+
+        patched.setattr(Path, "replace", replace)
+        with pytest.raises(StoppedError):
+            quiet_build(MANY_SHARDS, tmp_path / "x")
+    assert len(list((tmp_path / "x" / "data").iterdir())) > 10
+    quiet_build(DIGITS, tmp_path / "x", overwrite=True)
+    assert set(hashes(tmp_path / "x")) == {file.path for file in Manifest.read(tmp_path / "x").files}
+
+
 def finished_but_not_tidied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a build leaves it that is killed after its manifest went to its place."""
     with monkeypatch.context() as patched:

@@ -249,7 +249,7 @@ def test_a_build_waits_for_the_disk_twice_for_each_file_that_it_writes_at_most(
     options = BuildOptions(out=tmp_path / "x", source=str(photos))
     build(RECIPE, options, Reporter(silent=True))
     assert files.SYNCS.files == written.total() > 20
-    assert max(written.values()) == 1, "no file is written twice"
+    assert {Path(path).name for path, times in written.items() if times > 1} == {"source.json"}, "first without digests"
     filled = {path.parent for path in (tmp_path / "x").rglob("*") if path.is_file()}
     in_place, put_away = 1, 1  # the manifest, the staging folder
     assert files.SYNCS.folders <= written.total() + len(made) + len(filled) + in_place + put_away

@@ -104,12 +104,13 @@ class BuildFolder:
         """Take back what was noted as complete, to make what is damaged again: as before ``note_complete``."""
         manifest = self._place_of(FILE_NAME)
         if self.read_note("moving") is not None and manifest.exists():
-            for record in Manifest.read(manifest.parent).files:
-                if not (self.files / record.path).exists() and (self.root / record.path).is_file():
-                    make_folder((self.files / record.path).parent)
-                    (self.root / record.path).replace(self.files / record.path)
-            if manifest.parent == self.root:
-                manifest.replace(self.files / FILE_NAME)
+            paths = [record.path for record in Manifest.read(manifest.parent).files]
+            for path in (*paths, FILE_NAME):
+                if not (self.files / path).exists() and (self.root / path).is_file():
+                    make_folder((self.files / path).parent)
+                    (self.root / path).replace(self.files / path)
+            for folder in sorted({(self.files / path).parent for path in paths}):
+                sync(folder)
         for name in ("complete", "moving"):  # in this order: what was complete is moved once
             remove(self._note(name))
 
@@ -226,6 +227,8 @@ def open_folder(
         if previous != identity:
             if not overwrite and previous != DISCARDED and not refused.exists():
                 _refuse_other(folder, previous)
+            if previous is not None:
+                BuildFolder(root, scratch, previous).reopen()  # its files in their places are known to nobody else
             folder.start_over()
         refused.unlink(missing_ok=True)
         try:
