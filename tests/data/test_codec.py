@@ -325,11 +325,26 @@ def test_containers_are_known_by_what_they_say_they_hold(data: bytes, kind: str)
 
 def test_heif_photographs_are_read_where_their_decoder_is_installed() -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
-    stream = io.BytesIO()
-    pillow_heif.from_pillow(Image.fromarray(PIXELS).resize((64, 64))).save(stream, quality=-1, chroma=444)
-    picture = decode_rgb(stream.getvalue(), "it")
-    assert picture.pixels.shape == (64, 64, 3)
-    assert picture.mode == "RGB"
+
+    def heif(*images: np.ndarray, turn: int = 1) -> bytes:
+        stream = io.BytesIO()
+        file = pillow_heif.HeifFile()
+        for image in images:
+            file.add_from_pillow(Image.fromarray(image))
+        file.save(stream, quality=-1, chroma=444, exif=exif(turn))
+        return stream.getvalue()
+
+    large = np.kron(PIXELS, np.ones((4, 2, 1), np.uint8))
+    picture = decode_rgb(heif(large), "it")
+    assert (picture.pixels.shape, picture.mode, picture.changed) == (large.shape, "RGB", ())
+    assert np.abs(picture.pixels.astype(int) - large).max() <= 2
+    turned = decode_rgb(heif(large, turn=6), "it")
+    assert (turned.pixels.shape, turned.changed) == ((32, 64, 3), (TURNED,))
+    for data, named in (
+        (heif(np.dstack([large, large[..., 0]])), "mode RGBA, transparency"),
+        (heif(large, large[::-1].copy()), "several frames"),
+    ):
+        assert f"is not a plain RGB image ({named});" in complaint(lambda data=data: decode_rgb(data, "it"))  # type: ignore[misc]
 
 
 def test_no_decoder_is_read_that_starts_programs_and_all_of_them_are_there() -> None:
