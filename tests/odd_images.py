@@ -162,7 +162,7 @@ NEVER: dict[str, tuple[bytes, str]] = {
 
 FOREIGN: dict[str, tuple[bytes, str]] = {
     "text": (b"this is no image", "is not a readable image: unknown image format"),
-    "nothing": (b"", "is not a readable image: unknown image format"),
+    "nothing": (b"", "is not a readable image: empty: an incomplete download?"),
     "PostScript": (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n",
         "is PostScript, a format that is not read: convert it to PNG",
@@ -171,9 +171,9 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
         b"\xc5\xd0\xd3\xc6" + bytes(64),
         "is PostScript, a format that is not read: convert it to PNG",
     ),
-    "PDF": (b"%PDF-1.7\n", "is PDF, a format that is not read: convert it to PNG"),
+    "PDF": (b"%PDF-1.7\n", "is not a readable image: a PDF document"),
     "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is SVG, a format that is not read: convert it to PNG"),
-    "web page": (b"<!DOCTYPE html><html>", "is not a readable image: it is a web page"),
+    "web page": (b"<!DOCTYPE html><html>", "is not a readable image: a web page, perhaps of an error"),
     "Photoshop": (b"8BPS\0\1" + bytes(64), "is Photoshop, a format that is not read: convert it to PNG"),
     "ICO": (save(PIXELS, "ICO"), "is ICO, a format that is not read: convert it to PNG"),
     "DDS": (save(PIXELS, "DDS"), "is DDS, a format that is not read: convert it to PNG"),
@@ -181,7 +181,7 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
     "QOI": (save(PIXELS, "QOI"), "is QOI, a format that is not read: convert it to PNG"),
     "JPEG XL": (b"\xff\x0a" + bytes(64), "is JPEG XL, a format that is not read: convert it to PNG"),
     "SPIDER": (save(np.ones((SIDE, SIDE), np.float32), "SPIDER"), "is not a readable image: unknown image format"),
-    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer and not the image: run git lfs"),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\n", "is not a readable image: a pointer of Git LFS"),
 }
 """What is no image, or of a format that is not read, and what is said about it."""
 

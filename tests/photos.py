@@ -22,7 +22,7 @@ NUM_DUPLICATES = 1
 BROKEN = {
     "cut": "cannot be decoded: image file is truncated",
     "text": "is not a readable image: unknown image format",
-    "empty": "is not a readable image: unknown image format",
+    "empty": "is not a readable image: empty: an incomplete download?",
     "deep": "is not a plain RGB image (mode F, more than 8 bits a channel); convert it to RGB first",
 }
 """What ``write_broken`` writes, by the beginning of its name, and what is said about it."""

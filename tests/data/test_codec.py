@@ -194,13 +194,13 @@ def test_the_bound_is_said_with_its_option_and_holds_at_its_value() -> None:
     )
 
 
-@pytest.mark.parametrize(("text", "most"), [("", MAX_PIXELS), ("1000", 1000), (" 256 ", 256), ("9" * 13, 10**13 - 1)])
+@pytest.mark.parametrize(("text", "most"), [("", MAX_PIXELS), ("1000", 1000), (" 256 ", 256), (str(2**40), 2**40)])
 def test_the_bound_is_moved_by_a_variable(text: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ULE_MAX_PIXELS", text)
     assert max_pixels() == most
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "many", "1e6", "1_000", "9" * 14, "\u0663"])
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1e6", "1_000", str(2**40 + 1), "\u0663"])
 def test_a_variable_that_is_no_number_of_pixels_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ULE_MAX_PIXELS", text)
     assert complaint(max_pixels) == f"ULE_MAX_PIXELS is {text!r}, must be a number of pixels"

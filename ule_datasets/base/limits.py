@@ -8,6 +8,18 @@ from dataclasses import dataclass
 from ule_datasets.base.errors import InputError
 
 
+def number_given(variable: str, otherwise: int, unit: str) -> int:
+    """The number that a variable of the environment says.
+
+    Raises:
+        InputError: it is none, or none that makes sense.
+    """
+    text = os.environ.get(variable, "").strip() or str(otherwise)
+    if not (text.isascii() and text.isdigit()) or not 0 < int(text[:13]) <= 2**40:
+        raise InputError(f"{variable} is {text[:40]!r}, must be a number of {unit}")
+    return int(text[:13])
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """A bound that a variable of the environment moves."""
@@ -23,10 +35,7 @@ class Limit:
         Raises:
             InputError: the variable is no number of mebibytes.
         """
-        text = os.environ.get(self.variable, "").strip() or str(self.mebibytes)
-        if not (text.isascii() and text.isdigit()) or not 0 < int(text[:13]) <= 2**40:
-            raise InputError(f"{self.variable} is {text[:40]!r}, must be a number of mebibytes")
-        return int(text[:13]) * 2**20
+        return 2**20 * number_given(self.variable, self.mebibytes, "mebibytes")
 
     def problem(self, size: int) -> str:
         """Why so many bytes are refused, to follow a subject ("the member"); empty: they are not."""

@@ -7,8 +7,6 @@ functions, because recipes import sources, and listing recipes must be quick.
 from __future__ import annotations
 
 import io
-import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.limits import number_given
 from ule_datasets.data.image_formats import HEAD, READ, bits_per_channel, reader_of, recognise
 
 if TYPE_CHECKING:
@@ -95,10 +94,7 @@ def max_pixels() -> int:
     Raises:
         InputError: the variable is no such number.
     """
-    text = os.environ.get("ULE_MAX_PIXELS", "").strip() or str(MAX_PIXELS)
-    if not re.fullmatch("[1-9][0-9]{0,12}", text):
-        raise InputError(f"ULE_MAX_PIXELS is {text[:40]!r}, must be a number of pixels")
-    return int(text)
+    return number_given("ULE_MAX_PIXELS", MAX_PIXELS, "pixels")
 
 
 @contextmanager
@@ -166,7 +162,7 @@ def open_image(data: bytes, origin: str, rules: Rules = PLAIN) -> tuple[Image, s
     kind = recognise(data)
     if kind in READ and kind not in rules.formats:
         raise InputError(f"{origin} is a {kind} image, expected {' or '.join(rules.formats)}")
-    reader = reader_of(kind, origin)
+    reader = reader_of(kind, data, origin)
     try:
         image = reader(io.BytesIO(data))
         _check_bounds(image, kind, data, origin, rules)

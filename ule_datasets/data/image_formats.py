@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.signatures import HEAD as LOOKED_AT
+from ule_datasets.base.signatures import mistaken
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -55,11 +57,8 @@ BEGINNINGS = (
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"%!", "PostScript"),
     (b"\xc5\xd0\xd3\xc6", "PostScript"),
-    (b"%PDF", "PDF"),
     (b"<svg", "SVG"),
     (b"<?xml", "SVG"),
-    (b"<!DOCTYPE", "HTML"),
-    (b"<html", "HTML"),
     (b"8BPS", "Photoshop"),
     (b"\x00\x00\x01\x00", "ICO"),
     (b"DDS ", "DDS"),
@@ -67,7 +66,6 @@ BEGINNINGS = (
     (b"qoif", "QOI"),
     (b"\xff\x0a", "JPEG XL"),
     (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
-    (b"version https://git-lfs", "Git LFS"),
 )
 """How files begin, and in which format they are then; formats that are not read are there to be named."""
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
@@ -93,29 +91,21 @@ def recognise(data: bytes) -> str:
     return ""
 
 
-def reader_of(name: str, origin: str) -> type[ImageFile]:
-    """The class that reads a format.
+def reader_of(name: str, data: bytes, origin: str) -> type[ImageFile]:
+    """The class that reads a format, which some data was recognised to be in.
 
     Raises:
         InputError: it is not read, or not here: what it is, and what to do.
     """
+    if not name:
+        what = mistaken(data[:LOOKED_AT])
+        raise InputError(f"{origin} is not a readable image: {what or 'unknown image format'}")
     if name not in READ:
-        raise InputError(f"{origin} {_not_read(name)}")
+        raise InputError(f"{origin} is {name}, a format that is not read: convert it to PNG")
     reader = _reader(name)
     if reader is None:
         raise InputError(f"{origin} is of the format {name}, which cannot be read here: {INSTALL[name]}, or convert it")
     return reader
-
-
-def _not_read(name: str) -> str:
-    match name:
-        case "":
-            return "is not a readable image: unknown image format"
-        case "Git LFS":
-            return "is a Git LFS pointer and not the image: run git lfs pull"
-        case "HTML":
-            return "is not a readable image: it is a web page"
-    return f"is {name}, a format that is not read: convert it to PNG"
 
 
 @cache
