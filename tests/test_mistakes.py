@@ -260,7 +260,6 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "damaged Parquet pages": (damaged_parquet_pages, r"train-00001-of-00002.parquet is not a readable Parquet file"),
     "negative label": (labels(0, 1, -1), r"\(row group 0, row 2\) has label -1, allowed is 0 or more"),
-    "label in words": (labels("cat", "dog"), r"row 0\) has label 'cat'; labels must be class numbers"),
     "fractional label": (labels(0.5, 1.0), r"row 0\) has label 0.5; labels must be class numbers"),
     "absent label": (labels(0, None), r"row 1\) has no label: 'label' is null"),
     "mixed sizes": (mixed_sizes, r"is 10x10 pixels, \S+ is 8x8; resize all images to one size first"),

@@ -147,8 +147,9 @@ def head_of(file: IO[bytes], origin: str) -> tuple[str, tuple[int, int]]:
     Raises:
         InputError: it is not an image of a known format.
     """
-    kind = recognise(file.read(HEAD))
-    reader = reader_of(kind, origin)
+    head = file.read(HEAD)
+    kind = recognise(head)
+    reader = reader_of(kind, head, origin)
     try:
         file.seek(0)
         image = reader(file)

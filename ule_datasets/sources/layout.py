@@ -16,12 +16,16 @@ _IMAGES = "png jpg jpeg jpe jfif bmp webp tif tiff ppm gif jp2 avif heic heif"
 _NO_IMAGES = """
     txt md rst html htm pdf tex bib csv tsv json jsonl yaml yml toml xml ini cfg log py ipynb sh m mat npy npz pkl pt
     pth h5 hdf5 db sqlite lmdb parquet arrow tar tgz gz bz2 xz zst zip 7z rar md5 sha1 sha256 crc lnk url exe mp3 wav
-    mp4 mov avi mkv webm svg cls lbl label lock
+    mp4 mov avi mkv webm svg cls lbl label lock psd eps ps ai aae xmp
+    thm dng nef nrw cr2 cr3 crw arw sr2 srf orf rw2 raf pef srw x3f 3fr iiq mrw
 """
 SUFFIXES = frozenset(f".{end}" for end in _IMAGES.split())
 """What the names of image files end with."""
 OTHERS = frozenset(f".{end}" for end in _NO_IMAGES.split())
-"""What the names of files end with that are never images, so that nobody needs to look into them."""
+"""What the names of files end with that are never images, so that nobody needs to look into them.
+
+Raw photographs are among them: they begin like TIFF files, and what can be read of them are previews.
+"""
 ARCHIVE = "ILSVRC/Data/CLS-LOC"
 """Where ImageNet's archive from Kaggle has the folders of its splits."""
 SHOWN = 3
