@@ -89,6 +89,7 @@ FOLDERS: dict[str, Read | Refused] = {
         {VALIDATION: 2},
     ),
     "a split that is not there": Refused(classes("train") | classes("val"), "no split 'test'", {"test_split": "test"}),
+    "a split of two names": Refused(classes("train") | classes("val"), "no split", {"test_split": "val test"}),
     "a split of no name": Refused(classes("train") | classes("val"), "no split 'best'", {"test_split": "best"}),
     "two folders for one split": Refused(classes("val") | classes("dev") | classes("train"), "two folders for the val"),
     "two folders for training": Refused(
@@ -117,7 +118,41 @@ FOLDERS: dict[str, Read | Refused] = {
         images("a/train") | images("a/test") | images("b/train") | images("b/test"), r"\(test, train\) within a class"
     ),
     "splits within classes within a split": Refused(images("train/a/train") | images("train/a/val"), "within a class"),
+    "splits of a subject and a folder of it": Refused(
+        classes("seg_train") | classes("seg_test") | images("seg_pred"),
+        r"splits \(seg_test, seg_train\) beside .*seg_pred",
+    ),
+    "splits of a subject within folders of their names": Read(
+        classes("seg_train/seg_train") | classes("seg_test/seg_test"), BOTH
+    ),
+    "a lone split of a subject": Read(classes("seg_train"), TRAIN),
+    "splits of two subjects": Refused(
+        images("trainA") | images("trainB") | images("testA") | images("testB"), "two folders for the test split"
+    ),
+    "folders called images within splits": Read(classes("train/images") | classes("test/images"), BOTH),
+    "unlabelled images in folders called images": Read(
+        images("train/images") | images("val/images"), {"train": {"unlabelled": 2}, "test": {"unlabelled": 2}}
+    ),
+    "validation images in a folder called images": Refused(
+        classes("train") | images("val/images"), "val/images has images outside of class folders"
+    ),
+    "folders called images within classes": Read(images("train/a/images") | images("train/b/images"), TRAIN),
+    "images and masks": Refused(
+        images("images") | images("masks"), r"a folder images, which is the name of no class, beside .*\(masks\)"
+    ),
+    "images and masks by class": Refused(
+        classes("CUB/images") | classes("CUB/segmentations"), "CUB has a folder images"
+    ),
+    "images in capitals and other things": Refused(images("JPEGImages") | images("SegmentationClass"), "JPEGImages"),
+    "classes called images and masks": Read(
+        images("images") | images("masks"),
+        {"train": {"images": 2, "masks": 2}},
+        options={"class_folders": ("images",)},
+    ),
     # --- classes that are called like splits
+    "a class folder that is not there": Refused(
+        classes(""), "has no folder 'train' .* it has a, b", {"class_folders": ("train",)}
+    ),
     "a class called train": Refused(images("train") | images("bus") | images("car"), "--class-folder train"),
     "a class called train, kept": Read(
         images("train") | images("bus"), {"train": {"bus": 2, "train": 2}}, options={"class_folders": ("train",)}
@@ -267,8 +302,15 @@ for kind, write in (("parquet", table), ("tar", shard)):
         ),
         f"{kind}: a missing shard": Refused(
             {f"train-{n:05d}-of-00003.{kind}": two for n in (0, 2)},
-            rf"lacks 1 of the 3 files train-\*-of-00003.{kind}, first train-00001-of-00003.{kind}",
+            r"lacks 1 of the 3 files train-\*-of-00003, first train-00001-of-00003: fetch",
         ),
+        f"{kind}: a missing shard with a hash": Refused(
+            {f"train-{n:05d}-of-00003-ab{n}.{kind}": two for n in (0, 2)}, "first train-00001-of-00003"
+        ),
+        f"{kind}: shards with hashes": Read(
+            {f"train-{n:05d}-of-00002-ab{n}.{kind}": two for n in (0, 1)}, {"train": {"0": 2, "1": 2}}
+        ),
+        f"{kind}: a huge series": Refused({f"train-00000-of-99999.{kind}": two}, "lacks 99,998 of the 99,999"),
         f"{kind}: missing shards of a split": Refused(
             {f"data/train-00000-of-00001.{kind}": two, f"data/test-00001-of-00004.{kind}": two}, "lacks 3 of the 4"
         ),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from trees import Files, Folder, Link, write_tree
 
-from ule_datasets.sources.tree import HIDDEN, OWN, walk
+from ule_datasets.sources.tree import HIDDEN, OWN, Listing, in_order, walk
 
 LOOP = "links to a folder that they are in"
 MANIFEST = '{\n "schema": "ule-datasets manifest 1",\n'
@@ -92,3 +92,9 @@ def test_a_single_file_is_a_tree(tmp_path: Path) -> None:
     assert list(tree.below()) == ["a.tar"]
     assert tree.at("a.tar") == path
     assert tree.first == {".tar": "a.tar"}
+
+
+def test_thousands_of_folders_within_each_other_are_gone_through() -> None:
+    depth = 5_000
+    listed = in_order("", "", lambda path: Listing([], ["a"]) if path.count("a") < depth else Listing(["x"], []))
+    assert list(listed) == [f"{'a/' * depth}x"]

@@ -20,6 +20,7 @@ from ule_datasets.base.limits import BATCH_FILE
 from ule_datasets.base.regular import open_file
 from ule_datasets.sources import tar
 from ule_datasets.sources.forms import Chunk, Form, Place, RawSample, Wanted
+from ule_datasets.sources.splits import choose
 from ule_datasets.sources.tree import Tally, Tree, join, kind_of, suffix_of
 
 ARCHIVE = "cifar-10-python"
@@ -99,7 +100,8 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     for path in tree.below():
         if path not in used:
             tally.add("the batches once more" if is_archive(path) else kind_of(path), path)
-    return Form("the original CIFAR-10 batches", chunks, class_names, passed_over=tally.found)
+    chosen = choose(chunks, tree.root, wanted.test_split, lambda _: True)
+    return Form("the original CIFAR-10 batches", chosen.splits, class_names, passed_over=tally.found)
 
 
 _Found: TypeAlias = tuple[set[str], dict[str, tuple[Chunk, ...]], tuple[str, ...] | None]

@@ -14,6 +14,8 @@ import numpy as np
 from ule_datasets.data.split import sample_digest
 from ule_datasets.sources.forms import Form, RawSample
 from ule_datasets.sources.spec import Licence, SourceSpec
+from ule_datasets.sources.splits import choose
+from ule_datasets.sources.wanted import ANYTHING, Wanted
 
 SCALE = 4
 """From 8 x 8 to 32 x 32."""
@@ -76,6 +78,8 @@ def enlarge(levels: np.ndarray) -> np.ndarray:
     return ((255 * levels + 512) // 1024).astype(np.uint8)
 
 
-def find() -> Form:
+def find(wanted: Wanted = ANYTHING) -> Form:
     """Both splits."""
-    return Form("the embedded digits", {s: (Digits(s),) for s in ("train", "test")}, DIGITS.class_names)
+    splits = {name: (Digits(name),) for name in ("train", "test")}
+    chosen = choose(splits, "digits", wanted.test_split, lambda _: True)
+    return Form("the embedded digits", chosen.splits, DIGITS.class_names)

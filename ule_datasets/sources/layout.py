@@ -9,8 +9,8 @@ from pathlib import Path
 from ule_datasets.base.errors import InputError
 from ule_datasets.data.image_formats import HEAD, READ, recognise
 from ule_datasets.sources.forms import Wanted
-from ule_datasets.sources.splits import WORDS, split_of, splits_in, subject_of, unknown_split
-from ule_datasets.sources.tree import Tally, Tree, join, kind_of, suffix_of
+from ule_datasets.sources.splits import WORDS, is_nameless, split_of, splits_in, subject_of, unknown_split
+from ule_datasets.sources.tree import Listing, Tally, Tree, in_order, join, kind_of, suffix_of
 
 _IMAGES = "png jpg jpeg jpe jfif bmp webp tif tiff ppm gif jp2 avif heic heif"
 _NO_IMAGES = """
@@ -72,12 +72,7 @@ class Images:
 
     def below(self, folder: str, shown: str = "") -> Iterator[str]:
         """Images at any depth in the order of their paths, which begin with ``shown`` instead of the folder's."""
-        inner = set(self.folders(folder))
-        for name in sorted([*self.loose(folder), *inner]) if inner else self.loose(folder):
-            if name in inner:
-                yield from self.below(join(folder, name), join(shown, name))
-            else:
-                yield join(shown, name)
+        return in_order(folder, shown, lambda path: Listing(self.loose(path), self.folders(path)))
 
 
 def is_image(tree: Tree, path: str) -> bool:
@@ -101,7 +96,7 @@ def top_folder(images: Images, wanted: Wanted) -> str:
         return ARCHIVE
     top = folder = ""
     while not images.loose(folder) and len(inner := images.folders(folder)) == 1:
-        if inner[0] in wanted.class_folders | wanted.classes or splits_in(inner[0]) & set(WORDS.values()):
+        if inner[0] in wanted.class_folders | wanted.classes or _known(inner[0]):
             return folder
         folder = join(folder, inner[0])
         top = folder if len(images.folders(folder)) > 1 and not images.loose(folder) else top
@@ -109,29 +104,24 @@ def top_folder(images: Images, wanted: Wanted) -> str:
 
 
 def split_folders(images: Images, top: str, wanted: Wanted) -> dict[str, str]:
-    """The folder of each split in one; none where no folder is called like a split.
-
-    A name that is nothing but a split's (``train_images``) is one. A name with a subject (``bullet_train``) is one
-    where all are alike (``flowers_train``, ``flowers_test``), and else a class.
+    """The folder of each split in one; none where its folders are classes.
 
     Raises:
         InputError: other folders or images would be left over, two folders are for one split, or a name looks like a
             split and is not known, or speaks of several.
     """
-    place = images.tree.at(top)
-    names = [name for name in images.folders(top) if name not in wanted.class_folders]
-    like = [name for name in names if splits_in(name) & set(WORDS.values())]
-    unknown = [name for name in names if name not in like and splits_in(name)]
-    plain = [name for name in like if not subject_of(name)]
-    if not like and len(unknown) > 1 and unknown == names:
+    place, there = images.tree.at(top), images.folders(top)
+    if unseen := sorted(wanted.class_folders.difference(there)):
+        raise InputError(f"{place} has no folder {unseen[0]!r} with images that could be a class; it has {some(there)}")
+    names = [name for name in there if name not in wanted.class_folders]
+    like = _called_like_splits(images, top, names)
+    unknown = [name for name in names if splits_in(name) and not _known(name)]
+    if unknown and (like or (len(unknown) > 1 and unknown == names)):
         raise unknown_split(f"{place}: {unknown[0]}", min(splits_in(unknown[0])))
-    if not plain and (like != names or len({split_of(name, place) for name in like}) < 2):
+    if not like:
+        _refuse_nameless(place, names, wanted)
         return {}
-    if not plain and len({subject_of(name) for name in like}) > 1:
-        raise _unclear(place, like, [])
-    if unknown:
-        raise unknown_split(f"{place}: {unknown[0]}", min(splits_in(unknown[0])))
-    if others := [name for name in images.folders(top) if name not in like]:
+    if others := [name for name in there if name not in like]:
         raise _unclear(place, like, others)
     if loose := images.loose(top):
         raise InputError(
@@ -145,10 +135,45 @@ def split_folders(images: Images, top: str, wanted: Wanted) -> dict[str, str]:
         if split in found:
             raise InputError(
                 f"{place} has two folders for the {split} split: {found[split]}, {name}; give one of them another "
-                f"name, or move it out of the source{_or_classes(like)}"
+                f"name, or move it out of the source; {_or_classes(like)}"
             )
         found[split] = name
-    return {split: _unwrapped(images, join(top, name), split) for split, name in found.items()}
+    return {split: _unwrapped(images, join(top, name), name) for split, name in found.items()}
+
+
+def _known(name: str) -> bool:
+    """Whether a name speaks of a split of ours."""
+    return not splits_in(name).isdisjoint(WORDS.values())
+
+
+def _called_like_splits(images: Images, top: str, names: list[str]) -> list[str]:
+    """Those of some folders that are splits.
+
+    A name that is nothing but a split's (``train_images``) is one, and then all are that speak of one. A name with a
+    subject (``bullet_train``) is one where there is another of the same subject (``flowers_train``, ``flowers_test``),
+    or where nothing else holds classes; otherwise it is a class.
+    """
+    like = [name for name in names if _known(name)]
+    by_subject: dict[tuple[str, ...], set[str]] = {}
+    for name in like:
+        by_subject.setdefault(subject_of(name), set()).update(splits_in(name))
+    if () in by_subject or any(len(splits) > 1 for splits in by_subject.values()):
+        return like
+    if len(by_subject) > 1 and like == names and len(set.union(*by_subject.values())) > 1:
+        raise _unclear(images.tree.at(top), like, [])
+    alone = len(names) == len(like) == 1 and not images.loose(join(top, like[0]))
+    return like if alone and len(images.folders(join(top, like[0]))) > 1 else []
+
+
+def _refuse_nameless(place: object, names: list[str], wanted: Wanted) -> None:
+    """Refuse a folder that is called like what is in it, and not like a class, among others."""
+    nameless = [name for name in names if is_nameless(name) and name not in wanted.classes]
+    if nameless and len(names) > 1:
+        others = [name for name in names if name not in nameless] or nameless[1:]
+        raise InputError(
+            f"{place} has a folder {nameless[0]}, which is the name of no class, beside others with images "
+            f"({some(others)}): give --source the one with the images; {_or_classes(nameless)}"
+        )
 
 
 def refuse_splits_in_classes(images: Images, folder: str, classes: list[str]) -> None:
@@ -175,18 +200,19 @@ def _unclear(place: object, like: list[str], others: list[str]) -> InputError:
     beside = f" beside others with images ({some(others)})" if others else " and like classes"
     return InputError(
         f"{place} has folders called like splits ({some(like)}){beside}: if the former are splits, move the others "
-        f"out of the source; {_or_classes(like).removeprefix('; ')}"
+        f"out of the source; {_or_classes(like)}"
     )
 
 
 def _or_classes(like: list[str]) -> str:
-    return f"; if they are classes, add {' '.join(f'--class-folder {name}' for name in like)}"
+    return f"if they are classes, add {' '.join(f'--class-folder {name}' for name in like[:SHOWN])}"
 
 
-def _unwrapped(images: Images, folder: str, split: str) -> str:
-    """Where an archive was unpacked into a folder of its own name: the inner one."""
+def _unwrapped(images: Images, folder: str, name: str) -> str:
+    """Where everything is one folder further in, of the same name (as archives are unpacked) or of no class's."""
     while not images.loose(folder) and len(inner := images.folders(folder)) == 1:
-        if subject_of(inner[0]) or splits_in(inner[0]) != {split}:
+        alike = splits_in(inner[0]) == splits_in(name) and subject_of(inner[0]) in ((), subject_of(name))
+        if not alike and not is_nameless(inner[0]):
             break
         folder = join(folder, inner[0])
     return folder

@@ -29,6 +29,7 @@ from ule_datasets.sources.look import Look, glance
 from ule_datasets.sources.own import refuse_perturbed
 from ule_datasets.sources.spec import SourceSpec
 from ule_datasets.sources.tree import Tree, walk
+from ule_datasets.sources.wanted import ANYTHING
 
 LOCATIONS = (
     "hub:OWNER/NAME, digits, or a folder or file (Parquet, WebDataset tar, image folder, cifar-10-batches-py "
@@ -218,10 +219,10 @@ def find_form(where: str, spec: SourceSpec | None = None) -> Form:
     Raises:
         InputError: nothing there, nothing that looks like images, or images in several forms.
     """
+    wanted = ANYTHING if spec is None else spec.wanted
     if where == "digits":
-        return digits.find()
+        return digits.find(wanted)
     root: Place
-    wanted = Wanted() if spec is None else spec.wanted
     if is_remote(where):
         root = RemotePath.at(where, SINGLE_FILES)
     elif where.startswith(hub.PREFIX):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,10 @@ UNKNOWN = {"trainval", "traintest", "minival", "testdev", "holdout", "heldout", 
 """Words that speak of splits too, but of none of ours."""
 FILLERS = {"image", "img", "picture", "pic", "photo", "file", "sample", "data", "dataset", "set", "split", "folder"}
 """Words that say nothing about what is in a folder, alone or with an ``s``."""
+NAMELESS = {"image", "img", "data", "dataset", "file", "jpeg", "jpg", "png"}
+"""Words that are no class of images, alone or with an ``s``."""
 _WORD = re.compile(r"[A-Z]?[a-z]+(?=[A-Z\W\d_]|$)|[A-Z]+(?![a-z])|[^\W\d_]+")
-_NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)(?P<of>-of-\d{3,}(\.\w+)*)")
+_NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d{1,9})-of-(?P<count>\d{3,9})([-.][^/]*)?")
 
 Part = TypeVar("Part")
 
@@ -47,6 +50,12 @@ def splits_in(name: str) -> set[str]:
 def subject_of(name: str) -> tuple[str, ...]:
     """What a name says besides a split: empty for ``train_images``, ``("bullet",)`` for ``bullet_train``."""
     return tuple(word for word in words_of(name) if word not in WORDS and not {word, word[:-1]} & FILLERS)
+
+
+def is_nameless(name: str) -> bool:
+    """Whether a folder is called like what is in it (``images``, ``JPEGImages``) and not like a class."""
+    words = words_of(name)
+    return bool(words) and all({word, word[:-1]} & NAMELESS for word in words)
 
 
 def split_of(name: str, place: object) -> str | None:
@@ -119,8 +128,9 @@ def choose(
         withheld = len(there) == 2 and not is_labelled(found[TEST])
         test = (VALIDATION if withheld else there[0]) if there else ""
     else:
-        test = next(iter(splits_in(test_split)), "")
-        if test not in there:
+        asked = splits_in(test_split)
+        test = next(iter(asked), "")
+        if test not in there or len(asked) > 1:
             raise InputError(f"{place} has no split {test_split!r}; found {', '.join(found) or 'none'}")
     splits = {TRAIN if name == TRAIN else TEST: part for name, part in found.items() if name in (TRAIN, test)}
     return Chosen(splits, test, next((name for name in there if name != test), ""))
@@ -157,15 +167,15 @@ def _check_numbers(paths: Sequence[str], place: object) -> list[str]:
     series: dict[tuple[str, str], set[int]] = {}
     for path in paths:
         if numbered := _NUMBERED.fullmatch(path):
-            series.setdefault((numbered["series"], numbered["of"]), set()).add(int(numbered["number"]))
-    for (name, of), numbers in series.items():
-        digits = of.removeprefix("-of-").partition(".")[0]
+            series.setdefault((numbered["series"], numbered["count"]), set()).add(int(numbered["number"]))
+    for (name, count), numbers in series.items():
         first = 0 if 0 in numbers else 1
-        missing = sorted(set(range(first, first + int(digits))) - numbers)
-        if missing:
+        lacking = int(count) - sum(first <= number < first + int(count) for number in numbers)
+        if lacking > 0:
+            missing = next(number for number in itertools.count(first) if number not in numbers)
             raise InputError(
-                f"{place} lacks {len(missing)} of the {int(digits)} files {name}*{of}, first "
-                f"{name}{missing[0]:0{len(digits)}d}{of}: fetch what is missing, or give one file with --source"
+                f"{place} lacks {lacking:,} of the {int(count):,} files {name}*-of-{count}, first "
+                f"{name}{missing:0{len(count)}d}-of-{count}: fetch what is missing, or give one file with --source"
             )
     return [name for name, _ in series]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,16 +83,7 @@ class Tree:
 
     def below(self, folder: str = "") -> Iterator[str]:
         """The files at any depth below a folder, in the order of their paths' parts."""
-        listing, prefix = self.folders[folder], f"{folder}/" if folder else ""
-        if not listing.folders:
-            yield from (prefix + name for name in listing.files)
-            return
-        inner = set(listing.folders)
-        for name in sorted([*listing.files, *listing.folders]):
-            if name in inner:
-                yield from self.below(prefix + name)
-            else:
-                yield prefix + name
+        return in_order(folder, folder, lambda path: self.folders[path])
 
     @cached_property
     def first(self) -> Mapping[str, str]:
@@ -103,6 +94,31 @@ class Tree:
                 if (suffix := suffix_of(name)) not in found:
                     found[suffix] = join(folder, name)
         return found
+
+
+def in_order(folder: str, shown: str, listing_of: Callable[[str], Listing]) -> Iterator[str]:
+    """The files at any depth below a folder, by paths that begin with ``shown``, in the order of their parts."""
+    pending = [_entries(folder, shown, listing_of(folder))]
+    while pending:
+        for path, inner in pending[-1]:
+            if inner is not None:
+                pending.append(_entries(inner, path, listing_of(inner)))
+                break
+            yield path
+        else:
+            pending.pop()
+
+
+def _entries(folder: str, shown: str, listing: Listing) -> Iterator[tuple[str, str | None]]:
+    """Paths in a folder, sorted, with those by which its folders are listed."""
+    prefix = f"{shown}/" if shown else ""
+    if not listing.folders:
+        return ((prefix + name, None) for name in listing.files)
+    folders = set(listing.folders)
+    return (
+        (prefix + name, join(folder, name) if name in folders else None)
+        for name in sorted([*listing.files, *listing.folders])
+    )
 
 
 def suffix_of(path: str) -> str:

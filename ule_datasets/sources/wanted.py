@@ -19,3 +19,7 @@ class Wanted:
     """Folders that are classes although they are called like splits."""
     form: str | None = None
     """The form that is read where there are several; ``None``: there must be one."""
+
+
+ANYTHING = Wanted()
+"""Nothing in particular."""
