@@ -256,6 +256,12 @@ FOLDERS: dict[str, Read | Refused] = {
     "images without a suffix beside a licence": Read(
         {"LICENSE": "?", **images("a", suffix="")}, {"train": {"a": 2}}, {"out a suffix": 1}
     ),
+    "texts without a suffix that begin as some images do": Read(
+        classes("") | {"a/P1": "P1 is a text", "b/BM": "BMW"}, TRAIN, {"without a suffix": 2}
+    ),
+    "images beside ImageNet's archive": Read(
+        classes("ILSVRC/Data/CLS-LOC/train") | images("figures"), TRAIN, {"outside of ILSVRC/Data/CLS-LOC": 2}
+    ),
     "files without a suffix": Read(classes("") | {"a/Makefile": "all:", "LICENSE": ""}, TRAIN, {"without a suffix": 2}),
     "what is called a text": Read(classes("") | images("a", suffix=".txt"), TRAIN, {".txt": 2}),
     # --- several forms

@@ -208,6 +208,20 @@ def test_classes_beyond_65535_are_numbered_without_gaps(tmp_path: Path) -> None:
     assert "has label 2147483648, allowed is 0 to 2147483647" in run_build("ops", "--source", source).complaint[0]
 
 
+def test_names_that_are_no_text_are_written_out(tmp_path: Path) -> None:
+    source = os.fsencode(write_tree(tmp_path / "s", classes("")))
+    for name in (b"a/\xff.txt", b"b/\xfe.png"):
+        Path(os.fsdecode(source + b"/" + name)).write_text("no image")
+    outcome = run_build("ops", "--source", tmp_path / "s", "--out", tmp_path / "out", "--skip-unusable")
+    assert outcome.code == 0, outcome.stderr
+    assert Manifest.read(tmp_path / "out").look["passed_over"][0]["example"] == r"a/\xff.txt"
+    assert (tmp_path / "out" / "left-out.txt").read_text().startswith("train\tb/\\xfe.png is not")
+    Path(os.fsdecode(source + b"/\xff")).mkdir()
+    Path(os.fsdecode(source + b"/\xff/0.png")).write_bytes(png(9))
+    refused = run_build("ops", "--source", tmp_path / "s", "--out", tmp_path / "again")
+    assert r"the name of its folder '\\xff' is not UTF-8; rename it" in refused.complaint[0]
+
+
 # --- nothing is lost without a word ---------------------------------------------------------------------------
 
 NAMES = st.sampled_from(

@@ -19,6 +19,7 @@ from ule_datasets.places.hub import PREFIX as HUB
 from ule_datasets.places.urls import is_remote, shown
 from ule_datasets.sources.decode import ChunkTask, Decoded, files_of, sizes_differ
 from ule_datasets.sources.forms import SINGLE_FILES
+from ule_datasets.sources.tree import as_text
 
 PROBLEMS_SHOWN = 3
 Chunks = Sequence[tuple[ChunkTask, Decoded]]
@@ -93,7 +94,7 @@ def collect(
         duplicates=tuple((name, count) for name, count in copies.items() if count),
         converted=tuple(sorted(converted.items())),
         changed=tuple(sorted(changed.items())),
-        left_out=tuple((name, problem.replace(here, "") if here else problem) for name, problem in problems),
+        left_out=tuple((name, as_text(problem.replace(here, "") if here else problem)) for name, problem in problems),
     )
     return splits, findings
 

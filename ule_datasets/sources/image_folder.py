@@ -16,6 +16,7 @@ from ule_datasets.places.remote_path import RemotePath, each
 from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, Wanted
 from ule_datasets.sources.imagenet import LABEL_LISTS, validation_labels
 from ule_datasets.sources.layout import (
+    ARCHIVE,
     OTHERS,
     SUFFIXES,
     Images,
@@ -26,7 +27,7 @@ from ule_datasets.sources.layout import (
     top_folder,
 )
 from ule_datasets.sources.splits import TEST, TRAIN, choose
-from ule_datasets.sources.tree import Tally, Tree, join
+from ule_datasets.sources.tree import Tally, Tree, as_text, join
 
 FILES_PER_CHUNK = 512
 ADVICE = "give class folders (train/<class>/*)"
@@ -77,6 +78,8 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     if tree.is_file or not images.filled:
         return None
     top = top_folder(images, wanted)
+    if top == ARCHIVE:
+        tally.add_all(f"outside of {top}", (path for path in images.below("") if not path.startswith(f"{top}/")))
     roots = split_folders(images, top, wanted) or {TRAIN: top}
     by_class = TRAIN in roots and bool(images.folders(roots[TRAIN]))
     chosen = choose(roots, tree.at(top), wanted.test_split, lambda r: not by_class or bool(images.folders(r)))
@@ -98,6 +101,8 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     names = {s: root for s, root in chosen.splits.items() if root not in (s, top)}
     used = parts if outside is None else loose
     class_names = tuple(sorted({name for part in used.values() for name in part.classes}))
+    if strange := [name for name in class_names if as_text(name) != name]:
+        raise InputError(f"{tree.at(top)}: the name of its folder {as_text(strange[0])!r} is not UTF-8; rename it")
     numbers = {name: number for number, name in enumerate(class_names)}
     chunks = {split: tuple(_chunks(tree.at(part.root), part, numbers)) for split, part in used.items()}
     return Form("an image folder", chunks, class_names, ADVICE, tally.found, chosen.notes, names)

@@ -26,6 +26,8 @@ OTHERS = frozenset(f".{end}" for end in _NO_IMAGES.split())
 
 Raw photographs are among them: they begin like TIFF files, and what can be read of them are previews.
 """
+PLAIN_TO_SEE = READ.keys() - {"BMP", "PPM"}
+"""Formats whose files begin as no text does."""
 ARCHIVE = "ILSVRC/Data/CLS-LOC"
 """Where ImageNet's archive from Kaggle has the folders of its splits."""
 SHOWN = 3
@@ -85,7 +87,7 @@ def is_image(tree: Tree, path: str) -> bool:
         return False
     try:
         with place.open("rb") as file:
-            return recognise(file.read(HEAD)) in READ
+            return recognise(file.read(HEAD)) in PLAIN_TO_SEE
     except OSError:
         return False
 

@@ -18,7 +18,7 @@ from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, extremes, 
 from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, RawSample, Unusable
 from ule_datasets.sources.image_folder import Files
 from ule_datasets.sources.splits import TEST, TRAIN
-from ule_datasets.sources.tree import PassedOver
+from ule_datasets.sources.tree import PassedOver, as_text
 
 SHOWN = 3
 """Classes that are named before the last one."""
@@ -120,13 +120,14 @@ class Look:
         splits = {name: _about(counts) for name, counts in self.classes.items()}
         told = {
             "form": self.kind,
-            "called": dict(self.names),
+            "called": {split: as_text(name) for split, name in self.names.items()},
             "splits": splits,
             "sizes": [list(size) for size in self.sizes],
             "modes": dict(self.modes),
             "notes": list(self.notes),
             "passed_over": [
-                {"reason": each.reason, "count": each.count, "example": each.example} for each in self.passed_over
+                {"reason": as_text(each.reason), "count": each.count, "example": as_text(each.example)}
+                for each in self.passed_over
             ],
         }
         return {name: value for name, value in told.items() if value}

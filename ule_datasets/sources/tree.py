@@ -121,6 +121,11 @@ def _entries(folder: str, shown: str, listing: Listing) -> Iterator[tuple[str, s
     )
 
 
+def as_text(name: str) -> str:
+    """A name with bytes of no text written out, as files may have them, so that it can be written anywhere."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def suffix_of(path: str) -> str:
     """The end of a file's name from its last dot, in lower case: ``.tar.gz`` is one; empty if there is none."""
     dot = path.rfind(".")
