@@ -243,7 +243,7 @@ MALFORMED: dict[str, tuple[str, str]] = {
     "not YAML": ("---\nconfigs: [\n---\n", "front matter that is not YAML"),
     "a tag": ("---\nconfigs: !!python/object/apply:os.system [true]\n---\n", "front matter that is not YAML"),
     "deep": ("---\nconfigs: " + "[" * 20_000 + "\n---\n", "front matter that is not YAML"),
-    "long": ("---\nconfigs: []\n" + "#" * 2**23 + "\n---\n", "characters long"),
+    "long": ("---\nconfigs: []\n" + "#" * 2**23 + "\n---\n", "has more than 8,388,608 characters"),
     "a date as a name": ("---\nconfigs:\n- config_name: 2020-01-01\n---\n", "without a config_name"),
     "a split that is a truth": (card(one([{"split": True, "path": "x"}])), "neither patterns nor"),
     "a path that is a number": (card(one([{"split": "train", "path": [1]}])), "neither patterns nor"),

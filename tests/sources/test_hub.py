@@ -78,8 +78,8 @@ def test_a_repository_is_downloaded_once_and_then_read_from_the_cache(
 ) -> None:
     outcome = build_from(hub.environment(home=tmp_path / "home"), tmp_path / "online")
     assert outcome.code == 0, outcome.stderr
-    parquet = [name for name in files_of(repository) if name.endswith(".parquet")]
-    assert sorted(hub.downloads) == [(name, None) for name in parquet], "every Parquet file once, and nothing else"
+    needed = [name for name in files_of(repository) if name.endswith((".parquet", "README.md"))]
+    assert sorted(hub.downloads) == [(name, None) for name in needed], "the card and every Parquet file once, no more"
     asked = len(hub.requests)
     again = build_from(hub.environment(home=tmp_path / "home"), tmp_path / "offline", HF_HUB_OFFLINE="1")
     assert again.code == 0, again.stderr
@@ -121,7 +121,10 @@ def test_a_revision_that_does_not_exist_is_refused(hub: HubServer, tmp_path: Pat
 def test_a_repository_without_parquet_files_is_refused(hub: HubServer, repository: Path, tmp_path: Path) -> None:
     hub.put(REPOSITORY, {}, delete=[name for name in files_of(repository) if name.endswith(".parquet")])
     outcome = build_from(hub.environment(home=tmp_path / "home"), tmp_path / "out")
-    assert_refused_in_one_line(outcome, f"{REPOSITORY} has no Parquet files; download it and use --source FOLDER")
+    assert_refused_in_one_line(
+        outcome,
+        f"{REPOSITORY} holds no Parquet files, tar shards or images: name another, or .* --source FOLDER",
+    )
 
 
 def test_a_dropped_connection_is_resumed_where_it_broke(hub: HubServer, tmp_path: Path) -> None:

@@ -5,10 +5,14 @@ This module and ``publish`` are the only ones that talk to the Hub.
 
 from __future__ import annotations
 
+import glob
+import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from ule_datasets.base.errors import InputError
@@ -21,6 +25,8 @@ REPOSITORY = re.compile(r"(?:hub:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*?)(?:@
 PASSING = frozenset({408, 409, 412, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed a little later."""
 TRIES, LONGEST_WAIT = 7, 300.0
+EXACT = 500
+"""Files that are asked for one by one."""
 Result = TypeVar("Result")
 
 
@@ -45,6 +51,57 @@ def download(repository: str, revision: str | None, patterns: Sequence[str], *, 
     with readable_errors(repository, revision, elsewhere):
         folder = snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
     return Path(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A dataset repository at one commit."""
+
+    repository: str
+    folder: Path
+    """Where its files are on this machine, as far as they were fetched."""
+    sizes: dict[str, int]
+    """Bytes of all its files, by path."""
+
+    def fetch(self, paths: Collection[str], elsewhere: str) -> None:
+        """Bring some of its files here, and perhaps others like them.
+
+        Raises:
+            InputError: there is no room for them, or as ``download`` does.
+        """
+        lacking = sum(self.sizes[path] for path in paths if not (self.folder / path).exists())
+        there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+        if (free := shutil.disk_usage(there).free) < lacking:
+            raise InputError(
+                f"{self.repository} takes {lacking / 1e9:.1f} GB more, {there} has room for {free / 1e9:.1f} GB: "
+                f"free some, set HF_HUB_CACHE to a folder with more, {elsewhere}"
+            )
+        download(self.repository, self.folder.name, _patterns(paths), elsewhere=elsewhere)
+
+
+def look_up(repository: str, revision: str | None, first: Sequence[str], *, elsewhere: str = "") -> Snapshot:
+    """What is in a dataset repository, of which only some files (globs) are fetched at first.
+
+    Raises:
+        InputError: as ``download`` does.
+    """
+    from huggingface_hub import get_cached_repo_tree
+
+    folder = download(repository, revision, first, elsewhere=elsewhere)
+    with readable_errors(repository, revision, elsewhere):
+        files = get_cached_repo_tree(repository, repo_type="dataset", revision=folder.name)
+    return Snapshot(repository, folder, {file.path: file.size for file in files})
+
+
+def _patterns(paths: Collection[str]) -> list[str]:
+    """What the Hub's client takes to mean these files; of many only folder and suffix, as it compares all with all."""
+    if len(paths) <= EXACT:
+        return [glob.escape(path) for path in paths]
+    by_suffix: dict[str, list[str]] = {}
+    for path in paths:
+        by_suffix.setdefault(PurePosixPath(path).suffix, []).append(posixpath.dirname(path))
+    folders = {suffix: posixpath.commonpath(found) for suffix, found in by_suffix.items()}
+    return [f"{glob.escape(posixpath.join(folder, ''))}*{glob.escape(suffix)}" for suffix, folder in folders.items()]
 
 
 @contextmanager

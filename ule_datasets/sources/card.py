@@ -10,7 +10,7 @@ import fnmatch
 import posixpath
 import re
 import reprlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -57,11 +57,11 @@ class Declared:
         return next((self.class_names[name] for name in columns if name in self.class_names), None)
 
 
-def declared(text: str, paths: Collection[str], config: str | None, where: str) -> Declared | None:
+def declared(text: str, paths: Iterable[str], config: str | None, where: str) -> Declared | None:
     """What a card says about the files of its folder; ``None``: nothing.
 
-    ``paths`` are all files there, relative and with ``/``; ``config`` is what the user chose, and ``where`` names the
-    folder or repository in messages.
+    ``paths`` are all files there, relative and with ``/``, looked at only if need be; ``config`` is what the user
+    chose, and ``where`` names the folder or repository in messages.
 
     Raises:
         InputError: no such configuration, several and no default, something that is not as the format has it, or
@@ -75,9 +75,10 @@ def declared(text: str, paths: Collection[str], config: str | None, where: str) 
     chosen, info = configs.get(name, {}), infos.get(name, {})
     folder = _inside(chosen.get("data_dir") or "", where)
     patterns = _patterns(chosen.get("data_files"), where)
+    there = frozenset(paths if patterns else ())
     return Declared(
         config=name,
-        files={split: _resolved(split, listed, folder, paths, where) for split, listed in patterns.items()},
+        files={split: _resolved(split, listed, folder, there, where) for split, listed in patterns.items()},
         folder=folder,
         class_names=dict(_class_names(info.get("features") or chosen.get("features") or [], where)),
     )
@@ -89,7 +90,7 @@ def _front_matter(text: str, where: str) -> dict[str, Any]:
     if found is None or OF_FILES.search(found[1]) is None:
         return {}
     if len(text) > LARGEST:
-        raise _wrong(where, f"is {len(text):,} characters long")
+        raise _wrong(where, f"has more than {LARGEST:,} characters")
     try:
         about = yaml.safe_load(found[1])
     except (yaml.YAMLError, RecursionError, ValueError) as error:

@@ -106,7 +106,10 @@ def chosen_files(
             files.append(path)
         else:
             tally.add(kind_of(path), path)
-    found = by_split(files, tree.root, complete=not tree.is_file)
+    said = {split: [path for path in files if path in listed] for split, listed in tree.splits.items()}
+    found = {split: paths for split, paths in said.items() if paths} or by_split(
+        files, tree.root, complete=not tree.is_file
+    )
     chosen = choose(found, tree.root, wanted.test_split, lambda paths: any(has_labels(tree.at(p)) for p in paths))
     if chosen.unused:
         tally.add_all(f"of the {chosen.unused} split, which is not used", found[chosen.unused])

@@ -20,6 +20,7 @@ from ule_datasets.sources.layout import (
     OTHERS,
     SUFFIXES,
     Images,
+    declared_folders,
     is_image,
     refuse_splits_in_classes,
     some,
@@ -77,10 +78,10 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     images = Images.of(tree, tally)
     if tree.is_file or not images.filled:
         return None
-    top = top_folder(images, wanted)
+    top = "" if tree.splits else top_folder(images, wanted)
     if top == ARCHIVE:
         tally.add_all(f"outside of {top}", (path for path in images.below("") if not path.startswith(f"{top}/")))
-    roots = split_folders(images, top, wanted) or {TRAIN: top}
+    roots = declared_folders(images) or split_folders(images, top, wanted) or {TRAIN: top}
     by_class = TRAIN in roots and bool(images.folders(roots[TRAIN]))
     chosen = choose(roots, tree.at(top), wanted.test_split, lambda r: not by_class or bool(images.folders(r)))
     if unused := roots.get(chosen.unused):

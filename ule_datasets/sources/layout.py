@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,28 @@ def _refuse_nameless(place: object, names: list[str], wanted: Wanted) -> None:
             f"{place} has a folder {nameless[0]}, which is the name of no class, beside others with images "
             f"({some(others)}): give --source the one with the images; {_or_classes(nameless)}"
         )
+
+
+def declared_folders(images: Images) -> dict[str, str]:
+    """The folder of each split that a card says the files of: what is in folders there is in class folders.
+
+    Raises:
+        InputError: two splits have images of one folder; each must have its own.
+    """
+    found: dict[str, str] = {}
+    inside = {split: {posixpath.dirname(path) for path in paths} for split, paths in images.tree.splits.items()}
+    by_class = any(len(folders) > 1 for folders in inside.values())
+    for split, folders in inside.items():
+        root = posixpath.commonpath(folders) if len(folders) > 1 or not by_class else posixpath.dirname(*folders)
+        found[split] = root
+    for split, root in found.items():
+        others = [path for name, paths in images.tree.splits.items() if name != split for path in paths]
+        if clash := next((path for path in others if f"{path}/".startswith(f"{root}/" if root else "")), None):
+            raise InputError(
+                f"{images.tree.root}: the card gives {clash} to another split than {split}, within one folder: "
+                "give each split a folder of its own"
+            )
+    return found
 
 
 def refuse_splits_in_classes(images: Images, folder: str, classes: list[str]) -> None:

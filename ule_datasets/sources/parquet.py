@@ -122,7 +122,7 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     chosen = chosen_files(tree, _is_shard, wanted, tally, lambda path: not _labels_are_withheld(path))
     places = [(split, tree.at(path)) for split, paths in chosen.splits.items() for path in paths]
     looked_at = list((each if isinstance(tree.root, RemotePath) else map)(_look, [path for _, path in places]))
-    class_names = _agreed(looked_at)
+    class_names = _agreed(looked_at, tree.class_names)
     texts = class_names if looked_at[0].texts else None
     shards: dict[str, list[Chunk]] = {name: [] for name in chosen.splits}
     for (split, path), file in zip(places, looked_at, strict=True):
@@ -139,8 +139,8 @@ def _is_shard(path: str) -> bool:
     return suffix_of(path) == SUFFIX
 
 
-def _agreed(files: Sequence[_File]) -> tuple[str, ...] | None:
-    """The class names of all files; ``None`` where they have numbers only."""
+def _agreed(files: Sequence[_File], said: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The class names: what is said of the column elsewhere, or by all files; ``None`` where they have numbers only."""
     labels = {file.label_column is not None: file.path for file in files}
     if len(labels) > 1:
         raise InputError(f"{labels[True]} has a label column, {labels[False]} has none of {LABEL_COLUMNS}")
@@ -149,8 +149,12 @@ def _agreed(files: Sequence[_File]) -> tuple[str, ...] | None:
         raise InputError(f"{kinds[True]} has labels that are texts, {kinds[False]} has numbers")
     if files[0].label_column is None:
         return UNLABELLED
+    names = said.get(files[0].label_column)
     if files[0].texts:
-        return _texts(files)
+        found = _texts(files)
+        return names if names is not None and set(found or ()) <= set(names) else found
+    if names is not None:
+        return names
     class_names: tuple[str, ...] | None = None
     for file in files:
         if class_names is not None and file.class_names is not None and file.class_names != class_names:

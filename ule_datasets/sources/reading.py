@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.files import expanded
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.regular import open_file
 from ule_datasets.base.signatures import HEAD, mistaken
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.codec import max_pixels
 from ule_datasets.data.split import Split
-from ule_datasets.places import hub
 from ule_datasets.places.remote_path import RemotePath
-from ule_datasets.places.urls import is_remote, shown
+from ule_datasets.places.urls import shown
 from ule_datasets.sources import cifar_batches, digits, image_folder, imagenet, parquet, webdataset
 from ule_datasets.sources.collect import Findings, collect, contents
 from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
-from ule_datasets.sources.forms import SINGLE_FILES, UNLABELLED, Form, Place, Wanted
+from ule_datasets.sources.forms import UNLABELLED, Form, Wanted
 from ule_datasets.sources.identity import Identity
 from ule_datasets.sources.look import Look, glance
 from ule_datasets.sources.own import refuse_perturbed
+from ule_datasets.sources.place import LOCATIONS, open_place
 from ule_datasets.sources.spec import SourceSpec
-from ule_datasets.sources.tree import Tree, walk
+from ule_datasets.sources.tree import Tree
 from ule_datasets.sources.wanted import ANYTHING
 
-LOCATIONS = (
-    "hub:OWNER/NAME, digits, or a folder or file (Parquet, WebDataset tar, image folder, cifar-10-batches-py "
-    "or its archive), here or (but for cifar-10-batches-py) at a URL such as s3://BUCKET/FOLDER"
-)
 SUFFIXES_LOOKED_AT = 20
 """At most; a file of each is looked into where there are no images."""
 ALL_NUMBERS = 65_536
@@ -222,17 +216,8 @@ def find_form(where: str, spec: SourceSpec | None = None) -> Form:
     wanted = ANYTHING if spec is None else spec.wanted
     if where == "digits":
         return digits.find(wanted)
-    root: Place
-    if is_remote(where):
-        root = RemotePath.at(where, SINGLE_FILES)
-    elif where.startswith(hub.PREFIX):
-        root, wanted = _downloaded(where), replace(wanted, form="parquet")
-    else:
-        root = expanded(where)
-        if not root.exists():
-            raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
-    refuse_perturbed(root, f"--source {shown(where)}")
-    tree = walk(root, wanted.only)
+    tree = open_place(where, wanted)
+    refuse_perturbed(tree.root, f"--source {shown(where)}")
     found = _the_form(tree, wanted, f"--source {shown(where)}")
     form = None if found is None else FORMS[found](tree, wanted)
     if form is None:
@@ -271,18 +256,6 @@ def _the_form(tree: Tree, wanted: Wanted, place: str) -> str | None:
             "the file or the folder of one of them, or a recipe whose source says which (form=...)"
         )
     return next(iter(there), None)
-
-
-def _downloaded(where: str) -> Path:
-    """The Parquet files of ``hub:OWNER/NAME[@REVISION]``, in the Hub's own cache."""
-    elsewhere = "or give a local copy with --source FOLDER"
-    repository, _, revision = where.removeprefix(hub.PREFIX).partition("@")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
-        raise InputError(f"{where!r} does not name a dataset: use hub:OWNER/NAME, {elsewhere}")
-    folder = hub.download(repository, revision or None, ["*.parquet", "**/*.parquet"], elsewhere=elsewhere)
-    if not any(folder.rglob("*.parquet")):
-        raise InputError(f"{repository} has no Parquet files; download it and use --source FOLDER")
-    return folder
 
 
 def _check_labels(spec: SourceSpec, form: Form, labels_for: str, where: str) -> None:

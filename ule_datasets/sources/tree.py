@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -76,6 +76,10 @@ class Tree:
     """Links to folders that were followed."""
     is_file: bool = False
     """Whether the source is a single file."""
+    splits: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The files of each split, where a card says it; empty: names tell."""
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The names of classes by column, where a card says them."""
 
     def at(self, path: str) -> Place:
         """Where a file or folder is."""

@@ -155,9 +155,8 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     advice = "give every sample a .cls member"
     if "/" in first.key:
         advice += ", or unpack the archive if its folders are the classes"
-    return Form(
-        "WebDataset shards", chunks, None if labelled else UNLABELLED, advice, tally.found, chosen.notes, chosen.names
-    )
+    names = tree.class_names.get(LABEL) if labelled else UNLABELLED
+    return Form("WebDataset shards", chunks, names, advice, tally.found, chosen.notes, chosen.names)
 
 
 def _first_sample(paths: Sequence[Place]) -> tuple[Sample, bool]:

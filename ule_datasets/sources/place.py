@@ -1,0 +1,141 @@
+"""What there is at the place of a source: a folder or file here, at a URL or on the Hub, as its card describes it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import expanded
+from ule_datasets.places import hub
+from ule_datasets.places.remote_path import RemotePath
+from ule_datasets.places.urls import is_remote
+from ule_datasets.sources.card import FILE_NAME as CARD
+from ule_datasets.sources.card import LARGEST, Declared, declared
+from ule_datasets.sources.forms import SINGLE_FILES
+from ule_datasets.sources.layout import SUFFIXES as IMAGES
+from ule_datasets.sources.splits import TEST, TRAIN, VALIDATION, WORDS, splits_in
+from ule_datasets.sources.tar import SUFFIXES as TAR
+from ule_datasets.sources.tree import Listing, Tally, Tree, join, kind_of, suffix_of, walk
+from ule_datasets.sources.wanted import Wanted
+
+LOCATIONS = (
+    "hub:OWNER/NAME[@REVISION][:CONFIG], digits, or a folder or file (Parquet, WebDataset tar, image folder, "
+    "cifar-10-batches-py or its archive), here or (but for cifar-10-batches-py) at a URL such as s3://BUCKET/FOLDER"
+)
+ON_THE_HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?(:(?P<config>.+))?")
+SUFFIXES = ((".parquet",), TAR, tuple(IMAGES))
+"""What files of each form are called."""
+ELSEWHERE = "or give a local copy with --source FOLDER"
+
+
+def open_place(where: str, wanted: Wanted) -> Tree:
+    """List a source; of a larger folder only the classes that are wanted.
+
+    Of a folder here or a repository on the Hub only what its card declares as data, if it does: of the configuration
+    that ``where`` ends with (``FOLDER:CONFIG``, ``hub:OWNER/NAME:CONFIG``), or of the default one.
+
+    Raises:
+        InputError: nothing there, or a card that is not understood, or leaves open which configuration is meant.
+    """
+    if is_remote(where):
+        return walk(RemotePath.at(where, SINGLE_FILES), wanted.only)
+    if where.startswith(hub.PREFIX):
+        return _on_the_hub(where, wanted)
+    folder, config = on_this_machine(where)
+    if not folder.exists():
+        raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
+    tree = walk(folder, wanted.only)
+    if CARD not in tree.folders[""].files or tree.is_file:
+        if config is not None:
+            raise InputError(f"--source {where}: {folder} has no card ({CARD}) that describes configurations")
+        return tree
+    found = declared(_text(folder / CARD), tree.below(), config, str(folder))
+    return tree if found is None else _described(tree, found, _data(tree.below(), found, one_form=False))
+
+
+def on_this_machine(where: str) -> tuple[Path, str | None]:
+    """The path that a location is, and the configuration that it names, if there is such a folder."""
+    path = expanded(where)
+    folder, colon, config = where.rpartition(":")
+    if colon and config and not path.exists() and expanded(folder).is_dir():
+        return expanded(folder), config
+    return path, None
+
+
+def _on_the_hub(where: str, wanted: Wanted) -> Tree:
+    """The data of ``hub:OWNER/NAME[@REVISION][:CONFIG]``, in the Hub's own cache."""
+    found = ON_THE_HUB.fullmatch(where.removeprefix(hub.PREFIX))
+    if found is None:
+        raise InputError(f"{where!r} does not name a dataset: use hub:OWNER/NAME, {ELSEWHERE}")
+    snapshot = hub.look_up(found["name"], found["revision"], [CARD], elsewhere=ELSEWHERE)
+    place = hub.PREFIX + found["name"] + (f"@{found['revision']}" if found["revision"] else "")
+    about = declared(_text(snapshot.folder / CARD), snapshot.sizes, found["config"], place)
+    data = _data(snapshot.sizes, about or Declared(), one_form=True)
+    if not data:
+        raise InputError(f"{found['name']} holds no Parquet files, tar shards or images: name another, {ELSEWHERE}")
+    snapshot.fetch(data, ELSEWHERE)
+    return _described(walk(snapshot.folder, wanted.only), about or Declared(), data)
+
+
+def _text(card: Path) -> str:
+    """A card, as far as it may be read; empty if there is none."""
+    if not card.exists():
+        return ""
+    with card.open(encoding="utf-8", errors="replace") as file:
+        return file.read(LARGEST + 1)
+
+
+def _data(paths: Iterable[str], about: Declared, *, one_form: bool) -> Collection[str]:
+    """The files that a card speaks of; with ``one_form`` only what forms read, and if it is left open, of the first."""
+    if about.files:
+        named = {path for listed in about.files.values() for path in listed}
+        return {path for path in named if not one_form or suffix_of(path) in itertools.chain(*SUFFIXES)}
+    inside = [path for path in paths if not about.folder or path.startswith(f"{about.folder}/")]
+    if not one_form:
+        return set(inside)
+    of_forms = ({path for path in inside if suffix_of(path) in suffixes} for suffixes in SUFFIXES)
+    return next((found for found in of_forms if found), set())
+
+
+def _described(tree: Tree, about: Declared, data: Collection[str]) -> Tree:
+    """Of a tree what is data, with what the card says of splits and classes."""
+    tally = Tally(tree.passed_over)
+    reason = f"not among the data of the card{f' (configuration {about.config})' if about.config else ''}"
+    said = about.files or about.folder
+    for path in tree.below():
+        if path not in data:
+            tally.add(reason if said else kind_of(path), path)
+    splits = _splits(about.files)
+    for name, paths in about.files.items():
+        if name not in splits.values():
+            tally.add_all(f"of the split {name!r} of the card, which is not used", paths)
+    used = {path for name in splits.values() for path in about.files[name]} if splits else data
+    filled = {"", *(str(folder) for path in used for folder in PurePosixPath(path).parents)}
+    folders = {
+        folder: Listing(
+            [name for name in listing.files if join(folder, name) in used],
+            [name for name in listing.folders if join(folder, name) in filled],
+        )
+        for folder, listing in tree.folders.items()
+        if folder in filled
+    }
+    by_split = {split: frozenset(about.files[name]) for split, name in splits.items()}
+    return replace(tree, folders=folders, passed_over=tally.found, splits=by_split, class_names=about.class_names)
+
+
+def _splits(names: Collection[str]) -> dict[str, str]:
+    """What a card calls our splits: by their own names, else by the only one that has a word for it.
+
+    A lone split is the one to train on, whatever it is called.
+    """
+    found = {name: name for name in names if name in WORDS.values()}
+    words = {name: splits_in(name) for name in names if name not in found}
+    for split in (TRAIN, VALIDATION, TEST):
+        like = [name for name, spoken in words.items() if spoken == {split}]
+        if split not in found and len(like) == 1:
+            found[split] = like[0]
+    return found or ({TRAIN: next(iter(names))} if len(names) == 1 else {})
