@@ -108,7 +108,7 @@ def read_source(
         reporter.say(line)
     if spool is not None:
         _check_space(spec, spool)
-    by_split, class_names = _read(spec, form, where, executor, reporter, spool=spool)
+    by_split, class_names = _read(spec, form, where, executor, reporter, work=decode_chunk, spool=spool)
     splits, findings = collect(by_split, where, skip_unusable=skip_unusable)
     _check_expected(spec, splits, findings, f"{where} ({form.kind})")
     look = look.with_content(class_names, by_split)
@@ -150,7 +150,7 @@ def read_identity(
         InputError: unreadable or unsuitable images.
     """
     place = shown(where)
-    by_split, class_names = _read(spec, form, place, executor, reporter, keep=False)
+    by_split, class_names = _read(spec, form, place, executor, reporter, work=decode_chunk, keep=False)
     found = contents(by_split, skip_unusable=skip_unusable, limit_per_class=limit_per_class)
     return Identity(
         digests={name: content.digest for name, content in found.items()},
@@ -173,7 +173,7 @@ def _read(
     executor: Executor,
     reporter: Reporter,
     *,
-    work: Callable[[ChunkTask], Decoded] = decode_chunk,
+    work: Callable[[ChunkTask], Decoded],
     spool: Path | None = None,
     keep: bool = True,
 ) -> tuple[dict[str, list[tuple[ChunkTask, Decoded]]], tuple[str, ...]]:
