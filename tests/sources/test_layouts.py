@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ import pytest
 from trees import Files, Folder, Link, classes, contents, form_of, images, passed_over, png, shard, table, write_tree
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.sources.own_images import OWN_IMAGES
+from ule_datasets.sources.reading import find_form
 
 AB = {"a": 2, "b": 2}
 TRAIN = {"train": AB}
@@ -396,3 +399,26 @@ def test_a_source_is_refused(case: str, tmp_path: Path) -> None:
         form_of(write_tree(tmp_path / "source", refused.files), **refused.options)
     assert "\n" not in str(error.value)
     assert re.search(refused.message, str(error.value)), str(error.value)
+
+
+BY_CONTENT = ("images of other suffixes", "images without a suffix", "images without a suffix beside a licence")
+"""Files that are looked into here, and at a URL are not."""
+BY_CONTENT = ("images of other suffixes", "images without a suffix", "images without a suffix beside a licence")
+"""Files that are looked into here, and at a URL are not."""
+
+
+def linked(files: Files) -> bool:
+    return any(isinstance(content, Link) for content in files.values())
+
+
+AT_URLS = [n for n, case in CASES.items() if isinstance(case, Read) and n not in BY_CONTENT and not linked(case.files)]
+
+
+@pytest.mark.parametrize("case", AT_URLS)
+def test_a_source_at_a_url_is_read_alike(case: str, tmp_path: Path) -> None:
+    read = CASES[case]
+    assert isinstance(read, Read)
+    here = form_of(write_tree(tmp_path, read.files), **read.options)
+    there = find_form(f"file://{tmp_path}", replace(OWN_IMAGES, **read.options))
+    assert contents(there) == contents(here)
+    assert (passed_over(there), there.notes, there.names) == (passed_over(here), here.notes, here.names)
