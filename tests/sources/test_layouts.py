@@ -191,9 +191,13 @@ FOLDERS: dict[str, Read | Refused] = {
         {"train": {"contest": 2, "latest": 2, "straining": 2}},
     ),
     # --- one folder around all
-    "a lone folder around splits": Read(classes("photos/train") | classes("photos/test"), BOTH),
-    "lone folders around splits": Read(classes("x/photos/train") | classes("x/photos/test"), BOTH),
-    "a lone folder around classes": Read(classes("photos"), TRAIN),
+    "a lone folder around splits": Read(
+        classes("photos/train") | classes("photos/test"), BOTH, {}, "all images are in photos"
+    ),
+    "lone folders around splits": Read(
+        classes("x/photos/train") | classes("x/photos/test"), BOTH, {}, "all images are in x/photos"
+    ),
+    "a lone folder around classes": Read(classes("photos"), TRAIN, {}, "all images are in photos"),
     "a lone folder around unlabelled splits": Read(
         images("photos/train") | images("photos/test"), {"train": {"unlabelled": 2}, "test": {"unlabelled": 2}}
     ),
@@ -265,6 +269,9 @@ FOLDERS: dict[str, Read | Refused] = {
     "images beside ImageNet's archive": Read(
         classes("ILSVRC/Data/CLS-LOC/train") | images("figures"), TRAIN, {"outside of ILSVRC/Data/CLS-LOC": 2}
     ),
+    "endings that are no words": Read(
+        classes("") | {f"a/x.{n:03d}": "" for n in range(30)} | {"b/y.Zürich hat": ""}, TRAIN, {"of other suffixes": 31}
+    ),
     "files without a suffix": Read(classes("") | {"a/Makefile": "all:", "LICENSE": ""}, TRAIN, {"without a suffix": 2}),
     "what is called a text": Read(classes("") | images("a", suffix=".txt"), TRAIN, {".txt": 2}),
     # --- several forms
@@ -286,6 +293,9 @@ FOLDERS: dict[str, Read | Refused] = {
     ),
     "none of the classes": Refused(
         classes("train", "cd"), "none of the class folders", {"class_names": ("a", "b"), "subset": True}
+    ),
+    "a single image": Refused(
+        {"a.png": png(0)}, "a.png is a single image: give the folder that it is in", {"at": "a.png"}
     ),
     "nothing": Refused({}, "no images found there"),
     "only texts": Refused({"a.txt": ""}, "no images found there"),
@@ -388,15 +398,18 @@ def test_a_source_is_read(case: str, tmp_path: Path) -> None:
     for reason, count in read.passed_over.items():
         assert [number for name, (number, _) in found.items() if reason in name] == [count], found
     assert read.notes in " ".join(form.notes)
-    assert bool(form.notes) == (VALIDATION in read.passed_over or TEST in read.passed_over)
+    chosen = [note for note in form.notes if "is the clean test split" in note]
+    assert len(chosen) == (VALIDATION in read.passed_over or TEST in read.passed_over)
 
 
 @pytest.mark.parametrize("case", [name for name, case in CASES.items() if isinstance(case, Refused)])
 def test_a_source_is_refused(case: str, tmp_path: Path) -> None:
     refused = CASES[case]
     assert isinstance(refused, Refused)
+    options = dict(refused.options)
+    at = options.pop("at", "")
     with pytest.raises(InputError) as error:
-        form_of(write_tree(tmp_path / "source", refused.files), **refused.options)
+        form_of(write_tree(tmp_path / "source", refused.files) / at, **options)
     assert "\n" not in str(error.value)
     assert re.search(refused.message, str(error.value)), str(error.value)
 

@@ -76,8 +76,10 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     """
     tally = Tally(tree.passed_over)
     images = Images.of(tree, tally)
-    if tree.is_file or not images.filled:
+    if not images.filled:
         return None
+    if tree.is_file:
+        raise InputError(f"{tree.root} is a single image: give the folder that it is in")
     top = "" if tree.splits else top_folder(images, wanted)
     if top == ARCHIVE:
         tally.add_all(f"outside of {top}", (path for path in images.below("") if not path.startswith(f"{top}/")))
@@ -106,7 +108,8 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
         raise InputError(f"{tree.at(top)}: the name of its folder {as_text(strange[0])!r} is not UTF-8; rename it")
     numbers = {name: number for number, name in enumerate(class_names)}
     chunks = {split: tuple(_chunks(tree.at(part.root), part, numbers)) for split, part in used.items()}
-    return Form("an image folder", chunks, class_names, ADVICE, tally.found, chosen.notes, names)
+    notes = (f"all images are in {top}", *chosen.notes) if top else chosen.notes
+    return Form("an image folder", chunks, class_names, ADVICE, tally.found, notes, names)
 
 
 def example(tree: Tree) -> str | None:
@@ -149,12 +152,10 @@ def _by_class(images: Images, root: str, wanted: Wanted, tally: Tally) -> _Part:
     there = images.folders(root)
     classes = [name for name in there if wanted.only is None or name in wanted.only]
     refuse_splits_in_classes(images, root, classes)
-    for name in there:
-        if name not in classes:
-            tally.add_all("of other classes", images.below(join(root, name), join(root, name)))
-    tally.add_all(
-        "folders without images", (join(root, n) for n in images.tree.folders[root].folders if n not in there)
-    )
+    for name in sorted(set(there).difference(classes)):
+        tally.add_all("of other classes", images.below(join(root, name), join(root, name)))
+    empty = sorted(set(images.tree.folders[root].folders).difference(there))
+    tally.add_all("folders without images", (join(root, name) for name in empty))
     return _Part(root, classes, [path for name in classes for path in images.below(join(root, name), name)])
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.regular import open_file
 from ule_datasets.data.image_formats import HEAD, READ, recognise
 from ule_datasets.sources.forms import Wanted
 from ule_datasets.sources.splits import WORDS, is_nameless, split_of, splits_in, subject_of, unknown_split
@@ -87,9 +88,9 @@ def is_image(tree: Tree, path: str) -> bool:
     if not isinstance(place, Path):
         return False
     try:
-        with place.open("rb") as file:
+        with open_file(place) as file:
             return recognise(file.read(HEAD)) in PLAIN_TO_SEE
-    except OSError:
+    except (OSError, InputError):
         return False
 
 

@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.regular import open_file
 from ule_datasets.data.codec import head_of
 from ule_datasets.sources.collect import Chunks
 from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, extremes, label_of
@@ -22,8 +23,8 @@ from ule_datasets.sources.tree import PassedOver, as_text
 
 SHOWN = 3
 """Classes that are named before the last one."""
-KINDS_SHOWN = 6
-"""Kinds of files passed over that are named in a line; the manifest has all."""
+KINDS_SHOWN, KINDS_KEPT = 6, 100
+"""Kinds of files passed over that are named in a line, and in the manifest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +128,7 @@ class Look:
             "notes": list(self.notes),
             "passed_over": [
                 {"reason": as_text(each.reason), "count": each.count, "example": as_text(each.example)}
-                for each in self.passed_over
+                for each in self.passed_over[:KINDS_KEPT]
             ],
         }
         return {name: value for name, value in told.items() if value}
@@ -163,8 +164,11 @@ def _heads(chunk: Chunk) -> Iterator[tuple[RawSample | Unusable, IO[bytes] | np.
     """Samples, and where to read the heads of their images; of files here nothing else is read."""
     if isinstance(chunk, Files) and isinstance(chunk.folder, Path):
         for path, label in zip(chunk.paths, chunk.labels, strict=True):
-            with path.open("rb") as file:
-                yield RawSample(b"", label, str(path)), file
+            try:
+                with open_file(str(path)) as file:
+                    yield RawSample(b"", label, str(path)), file
+            except OSError as error:
+                raise InputError(f"cannot read {path}: {error.strerror}") from error
     else:
         for raw in chunk.samples():
             image = b"" if isinstance(raw, Unusable) else raw.image

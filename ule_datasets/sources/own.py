@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.regular import open_file
 from ule_datasets.places.remote_path import RemotePath
 
 MANIFEST = "manifest.json"
@@ -27,9 +28,9 @@ def is_ours(file: Path | RemotePath) -> bool:
     try:
         if isinstance(file, RemotePath):
             return BEGINNING in file.read_bytes()[:HEAD]
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             return BEGINNING in opened.read(HEAD)
-    except OSError:
+    except (OSError, InputError):
         return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ Place: TypeAlias = Path | RemotePath
 
 NOT_CONTENT = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 """Folders that systems make beside people's files; thumbnails and deleted photographs may be in them."""
+_SUFFIX = re.compile(r"\.[a-z][a-z0-9_]{0,11}")
 HIDDEN = "hidden"
 OWN = "made by this tool: never read as a source"
 """Why folders with its datasets and reports are passed over."""
@@ -139,8 +141,11 @@ def suffix_of(path: str) -> str:
 
 
 def kind_of(path: str) -> str:
-    """What a file is called that a form has no use for."""
-    return f"{suffix_of(path)} files" if suffix_of(path) else "files without a suffix"
+    """What a file is called that a form has no use for; of endings that are no words there may be any number."""
+    suffix = suffix_of(path)
+    if not suffix:
+        return "files without a suffix"
+    return f"{suffix} files" if _SUFFIX.fullmatch(suffix) else "files of other suffixes"
 
 
 def join(folder: str, name: str) -> str:
