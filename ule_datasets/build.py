@@ -30,7 +30,7 @@ from ule_datasets.packaging.card import write_card
 from ule_datasets.packaging.crafting import CraftCache, Workshop, clear_checkpoints, craft, join, labels_for
 from ule_datasets.packaging.croissant import croissant_json
 from ule_datasets.packaging.figures import draw_figures
-from ule_datasets.packaging.folder import BuildFolder, check_ours, open_folder, tidy
+from ule_datasets.packaging.folder import BuildFolder, FileNote, check_ours, open_folder, tidy
 from ule_datasets.packaging.origin import Origin
 from ule_datasets.places.urls import RemoteFolder, shown
 from ule_datasets.recipe import Recipe
@@ -245,7 +245,9 @@ class _Making:
             write_atomically(files / "craft.json", json.dumps(perturbation.about, indent=1) + "\n")
             write_atomically(files / "croissant.json", croissant_json(recipe, manifest))
             write_atomically(files / "README.md", write_card(recipe, manifest, perturbation, figures))
-            others = _other_files(files, {PERTURBATION_FILE: self.folder.read_note("crafted")["file"]})
+            noted = self.folder.read_note("crafted", _CraftedNote)
+            known = {} if noted is None else {PERTURBATION_FILE: dataclasses.asdict(noted.file)}
+            others = _other_files(files, known)
         timings = {name: round(seconds, 3) for name, seconds in reporter.seconds.items()}
         manifest = dataclasses.replace(manifest, files=(*manifest.files, *others), timings=timings)
         write_atomically(files / FILE_NAME, manifest.to_json())
@@ -300,10 +302,18 @@ class _Making:
 
     def _was_crafted(self, source: Source) -> bool:
         """Whether an interrupted build left the perturbation of these images, and the file is still what it was."""
-        note, path = self.folder.read_note("crafted"), self.folder.files / PERTURBATION_FILE
-        if note is None or note["source"] != source.train.digest or not path.is_file():
+        note, path = self.folder.read_note("crafted", _CraftedNote), self.folder.files / PERTURBATION_FILE
+        if note is None or note.source != source.train.digest or not path.is_file():
             return False
-        return bool(file_record(path) == note["file"])
+        return bool(file_record(path) == dataclasses.asdict(note.file))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _CraftedNote:
+    """The perturbation of some images is in the folder."""
+
+    source: str
+    file: FileNote
 
 
 def _other_files(folder: Path, known: dict[str, dict[str, Any]]) -> list[FileRecord]:

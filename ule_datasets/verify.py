@@ -16,7 +16,7 @@ from ule_datasets.analyses import ANALYSES
 from ule_datasets.analyses.analysis import Material
 from ule_datasets.analyses.findings import OPTIONAL, ROLES, Findings, analyse
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.files import cache_folder, sweep
+from ule_datasets.base.files import cache_folder, refuse_links, sweep
 from ule_datasets.base.options import VerifyOptions as VerifyOptions
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import WORKER_MODULES
@@ -131,6 +131,8 @@ def _check(options: VerifyOptions) -> None:
             raise InputError(f"--models {model}: choose from {known_victims()}")
     for strategy in options.strategies:
         parse_strategy(strategy)
+    if options.report is None and len(options.folders) == 1:
+        refuse_links(options.report_folder)
     if not options.folders and options.claims is None:
         raise InputError("name a dataset, or claims with --claims (--list-claims shows them)")
 

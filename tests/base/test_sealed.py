@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,16 +33,16 @@ def test_no_changed_byte_passes(tmp_path: Path) -> None:
     path = tmp_path / "note.json"
     write_note(path, "key", {"accuracy": 12.5, "names": ["a"]})
     whole = path.read_bytes()
-    assert read_note(path, "key") == {"accuracy": 12.5, "names": ["a"]}
+    assert read_note(dict[str, Any], path, "key") == {"accuracy": 12.5, "names": ["a"]}
     damaged = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(len(whole))]
     damaged += [whole[:at] for at in range(len(whole))] + [bytes(len(whole)), json.dumps(json.loads(whole)).encode()]
     for content in damaged:
         path.write_bytes(content)
-        assert read_note(path, "key") is None, content
+        assert read_note(dict[str, Any], path, "key") is None, content
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"a": 1}'])
 def test_what_has_no_seal_is_no_note(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "note.json").write_bytes(content)
-    assert read_note(tmp_path / "note.json", "") is None
-    assert read_note(tmp_path / "absent.json", "") is None
+    assert read_note(dict[str, Any], tmp_path / "note.json", "") is None
+    assert read_note(dict[str, Any], tmp_path / "absent.json", "") is None

@@ -75,6 +75,7 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     """
     make_folder(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    partial.unlink(missing_ok=True)  # a link would be written through
     try:
         yield partial
         if lasting:
@@ -99,6 +100,28 @@ def remove(path: Path) -> None:
         sync(path.parent)
 
 
+def remove_tree(path: Path) -> None:
+    """Delete whatever stands at a path; of a link the link, and nothing of what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def refuse_links(*paths: Path) -> None:
+    """Refuse links where something is about to be written or deleted behind them.
+
+    Raises:
+        InputError: one of the paths is a link.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a link to {path.readlink()}: nothing is written or deleted behind it; remove the link, or "
+                "choose another folder"
+            )
+
+
 def expanded(where: str | Path) -> Path:
     """A path whose ``~`` or ``~user`` is the folder of that user.
 
@@ -121,15 +144,16 @@ def cache_folder() -> Path:
 def mark_used(path: Path) -> None:
     """Let ``make_room`` keep a file for longer."""
     with contextlib.suppress(OSError):  # a folder that others maintain may be read-only
-        os.utime(path)
+        if not path.is_symlink():
+            os.utime(path)
 
 
 def sweep(folder: Path, pattern: str = f".*{PARTIAL}") -> None:
     """Delete what killed processes left in a folder, half written or for themselves, once it is certainly nobody's."""
     for leftover in folder.glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # another process sweeps as well
-            if time.time() - leftover.stat().st_mtime > ABANDONED:
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            if time.time() - leftover.lstat().st_mtime > ABANDONED:
+                remove_tree(leftover)
 
 
 def make_room(newest: Path, largest: int) -> None:
@@ -139,7 +163,7 @@ def make_room(newest: Path, largest: int) -> None:
     """
     sweep(newest.parent)
     kept = newest.stat().st_size
-    others = [(file.stat(), file) for file in newest.parent.glob(f"*{newest.suffix}") if file != newest]
+    others = [(file.lstat(), file) for file in newest.parent.glob(f"*{newest.suffix}") if file != newest]
     for state, file in sorted(others, key=lambda entry: -entry[0].st_mtime):
         kept += state.st_size
         if kept > largest:

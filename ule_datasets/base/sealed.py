@@ -11,12 +11,15 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from ule_datasets.base import records
+from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import write_atomically
 
+Note = TypeVar("Note")
 _SEAL = re.compile(r',\n "sealed": "([0-9a-f]{64})"\n}\n\Z')
 
 
@@ -44,13 +47,13 @@ def write_note(path: Path, key: str, content: Mapping[str, Any]) -> None:
     write_atomically(path, seal(json.dumps(content), key))
 
 
-def read_note(path: Path, key: str) -> Any:
-    """What was written there with this key; ``None``: nothing, or it is not whole, or was written with another."""
+def read_note(kind: type[Note], path: Path, key: str) -> Note | None:
+    """What was written there with this key; ``None``: nothing that is whole, and of the kind."""
     try:
-        text = unseal(path.read_text(encoding="utf-8"), key)
-    except (FileNotFoundError, UnicodeDecodeError):
+        text = unseal(records.content(path).decode(), key)
+        return None if text is None else records.parse(kind, text, str(path))
+    except (FileNotFoundError, UnicodeDecodeError, InputError):
         return None
-    return None if text is None else json.loads(text)
 
 
 def digest_of(header: str, arrays: Mapping[str, np.ndarray]) -> str:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ule_datasets.base.names import Name
 from ule_datasets.base.options import FORMATS
@@ -126,16 +125,22 @@ class Assembly:
 
     def _finished(self, name: str, inputs: str, paths: Paths) -> ShardResult | None:
         """What an interrupted build noted about a shard, if its files are still what the note says."""
-        note: Any = self.folder.read_note(f"shard-{name}")
-        if note is None or note["inputs"] != inputs:
+        note = self.folder.read_note(f"shard-{name}", _ShardNote)
+        if note is None or note.inputs != inputs or len(note.result.files) != len(paths):
             return None
-        result = ShardResult(**{**note["result"], "files": tuple(note["result"]["files"])})
+        result = note.result
         for (file_format, path), record in zip(paths, result.files, strict=True):
-            if self.delivery is not None and self.delivery.has(path, record["size"]):
+            if self.delivery is not None and self.delivery.has(path, record.get("size", -1)):
                 continue
             if not path.exists() or {"format": file_format, **file_record(path)} != record:
                 return None
         return result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _ShardNote:
+    inputs: str
+    result: ShardResult
 
 
 def _split_record(parts: list[ShardResult]) -> SplitRecord:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 from ule_datasets.base import sealed
 from ule_datasets.base.errors import InputError, UnusableImagesError
-from ule_datasets.base.files import PARTIAL, expanded, make_folder, remove, sync
+from ule_datasets.base.files import PARTIAL, expanded, make_folder, refuse_links, remove, remove_tree, sync
+from ule_datasets.base.names import RelativePath
 from ule_datasets.base.options import VERIFICATION
 from ule_datasets.compute.executor import Executor
 from ule_datasets.dataset.manifest import FILE_NAME, FileRecord, Manifest
@@ -34,6 +34,38 @@ DISCARDED = {"discarded": True}
 
 REFUSED = "refused"
 """A mark on decoded images of which some could not be used."""
+
+
+Note = TypeVar("Note")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileNote:
+    """What a file was when it was written, as ``file_record`` tells it."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompleteNote:
+    """All of the dataset is made."""
+
+    manifest: FileNote
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MovingNote:
+    """An older dataset is gone, and this one is on its way into its place."""
+
+    moving: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreviousNote:
+    """Which files of an older dataset are to go."""
+
+    paths: tuple[RelativePath, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +98,11 @@ class BuildFolder:
 
     def clear_spool(self) -> None:
         """Delete the decoded images."""
-        if self.spool.exists():
-            shutil.rmtree(self.spool)
+        remove_tree(self.spool)
 
-    def read_note(self, name: str) -> Any:
-        """A note of this build from before it was interrupted; ``None``: there is none that is whole."""
-        return sealed.read_note(self._note(name), self._key)
+    def read_note(self, name: str, kind: type[Note]) -> Note | None:
+        """A note of this build from before it was interrupted; ``None``: none is whole, and of the kind."""
+        return sealed.read_note(kind, self._note(name), self._key)
 
     def write_note(self, name: str, **content: Any) -> None:
         """Remember something until the build is complete."""
@@ -90,11 +121,11 @@ class BuildFolder:
 
         With ``sent`` files that are not on this machine are elsewhere, where others look after them.
         """
-        noted = self.read_note("complete")
+        noted = self.read_note("complete", CompleteNote)
         if noted is None:
             return False
         path = self._place_of(FILE_NAME)
-        if not _is_intact((path, noted["manifest"])):
+        if not _is_intact((path, asdict(noted.manifest))):
             return False
         places = ((self._place_of(record.path), record) for record in Manifest.read(path.parent).files)
         tasks = [(place, _as_written(record)) for place, record in places if not (sent and not place.exists())]
@@ -103,7 +134,7 @@ class BuildFolder:
     def reopen(self) -> None:
         """Take back what was noted as complete, to make what is damaged again: as before ``note_complete``."""
         manifest = self._place_of(FILE_NAME)
-        if self.read_note("moving") is not None and manifest.exists():
+        if self.read_note("moving", MovingNote) is not None and manifest.exists():
             paths = [record.path for record in Manifest.read(manifest.parent).files]
             for path in (*paths, FILE_NAME):
                 if not (self.files / path).exists() and (self.root / path).is_file():
@@ -128,10 +159,11 @@ class BuildFolder:
     def publish(self) -> None:
         """Move the complete dataset into place; the manifest goes last and makes it valid."""
         if (self.files / FILE_NAME).exists():
-            if self.read_note("moving") is None:
+            if self.read_note("moving", MovingNote) is None:
                 self._remove_previous()
                 self.write_note("moving", moving=True)
             paths = [record.path for record in Manifest.read(self.files).files]
+            self.refuse_links(paths)
             for path in paths:
                 if (self.files / path).exists():
                     make_folder((self.root / path).parent)
@@ -162,18 +194,24 @@ class BuildFolder:
 
     def _remove_previous(self) -> None:
         """Delete an older dataset: its manifest first, then exactly the files that it lists, and its reports."""
-        previous = self.read_note("previous")
+        previous = self.read_note("previous", PreviousNote)
         if previous is None:
             old = Manifest.read(self.root).files if (self.root / FILE_NAME).exists() else ()
-            previous = {"paths": [record.path for record in old]}
-            self.write_note("previous", **previous)
+            previous = PreviousNote(paths=tuple(record.path for record in old))
+            self.write_note("previous", paths=previous.paths)
+        self.refuse_links(previous.paths)
         remove(self.root / FILE_NAME)
-        for path in previous["paths"]:
+        for path in previous.paths:
             (self.root / path).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not empty yet, or the root itself
                 (self.root / path).parent.rmdir()
-        if (self.root / VERIFICATION).exists():
-            shutil.rmtree(self.root / VERIFICATION)
+        remove_tree(self.root / VERIFICATION)
+
+    def refuse_links(self, paths: Iterable[str]) -> None:
+        """Refuse paths below the root on whose way a folder is a link: what is behind it is somebody else's."""
+        for parent in {parent for path in paths for parent in PurePosixPath(path).parents}:
+            if parent.name:
+                refuse_links(self.root / parent)
 
 
 def _as_written(record: FileRecord) -> dict[str, Any]:
@@ -190,18 +228,19 @@ def remove_leftovers(root: Path, scratch: Path | None = None) -> None:
     """Delete what a finished build no longer needs."""
     if scratch is not None:
         BuildFolder(root, scratch).clear_spool()
-    if (root / DONE).exists():
-        shutil.rmtree(root / DONE)
+    remove_tree(root / DONE)
 
 
 def tidy(root: Path, identity: Mapping[str, Any], scratch: Path | None = None) -> None:
     """Delete what is left beside a finished dataset by the build of it; that of another one is left alone."""
     folder = BuildFolder(root, scratch, identity)
     remove_leftovers(root, scratch)
-    noted = folder.read_note("complete")
-    if noted is not None and _is_intact((root / FILE_NAME, noted["manifest"])):
-        with contextlib.suppress(InputError), _locked(folder.staging / "lock", root):
-            folder.discard()
+    noted = folder.read_note("complete", CompleteNote)
+    if noted is not None and _is_intact((root / FILE_NAME, asdict(noted.manifest))):
+        with contextlib.suppress(InputError):
+            _check_links(root)
+            with _locked(folder.staging / "lock", root):
+                folder.discard()
     for leftover in root.glob(f".*{PARTIAL}"):
         leftover.unlink(missing_ok=True)
 
@@ -219,11 +258,12 @@ def open_folder(
     """
     check_ours(root)
     folder, root_is_new = BuildFolder(root, scratch, identity), not root.exists()
+    _check_links(root)
     make_folder(folder.staging)
     with _locked(folder.staging / "lock", root):
         remove_leftovers(root)
         refused = folder.staging / REFUSED
-        previous = sealed.read_note(folder.staging / f"{IDENTITY}.json", IDENTITY)
+        previous = sealed.read_note(dict[str, Any], folder.staging / f"{IDENTITY}.json", IDENTITY)
         if previous != identity:
             if not overwrite and previous != DISCARDED and not refused.exists():
                 _refuse_other(folder, previous)
@@ -254,7 +294,7 @@ def _clear(folder: BuildFolder) -> None:
         sealed.write_note(note, IDENTITY, DISCARDED)
     others = [entry for entry in folder.staging.iterdir() if entry.name not in ("lock", note.name)]
     for entry in others:
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        remove_tree(entry)
     if others:
         sync(folder.staging)
     folder.clear_spool()
@@ -265,7 +305,7 @@ def _refuse_other(folder: BuildFolder, previous: Mapping[str, Any] | None) -> No
     advice = "choose another --out, or discard it with --overwrite"
     if previous is not None:
         raise InputError(
-            f"{folder.root} holds an unfinished build of {previous['name']} with other settings; "
+            f"{folder.root} holds an unfinished build of {previous.get('name')} with other settings; "
             f"finish it with the same command, {advice}"
         )
     if (folder.staging / f"{IDENTITY}.json").exists():
@@ -296,6 +336,13 @@ def check_ours(root: Path) -> None:
             f"{root} holds something else ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}); "
             "choose a folder that is new or empty"
         )
+
+
+def _check_links(root: Path) -> None:
+    """Before anything is written to a dataset folder: the folders in it are folders, and a build made no links."""
+    if root.is_dir():
+        refuse_links(*(entry for entry in root.iterdir() if entry.name != VERIFICATION and entry.is_dir()))
+    refuse_links(root / STAGING, *(root / STAGING).rglob("*"))
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.options import BuildOptions
 from ule_datasets.base.progress import Reporter
@@ -137,8 +136,4 @@ class Origin:
 
 
 def _noted(folder: BuildFolder) -> Noted | None:
-    found = folder.read_note(NOTE)
-    try:
-        return None if found is None else records.convert(Noted, found, NOTE)
-    except InputError:  # of another version: it says nothing
-        return None
+    return folder.read_note(NOTE, Noted)  # one of another version says nothing

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import replacing
 from ule_datasets.base.sealed import read_note, write_note
@@ -239,13 +240,14 @@ def _write_note(spool: Path, inputs: str, decoded: Decoded) -> None:
 
 def _read_note(spool: Path, inputs: str) -> Decoded | None:
     """What an interrupted run noted about a chunk, if its spool file is what it was, and was made from the same."""
-    content = read_note(spool.with_suffix(".json"), inputs)
+    content = read_note(dict[str, Any], spool.with_suffix(".json"), inputs)
     if content is None or not spool.is_file():
         return None
-    shape = content["image_shape"] and tuple(content["image_shape"])
-    digests = [bytes.fromhex(digest) for digest in content["digests"]]
-    content["sizes"] = [(width, height) for width, height in content["sizes"]]
-    decoded = Decoded(**{**content, "image_shape": shape, "digests": digests})
+    try:
+        digests = [bytes.fromhex(digest) for digest in records.convert(list[str], content.get("digests"), "digests")]
+        decoded = records.convert(Decoded, {**content, "digests": digests}, str(spool))
+    except ValueError:  # of another version, or made up
+        return None
     return decoded if _is_whole(spool, decoded) else None
 
 

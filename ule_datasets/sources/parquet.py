@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.limits import IMAGE_FILE
 from ule_datasets.base.regular import open_file
@@ -282,8 +282,25 @@ def _class_names(path: Place, schema: Any, label_column: str) -> tuple[str, ...]
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None:
         return None
-    try:
-        names = json.loads(text)["info"]["features"][label_column].get("names")
-        return tuple(map(str, names)) if names else None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: the Hugging Face metadata in its schema is damaged: {error!r}") from error
+    origin = f"{path}: the Hugging Face metadata in its schema is damaged"
+    features = records.parse(_Metadata, text, origin).info.features
+    if label_column not in features:
+        raise InputError(f"{origin}: it has no {label_column!r}")
+    return records.convert(_Feature, features[label_column], f"{origin}: {label_column}").names or None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Feature:
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Info:
+    features: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Metadata:
+    """As ``datasets`` writes it, as far as class names are concerned."""
+
+    info: _Info

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import NOWHERE, Additive, Perturbation, Support
@@ -191,6 +191,6 @@ def _text(path: Path) -> str:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(_text(path))
-    except (ValueError, RecursionError):
+        return records.read(Any, path)
+    except (OSError, InputError):
         return None
