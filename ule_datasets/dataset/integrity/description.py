@@ -21,6 +21,8 @@ from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.recipe import PublishedRecipe, Recipe
 from ule_datasets.sources.spec import Preprocess
 
+REST_OF_CARD = 5_000
+"""Characters of front matter besides what is declared; reading many more would take long."""
 DERIVED = re.compile(r"(?P<base>.+?)(-((?P<resize>\d+)-)?(?P<crop>\d+)px)?(-seed(?P<seed>\d+))?(-trial(?P<limit>\d+))?")
 """Names of what ``--crop``, ``--resize``, ``--seed`` and ``--limit`` make of a recipe."""
 
@@ -138,6 +140,10 @@ def _card_problems(folder: Folder) -> Iterator[str]:
     """Where the card leads loaders elsewhere, or to other classes."""
     text = _text(folder.root / "README.md")
     front = re.match(r"---\n(.*?\n)---\n", text, re.DOTALL)
+    wanted = card_declaration(folder.manifest) if folder.manifest.shards() else {}
+    if front and len(front[1]) > len(yaml.safe_dump(wanted, allow_unicode=True)) + REST_OF_CARD:
+        yield f"README.md has {len(front[1]):,} characters of front matter, which no card of ours has"
+        return
     try:
         found = yaml.safe_load(front[1]) if front else None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -146,7 +152,6 @@ def _card_problems(folder: Folder) -> Iterator[str]:
     if not isinstance(found, dict):
         yield "README.md has no front matter"
         return
-    wanted = card_declaration(folder.manifest) if folder.manifest.shards() else {}
     for what in ("configs", "dataset_info"):
         yield from differing(found.get(what), wanted.get(what), f"README.md declares {what}")
     for what, known in (("pretty_name", folder.recipe.title), ("license", folder.recipe.source.licence.hub_id)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ from ule_datasets.base.options import FORMATS, VERIFICATION
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.dataset.integrity.check import Check
-from ule_datasets.dataset.manifest import FILE_NAME, FileRecord, Manifest
+from ule_datasets.dataset.manifest import FILE_NAME, LEFT_OUT, FileRecord, Manifest
 from ule_datasets.dataset.shards import file_record, shard_path
 
 DESCRIPTIONS = ("README.md", "recipe.json", "craft.json", PERTURBATION_FILE)
 """Files that every dataset has besides the manifest."""
+POSSIBLE = re.compile(rf"croissant\.json|{re.escape(LEFT_OUT)}|figures/[\w.-]+\.png")
+"""Files that it may have as well; a manifest that lists anything else is not of our making."""
 BESIDE = {
     VERIFICATION: "reports of ule-verify",
     ".local.json": "where this machine has the source",
@@ -64,6 +67,8 @@ def _format_problems(manifest: Manifest) -> list[str]:
     paths = Counter(record.path for record in manifest.files)
     problems = [f"the manifest lists {path} {count} times" for path, count in paths.items() if count > 1]
     problems += [f"the manifest does not list {name}" for name in DESCRIPTIONS if name not in paths]
+    others = paths.keys() - {record.path for record in manifest.shards()} - set(DESCRIPTIONS)
+    problems += [f"the manifest lists {path}" for path in sorted(others) if not POSSIBLE.fullmatch(path)]
     if not manifest.formats or list(manifest.formats) != [name for name in FORMATS if name in manifest.formats]:
         return [*problems, f"formats are {list(manifest.formats)}, which must be among {list(FORMATS)}, each once"]
     if "train" not in manifest.splits:

@@ -19,6 +19,9 @@ ROWS_PER_GROUP = 1000
 """The unit in which readers stream and filter; 2 to 3 MB of 32 x 32 images."""
 CHUNKING = {"min_chunk_size": 256 * 1024, "max_chunk_size": 1024 * 1024, "norm_level": 0}
 """Content-defined page boundaries, as ``datasets`` sets them: an edited dataset re-uploads only what changed."""
+ROWS_AT_A_TIME = 100
+EXPANDED, SMALL = 4, 2**20
+"""So many times the bytes of a file, and so many more, are as much as its rows take in memory; keys are compressed."""
 COLUMNS = ("image", "label", "key", "poisoned")
 DESCRIBED_BY = {b"ARROW:schema", b"huggingface"}
 """Keys of a file's metadata."""
@@ -82,7 +85,8 @@ def read(path: Path, class_names: Sequence[str]) -> ShardContent:
     try:
         with pq.ParquetFile(path) as file:
             _check_described(file, path, class_names)
-            table = file.read().combine_chunks()
+            table = _rows(file, path)
+            table.validate(full=True)  # that text is UTF-8 is not asked before it is looked at
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable Parquet shard: {str(error).splitlines()[0]}") from error
     if not table.num_rows:
@@ -97,6 +101,25 @@ def read(path: Path, class_names: Sequence[str]) -> ShardContent:
             f"{path}: {key[first]} has the image path {names[first].as_py()[:100]!r}, not its key and .png"
         )
     return ShardContent(*(column.to_pylist() for column in (encoded, label, key, poisoned)))
+
+
+def _rows(file: pq.ParquetFile, path: Path) -> pa.Table:
+    """All rows; refused where they take much more memory than the file has bytes, before they have taken it.
+
+    Images are stored as they are, so they cannot. Of a file's own columns nothing is asked: where a hostile file
+    contradicts itself, asking ends the process.
+    """
+    most, batches, held = EXPANDED * path.stat().st_size + SMALL, [], 0
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    if sum(group.total_byte_size for group in groups) <= most:
+        for batch in file.iter_batches(ROWS_AT_A_TIME, use_threads=False):
+            held += batch.nbytes
+            if held > most:
+                break
+            batches.append(batch)
+        else:
+            return pa.Table.from_batches(batches, file.schema_arrow).combine_chunks()
+    raise InputError(f"{path} stands for more than {most / 2**20:,.0f} MiB, which no shard of its size does")
 
 
 def _check_described(file: pq.ParquetFile, path: Path, class_names: Sequence[str]) -> None:

@@ -42,11 +42,13 @@ def check_samples(content: ShardContent, form: SampleForm, origin: str) -> None:
     """Refuse a sample that no shard of ours would hold."""
     height, width, _ = form.image_shape
     known = range(len(form.class_names))
-    for row, (key, label, data) in enumerate(zip(content.keys, content.labels, content.encoded, strict=True)):
-        if "." in Name(key):
-            raise InputError(
-                f"{origin}: row {row} has the key {key[:100]!r}, which loaders of tar shards cut at its dot"
-            )
+    for key, label, data in zip(content.keys, content.labels, content.encoded, strict=True):
+        try:
+            Name(key)
+        except InputError as error:
+            raise InputError(f"{origin}: {error}") from None
+        if "." in key:
+            raise InputError(f"{origin}: loaders of tar shards would cut the key {key[:100]!r} at its dot")
         if label not in known:
             raise InputError(f"{origin}: {key} has label {label}, outside 0 .. {len(known) - 1}")
         if problem := png_problem(data, height, width):
