@@ -31,6 +31,7 @@ from .traffic import (
     cut_upload,
     delay,
     disconnect,
+    garbage,
     lose_answer,
     status,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "cut_upload",
     "delay",
     "disconnect",
+    "garbage",
     "lose_answer",
     "status",
 ]

@@ -64,6 +64,8 @@ class Fault:
     """Go with ``status``."""
     message: str = "out of order"
     """Goes with ``status``."""
+    garbage: bytes | None = None
+    """Answered instead of doing what was asked, as if all were well."""
     upload_limit: int | None = None
     """Hang up when so many bytes of the body have come, or all if there are fewer."""
     disconnect: bool = False
@@ -81,6 +83,11 @@ def status(code: int, *, retry_after: int | None = None, rate_limit: int | None 
         headers["RateLimit"] = f'"api";r=0;t={rate_limit}'
         headers["RateLimit-Policy"] = '"fixed window";"api";q=1000;w=300'
     return Fault(status=code, headers=headers, message=message or Fault.message)
+
+
+def garbage(content: bytes) -> Fault:
+    """Do nothing, say that all went well, and answer with this."""
+    return Fault(garbage=content)
 
 
 def disconnect() -> Fault:
@@ -276,6 +283,8 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, request: Request, body: Blob, fault: Fault) -> Response:
         if fault.status is not None:
             return Response.of({"error": fault.message}, fault.status, fault.headers)
+        if fault.garbage is not None:
+            return Response(200, fault.garbage, {"Content-Type": "application/json; charset=utf-8"})
         response = self.server.traffic.api.answer(request, body)
         if fault.lose_answer:
             raise Hangup

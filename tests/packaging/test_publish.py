@@ -45,6 +45,7 @@ from hub import (
     cut_upload,
     delay,
     disconnect,
+    garbage,
     lose_answer,
     status,
 )
@@ -739,6 +740,103 @@ PASSING = [(call, kind, fault) for call in CALLS for kind, fault in FAULTS.items
     ("commit", "409", status(409)),
     ("commit", "412", status(412)),
 ]
+
+
+GARBAGE = {
+    "nothing": b"",
+    "HTML": b"<!doctype html><title>\x1b[31mLogin</title>",
+    "null": b"null",
+    "a list": b"[]",
+    "an object": b"{}",
+    "a number": b"1e999",
+    "a list of null": b"[null]",
+    "other types": b'{"sha": 1, "siblings": {}, "name": [], "commitOid": null, "objects": 3, "files": "x", "auth": 1}',
+    "hostile names": json.dumps(
+        {"sha": "../../x", "siblings": [{"rfilename": "../../../x"}], "commitUrl": "file:///x", "name": "\x1b[31m"}
+    ).encode(),
+    "no text": bytes(range(256)),
+    "100,000 brackets": b"[" * 100_000,
+}
+FETCHING = {
+    "info": r"^GET /api/datasets/ule/ops-digits",
+    "tree": r"^GET /api/datasets/ule/ops-digits/tree/",
+    "head": r"^HEAD ",
+    "manifest": r"^GET /datasets/.*/resolve/.*/manifest.json",
+    "recipe": r"^GET /datasets/.*/resolve/.*/recipe.json",
+    "perturbation": r"^GET /datasets/.*/resolve/.*/perturbation.safetensors",
+    "storage": r"^GET .*/storage/",
+    "shard": r"^GET .*(parquet|\.tar)",
+}
+"""What a look at a published dataset asks for."""
+
+
+def one_line_or_as_always(outcome: Outcome) -> None:
+    """What a command may do when the Hub answers nonsense: refuse, or find damage; in words."""
+    said = outcome.stdout + outcome.stderr
+    assert outcome.code in (0, 1, 2), outcome
+    assert "Traceback" not in said, said
+    assert "unexpected" not in said, said
+    assert "\x1b" not in said, said
+    if outcome.code == 2:
+        assert 1 <= len(outcome.complaint) <= 3, outcome.stderr
+
+
+def push_through_garbage(owner: User, digits: Path, call: str, kind: str) -> None:
+    owner.hub.faults.add(CALLS[call], garbage(GARBAGE[kind]), times=None)
+    one_line_or_as_always(owner.build("ops-digits", "--out", digits, "--push-to-hub", before=SHORT_WAITS))
+    owner.hub.faults.clear()
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"), [(call, [*GARBAGE][number % len(GARBAGE)]) for number, call in enumerate(CALLS)]
+)
+def test_garbage_in_an_answer_to_a_push_is_refused_in_words(
+    owner: User, digits: Path, call: str, kind: str, tried: Callable[..., None]
+) -> None:
+    push_through_garbage(owner, digits, call, kind)
+    tried("garbage instead of an answer of the Hub")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_whatever_garbage_answers_a_push_the_next_one_publishes(
+    owner: User, hub: HubServer, digits: Path, call: str, kind: str, tried: Callable[..., None]
+) -> None:
+    push_through_garbage(owner, digits, call, kind)
+    outcome = owner.build("ops-digits", "--out", digits, "--push-to-hub", before=SHORT_WAITS)
+    assert outcome.code == 0, outcome.stderr
+    assert held(hub, FIRST) == "1.0.0"
+    tried("garbage instead of an answer of the Hub")
+
+
+def fetch_through_garbage(desk: Desk, published: Published, folder: Path, call: str, kind: str) -> None:
+    reader = User(desk, published.hub, folder)
+    published.hub.faults.add(FETCHING[call], garbage(GARBAGE[kind]), times=None)
+    outcome = reader.verify(FIRST, "--integrity-only", before=SHORT_WAITS)
+    published.hub.faults.clear()
+    one_line_or_as_always(outcome)
+    assert not [path for path in folder.parent.iterdir() if path.name == "x"], "nothing is written elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"), [(call, [*GARBAGE][-1 - number % len(GARBAGE)]) for number, call in enumerate(FETCHING)]
+)
+def test_garbage_in_an_answer_to_a_reader_is_refused_in_words(
+    desk: Desk, published: Published, tmp_path: Path, call: str, kind: str, tried: Callable[..., None]
+) -> None:
+    fetch_through_garbage(desk, published, tmp_path / "reader", call, kind)
+    tried("garbage instead of an answer of the Hub")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", FETCHING)
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_whatever_garbage_answers_a_reader_it_is_refused_in_words(
+    desk: Desk, published: Published, tmp_path: Path, call: str, kind: str, tried: Callable[..., None]
+) -> None:
+    fetch_through_garbage(desk, published, tmp_path / "reader", call, kind)
+    tried("garbage instead of an answer of the Hub")
 
 
 @pytest.mark.parametrize(("call", "fault"), [pytest.param(c, f, id=f"{c}-{kind}") for c, kind, f in PASSING])

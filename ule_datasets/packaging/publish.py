@@ -55,7 +55,8 @@ def publish(plan: Plan, reporter: Reporter) -> Publication:
     """
     check_online("publish")
     repository = _Repository(plan, reporter)
-    repository.check_account()
+    with readable_errors(plan.repo_id, plan.branch, doing="publish"):
+        repository.check_account()
     with readable_errors(plan.repo_id, plan.branch, doing="publish"), repository.refusals():
         repository.check_card()
         repository.open()

@@ -24,6 +24,8 @@ REPOSITORY = re.compile(r"(?:hub:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*?)(?:@
 """``OWNER/NAME[@REVISION]``, with or without ``hub:`` before it."""
 PASSING = frozenset({408, 409, 412, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed a little later."""
+NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, AssertionError)
+"""What the client raises, or we do, when an answer is not what it should be."""
 TRIES, LONGEST_WAIT = 7, 300.0
 EXACT = 500
 """Files that are asked for one by one."""
@@ -131,6 +133,13 @@ def readable_errors(
             raise InputError(f"the Hub does not let you {doing} {repository}: {first_line(error)}{also}") from error
         raise InputError(
             f"cannot {doing} {repository} ({first_line(error)}); run the same command again to resume{also}"
+        ) from error
+    except InputError:
+        raise
+    except NONSENSE as error:
+        raise InputError(
+            f"cannot {doing} {repository}: the Hub's answer is not understood ({type(error).__name__}: "
+            f"{first_line(error)}); is HF_ENDPOINT right, or does a proxy answer instead?{also}"
         ) from error
 
 
