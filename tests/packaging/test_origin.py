@@ -34,6 +34,14 @@ SPLITS = make_splits(3, 4, 8)
 OTHERS = {"train": make_images(3, 4, 8, seed=9), "test": SPLITS["test"]}
 
 
+@pytest.fixture(autouse=True)
+def lean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes most of the time of so small a build, and is the same for all."""
+    monkeypatch.setattr(ule_datasets.build, "write_card", lambda *_: "")
+    monkeypatch.setattr(ule_datasets.build, "draw_figures", lambda *_: ())
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 class Place:
     """A source of images in a folder, and the dataset that was built from it."""
 

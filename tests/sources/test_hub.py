@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,9 +18,15 @@ from helpers import (
     make_splits,
     run_build,
     run_build_process,
+    run_python,
     write_parquet,
 )
 from hub import HubServer, cut_download, status
+from huggingface_hub.utils import filter_repo_objects
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.places.hub import EXACT, Snapshot
+from ule_datasets.places.hub import _patterns as asked_for
 
 REPOSITORY = "somebody/images"
 
@@ -87,6 +94,47 @@ def test_a_repository_is_downloaded_once_and_then_read_from_the_cache(
     local = run_build("ops", "--source", repository, "--out", tmp_path / "local")
     assert local.code == 0, local.stderr
     assert data_files(tmp_path / "online") == data_files(tmp_path / "offline") == data_files(tmp_path / "local")
+
+
+def test_a_cache_without_a_listing_will_do_and_one_without_all_of_the_data_will_not(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    program = "import sys; from ule_datasets.sources.reading import find_form; print(find_form(sys.argv[1]).kind)"
+    environment = hub.environment(home=tmp_path / "home")
+
+    def found(offline: str) -> Outcome:
+        return run_python(program, f"hub:{REPOSITORY}", environment={**environment, "HF_HUB_OFFLINE": offline})
+
+    assert found("0").stdout == "Parquet shards\n"
+    shard = next((tmp_path / "home" / "hub").glob("*/snapshots/*/plain/train-00001*"))
+    kept = shard.readlink()
+    shard.unlink()
+    assert f"cannot download {REPOSITORY} (" in found("1").stderr
+    shard.symlink_to(kept)
+    (listing,) = (tmp_path / "home" / "hub").glob("*/trees")
+    shutil.rmtree(listing)
+    listing.write_text("a file where the client would make a folder")
+    assert [found(offline).stdout for offline in "01"] == ["Parquet shards\n"] * 2
+
+
+def test_more_than_there_is_room_for_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+    snapshot = Snapshot("somebody/images", tmp_path / "absent", {"a.parquet": 10**18, "b.parquet": 1})
+    with pytest.raises(InputError, match=r"somebody/images takes 1000000000.0 GB more, .* has room for .*: free some"):
+        snapshot.fetch(["a.parquet"], "or give a local copy")
+
+
+def test_many_files_are_asked_for_by_few_patterns_which_mean_all_of_them() -> None:
+    few = [f"data/[{number}]*.parquet" for number in range(EXACT)]
+    assert set(filter_repo_objects([*few, "data/0.parquet"], allow_patterns=asked_for(few))) == set(few)
+    many = [
+        f"a/{split}/{number % 7}/{number}.{end}"
+        for split in ("x", "y")
+        for number in range(EXACT)
+        for end in ("png", "jpg")
+    ]
+    patterns = asked_for([*many, "top.png"])
+    assert len(patterns) <= 3
+    assert set(filter_repo_objects([*many, "top.png", "a/x/notes.txt"], allow_patterns=patterns)) == {*many, "top.png"}
 
 
 def test_offline_without_a_cached_copy_is_refused(elsewhere: dict[str, str], tmp_path: Path) -> None:

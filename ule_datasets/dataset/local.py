@@ -23,6 +23,7 @@ from ule_datasets.places.urls import is_remote, shown
 from ule_datasets.sources.place import on_this_machine
 
 FILE_NAME = ".local.json"
+KEY_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +90,7 @@ def as_remembered(where: str) -> str | None:
 def _key() -> bytes:
     """This machine's own, made when it is first needed."""
     path = cache_folder() / "key"
-    if not path.exists():
-        write_atomically(path, secrets.token_bytes(32))
+    if not path.exists() or path.stat().st_size != KEY_BYTES:
+        write_atomically(path, secrets.token_bytes(KEY_BYTES))
         path.chmod(0o600)
     return path.read_bytes()

@@ -9,11 +9,11 @@ import glob
 import posixpath
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
@@ -87,12 +87,22 @@ def look_up(repository: str, revision: str | None, first: Sequence[str], *, else
     Raises:
         InputError: as ``download`` does.
     """
-    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub import HfApi, constants, get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    from huggingface_hub.hf_api import RepoFile
 
     folder = download(repository, revision, first, elsewhere=elsewhere)
-    with readable_errors(repository, revision, elsewhere):
-        files = get_cached_repo_tree(repository, repo_type="dataset", revision=folder.name)
-    return Snapshot(repository, folder, {file.path: file.size for file in files})
+    try:
+        entries: Iterable[Any] = get_cached_repo_tree(repository, repo_type="dataset", revision=folder.name)
+    except CachedRepoTreeNotFoundError:  # an older client filled the cache, or it cannot be written to
+        if constants.HF_HUB_OFFLINE:
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            here = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+            return Snapshot(repository, folder, here)
+        with readable_errors(repository, revision, elsewhere):
+            listed = HfApi().list_repo_tree(repository, recursive=True, revision=folder.name, repo_type="dataset")
+            entries = [entry for entry in listed if isinstance(entry, RepoFile)]
+    return Snapshot(repository, folder, {entry.path: entry.size for entry in entries})
 
 
 def _patterns(paths: Collection[str]) -> list[str]:
