@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ule_datasets.base.errors import InputError
 
@@ -14,7 +15,11 @@ def number_given(variable: str, otherwise: int, unit: str) -> int:
     Raises:
         InputError: it is none, or none that makes sense.
     """
-    text = os.environ.get(variable, "").strip() or str(otherwise)
+    return _number(variable, os.environ.get(variable, "").strip() or str(otherwise), unit)
+
+
+@lru_cache
+def _number(variable: str, text: str, unit: str) -> int:
     if not (text.isascii() and text.isdigit()) or not 0 < int(text[:13]) <= 2**40:
         raise InputError(f"{variable} is {text[:40]!r}, must be a number of {unit}")
     return int(text[:13])

@@ -26,6 +26,8 @@ MOST_CLASSES = 2**16
 """Of labels that are texts; captions are more."""
 MOST_ROWS = 1000
 """In memory at a time."""
+ROWS_AT_A_TIME = 64
+"""That become Python's values together, which is twice as fast as one by one."""
 BATCH_BYTES = 2**30
 """Of encoded images in memory at a time, or one image that is larger."""
 
@@ -47,14 +49,13 @@ class RowGroup:
         columns = [name for name in (self.image_column, self.label_column) if name is not None]
         numbers = {name: number for number, name in enumerate(self.class_names or ())}
         with _opened(self.path) as file:
-            batches = _batches(file, self.index, columns)
-            rows = (values for batch in batches for values in zip(*(batch[name] for name in columns), strict=True))
+            rows = (row for batch in _batches(file, self.index, columns) for row in _rows(batch, columns))
             for row, values in enumerate(rows):
                 origin = f"{self.path} (row group {self.index}, row {row})"
-                try:
-                    yield self._sample(origin, numbers, *(value.as_py() for value in values))
-                except UnicodeDecodeError:
+                if values is None:
                     yield Unusable(f"{origin} has a name or label that is not UTF-8")
+                else:
+                    yield self._sample(origin, numbers, *values)
 
     def _sample(self, origin: str, numbers: Mapping[str, int], image: Any, label: Any = 0) -> RawSample | Unusable:
         if image is None:
@@ -91,6 +92,20 @@ def _batches(file: Any, group: int, columns: Sequence[str]) -> Iterator[Any]:
     sizes = [chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
     at_a_time = min(MOST_ROWS, max(1, BATCH_BYTES // max(1, *sizes)))
     yield from file.iter_batches(at_a_time, row_groups=[group], columns=columns, use_threads=False)
+
+
+def _rows(batch: Any, columns: Sequence[str]) -> Iterator[tuple[Any, ...] | None]:
+    """The values of each row, some rows at a time; ``None`` for one with a text that is none."""
+    for start in range(0, batch.num_rows, ROWS_AT_A_TIME):
+        part = [batch[name].slice(start, ROWS_AT_A_TIME) for name in columns]
+        try:
+            yield from zip(*(values.to_pylist() for values in part), strict=True)
+        except UnicodeDecodeError:
+            for values in zip(*part, strict=True):
+                try:
+                    yield tuple(value.as_py() for value in values)
+                except UnicodeDecodeError:
+                    yield None
 
 
 @dataclass(frozen=True, slots=True)
