@@ -26,6 +26,7 @@ from ule_datasets.data.codec import (
     Rules,
     decode_rgb,
     encode_png,
+    head_of,
     max_pixels,
     only_our_bounds,
 )
@@ -77,6 +78,23 @@ def test_of_sixteen_bits_of_grey_the_upper_eight_remain_in_every_format() -> Non
     for other in others:
         assert np.array_equal(first, other)
     assert len(np.unique(first)) > 100, "not cut off at 255"
+
+
+@pytest.mark.parametrize("name", [*ODD, *PLAIN, *NEVER, *FOREIGN])
+@pytest.mark.parametrize("rules", [Rules(), CONVERT])
+def test_a_look_at_heads_tells_what_decoding_would(name: str, rules: Rules) -> None:
+    odd = {name: odd.data for name, odd in ODD.items()}
+    data = {**odd, **PLAIN, **{name: data for name, (data, _) in (*NEVER.items(), *FOREIGN.items())}}[name]
+    try:
+        expected: object = (decode_rgb(data, "it", rules).mode, (SIDE, SIDE))
+    except InputError as error:
+        expected = str(error)
+    try:
+        mode, size, refusal = head_of(io.BytesIO(data), "it", rules)
+        found: object = refusal or (mode, size)
+    except InputError as error:
+        found = str(error)
+    assert found == expected
 
 
 @pytest.mark.parametrize("name", NEVER)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.limits import number_given
-from ule_datasets.data.image_formats import HEAD, READ, bits_per_channel, reader_of, recognise
+from ule_datasets.data.image_formats import READ, bits_per_channel, reader_of, recognise
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,6 +38,8 @@ TURNS: dict[Any, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """By its value: ``PIL.Image.Transpose``. Any other value leaves the photograph as it is."""
 METADATA = frozenset(("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"))
 """Under which names Pillow keeps what may hold that tag."""
+START = 4096
+"""Bytes of a file in which its head says how many bits a channel has."""
 TILE = (322, 323)
 """The TIFF tags with the width and height of a tile."""
 MAX_SCANS = 100
@@ -56,8 +58,8 @@ class Rules:
 
     formats: tuple[str, ...] = tuple(READ)
     convert: bool = False
-    """Turn images of the modes in ``CONVERTIBLE`` into RGB as Pillow does, drop transparency, halve 16 bits, take
-    the first frame; otherwise all that is refused."""
+    """Turn images of the modes in ``CONVERTIBLE`` into RGB as Pillow does, drop transparency, keep eight
+    bits of more, take the first frame; otherwise all that is refused."""
     orientation: Literal["apply", "ignore", "refuse"] = "apply"
     """What to do about an EXIF tag that says how to turn the image (TIFF and HEIF are always turned)."""
     resize: int | None = None
@@ -141,52 +143,74 @@ def decode_rgb(data: bytes, origin: str, rules: Rules = PLAIN) -> Picture:
     return Picture(np.asarray(cut), mode, changed, image.size)
 
 
-def head_of(file: IO[bytes], origin: str) -> tuple[str, tuple[int, int]]:
-    """The Pillow mode of an image, and its width and height; nothing is read but what says so.
+def head_of(file: IO[bytes], origin: str, rules: Rules = PLAIN) -> tuple[str, tuple[int, int], str]:
+    """The Pillow mode of an image, its width and height, and why it would be refused although it can be read, if so.
+
+    Nothing is decoded, and little more read than says so.
 
     Raises:
-        InputError: it is not an image of a known format.
+        InputError: it cannot be read, as far as heads of images tell.
     """
-    head = file.read(HEAD)
-    kind = recognise(head)
-    reader = reader_of(kind, head, origin)
+    start = file.read(START)
+    file.seek(0)
     try:
-        file.seek(0)
-        image = reader(file)
-        return _mode(image, kind), image.size
-    except Exception as error:  # as above
-        raise InputError(f"{origin} cannot be decoded: {str(error) or type(error).__name__}") from error
+        head = _opened(file, start, origin, rules)
+    except InputError:
+        raise
+    except Exception as error:
+        raise _undecodable(origin, error) from error
+    return head.mode, head.image.size, _not_plain(head, origin, rules)
 
 
 def open_image(data: bytes, origin: str, rules: Rules = PLAIN) -> tuple[Image, str, tuple[str, ...]]:
     """``decode_rgb`` before anything is cut: a Pillow image of mode RGB, the mode it had, and what else was changed."""
-    kind = recognise(data)
-    if kind in READ and kind not in rules.formats:
-        raise InputError(f"{origin} is a {kind} image, expected {' or '.join(rules.formats)}")
-    reader = reader_of(kind, data, origin)
     try:
-        image = reader(io.BytesIO(data))
-        _check_bounds(image, kind, data, origin, rules)
-        mode, odd = _mode(image, kind), _oddities(image, kind, data)
-        _check_plain(mode, odd, origin, rules)
-        if kind == "TIFF" and image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & 1:  # type: ignore[attr-defined]
-            raise InputError(f"{origin} shows a preview only, as raw photographs of cameras do: develop it to PNG")
+        head = image, kind, mode, odd = _opened(io.BytesIO(data), data, origin, rules)
+        if refusal := _not_plain(head, origin, rules):
+            raise InputError(refusal)
         turned = _turned_by_decoder(image, kind)
         _load(image)
         turn = _turn(image)
         if turn and rules.orientation == "refuse":
             raise InputError(f"{origin} is marked as turned (EXIF orientation {turn})")
         rgb = image if mode == "RGB" else _converted(image)
+        if turn and rules.orientation == "apply":
+            rgb, turned = rgb.transpose(TURNS[turn]), True
     except InputError:
         raise
-    except Exception as error:  # decoders raise whatever comes to them, and all of it means the same
-        raise InputError(f"{origin} cannot be decoded: {str(error) or type(error).__name__}") from error
+    except Exception as error:
+        raise _undecodable(origin, error) from error
     changed = [DONE_ABOUT[what] for what in odd]
-    if turn and rules.orientation == "apply":
-        rgb, turned = rgb.transpose(TURNS[turn]), True
     if turned or turn:
         changed.append(TURNED if turned else AS_STORED)
     return rgb, mode, tuple(changed)
+
+
+class _Head(NamedTuple):
+    """An image that is open, and of which nothing is decoded."""
+
+    image: ImageFile
+    kind: str
+    mode: str
+    odd: list[str]
+    """Of ``DONE_ABOUT``."""
+
+
+def _opened(file: IO[bytes], start: bytes, origin: str, rules: Rules) -> _Head:
+    """Open an image that begins with ``start``; refuse what is not read, and what would take too much."""
+    kind = recognise(start)
+    if kind in READ and kind not in rules.formats:
+        raise InputError(f"{origin} is a {kind} image, expected {' or '.join(rules.formats)}")
+    image = reader_of(kind, start, origin)(file)
+    _check_bounds(image, kind, start, origin, rules)
+    if kind == "TIFF" and image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & 1:  # type: ignore[attr-defined]
+        raise InputError(f"{origin} shows a preview only, as raw photographs of cameras do: develop it to PNG")
+    return _Head(image, kind, _mode(image, kind), _oddities(image, kind, start))
+
+
+def _undecodable(origin: str, error: Exception) -> InputError:
+    """What any error of a decoder means; they raise whatever comes to them."""
+    return InputError(f"{origin} cannot be decoded: {str(error) or type(error).__name__}")
 
 
 def _check_bounds(image: ImageFile, kind: str, data: bytes, origin: str, rules: Rules) -> None:
@@ -221,13 +245,13 @@ def _oddities(image: ImageFile, kind: str, data: bytes) -> list[str]:
     return odd
 
 
-def _check_plain(mode: str, odd: list[str], origin: str, rules: Rules) -> None:
-    """Refuse what is not plain RGB, unless it is to be converted and can be."""
-    convertible = mode in ("RGB", *CONVERTIBLE)
-    if (mode == "RGB" and not odd) or (rules.convert and convertible):
-        return
-    what = ", ".join([f"mode {mode}"] * (mode != "RGB") + odd)
-    raise InputError(f"{origin} is not a plain RGB image ({what}); {rules.advice if convertible else PLAIN.advice}")
+def _not_plain(head: _Head, origin: str, rules: Rules) -> str:
+    """Why an image is refused that is not plain RGB; empty where it is, or is to be converted and can be."""
+    convertible = head.mode in ("RGB", *CONVERTIBLE)
+    if (head.mode == "RGB" and not head.odd) or (rules.convert and convertible):
+        return ""
+    what = ", ".join([f"mode {head.mode}"] * (head.mode != "RGB") + head.odd)
+    return f"{origin} is not a plain RGB image ({what}); {rules.advice if convertible else PLAIN.advice}"
 
 
 def _load(image: ImageFile) -> None:

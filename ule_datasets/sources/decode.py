@@ -103,7 +103,7 @@ def decode_chunk(task: ChunkTask) -> Decoded:
 
 
 def _decode(task: ChunkTask, file: Any) -> Decoded:
-    rules = _rules(task)
+    rules = rules_of(task)
     with only_our_bounds(rules.max_pixels):
         return _decode_by(rules, task, file)
 
@@ -160,7 +160,7 @@ def sizes_differ(first: str, first_shape: tuple[int, ...], other: str, other_sha
     )
 
 
-def _rules(task: ChunkTask) -> Rules:
+def rules_of(task: ChunkTask) -> Rules:
     """Which images a source may have, and what is done to them."""
     spec, step = task.spec, task.spec.preprocess
     advice = "" if spec.published or step is not None else ", or build with --crop PIXELS, which does"

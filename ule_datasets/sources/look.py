@@ -13,9 +13,9 @@ import numpy as np
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.regular import open_file
-from ule_datasets.data.codec import head_of
+from ule_datasets.data.codec import Rules, head_of, only_our_bounds
 from ule_datasets.sources.collect import Chunks
-from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, extremes, label_of
+from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, extremes, label_of, rules_of
 from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, RawSample, Unusable
 from ule_datasets.sources.image_folder import Files
 from ule_datasets.sources.splits import TEST, TRAIN
@@ -136,6 +136,12 @@ class Look:
 
 def glance(task: ChunkTask) -> Decoded:
     """What ``decode_chunk`` would find in a chunk, as far as labels and heads of images tell; no pixels, no digests."""
+    rules = rules_of(task)
+    with only_our_bounds(rules.max_pixels):
+        return _glance(task, rules)
+
+
+def _glance(task: ChunkTask, rules: Rules) -> Decoded:
     seen, converted, sizes = Decoded(), Counter[str](), set[tuple[int, int]]()
     for raw, head in _heads(task.chunk):
         if isinstance(raw, Unusable):
@@ -145,10 +151,11 @@ def glance(task: ChunkTask) -> Decoded:
             label = label_of(raw, task)
             if label == UNWANTED:
                 continue
-            mode, size = _of_pixels(head) if isinstance(head, np.ndarray) else head_of(head, raw.origin)
+            mode, size, refusal = _of_pixels(head) if isinstance(head, np.ndarray) else head_of(head, raw.origin, rules)
         except InputError as error:
             seen.problems.append(str(error))
             continue
+        seen.problems += [refusal] if refusal else []
         seen.labels.append(label)
         sizes.add(size)
         converted[mode] += mode != "RGB"
@@ -156,8 +163,8 @@ def glance(task: ChunkTask) -> Decoded:
     return seen
 
 
-def _of_pixels(image: np.ndarray) -> tuple[str, tuple[int, int]]:
-    return "RGB", (image.shape[1], image.shape[0])
+def _of_pixels(image: np.ndarray) -> tuple[str, tuple[int, int], str]:
+    return "RGB", (image.shape[1], image.shape[0]), ""
 
 
 def _heads(chunk: Chunk) -> Iterator[tuple[RawSample | Unusable, IO[bytes] | np.ndarray]]:
