@@ -374,7 +374,7 @@ def test_classes_that_the_recipe_does_not_have_are_refused(refuse: Callable[...,
 
 def test_a_source_that_does_not_exist_is_refused(refuse: Callable[..., Outcome]) -> None:
     refuse(
-        "--source /no/such/place: no such file or folder; give hub:OWNER/NAME, digits, or",
+        r"--source /no/such/place: no such file or folder; give hub:OWNER/NAME\[@REVISION\]\[:CONFIG\], digits, or",
         "ops",
         "--source",
         "/no/such/place",

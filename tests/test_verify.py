@@ -123,7 +123,7 @@ def test_a_dry_run_reads_no_image_and_knows_finished_runs(
     assert "  ops-cifar10, resnet18, standard: 3 runs of 200 epochs on 50,000 images" in said
     (digits / "recipe.json").unlink()
     assert main([str(digits), "--dry-run"]) == 2
-    assert "is not a complete dataset: its recipe.json cannot be read" in capsys.readouterr().err
+    assert "is not a complete dataset: it has no recipe.json" in capsys.readouterr().err
 
 
 def test_a_countermeasure_prepares_its_training_sets_before_training_and_never_in_a_dry_run(

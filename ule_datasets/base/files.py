@@ -59,10 +59,17 @@ def sync(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those that it is in; what is new is on the disk."""
+    """Make a folder, and those that it is in; what is new is on the disk.
+
+    Raises:
+        NotADirectoryError: there is a file where a folder should be.
+    """
     if not path.is_dir():
         make_folder(path.parent)
-        path.mkdir(exist_ok=True)
+        try:
+            path.mkdir(exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
         sync(path.parent)
 
 
