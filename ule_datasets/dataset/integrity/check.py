@@ -27,7 +27,8 @@ class Check:
         if not found:
             return cls(name, True, good)
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        return cls(name, False, "; ".join(found[:SHOWN]) + more)
+        words = "; ".join(found[:SHOWN]) + more
+        return cls(name, False, words.encode("utf-8", "backslashreplace").decode())  # half characters cannot be written
 
 
 def at(keys: Sequence[str], wrong: np.ndarray) -> list[str]:
