@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -56,9 +56,9 @@ class CompleteNote:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MovingNote:
-    """An older dataset is gone, and this one is on its way into its place."""
+    """An older dataset is gone, and this one is on its way into its place: which files, the manifest last."""
 
-    moving: bool
+    paths: tuple[RelativePath, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,14 +133,14 @@ class BuildFolder:
 
     def reopen(self) -> None:
         """Take back what was noted as complete, to make what is damaged again: as before ``note_complete``."""
-        manifest = self._place_of(FILE_NAME)
-        if self.read_note("moving", MovingNote) is not None and manifest.exists():
-            paths = [record.path for record in Manifest.read(manifest.parent).files]
-            for path in (*paths, FILE_NAME):
-                if not (self.files / path).exists() and (self.root / path).is_file():
+        if (moving := self.read_note("moving", MovingNote)) is not None:
+            self.refuse_links(moving.paths)
+            back = [path for path in moving.paths if (self.root / path).is_file()]
+            for path in back:
+                if not (self.files / path).exists():
                     make_folder((self.files / path).parent)
                     (self.root / path).replace(self.files / path)
-            for folder in sorted({(self.files / path).parent for path in paths}):
+            for folder in sorted({(self.files / path).parent for path in back}):
                 sync(folder)
         for name in ("complete", "moving"):  # in this order: what was complete is moved once
             remove(self._note(name))
@@ -159,11 +159,11 @@ class BuildFolder:
     def publish(self) -> None:
         """Move the complete dataset into place; the manifest goes last and makes it valid."""
         if (self.files / FILE_NAME).exists():
-            if self.read_note("moving", MovingNote) is None:
-                self._remove_previous()
-                self.write_note("moving", moving=True)
             paths = [record.path for record in Manifest.read(self.files).files]
             self.refuse_links(paths)
+            if self.read_note("moving", MovingNote) is None:
+                self._remove_previous({path for path in paths if not (self.files / path).exists()})
+                self.write_note("moving", paths=[*paths, FILE_NAME])
             for path in paths:
                 if (self.files / path).exists():
                     make_folder((self.root / path).parent)
@@ -192,8 +192,8 @@ class BuildFolder:
         """Where a file of the complete dataset is: still here, or moved."""
         return self.files / path if (self.files / path).exists() else self.root / path
 
-    def _remove_previous(self) -> None:
-        """Delete an older dataset: its manifest first, then exactly the files that it lists, and its reports."""
+    def _remove_previous(self, moved: Collection[str] = ()) -> None:
+        """Delete an older dataset: its manifest first, then the files that it lists, and its reports; none of ours."""
         previous = self.read_note("previous", PreviousNote)
         if previous is None:
             old = Manifest.read(self.root).files if (self.root / FILE_NAME).exists() else ()
@@ -201,7 +201,7 @@ class BuildFolder:
             self.write_note("previous", paths=previous.paths)
         self.refuse_links(previous.paths)
         remove(self.root / FILE_NAME)
-        for path in previous.paths:
+        for path in set(previous.paths) - set(moved):
             (self.root / path).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not empty yet, or the root itself
                 (self.root / path).parent.rmdir()
