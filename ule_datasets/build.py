@@ -107,15 +107,15 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
             folder.reopen()
             _Making(recipe, options, origin, given, folder, delivery, executor, reporter).run()
             folder.note_complete()
+        manifest = folder.manifest()
+        _remember(recipe, options, origin, manifest)  # before the dataset is there: nobody reads the images once more
         if delivery is not None:
-            manifest = delivery.complete()
+            delivery.complete()
             folder.clear_spool()
             folder.discard()
             shutil.rmtree(folder.root)
         else:
             folder.publish()
-            manifest = Manifest.read(options.out)
-    _remember(recipe, options, origin, manifest)
     return _result(options, manifest, already_complete=False)
 
 

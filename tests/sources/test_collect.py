@@ -29,7 +29,9 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import Picture, Rules
 from ule_datasets.data.spool import SpooledImages
-from ule_datasets.sources import decode, image_folder, reading
+from ule_datasets.places import hub
+from ule_datasets.places.hub import Snapshot
+from ule_datasets.sources import decode, image_folder
 from ule_datasets.sources.own_images import OWN_IMAGES
 from ule_datasets.sources.reading import Source, read_source
 from ule_datasets.sources.spec import Preprocess, SourceSpec
@@ -347,6 +349,8 @@ def test_left_out_rows_of_one_file_and_of_the_hub_are_named_without_this_machine
     rows[2]["bytes"] = b"broken"
     pq.write_table(table.set_column(0, "img", pa.array(rows)), path)
     wanted = (("train", f"{path.name} (row group 0, row 2) is not a readable image: unknown image format"),)
-    monkeypatch.setattr(reading, "_downloaded", lambda _: tmp_path / "cache")
+    snapshot = Snapshot("owner/name", tmp_path / "cache", {f"data/{file.name}": 1 for file in folder.iterdir()})
+    monkeypatch.setattr(hub, "look_up", lambda *_, **__: snapshot)
+    monkeypatch.setattr(hub, "download", lambda *_, **__: snapshot.folder)
     for where in (path, folder, "hub:owner/name"):
         assert read(where, spec=OWN_IMAGES, skip=True).findings.left_out == wanted

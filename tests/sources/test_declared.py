@@ -359,6 +359,12 @@ def test_the_configuration_belongs_to_the_source_that_is_remembered(
     assert f"not from {folder}:large (" in outcome.stderr
 
 
+def test_the_name_of_a_configuration_may_have_colons(tmp_path: Path) -> None:
+    plain_parquet(tmp_path)
+    card(tmp_path, configs=[config("a:b/c d", data_files="data/test-*"), config("other", data_files="data/train-*")])
+    assert len(read(f"{tmp_path}:a:b/c d").train) == len(A["test"].labels)
+
+
 @pytest.mark.parametrize("name", ["plain:small", ":", "with:colon"])
 def test_a_colon_in_the_name_of_a_folder_is_part_of_it(name: str, tmp_path: Path) -> None:
     write_parquet(tmp_path / name, A, NAMES)

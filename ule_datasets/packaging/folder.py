@@ -131,6 +131,10 @@ class BuildFolder:
         tasks = [(place, _as_written(record)) for place, record in places if not (sent and not place.exists())]
         return all(executor.map(_is_intact, tasks))
 
+    def manifest(self) -> Manifest:
+        """Of the complete dataset, moved or not."""
+        return Manifest.read(self._place_of(FILE_NAME).parent)
+
     def reopen(self) -> None:
         """Take back what was noted as complete, to make what is damaged again: as before ``note_complete``."""
         if (moving := self.read_note("moving", MovingNote)) is not None:

@@ -207,7 +207,8 @@ def _name(raw: RawSample) -> str:
 
 def _fingerprint(task: ChunkTask) -> str:
     """Changes whenever decoding might give something else: other files, another step, another decoder."""
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files_of(task.chunk)]
+    states = ((path.name, path.stat()) for path in files_of(task.chunk))
+    files = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
     told = getattr(task.chunk, "state", "")  # the chunk itself may say which versions of remote files it reads
     remote = [] if told else [path for path in paths_of(task.chunk) if isinstance(path, RemotePath)]
     versions = list(each(RemotePath.identity, remote))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from ule_datasets.places.remote_path import RemotePath
 from ule_datasets.sources.decode import files_of, paths_of
-from ule_datasets.sources.forms import Form
+from ule_datasets.sources.forms import Chunk, Form
 
 SHOWN = 5
 
@@ -41,24 +42,37 @@ def listing(form: Form) -> str:
     Empty where that cannot be told without asking a server for every file.
     """
     digest = hashlib.sha256(repr((form.kind, form.class_names)).encode())
-    seen: set[Path] = set()
-    folders: dict[Path, Path] = {}  # one place may be spelled in several ways
+    folders: dict[Path, str] = {}  # one place may be spelled in several ways
+    seen: set[str] = set()
     for split, chunks in form.chunks.items():
         for chunk in chunks:
-            if not getattr(chunk, "state", "") and any(
-                isinstance(path, RemotePath) and not path.version for path in paths_of(chunk)
-            ):
+            if _is_unknown(chunk):
                 return ""
-            digest.update(repr((split, _without_paths(chunk))).encode())
-            for path in files_of(chunk):
-                if path not in seen:
-                    seen.add(path)
-                    state = path.stat()
-                    if path.parent not in folders:
-                        folders[path.parent] = path.parent.resolve()
-                    about = (str(folders[path.parent]), path.name, state.st_size, state.st_mtime_ns)
-                    digest.update(repr(about).encode())
+            files = [file for file in _files(chunk, folders) if file not in seen]
+            seen.update(files)
+            states = [(state.st_size, state.st_mtime_ns) for state in map(os.stat, files)]
+            digest.update(repr((split, _without_paths(chunk), files, states)).encode())
     return digest.hexdigest()
+
+
+def _is_unknown(chunk: Chunk) -> bool:
+    """Whether a server would have to be asked for the versions of a chunk's files."""
+    if getattr(chunk, "state", "") or isinstance(getattr(chunk, "folder", None), Path):
+        return False
+    return any(isinstance(path, RemotePath) and not path.version for path in paths_of(chunk))
+
+
+def _files(chunk: Chunk, folders: dict[Path, str]) -> list[str]:
+    """The files of this machine that a chunk reads; there may be a million, so that paths are no objects."""
+
+    def real(folder: Path) -> str:
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        return folders[folder]
+
+    if isinstance(folder := getattr(chunk, "folder", None), Path):
+        return [f"{real(folder)}{os.sep}{name}" for name in getattr(chunk, "names", ())]
+    return [f"{real(path.parent)}{os.sep}{path.name}" for path in files_of(chunk)]
 
 
 def _without_paths(chunk: Any) -> list[Any]:

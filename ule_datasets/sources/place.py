@@ -60,9 +60,9 @@ def open_place(where: str, wanted: Wanted) -> Tree:
 def on_this_machine(where: str) -> tuple[Path, str | None]:
     """The path that a location is, and the configuration that it names, if there is such a folder."""
     path = expanded(where)
-    folder, colon, config = where.rpartition(":")
-    if colon and config and not path.exists() and expanded(folder).is_dir():
-        return expanded(folder), config
+    for colon in re.finditer(":(?=.)", "" if path.exists() else where):
+        if (folder := expanded(where[: colon.start()])).is_dir():
+            return folder, where[colon.end() :]
     return path, None
 
 
