@@ -10,7 +10,7 @@ from pathlib import Path
 
 from builders import RECIPES
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.names import Name
+from ule_datasets.base.names import DatasetName
 from ule_datasets.base.options import FORMATS
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import share_of
@@ -40,7 +40,7 @@ def preview(recipe: Recipe) -> str:
     """A card as far as the recipe alone determines it."""
     poisoned = {"train": share_of(recipe.poison_rate, recipe.num_images.get("train", 0))}
     manifest = Manifest(
-        name=Name(recipe.name),
+        name=DatasetName(recipe.name),
         version=recipe.version,
         reduced=recipe.reduced,
         recipe_digest=recipe.digest,

@@ -17,6 +17,7 @@ from ule_datasets.base.names import RelativePath
 from ule_datasets.base.options import FORMATS
 from ule_datasets.base.options import BuildOptions as BuildOptions
 from ule_datasets.base.progress import Reporter
+from ule_datasets.base.shown import terminal
 from ule_datasets.compute.executor import Executor
 from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
@@ -240,7 +241,7 @@ class _Making:
         with reporter.phase("card"):
             write_atomically(files / "recipe.json", recipe.to_json() + "\n")
             if source.findings.left_out:
-                left_out = "".join(f"{split}\t{problem}\n" for split, problem in source.findings.left_out)
+                left_out = "".join(f"{split}\t{terminal(problem)}\n" for split, problem in source.findings.left_out)
                 write_atomically(files / LEFT_OUT, left_out)
             write_atomically(files / "craft.json", json.dumps(perturbation.about, indent=1) + "\n")
             write_atomically(files / "croissant.json", croissant_json(recipe, manifest))

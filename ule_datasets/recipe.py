@@ -14,7 +14,7 @@ from typing import Any
 from ule_datasets.base import records
 from ule_datasets.base.content import is_off
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.names import Name
+from ule_datasets.base.names import DatasetName
 from ule_datasets.data.bounds import L0, L2, Bound, Budget, LInf, Unbounded, parse_bound
 from ule_datasets.methods.method import Method
 from ule_datasets.sources.known import known_location
@@ -22,8 +22,6 @@ from ule_datasets.sources.spec import Preprocess, SourceSpec
 
 __all__ = ["L0", "L2", "LInf", "PublishedRecipe", "Recipe", "Unbounded"]
 
-NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,94}[a-z0-9])?")
-"""Lower-case words joined by hyphens: what the Hub accepts as a repository name."""
 FILE_NAME = "recipe.json"
 
 
@@ -64,11 +62,7 @@ class Recipe:
     """The catalogue's recipe that a trial or another seed was made from."""
 
     def __post_init__(self) -> None:
-        if not NAME_PATTERN.fullmatch(self.name):
-            raise InputError(
-                f"recipe name {self.name!r}: lower-case letters, digits, '-' and '.', at most 96 characters"
-            )
-        Name(self.name)  # it names folders
+        DatasetName(self.name)
         if not 0 < self.poison_rate <= 1:
             raise InputError(f"recipe {self.name}: poison_rate is {self.poison_rate}, not in (0, 1]")
         if not self.methods:
@@ -170,7 +164,7 @@ class Recipe:
 class PublishedRecipe:
     """What a dataset folder's ``recipe.json`` tells a verifier, without the code that made the dataset."""
 
-    name: Name
+    name: DatasetName
     title: str
     version: str
     reduced: str | None
@@ -228,7 +222,7 @@ class PublishedRecipe:
 class _Layout:
     """What is read of the file; parts that say their own type stay as they are."""
 
-    name: Name
+    name: DatasetName
     title: str
     version: str
     reduced: str | None

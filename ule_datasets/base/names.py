@@ -18,6 +18,7 @@ LONGEST_NAME = 200
 LONGEST_PATH = 1000
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\ud800-\udfff\u2028\u2029]')
 """Separators, and what Windows or a terminal takes for something else; half characters, which no file can hold."""
+_DATASET = re.compile(r"[a-z0-9]([a-z0-9.-]{0,94}[a-z0-9])?")
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.DOTALL)
 """What Windows opens a device for, with any ending."""
 
@@ -35,6 +36,24 @@ class Name(str):
         """
         if (problem := _problem(text)) is not None:
             raise InputError(f"{_cut(text)} cannot be a name: {problem}")
+        return super().__new__(cls, text)
+
+
+class DatasetName(Name):
+    """What a dataset, like its recipe, may be called: lower-case words, as the Hub accepts them for a repository."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """Check the text.
+
+        Raises:
+            InputError: it cannot be one; says why.
+        """
+        if not _DATASET.fullmatch(text):
+            raise InputError(
+                f"recipe name {_cut(text)}: lower-case letters, digits, '-' and '.', at most 96 characters"
+            )
         return super().__new__(cls, text)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 if TYPE_CHECKING:
@@ -40,6 +40,15 @@ def terminal(text: object) -> str:
     Nothing secret is in it: see ``without_secrets``.
     """
     return _seen(without_secrets(str(text)))
+
+
+def plain(content: Any) -> Any:
+    """JSON values in which every text is one line of text, as on a terminal."""
+    if isinstance(content, dict):
+        return {terminal(name): plain(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [plain(value) for value in content]
+    return terminal(content) if isinstance(content, str) else content
 
 
 def markdown(value: object) -> Markup:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.names import Name, RelativePath
+from ule_datasets.base.names import DatasetName, Name, RelativePath
 from ule_datasets.base.options import FORMATS
 from ule_datasets.base.version import __version__
 from ule_datasets.data.codec import encoder_versions
@@ -66,7 +66,7 @@ class FileRecord:
 class Manifest:
     """Everything but ``environment``, ``timings`` and ``look`` is the same for every build of the same dataset."""
 
-    name: Name
+    name: DatasetName
     version: str
     reduced: str | None
     recipe_digest: str

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ule_datasets.base.names import Name
+from ule_datasets.base.names import DatasetName
 from ule_datasets.base.options import FORMATS
 from ule_datasets.base.progress import Reporter
+from ule_datasets.base.shown import plain
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import Split, order_free_digest
@@ -77,7 +78,7 @@ class Assembly:
         ]
         height, width, channels = source.train.images.shape[1:]
         return Manifest(
-            name=Name(recipe.name),
+            name=DatasetName(recipe.name),
             version=recipe.version,
             reduced=recipe.reduced,
             recipe_digest=recipe.digest,
@@ -93,7 +94,7 @@ class Assembly:
             files=tuple(sorted(files, key=lambda record: record.path)),
             environment=build_environment(),
             timings={},
-            look={} if source.look is None else source.look.about(),
+            look={} if source.look is None else plain(source.look.about()),
         )
 
     def _plan(self) -> Iterator[tuple[str, int, int, range]]:

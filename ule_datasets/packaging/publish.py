@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import available_cpus
 from ule_datasets.dataset.manifest import FILE_NAME as MANIFEST
 from ule_datasets.packaging.publication import CARD, MAIN, Plan, PlannedFile, damaged
+from ule_datasets.places.answers import NOT_UNDERSTOOD, not_understood
 from ule_datasets.places.hub import check_online, first_line, http_error, patiently, readable_errors, status_of
 
 if TYPE_CHECKING:
@@ -93,6 +95,30 @@ class _State:
         return size == file.size and digest in (file.sha256, file.blob_id() if len(digest) == 40 else "")
 
 
+@dataclass(frozen=True, slots=True)
+class _AccessToken:
+    role: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Auth:
+    accessToken: _AccessToken = _AccessToken()  # noqa: N815 (the Hub's word)
+
+
+@dataclass(frozen=True, slots=True)
+class _Organisation:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """What the Hub says to whoami."""
+
+    name: str
+    orgs: tuple[_Organisation, ...] = ()
+    auth: _Auth = _Auth()
+
+
 class _Repository:
     """Where the plan's files go, on the Hub; every request is patient."""
 
@@ -114,20 +140,25 @@ class _Repository:
         from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
         try:
-            account = self._patiently("asking who you are", lambda: self.api.whoami(token=True))
+            answer = self._patiently("asking who you are", lambda: self.api.whoami(token=True))
         except LocalTokenNotFoundError as error:
             raise InputError("publishing needs a token: run 'hf auth login', or set HF_TOKEN") from error
         except HfHubHTTPError as error:
             unknown = "the Hub does not know this token: run 'hf auth login', or set another HF_TOKEN"
             refused = status_of(error) == 401
             raise InputError(unknown if refused else f"the Hub answers {first_line(error)}") from error
-        if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        except InputError:
+            raise
+        except NOT_UNDERSTOOD as error:
+            raise not_understood(error, "cannot publish") from error
+        account = records.convert(_Account, answer, "what the Hub says of your account")
+        if account.auth.accessToken.role == "read":
             raise InputError("this token may only read: make one with write access")
         owner, name = self.id.split("/")
-        mine = [account["name"], *(organisation["name"] for organisation in account.get("orgs", []))]
+        mine = [account.name, *(organisation.name for organisation in account.orgs)]
         if owner not in mine:
             raise InputError(
-                f"{account['name']} does not belong to {owner}: publish as --repo-id {account['name']}/{name}, "
+                f"{account.name} does not belong to {owner}: publish as --repo-id {account.name}/{name}, "
                 f"or one of {', '.join(mine)}"
             )
 
@@ -212,10 +243,10 @@ class _Repository:
         def fetch() -> dict[str, Any] | None:
             path = self.api.hf_hub_download(self.id, MANIFEST, repo_type="dataset", revision=head)
             try:
-                content = json.loads(Path(path).read_text(encoding="utf-8"))
-            except (UnicodeDecodeError, ValueError):
+                content = records.read(dict[str, Any], Path(path))
+            except InputError:
                 return None
-            return content if isinstance(content, dict) and "name" in content and "recipe_digest" in content else None
+            return content if "name" in content and "recipe_digest" in content else None
 
         return self._patiently(f"reading the manifest of {self.id}", fetch)
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
+from ule_datasets.places.answers import NOT_UNDERSTOOD, guard, not_understood
 from ule_datasets.places.patience import until_done
 
 PREFIX = "hub:"
@@ -24,8 +25,6 @@ REPOSITORY = re.compile(r"(?:hub:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*?)(?:@
 """``OWNER/NAME[@REVISION]``, with or without ``hub:`` before it."""
 PASSING = frozenset({408, 409, 412, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed a little later."""
-NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, AssertionError)
-"""What the client raises, or we do, when an answer is not what it should be."""
 TRIES, LONGEST_WAIT = 7, 300.0
 EXACT = 500
 """Files that are asked for one by one."""
@@ -125,8 +124,11 @@ def readable_errors(
 
     unreachable = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, http_error(), OSError)
     also = f", {elsewhere}" if elsewhere else ""
+    guard()
     try:
         yield
+    except InputError:
+        raise
     except errors.GatedRepoError as error:
         raise InputError(
             f"{repository} is gated: accept its terms on its page and log in with 'hf auth login'{also} "
@@ -144,21 +146,17 @@ def readable_errors(
         raise InputError(
             f"cannot {doing} {repository} ({first_line(error)}); run the same command again to resume{also}"
         ) from error
-    except InputError:
-        raise
-    except NONSENSE as error:
-        raise InputError(
-            f"cannot {doing} {repository}: the Hub's answer is not understood ({type(error).__name__}: "
-            f"{first_line(error)}); is HF_ENDPOINT right, or does a proxy answer instead?{also}"
-        ) from error
+    except NOT_UNDERSTOOD as error:
+        raise not_understood(error, f"cannot {doing} {repository}", also) from error
 
 
 def check_online(doing: str) -> None:
-    """Refuse at once what cannot be done offline."""
+    """Refuse at once what cannot be done offline, or with such a token."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         raise InputError(f"cannot {doing} while HF_HUB_OFFLINE is set: unset it first")
+    guard()
 
 
 def http_error() -> type[Exception]:

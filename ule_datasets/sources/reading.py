@@ -190,14 +190,26 @@ def _read(
             by_split.setdefault(task.split, []).append((task, result))
         return by_split
 
+    names = spec.class_names or form.class_names or ()
+    if broken := [name for name in names if not _is_text(name)]:
+        raise InputError(f"{where}: the class {broken[0]} has a name that is not UTF-8; rename it")
     by_split = done(_label_map(spec, form, where))
-    if names := spec.class_names or form.class_names:
+    if names:
         return by_split, names
     numbers = _class_numbers(label for pairs in by_split.values() for _, decoded in pairs for label in decoded.labels)
     if numbers and numbers[-1] >= len(numbers):
         reporter.say(f"source: {len(numbers):,} class numbers up to {numbers[-1]:,}: read again without gaps")
         by_split = done({number: index for index, number in enumerate(numbers)})
     return by_split, tuple(map(str, numbers))
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written down: one of a folder may be bytes that are no text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _class_numbers(labels: Iterable[int]) -> list[int]:
