@@ -184,13 +184,20 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_postscript_in_a_source_starts_nothing(
-    form: str, workers: str, tmp_path: Path, ran: Path, run_cli: Callable[..., Outcome]
+    form: str,
+    workers: str,
+    tmp_path: Path,
+    ran: Path,
+    run_cli: Callable[..., Outcome],
+    tried: Callable[..., None],
 ) -> None:
     where = write(form, tmp_path / "source", {**PLAIN_TWO, "odd": POSTSCRIPT})
     for more in ((), ("--crop", str(SIDE))):
         outcome = run_cli("ops", "--source", where, "--out", tmp_path / "out", "--workers", workers, *more)
         assert outcome.code == 2
         assert "is PostScript, a format that is not read: convert it to PNG" in outcome.complaint[0]
+    assert not ran.exists()
+    tried("PostScript in a source", 2)
 
 
 @pytest.mark.parametrize("formats", [("parquet",), ("webdataset",), ("parquet", "webdataset")])
