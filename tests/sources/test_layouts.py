@@ -43,8 +43,8 @@ class Refused(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
-VALIDATION = "of the validation split, which is not used"
-TEST = "of the test split, which is not used"
+VALIDATION = "the validation split, which is not used"
+TEST = "the test split, which is not used"
 EMPTY = "folders without images"
 
 FOLDERS: dict[str, Read | Refused] = {
@@ -206,6 +206,13 @@ FOLDERS: dict[str, Read | Refused] = {
     "a lone class with images and folders": Read(
         images("cats") | images("cats/in") | images("cats/out"), {"train": {"cats": 6}}
     ),
+    "folds of a set": Read(
+        classes("fold1") | classes("fold2"),
+        {"train": {"fold1": 4, "fold2": 4}},
+        {},
+        "its classes (fold1, fold2) have all the same folders in them (a, b)",
+    ),
+    "classes with one folder each": Read(images("a/x") | images("b/x"), TRAIN),
     "classes with folders": Read(images("a/x") | images("a/y") | images("b/x"), {"train": {"a": 4, "b": 2}}),
     "a folder of its own name": Read(classes("train/train") | classes("test/test"), BOTH),
     "a lone folder beside a text": Read(classes("photos/train") | {"README.txt": ""}, TRAIN, {".txt": 1}),

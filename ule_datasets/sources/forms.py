@@ -112,5 +112,5 @@ def chosen_files(
     )
     chosen = choose(found, tree.root, wanted.test_split, lambda paths: any(has_labels(tree.at(p)) for p in paths))
     if chosen.unused:
-        tally.add_all(f"of the {chosen.unused} split, which is not used", found[chosen.unused])
+        tally.add_all(f"the {chosen.unused} split, which is not used", found[chosen.unused])
     return chosen

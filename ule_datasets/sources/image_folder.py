@@ -20,6 +20,7 @@ from ule_datasets.sources.layout import (
     OTHERS,
     SUFFIXES,
     Images,
+    alike_inside,
     declared_folders,
     is_image,
     refuse_splits_in_classes,
@@ -87,7 +88,7 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     by_class = TRAIN in roots and bool(images.folders(roots[TRAIN]))
     chosen = choose(roots, tree.at(top), wanted.test_split, lambda r: not by_class or bool(images.folders(r)))
     if unused := roots.get(chosen.unused):
-        tally.add_all(f"of the {chosen.unused} split, which is not used", images.below(unused, unused))
+        tally.add_all(f"the {chosen.unused} split, which is not used", images.below(unused, unused))
     parts = {split: _by_class(images, root, wanted, tally) for split, root in chosen.splits.items()}
     if wanted.only is not None and not any(part.classes for part in parts.values()):
         _refuse_other_classes(images, chosen.splits, wanted.only)
@@ -108,8 +109,9 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
         raise InputError(f"{tree.at(top)}: the name of its folder {as_text(strange[0])!r} is not UTF-8; rename it")
     numbers = {name: number for number, name in enumerate(class_names)}
     chunks = {split: tuple(_chunks(tree.at(part.root), part, numbers)) for split, part in used.items()}
-    notes = (f"all images are in {top}", *chosen.notes) if top else chosen.notes
-    return Form("an image folder", chunks, class_names, ADVICE, tally.found, notes, names)
+    notes = [*([f"all images are in {top}"] if top else []), *chosen.notes]
+    notes += [note for part in used.values() if (note := alike_inside(images, part.root, part.classes))]
+    return Form("an image folder", chunks, class_names, ADVICE, tally.found, tuple(notes), names)
 
 
 def example(tree: Tree) -> str | None:
@@ -153,7 +155,7 @@ def _by_class(images: Images, root: str, wanted: Wanted, tally: Tally) -> _Part:
     classes = [name for name in there if wanted.only is None or name in wanted.only]
     refuse_splits_in_classes(images, root, classes)
     for name in sorted(set(there).difference(classes)):
-        tally.add_all("of other classes", images.below(join(root, name), join(root, name)))
+        tally.add_all("images of other classes", images.below(join(root, name), join(root, name)))
     empty = sorted(set(images.tree.folders[root].folders).difference(there))
     tally.add_all("folders without images", (join(root, name) for name in empty))
     return _Part(root, classes, [path for name in classes for path in images.below(join(root, name), name)])
@@ -182,7 +184,7 @@ def _in_list(tree: Tree, loose: _Part, wanted: Wanted, tally: Tally) -> _Part:
     class_of = {name: labels[name.rpartition(".")[0]] for name in loose.names}
     names = [name for name, label in class_of.items() if wanted.only is None or label in wanted.only]
     others = (join(loose.root, name) for name, label in class_of.items() if wanted.only and label not in wanted.only)
-    tally.add_all("of other classes", others)
+    tally.add_all("images of other classes", others)
     return _Part(loose.root, {class_of[name] for name in names}, names, class_of)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -215,6 +215,19 @@ def refuse_splits_in_classes(images: Images, folder: str, classes: list[str]) ->
                 f"{images.tree.at(join(folder, name))} has folders called like splits ({some(inside)}) within a class: "
                 "put the folders of classes into those of splits (train/<class>/*)"
             )
+
+
+def alike_inside(images: Images, folder: str, classes: Collection[str]) -> str:
+    """What there is to say about classes with all the same folders in them, which may be the classes; or nothing."""
+    inside: list[str] = []
+    for name in sorted(classes):
+        path = join(folder, name)
+        if path not in images.filled or images.loose(path) or inside not in ([], images.folders(path)):
+            return ""
+        inside = images.folders(path)
+    if len(classes) < 2 or len(inside) < 2:
+        return ""
+    return f"its classes ({some(sorted(classes))}) have all the same folders in them ({some(inside)})"
 
 
 def some(names: list[str]) -> str:
