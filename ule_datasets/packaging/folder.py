@@ -200,6 +200,11 @@ class BuildFolder:
         """Delete an older dataset: its manifest first, then the files that it lists, and its reports; none of ours."""
         previous = self.read_note("previous", PreviousNote)
         if previous is None:
+            if self._note("previous").exists():
+                raise InputError(
+                    f"{self._note('previous')}, the list of an older dataset's files in {self.root}, is damaged; "
+                    "delete it and that, and run the same command again"
+                )
             old = Manifest.read(self.root).files if (self.root / FILE_NAME).exists() else ()
             previous = PreviousNote(paths=tuple(record.path for record in old))
             self.write_note("previous", paths=previous.paths)
