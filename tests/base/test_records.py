@@ -116,7 +116,7 @@ def test_size_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def test_a_pipe_or_folder_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(InputError, match="is not a file"):
+        with pytest.raises(InputError, match="where a file is expected"):
             records.read(Note, path)
     with pytest.raises(FileNotFoundError):
         records.read(Note, tmp_path / "nothing")

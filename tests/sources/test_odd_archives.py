@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import re
@@ -27,6 +28,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.limits import Limit
+from ule_datasets.data.parquet_pages import DICTIONARY, pages
 from ule_datasets.sources import parquet, tar
 from ule_datasets.sources.forms import RawSample, Unusable
 from ule_datasets.sources.webdataset import Shard
@@ -398,6 +401,45 @@ def test_one_image_beyond_the_limit_is_named(tmp_path: Path, monkeypatch: pytest
     tabled(tmp_path, [*ENCODED, bytes(2**21)], [*LABELS, 0])
     with pytest.raises(InputError, match=r"row 4\): its image takes 2 MiB, allowed are 1: ULE_MAX_IMAGE_FILE"):
         read(tmp_path)
+
+
+def test_a_page_beyond_the_limit_is_named_whatever_the_end_of_the_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tabled(tmp_path, [bytes(3 * 2**20), *ENCODED], [0, *LABELS], compression="zstd")
+    monkeypatch.setattr(parquet, "TABLE_PAGE", Limit("ULE_MAX_TABLE_PAGE", 2))
+    assert "t.parquet: a page of row group 0 takes 3 MiB, allowed are 2: ULE_MAX_TABLE_PAGE" in complaint(
+        lambda: read(tmp_path)
+    )
+
+
+@pytest.mark.parametrize("codec", ["none", "snappy", "zstd"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_the_headers_of_pages_are_those_that_were_written(codec: str, version: str, tmp_path: Path) -> None:
+    options = {"compression": codec, "data_page_version": version, "data_page_size": 500, "write_statistics": True}
+    path = tabled(tmp_path, ENCODED * 50, LABELS * 50, row_group_size=90, use_dictionary=["label"], **options)
+    metadata = pq.ParquetFile(path / "t.parquet").metadata
+    with (path / "t.parquet").open("rb") as file:
+        for group in range(metadata.num_row_groups):
+            for column in map(metadata.row_group(group).column, range(2)):
+                found = list(pages(file, column))
+                assert sum(page.packed for page in found) < column.total_compressed_size
+                headers = column.total_compressed_size - sum(page.packed for page in found)
+                assert column.total_uncompressed_size == sum(page.unpacked for page in found) + headers
+                assert any(page.kind == DICTIONARY for page in found) == (column.path_in_schema == "label")
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=st.integers(0, 3999), value=st.integers(0, 255))
+def test_damaged_pages_end_in_words(place: int, value: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("pages")
+    tabled(folder, ENCODED * 4, LABELS * 4, data_page_size=300)
+    path = folder / "t.parquet"
+    content = bytearray(path.read_bytes())
+    content[4 + place % (len(content) - 12)] = value
+    path.write_bytes(content)
+    with contextlib.suppress(InputError):
+        read(folder, skip_unusable=True)
 
 
 # --- files that are something else ----------------------------------------------------------------------------

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ule_datasets.base.files import PARTIAL, replacing
+from ule_datasets.base.memory import TooLittleMemoryError
 from ule_datasets.base.sealed import digest_of
+from ule_datasets.base.tensors import read_tensors
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -67,22 +69,20 @@ class FileCheckpoint:
 
     def load(self) -> State | None:
         """The state in the file; one that is not intact, or of another craft, counts as absent."""
-        from safetensors import SafetensorError, safe_open
-
         self._remove_partial_files()
         if not self.path.exists():
             return None
         try:
-            with safe_open(self.path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata, arrays = read_tensors(self.path)
             header = json.loads(metadata["ule"])
             if header["identity"] != self.identity:
                 raise ValueError("it is of another craft")
             if header["digest"] != _digest(header["identity"], header["facts"], arrays):
                 raise ValueError("its digest does not agree")
             return State(arrays=arrays, facts=header["facts"])
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except TooLittleMemoryError:  # the file may well be intact
+            raise
+        except (OSError, KeyError, TypeError, ValueError) as error:
             why = "an earlier version wrote it, without a digest" if isinstance(error, KeyError) else str(error)
             self.on_refused(f"an interrupted craft begins anew: {self.path} cannot be continued from ({why})")
             return None

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
+from ule_datasets.base.regular import open_file
 
 if TYPE_CHECKING:
     import msgspec
@@ -63,9 +64,7 @@ def content(path: Path) -> bytes:
         InputError: it is a pipe, a folder or the like, which would have to be waited for.
         OSError: there is no such file, or it cannot be read.
     """
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a file")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return file.read(LARGEST + 1)
 
 

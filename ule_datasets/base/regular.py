@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import cast
 
 from ule_datasets.base.errors import InputError
 
@@ -19,14 +20,14 @@ KINDS = {
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 
 
-def open_file(path: str | Path) -> BinaryIO:
+def open_file(path: str | Path, buffering: int = -1) -> BufferedReader:
     """A file for reading; whoever waits for a pipe that nobody writes to waits for ever.
 
     Raises:
         InputError: it is a folder, a pipe, a socket or a device.
         OSError: it is not there, or may not be read.
     """
-    return open(path, "rb", opener=_open_regular)
+    return cast("BufferedReader", open(path, "rb", buffering, opener=_open_regular))
 
 
 def read_file(path: str | Path) -> bytes:

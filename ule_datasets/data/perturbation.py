@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.names import Name
 from ule_datasets.base.sealed import digest_of
+from ule_datasets.base.tensors import read_tensors
 from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.split import positions_of
 
@@ -256,7 +257,7 @@ class Perturbation:
             for index, entry in enumerate(header.layers):
                 prefix = f"layers.{index}."
                 arrays = {n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)}
-                keys = _unpack(arrays.pop("keys")) if "keys" in arrays else ()
+                keys = _unpack(arrays.pop("keys"), _num_keys(arrays)) if "keys" in arrays else ()
                 layers.append(_KINDS[entry.kind](**arrays, support=entry.support, keys=keys))
             poisoned = _unpack(tensors["poisoned"]) if "poisoned" in tensors else None
             result = cls(
@@ -312,9 +313,23 @@ def _pack(keys: tuple[str, ...]) -> np.ndarray:
     return np.frombuffer("\n".join(keys).encode(), dtype=np.uint8)
 
 
-def _unpack(packed: np.ndarray) -> tuple[str, ...]:
-    text = packed.tobytes().decode()
-    return tuple(text.split("\n")) if text else ()
+def _unpack(packed: np.ndarray, expected: int | None = None) -> tuple[str, ...]:
+    """The keys, of which there should be so many: many short ones would take far more memory than their bytes."""
+    data = packed.tobytes()
+    count = data.count(b"\n") + 1 if data else 0
+    if expected is not None and count != expected:
+        raise ValueError(f"{count} keys for {expected} entries")
+    if b"\n\n" in data or data[:1] == b"\n" or data[-1:] == b"\n":
+        raise ValueError("a key in it is empty")
+    return tuple(data.decode().split("\n")) if data else ()
+
+
+def _num_keys(arrays: Mapping[str, np.ndarray]) -> int:
+    """Of a layer with these arrays."""
+    counted = next((arrays[name] for name in ("members", "levels", "rows") if name in arrays), None)
+    if counted is None or counted.ndim == 0:
+        raise ValueError("a layer without entries has keys")
+    return len(counted)
 
 
 def _describe(array: np.ndarray) -> str:
@@ -383,14 +398,7 @@ class _About:
 
 
 def _read_safetensors(path: Path) -> tuple[_Header, dict[str, np.ndarray]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    metadata, tensors = read_tensors(path)
     if "ule" not in metadata:
         raise ValueError("it carries no 'ule' metadata")
     content = records.parse(dict[str, Any], metadata["ule"], "its metadata")

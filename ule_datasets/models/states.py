@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import replacing
+from ule_datasets.base.memory import check_fits
+from ule_datasets.base.regular import check_file
+from ule_datasets.base.tensors import check_tensors
 from ule_datasets.places import hub
 
 _NESTED = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights in what they save
@@ -45,8 +48,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
         InputError: the file is missing, damaged, or of another model.
     """
     try:
+        check_tensors(path)
         model.load_state_dict(safetensors.torch.load_file(path))
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} does not hold the weights of this model: {str(error).splitlines()[0]}") from error
 
 
@@ -60,7 +64,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         InputError: it is none of these, damaged, or would have to be run.
     """
     try:
+        check_file(path)
         if path.suffix == ".safetensors":
+            check_tensors(path)
             content: object = safetensors.torch.load_file(path)
         elif _is_torchscript(path):
             content = _scripted_state(path)
@@ -85,6 +91,7 @@ def _is_torchscript(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
+        check_fits(sum(member.file_size for member in archive.infolist()), str(path))
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 

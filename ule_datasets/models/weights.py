@@ -12,6 +12,7 @@ from pathlib import Path
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import expanded
 from ule_datasets.base.progress import Reporter
+from ule_datasets.base.regular import open_file
 from ule_datasets.places import hub
 
 VARIABLE = "ULE_WEIGHTS"
@@ -132,7 +133,7 @@ def _in(place: Path, weights: Weights, chosen_by: str) -> WeightsFile | None:
 
 def _checked(path: Path, weights: Weights) -> WeightsFile:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error

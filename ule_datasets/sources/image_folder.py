@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.regular import read_file
 from ule_datasets.places.remote_path import RemotePath, each
 from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, Wanted
 from ule_datasets.sources.imagenet import LABEL_LISTS, validation_labels
@@ -60,7 +61,7 @@ class Files:
 
 def _read(path: Place) -> bytes:
     try:
-        return path.read_bytes()
+        return path.read_bytes() if isinstance(path, RemotePath) else read_file(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 

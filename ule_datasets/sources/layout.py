@@ -17,8 +17,8 @@ from ule_datasets.sources.tree import Listing, Tally, Tree, in_order, join, kind
 _IMAGES = "png jpg jpeg jpe jfif bmp webp tif tiff ppm gif jp2 avif heic heif"
 _NO_IMAGES = """
     txt md rst html htm pdf tex bib csv tsv json jsonl yaml yml toml xml ini cfg log py ipynb sh m mat npy npz pkl pt
-    pth h5 hdf5 db sqlite lmdb parquet arrow tar tgz gz bz2 xz zst zip 7z rar md5 sha1 sha256 crc lnk url exe mp3 wav
-    mp4 mov avi mkv webm svg cls lbl label lock psd eps ps ai aae xmp
+    pth h5 hdf5 db sqlite lmdb parquet arrow tar tar.gz tgz gz bz2 xz zst zip 7z rar md5 sha1 sha256
+    crc lnk url exe mp3 wav mp4 mov avi mkv webm svg cls lbl label lock psd eps ps ai aae xmp
     thm dng nef nrw cr2 cr3 crw arw sr2 srf orf rw2 raf pef srw x3f 3fr iiq mrw
 """
 SUFFIXES = frozenset(f".{end}" for end in _IMAGES.split())

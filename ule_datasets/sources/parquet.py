@@ -10,9 +10,10 @@ from typing import Any
 
 from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.limits import IMAGE_FILE
+from ule_datasets.base.limits import IMAGE_FILE, TABLE_PAGE
 from ule_datasets.base.regular import open_file
 from ule_datasets.base.signatures import HEAD, mistaken
+from ule_datasets.data.parquet_pages import PageError, pages
 from ule_datasets.places.remote_path import RemotePath, each
 from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, Unusable, Wanted, chosen_files
 from ule_datasets.sources.own import refuse_perturbed_table
@@ -49,7 +50,7 @@ class RowGroup:
         columns = [name for name in (self.image_column, self.label_column) if name is not None]
         numbers = {name: number for number, name in enumerate(self.class_names or ())}
         with _opened(self.path) as file:
-            rows = (row for batch in _batches(file, self.index, columns) for row in _rows(batch, columns))
+            rows = (row for batch in _batches(file, self.path, self.index, columns) for row in _rows(batch, columns))
             for row, values in enumerate(rows):
                 origin = f"{self.path} (row group {self.index}, row {row})"
                 if values is None:
@@ -86,11 +87,18 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 20
 
 
-def _batches(file: Any, group: int, columns: Sequence[str]) -> Iterator[Any]:
-    """Rows of a group, so few at a time that a dictionary of some images cannot stand for more than memory holds."""
-    chunks = map(file.metadata.row_group(group).column, range(file.metadata.num_columns))
-    sizes = [chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
-    at_a_time = min(MOST_ROWS, max(1, BATCH_BYTES // max(1, *sizes)))
+def _batches(file: Any, path: Place, group: int, columns: Sequence[str]) -> Iterator[Any]:
+    """Rows of a group, so few at a time that a dictionary of some images cannot stand for more than memory holds.
+
+    Raises:
+        InputError: a page takes more than is allowed, or its header is damaged.
+    """
+    chunks = list(map(file.metadata.row_group(group).column, range(file.metadata.num_columns)))
+    chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
+    largest = max([1, *_largest_pages(path, chunks)])
+    if problem := TABLE_PAGE.problem(largest):
+        raise InputError(f"{path}: a page of row group {group} {problem}")
+    at_a_time = min(MOST_ROWS, max(1, BATCH_BYTES // largest))
     yield from file.iter_batches(at_a_time, row_groups=[group], columns=columns, use_threads=False)
 
 
@@ -106,6 +114,17 @@ def _rows(batch: Any, columns: Sequence[str]) -> Iterator[tuple[Any, ...] | None
                     yield tuple(value.as_py() for value in values)
                 except UnicodeDecodeError:
                     yield None
+
+
+def _largest_pages(path: Place, chunks: Sequence[Any]) -> list[int]:
+    """Bytes of the largest page of each column chunk, or more; no value is larger than the page that it is in."""
+    if isinstance(path, RemotePath):  # a request for each page would take longer than the rest
+        return [min(chunk.total_uncompressed_size, TABLE_PAGE.bytes) for chunk in chunks]
+    try:
+        with open_file(path) as stream:
+            return [max((page.unpacked for page in pages(stream, chunk)), default=0) for chunk in chunks]
+    except PageError as error:
+        raise InputError(f"{path} is not a readable Parquet file: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +206,7 @@ def _texts(files: Sequence[_File]) -> tuple[str, ...] | None:
         assert file.label_column is not None
         with _opened(file.path) as opened:
             for group in range(file.num_row_groups):
-                for batch in _batches(opened, group, [file.label_column]):
+                for batch in _batches(opened, file.path, group, [file.label_column]):
                     try:
                         found |= set(pc.unique(batch[file.label_column]).to_pylist()) - {None, ""}
                     except UnicodeDecodeError as error:
@@ -254,7 +273,7 @@ def _labels_are_withheld(path: Place) -> bool:
         kind = None if name is None else file.schema_arrow.field(name).type
         if name is None or not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
             return False
-        batches = (batch for group in range(file.num_row_groups) for batch in _batches(file, group, [name]))
+        batches = (batch for group in range(file.num_row_groups) for batch in _batches(file, path, group, [name]))
         return all(label in (None, -1) for batch in batches for label in batch[name].to_pylist())
 
 

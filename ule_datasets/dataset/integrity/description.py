@@ -13,6 +13,7 @@ import yaml
 
 from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.regular import read_file
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import NOWHERE, Additive, Perturbation, Support
 from ule_datasets.dataset.declaration import card_declaration, craft_declaration, croissant_declaration
@@ -189,8 +190,8 @@ def _craft_problems(folder: Folder) -> Iterator[str]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):  # the check of the files says so
+        return read_file(path).decode()
+    except (OSError, InputError, UnicodeDecodeError):  # the check of the files says so
         return ""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import replacing
 from ule_datasets.base.names import RelativePath
+from ule_datasets.base.regular import open_file
 from ule_datasets.data.bounds import Budget
 from ule_datasets.data.codec import encode_png
 from ule_datasets.data.perturbation import Perturbation
@@ -127,5 +128,5 @@ def _perturb(task: ShardTask, clean: Split) -> tuple[np.ndarray, np.ndarray]:
 
 def file_record(path: Path) -> dict[str, Any]:
     """Size in bytes and sha256 of a file."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

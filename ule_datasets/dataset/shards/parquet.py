@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.regular import check_file, open_file
+from ule_datasets.data.parquet_pages import DICTIONARY, PageError, pages
 from ule_datasets.dataset.shards.content import ShardContent
 
 ROWS_PER_GROUP = 1000
@@ -23,6 +25,8 @@ ROWS_AT_A_TIME = 100
 EXPANDED, SMALL = 4, 2**20
 """So many times the bytes of a file, and so many more, are as much as its rows take in memory; keys are compressed."""
 COLUMNS = ("image", "label", "key", "poisoned")
+UNPACKED, NUMBERED = "image.bytes", "label"
+"""The column that is stored as it is, and the one whose values are numbered."""
 DESCRIBED_BY = {b"ARROW:schema", b"huggingface"}
 """Keys of a file's metadata."""
 
@@ -69,8 +73,8 @@ def write(table: pa.Table, path: Path) -> None:
         table,
         path,
         row_group_size=ROWS_PER_GROUP,
-        compression={"image.bytes": "NONE", **dict.fromkeys(("image.path", *COLUMNS[1:]), "SNAPPY")},
-        use_dictionary=["label"],
+        compression={UNPACKED: "NONE", **dict.fromkeys(("image.path", *COLUMNS[1:]), "SNAPPY")},
+        use_dictionary=[NUMBERED],
         write_page_index=True,
         use_content_defined_chunking=CHUNKING,
     )
@@ -83,11 +87,13 @@ def read(path: Path, class_names: Sequence[str]) -> ShardContent:
         InputError: it is unreadable, or not exactly what ``write`` makes of samples of these classes.
     """
     try:
+        check_file(path)
         with pq.ParquetFile(path) as file:
             _check_described(file, path, class_names)
+            _check_bounded(file.metadata, path)
             table = _rows(file, path)
             table.validate(full=True)  # that text is UTF-8 is not asked before it is looked at
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError, PageError) as error:
         raise InputError(f"{path} is not a readable Parquet shard: {str(error).splitlines()[0]}") from error
     if not table.num_rows:
         return ShardContent()
@@ -131,3 +137,21 @@ def _check_described(file: pq.ParquetFile, path: Path, class_names: Sequence[str
     others = set(file.metadata.metadata or {}) - DESCRIBED_BY
     if others or not found.equals(wanted, check_metadata=True):
         raise InputError(f"{path} has other class names or features in its metadata than the manifest says")
+
+
+def _check_bounded(metadata: Any, path: Path) -> None:
+    """Refuse what would take far more memory than the file has bytes, before any row is read.
+
+    Every image takes bytes of the file, since none is packed or stands for several rows.
+    """
+    packed = InputError(f"{path} is packed otherwise than the writer of its format does it")
+    if metadata.num_rows * 4 > path.stat().st_size:  # each image has a length
+        raise packed
+    with open_file(path) as stream:
+        for group in range(metadata.num_row_groups):
+            for column in map(metadata.row_group(group).column, range(metadata.num_columns)):
+                name = column.path_in_schema
+                if column.compression != ("UNCOMPRESSED" if name == UNPACKED else "SNAPPY"):
+                    raise packed
+                if name != NUMBERED and any(page.kind == DICTIONARY for page in pages(stream, column)):
+                    raise packed

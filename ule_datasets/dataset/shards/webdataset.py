@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.regular import open_file
 from ule_datasets.dataset.shards.content import ShardContent
 
 BLOCK = tarfile.BLOCKSIZE
@@ -85,7 +86,7 @@ def read(path: Path, class_names: Sequence[str]) -> ShardContent:
     """
     shared, content = _shared(class_names), ShardContent()
     try:
-        with path.open("rb", buffering=2**20) as file:
+        with open_file(path, buffering=2**20) as file:
             members = _members(file, path)
             for name, image in members:
                 key, _, kind = name.partition(".")

@@ -1,0 +1,69 @@
+"""How much memory there is, as far as the system tells it, and what does not fit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.limits import number_given
+
+VARIABLE = "ULE_MEMORY"
+"""Mebibytes that there are, where the system does not know, or does not know better."""
+_INFORMATION = Path("/proc/meminfo")
+_GROUPS = Path("/sys/fs/cgroup")
+
+
+class TooLittleMemoryError(InputError):
+    """Something is refused that may be intact: there is too little memory for it, or nobody can say how much."""
+
+
+def available() -> int | None:
+    """Bytes that can be taken without pushing anything out; ``None`` where the system does not say."""
+    if os.environ.get(VARIABLE, "").strip():
+        try:
+            return 2**20 * number_given(VARIABLE, 1, "mebibytes")
+        except InputError as error:
+            raise TooLittleMemoryError(str(error)) from error
+    free = [amount for amount in (_of_the_system(), _of_the_group()) if amount is not None]
+    return min(free, default=None)
+
+
+def check_fits(size: int, what: str) -> None:
+    """Refuse to take more memory than there is.
+
+    Raises:
+        TooLittleMemoryError: it is more.
+    """
+    free = available()
+    if free is not None and size > free:
+        raise TooLittleMemoryError(
+            f"{what} takes {_shown(size)} of memory, {_shown(free)} are available: free some, use a machine with more, "
+            f"or say with {VARIABLE} (in MiB) how much there is"
+        )
+
+
+def _shown(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**29 else f"{size / 2**20:,.1f} MiB"
+
+
+def _of_the_system() -> int | None:
+    try:
+        lines = _INFORMATION.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def _of_the_group() -> int | None:
+    """What a container has left: what it may take, less what it has taken and could not give back."""
+    try:
+        own = next(line for line in Path("/proc/self/cgroup").read_text("utf-8").splitlines() if line.startswith("0::"))
+        folder = _GROUPS / own[3:].lstrip("/")
+        folder = folder if (folder / "memory.max").exists() else _GROUPS
+        most = int((folder / "memory.max").read_text("ascii"))  # "max" is no number
+        taken = int((folder / "memory.current").read_text("ascii"))
+        lines = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+        return max(0, most - taken + int(lines.get("inactive_file", 0)))
+    except (OSError, ValueError, StopIteration):
+        return None
