@@ -86,14 +86,12 @@ def look_up(repository: str, revision: str | None, first: Sequence[str], *, else
     Raises:
         InputError: as ``download`` does.
     """
-    from huggingface_hub import HfApi, constants, get_cached_repo_tree
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.hf_api import RepoFile
 
     folder = download(repository, revision, first, elsewhere=elsewhere)
-    try:
-        entries: Iterable[Any] = get_cached_repo_tree(repository, repo_type="dataset", revision=folder.name)
-    except CachedRepoTreeNotFoundError:  # an older client filled the cache, or it cannot be written to
+    entries = _kept_listing(repository, folder.name)
+    if entries is None:
         if constants.HF_HUB_OFFLINE:
             files = [path for path in folder.rglob("*") if path.is_file()]
             here = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
@@ -102,6 +100,19 @@ def look_up(repository: str, revision: str | None, first: Sequence[str], *, else
             listed = HfApi().list_repo_tree(repository, recursive=True, revision=folder.name, repo_type="dataset")
             entries = [entry for entry in listed if isinstance(entry, RepoFile)]
     return Snapshot(repository, folder, {entry.path: entry.size for entry in entries})
+
+
+def _kept_listing(repository: str, commit: str) -> Iterable[Any] | None:
+    """The files of a repository as the client noted them in its cache; ``None``: it did not."""
+    try:
+        from huggingface_hub import get_cached_repo_tree
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    except ImportError:  # clients before 2.4 keep none
+        return None
+    try:
+        return get_cached_repo_tree(repository, repo_type="dataset", revision=commit)
+    except CachedRepoTreeNotFoundError:  # an older client filled the cache, or it cannot be written to
+        return None
 
 
 def _patterns(paths: Collection[str]) -> list[str]:
