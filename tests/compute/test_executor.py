@@ -25,7 +25,7 @@ from ule_datasets.compute.executor import Lost
 from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.compute.processes import LocalExecutor
 
-KILLED = "its process was killed (signal 9), perhaps for want of memory"
+KILLED = "its process was killed (signal 9), probably for want of memory"
 
 
 def square(number: int) -> int:

@@ -161,7 +161,9 @@ class _ProcessLauncher(Launcher[Task, Result, _Worker]):
 
 def _how_it_ended(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"its process was killed (signal {-code}), perhaps for want of memory"
+        # Systems that run out of memory kill in this way only.
+        why = ", probably for want of memory" if -code == signal.SIGKILL else ""
+        return f"its process was killed (signal {-code}){why}"
     return f"its process ended by itself (exit code {code})"
 
 
