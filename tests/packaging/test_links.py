@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 from helpers import class_names, make_splits, run_build, snapshot, write_parquet
 
+from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import make_room, mark_used, replacing, sweep
 from ule_datasets.base.sealed import write_note
-from ule_datasets.packaging.folder import IDENTITY
+from ule_datasets.packaging.folder import IDENTITY, PREVIOUS
 
 
 class Scene(NamedTuple):
@@ -86,8 +87,9 @@ def test_a_note_names_no_file_outside(scene: Scene) -> None:
     folder = BuildFolder(scene.dataset, identity={"name": "x"})
     folder.staging.mkdir()
     for path in ("../../mine/lock", str(scene.mine / "lock"), "data/../../../mine/lock"):
-        folder.write_note("previous", paths=[path])
-        folder._remove_previous()
+        write_note(folder.staging / "previous.json", PREVIOUS, {"paths": [path]})
+        with pytest.raises(InputError, match="is damaged"):
+            folder._remove_previous()
         assert (scene.mine / "lock").exists()
 
 

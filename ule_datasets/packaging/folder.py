@@ -31,6 +31,8 @@ IDENTITY = "identity"
 """The note on what is being built; all others are worth something only together with it."""
 DISCARDED = {"discarded": True}
 """Its content while the rest is deleted."""
+PREVIOUS = "previous"
+"""The note on an older dataset's files that are to go; true whatever is built."""
 
 REFUSED = "refused"
 """A mark on decoded images of which some could not be used."""
@@ -157,6 +159,8 @@ class BuildFolder:
     def start_over(self) -> None:
         """Delete all that was made here, by this build or another one, and note what is built from now on."""
         self.reopen()  # what was moved already
+        if self._note(PREVIOUS).exists() and not (self.root / FILE_NAME).exists():
+            self._remove_previous()  # nothing but the note knows what is left of it
         _clear(self)
         sealed.write_note(self._note(IDENTITY), IDENTITY, self.identity)
 
@@ -198,16 +202,17 @@ class BuildFolder:
 
     def _remove_previous(self, moved: Collection[str] = ()) -> None:
         """Delete an older dataset: its manifest first, then the files that it lists, and its reports; none of ours."""
-        previous = self.read_note("previous", PreviousNote)
+        note = self._note(PREVIOUS)
+        previous = sealed.read_note(PreviousNote, note, PREVIOUS)
         if previous is None:
-            if self._note("previous").exists():
+            if note.exists():
                 raise InputError(
-                    f"{self._note('previous')}, the list of an older dataset's files in {self.root}, is damaged; "
+                    f"{note}, the list of an older dataset's files in {self.root}, is damaged; "
                     "delete it and that, and run the same command again"
                 )
             old = Manifest.read(self.root).files if (self.root / FILE_NAME).exists() else ()
             previous = PreviousNote(paths=tuple(record.path for record in old))
-            self.write_note("previous", paths=previous.paths)
+            sealed.write_note(note, PREVIOUS, {"paths": previous.paths})
         self.refuse_links(previous.paths)
         remove(self.root / FILE_NAME)
         for path in set(previous.paths) - set(moved):
