@@ -482,6 +482,12 @@ def table(edit: Callable[[pa.Table], pa.Table], **options: Any) -> Forge:
     return forge
 
 
+def without_statistics(folder: Path) -> None:
+    """The first Parquet shard, packed as the writer does, but for what readers may filter by."""
+    packing = {"image.bytes": "NONE", **dict.fromkeys(("image.path", "label", "key", "poisoned"), "SNAPPY")}
+    table(lambda rows: rows, compression=packing, use_dictionary=["label"], write_statistics=False)(folder)
+
+
 def column(name: str, edit: Callable[[list[Any]], list[Any]]) -> Forge:
     def change(found: pa.Table) -> pa.Table:
         place = found.schema.get_field_index(name)

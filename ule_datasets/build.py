@@ -23,6 +23,7 @@ from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.dataset.delivery import Begun, Delivery
+from ule_datasets.dataset.integrity.files import unlisted
 from ule_datasets.dataset.local import LocalNote, as_remembered, note_of
 from ule_datasets.dataset.manifest import FILE_NAME, LEFT_OUT, FileRecord, Manifest
 from ule_datasets.dataset.shards import file_record
@@ -117,6 +118,9 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
             shutil.rmtree(folder.root)
         else:
             folder.publish()
+            if strays := unlisted(options.out, manifest):
+                some = ", ".join(strays[:3]) + (", ..." if len(strays) > 3 else "")
+                reporter.warn(f"{options.out} also holds {some}, not of this dataset: ule-verify will not pass with it")
     return _result(options, manifest, already_complete=False)
 
 

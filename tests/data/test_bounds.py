@@ -105,7 +105,7 @@ def test_a_bound_says_what_it_is_and_comes_back_from_its_json(bound: Bound, text
     assert str(bound) == text
     assert dataclasses.is_dataclass(bound)
     content = {"type": type(bound).__name__, **dataclasses.asdict(bound)}
-    assert parse_bound(json.loads(json.dumps(content))) == bound
+    assert parse_bound(json.loads(json.dumps(content)), "recipe") == bound
 
 
 def test_equal_norms_have_the_same_json() -> None:
@@ -119,12 +119,12 @@ def test_every_bound_is_in_the_table_under_its_name() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"type": "LInf", "levels": -1}, "LInf: levels is -1, must be at least 0"),
-        ({"type": "L0", "pixels": -1}, "L0: pixels is -1, must be at least 0"),
-        ({"type": "L2", "levels": math.nan}, "L2: levels is nan, must be at least 0"),
-        ({"type": "L2", "levels": 1, "rounding": 2}, "L2: rounding is 2, not in 0 .. 1"),
+        ({"type": "LInf", "levels": -1}, "recipe: LInf: levels is -1, must be at least 0"),
+        ({"type": "L0", "pixels": -1}, "recipe: L0: pixels is -1, must be at least 0"),
+        ({"type": "L2", "levels": math.nan}, "recipe: L2: levels is nan, must be at least 0"),
+        ({"type": "L2", "levels": 1, "rounding": 2}, "recipe: L2: rounding is 2.0, not in 0 .. 1"),
     ],
 )
 def test_an_impossible_bound_is_refused(content: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        parse_bound(content)
+        parse_bound(content, "recipe")

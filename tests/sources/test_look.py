@@ -285,3 +285,29 @@ def visible(folder: Path) -> Iterator[Path]:
             yield from visible(path)
         else:
             yield path
+
+
+def test_test_images_that_are_training_images_as_well_are_a_warning(tmp_path: Path) -> None:
+    train = make_splits(2, 3, 8)["train"]
+    write_form("image folder", tmp_path / "source", {"train": train, "test": train}, class_names(2))
+    outcome = run_build("ops", "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1)
+    assert outcome.code == 0
+    assert "warning: 6 of the test images are training images as well" in outcome.stderr
+
+
+def test_what_stays_beside_a_dataset_is_named_by_the_build_that_replaces_it(tmp_path: Path) -> None:
+    write_form("image folder", tmp_path / "source", make_splits(2, 3, 8), class_names(2))
+    build = ("ops", "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1)
+    assert run_build(*build).code == 0
+    (tmp_path / "out" / "data" / "mine.txt").write_text("mine")
+    outcome = run_build(*build, "--overwrite")
+    assert outcome.code == 0
+    assert "out also holds data/mine.txt, not of this dataset" in outcome.stderr
+    assert (tmp_path / "out" / "data" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", ["--out", "--source"])
+def test_an_empty_place_is_refused(option: str, tmp_path: Path) -> None:
+    outcome = run_build("ops-digits", option, "")
+    assert outcome.code == 2
+    assert f"{option} is empty" in outcome.stderr

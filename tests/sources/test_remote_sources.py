@@ -373,7 +373,7 @@ def test_a_place_where_nothing_is(url: str, message: str, store: Any) -> None:
 def test_a_place_without_images(store: Any, tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("hello")
     url = upload(store, tmp_path, "bucket/without")
-    with pytest.raises(InputError, match=f"--source {url}: no images found there; give hub:OWNER/NAME, digits"):
+    with pytest.raises(InputError, match=f"--source {url}: no images found there; give hub:OWNER/NAME"):
         find_form(url)
 
 

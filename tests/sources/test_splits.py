@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.sources.splits import UNKNOWN, WORDS, by_split, is_nameless, splits_in, subject_of, words_of
+from ule_datasets.sources.splits import UNKNOWN, WORDS, by_split, gaps, is_nameless, splits_in, subject_of, words_of
 
 OTHERS = (
     "latest",
@@ -89,3 +89,26 @@ def test_a_series_is_whole_or_what_it_lacks_is_counted(numbers: Sequence[int], c
     else:
         assert by_split(names, "here") == {"train": sorted(names)}
     assert by_split(names, "here", complete=False) == {"train": sorted(names)}
+
+
+def test_two_files_for_one_of_a_series_are_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"two files for one: train-00000-of-00001 \(copy\).parquet and train-00000-of"
+    ):
+        by_split(["train-00000-of-00001 (copy).parquet", "train-00000-of-00001.parquet"], "photos")
+
+
+@pytest.mark.parametrize(
+    ("paths", "said"),
+    [
+        (("a/t-0000.tar", "a/t-0003.tar"), ("2 files seem to be missing between a/t-0000.tar and a/t-0003.tar",)),
+        (("t-001.tar", "t-002.tar", "s-001.tar", "s-002.tar"), ()),
+        (("day-20260101.tar", "day-20260105.tar"), ()),
+        (
+            ("000000.parquet", "000002.parquet"),
+            ("1 files seem to be missing between 000000.parquet and 000002.parquet",),
+        ),
+    ],
+)
+def test_gaps_in_a_series_are_said(paths: Sequence[str], said: tuple[str, ...]) -> None:
+    assert gaps(paths) == said

@@ -129,4 +129,5 @@ def _readable(error: Exception, origin: str) -> InputError:
     place = _PLACE.search(text)
     words = (text[: place.start()] if place else text).replace("`", "")
     field = f"{place[1]}: " if place and place[1] else ""
-    return InputError(f"{origin}: {field}{words[:1].lower()}{words[1:]}")
+    name = words.partition(":")[0].isidentifier()  # of a type, as its own errors begin
+    return InputError(f"{origin}: {field}{words if name else words[:1].lower() + words[1:]}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
-from ule_datasets.sources.splits import Chosen, by_split, choose
+from ule_datasets.sources.splits import Chosen, by_split, choose, gaps
 from ule_datasets.sources.tree import PassedOver, Tally, Tree, kind_of
 from ule_datasets.sources.tree import Place as Place
 from ule_datasets.sources.wanted import Wanted as Wanted
@@ -113,4 +113,4 @@ def chosen_files(
     chosen = choose(found, tree.root, wanted.test_split, lambda paths: any(has_labels(tree.at(p)) for p in paths))
     if chosen.unused:
         tally.add_all(f"the {chosen.unused} split, which is not used", found[chosen.unused])
-    return chosen
+    return replace(chosen, gaps=tuple(gap for split in chosen.splits.values() for gap in gaps(split)))

@@ -49,6 +49,8 @@ class Look:
     """How many images are stored in which Pillow mode."""
     problems: tuple[str, ...] = ()
     """What is wrong with images that cannot be used."""
+    shared: int = 0
+    """How many test images have the pixels and the label of a training image; known once they are decoded."""
 
     @classmethod
     def of(cls, form: Form) -> Look:
@@ -70,6 +72,7 @@ class Look:
             sizes=tuple(extremes(size for each in every for size in each.sizes)),
             modes=dict(sorted((+modes).items(), key=lambda item: (-item[1], item[0]))),
             problems=tuple(problem for each in every for problem in each.problems),
+            shared=_shared(chunks),
         )
 
     def of_form(self) -> list[str]:
@@ -99,6 +102,8 @@ class Look:
         if self.empty:
             have = "has" if len(self.empty) == 1 else "have"
             yield f"{_classes(self.empty)} {have} no training images"
+        if self.shared:
+            yield f"{self.shared:,} of the test images are training images as well, so they tell little about new ones"
         train = self.classes.get(TRAIN, {})
         if not train or tuple(train) == UNLABELLED:
             return
@@ -125,6 +130,7 @@ class Look:
             "splits": splits,
             "sizes": [list(size) for size in self.sizes],
             "modes": dict(self.modes),
+            "shared": self.shared,
             "notes": list(self.notes),
             "passed_over": [
                 {"reason": as_text(each.reason), "count": each.count, "example": as_text(each.example)}
@@ -180,6 +186,11 @@ def _heads(chunk: Chunk) -> Iterator[tuple[RawSample | Unusable, IO[bytes] | np.
         for raw in chunk.samples():
             image = b"" if isinstance(raw, Unusable) else raw.image
             yield raw, image if isinstance(image, np.ndarray) else BytesIO(image)
+
+
+def _shared(chunks: Mapping[str, Sequence[Decoded]]) -> int:
+    seen = {digest for each in chunks.get(TRAIN, ()) for digest in each.digests} if TEST in chunks else set()
+    return sum(digest in seen for each in chunks.get(TEST, ()) for digest in each.digests)
 
 
 def _classes(names: Sequence[str]) -> str:

@@ -93,6 +93,8 @@ def _batches(file: Any, path: Place, group: int, columns: Sequence[str]) -> Iter
     Raises:
         InputError: a page takes more than is allowed, or its header is damaged.
     """
+    if file.metadata.row_group(group).num_rows == 0:  # it has no pages to look at
+        return
     chunks = list(map(file.metadata.row_group(group).column, range(file.metadata.num_columns)))
     chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
     largest = max([1, *_largest_pages(path, chunks)])

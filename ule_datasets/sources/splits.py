@@ -32,7 +32,8 @@ FILLERS = {"image", "img", "picture", "pic", "photo", "file", "sample", "data", 
 NAMELESS = {"image", "img", "data", "dataset", "file", "jpeg", "jpg", "png"}
 """Words that are no class of images, alone or with an ``s``."""
 _WORD = re.compile(r"[A-Z]?[a-z]+(?=[A-Z\W\d_]|$)|[A-Z]+(?![a-z])|[^\W\d_]+")
-_NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d{1,9})-of-(?P<count>\d{3,9})([-.][^/]*)?")
+_NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d{1,9})-of-(?P<count>\d{3,9})(\D[^/]*)?")
+_COUNTED = re.compile(r"(?P<series>.*?)(?P<number>\d{3,9})(?P<end>(\.\w+)*)")
 
 Part = TypeVar("Part")
 
@@ -98,6 +99,8 @@ class Chosen(Generic[Part]):
     """What the source calls the test split: ``validation`` or ``test``; empty if there is none."""
     unused: str = ""
     """The other one of the two, where there are both."""
+    gaps: tuple[str, ...] = ()
+    """Files that seem to be missing, in words."""
 
     @property
     def names(self) -> dict[str, str]:
@@ -108,8 +111,9 @@ class Chosen(Generic[Part]):
     def notes(self) -> tuple[str, ...]:
         """What there is to say about the choice; nothing where there was none."""
         if not self.unused:
-            return ()
+            return self.gaps
         return (
+            *self.gaps,
             f"the {self.test_is} split is the clean test split; the {self.unused} split is not used "
             f"(--test-split {self.unused} takes it instead)",
         )
@@ -163,11 +167,14 @@ def by_split(paths: Iterable[str], place: object, *, complete: bool = True) -> d
 
 
 def _check_numbers(paths: Sequence[str], place: object) -> list[str]:
-    """The names of series ``NAME-00000-of-00002`` among some files, none of which is incomplete."""
-    series: dict[tuple[str, str], set[int]] = {}
+    """The names of series ``NAME-00000-of-00002`` among some files, each of which has every file, and has it once."""
+    series: dict[tuple[str, str], dict[int, str]] = {}
     for path in paths:
         if numbered := _NUMBERED.fullmatch(path):
-            series.setdefault((numbered["series"], numbered["count"]), set()).add(int(numbered["number"]))
+            number, members = int(numbered["number"]), series.setdefault((numbered["series"], numbered["count"]), {})
+            if number in members:
+                raise InputError(f"{place} has two files for one: {members[number]} and {path}; move one out of it")
+            members[number] = path
     for (name, count), numbers in series.items():
         first = 0 if 0 in numbers else 1
         lacking = int(count) - sum(first <= number < first + int(count) for number in numbers)
@@ -178,6 +185,21 @@ def _check_numbers(paths: Sequence[str], place: object) -> list[str]:
                 f"{name}{missing:0{len(count)}d}-of-{count}: fetch what is missing, or give one file with --source"
             )
     return [name for name, _ in series]
+
+
+def gaps(paths: Iterable[str]) -> tuple[str, ...]:
+    """What to say of series ``NAME-000000``, ``NAME-000002`` of which numbers in between are missing."""
+    series: dict[tuple[str, int, str], list[int]] = {}
+    for path in paths:
+        if counted := _COUNTED.fullmatch(path):
+            key = counted["series"], len(counted["number"]), counted["end"]
+            series.setdefault(key, []).append(int(counted["number"]))
+    return tuple(
+        f"{missing:,} files seem to be missing between {name}{min(numbers):0{digits}d}{end} and "
+        f"{name}{max(numbers):0{digits}d}{end}"
+        for (name, digits, end), numbers in series.items()
+        if min(numbers) < 2 and (missing := max(numbers) - min(numbers) + 1 - len(numbers))  # others may be dates
+    )
 
 
 def in_order(paths: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from photos import spooled
 
 from ule_datasets.compute.processes import LocalExecutor
-from ule_datasets.data.codec import decode_rgb
+from ule_datasets.data.codec import Rules, decode_rgb
 from ule_datasets.data.spool import Images, SpooledImages
 from ule_datasets.methods.engine import moments as module
 from ule_datasets.methods.engine.moments import Moments, moments_by_class
@@ -133,8 +133,8 @@ def photographs(imagenet_folder: Path) -> np.ndarray:
     """Sixty images of ImageNet, cut as its recipes cut them: uint8 [60, 224, 224, 3]."""
     paths = sorted((imagenet_folder / "train").rglob("*.JPEG"))[:60]
     assert len(paths) == 60
-    cut = [decode_rgb(path.read_bytes(), path.name, convert=True, resize=256, crop=224)[0] for path in paths]
-    return np.stack(cut)
+    rules = Rules(convert=True, resize=256, crop=224)
+    return np.stack([decode_rgb(path.read_bytes(), path.name, rules).pixels for path in paths])
 
 
 @pytest.mark.parametrize("kind", Objective)

@@ -35,20 +35,21 @@ def check_files(root: Path, manifest: Manifest, executor: Executor) -> list[Chec
     """Every listed file is there with its size and sha256, every format is whole, and nothing else is there."""
     tasks = [(root, record) for record in manifest.files]
     wrong = [problem for problem in executor.map(_file_problem, tasks) if problem]
-    beside, strays = set(), []
-    listed = {record.path for record in manifest.files} | {FILE_NAME}
-    for path in _entries(root):
-        if (first := path.split("/")[0]) in BESIDE:
-            beside.add(first)
-        elif path not in listed:
-            strays.append(f"{path} is not in the manifest")
-    apart = "".join(f"; beside it {name} ({BESIDE[name]})" for name in sorted(beside))
+    beside = sorted({first for path in _entries(root) if (first := path.split("/")[0]) in BESIDE})
+    strays = [f"{path} is not in the manifest" for path in unlisted(root, manifest)]
+    apart = "".join(f"; beside it {name} ({BESIDE[name]})" for name in beside)
     whole = f"{' and '.join(manifest.formats)}, every shard of every split"
     return [
         Check.of("files", wrong, f"{len(manifest.files)} files have the size and sha256 of the manifest"),
         Check.of("no other files", strays, f"the folder holds nothing else{apart}"),
         Check.of("formats", _format_problems(manifest), whole),
     ]
+
+
+def unlisted(root: Path, manifest: Manifest) -> list[str]:
+    """Paths of what is in a dataset folder and is neither in its manifest nor of those that may stand beside it."""
+    listed = {record.path for record in manifest.files} | {FILE_NAME}
+    return [path for path in _entries(root) if path.split("/")[0] not in BESIDE and path not in listed]
 
 
 def _entries(root: Path) -> Iterator[str]:
