@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import json
@@ -480,6 +481,18 @@ def table(edit: Callable[[pa.Table], pa.Table], **options: Any) -> Forge:
         seal(folder, describe=True)
 
     return forge
+
+
+def with_value(content: Any, place: tuple[Any, ...], value: Any) -> Any:
+    """JSON values with another one at a place; the empty place is all of them."""
+    if not place:
+        return value
+    result = copy.deepcopy(content)
+    parent = result
+    for step in place[:-1]:
+        parent = parent[step]
+    parent[place[-1]] = value
+    return result
 
 
 def without_statistics(folder: Path) -> None:

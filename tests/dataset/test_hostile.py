@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import itertools
 import json
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from forging import with_value
 from helpers import class_names, make_splits, run_build, snapshot, write_parquet
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -89,17 +89,6 @@ def places(content: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
             yield from places(content[index], (*place, index))
 
 
-def replaced(content: Any, place: tuple[Any, ...], value: Any) -> Any:
-    if not place:
-        return value
-    content = copy.deepcopy(content)
-    inner = content
-    for step in place[:-1]:
-        inner = inner[step]
-    inner[place[-1]] = value
-    return content
-
-
 def cases(dataset: Path) -> list[tuple[str, tuple[Any, ...], Any]]:
     found = []
     for name, change in CHANGES.items():
@@ -133,7 +122,7 @@ def verified(dataset: Path, parent: Path, case: tuple[str, tuple[Any, ...], Any]
     name, place, value = case
     folder = parent / "attacked"
     shutil.copytree(dataset, folder)
-    CHANGES[name](folder, lambda content: replaced(content, place, value))
+    CHANGES[name](folder, lambda content: with_value(content, place, value))
     before = snapshot(folder)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -64,16 +63,6 @@ def places(content: Any, here: Place = ()) -> Iterator[Place]:
             yield from places(value, (*here, name))
     elif isinstance(content, list) and content:
         yield from places(content[0], (*here, 0))
-
-
-def changed(content: Any, place: Place, value: Any) -> Any:
-    """With another value there."""
-    result = copy.deepcopy(content)
-    parent = result
-    for step in place[:-1]:
-        parent = parent[step]
-    parent[place[-1]] = value
-    return result
 
 
 def in_manifest(folder: Path, content: Any) -> None:
@@ -146,7 +135,7 @@ def attack(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], docum
         for name in words if every else [words[number // 8 % len(words)]]:
             folder = Path(shutil.copytree(tiny, tmp_path / "within" / "copy"))
             try:
-                write(folder, changed(content, place, HOSTILE[name]))
+                write(folder, f.with_value(content, place, HOSTILE[name]))
             except (ValueError, yaml.YAMLError):  # not even a forger can write this
                 shutil.rmtree(folder)
                 continue

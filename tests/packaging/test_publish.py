@@ -819,20 +819,17 @@ def fetch_through_garbage(desk: Desk, published: Published, folder: Path, call: 
     assert not [path for path in folder.parent.iterdir() if path.name == "x"], "nothing is written elsewhere"
 
 
+FAST_FETCHES = {(call, [*GARBAGE][-1 - number % len(GARBAGE)]) for number, call in enumerate(FETCHING)}
+
+
 @pytest.mark.parametrize(
-    ("call", "kind"), [(call, [*GARBAGE][-1 - number % len(GARBAGE)]) for number, call in enumerate(FETCHING)]
+    ("call", "kind"),
+    [
+        pytest.param(call, kind, marks=() if (call, kind) in FAST_FETCHES else pytest.mark.slow)
+        for call, kind in itertools.product(FETCHING, GARBAGE)
+    ],
 )
 def test_garbage_in_an_answer_to_a_reader_is_refused_in_words(
-    desk: Desk, published: Published, tmp_path: Path, call: str, kind: str, tried: Callable[..., None]
-) -> None:
-    fetch_through_garbage(desk, published, tmp_path / "reader", call, kind)
-    tried("garbage instead of an answer of the Hub")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("call", FETCHING)
-@pytest.mark.parametrize("kind", GARBAGE)
-def test_whatever_garbage_answers_a_reader_it_is_refused_in_words(
     desk: Desk, published: Published, tmp_path: Path, call: str, kind: str, tried: Callable[..., None]
 ) -> None:
     fetch_through_garbage(desk, published, tmp_path / "reader", call, kind)
