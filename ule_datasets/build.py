@@ -17,7 +17,7 @@ from ule_datasets.base.names import RelativePath
 from ule_datasets.base.options import FORMATS
 from ule_datasets.base.options import BuildOptions as BuildOptions
 from ule_datasets.base.progress import Reporter
-from ule_datasets.base.shown import terminal
+from ule_datasets.base.shown import few, terminal
 from ule_datasets.compute.executor import Executor
 from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
@@ -119,8 +119,8 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
         else:
             folder.publish()
             if strays := unlisted(options.out, manifest):
-                some = ", ".join(strays[:3]) + (", ..." if len(strays) > 3 else "")
-                reporter.warn(f"{options.out} also holds {some}, not of this dataset: ule-verify will not pass with it")
+                also = f"{options.out} also holds {few(strays)}"
+                reporter.warn(f"{also}, not of this dataset: ule-verify will not pass with it")
     return _result(options, manifest, already_complete=False)
 
 

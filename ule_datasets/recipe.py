@@ -161,8 +161,8 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PublishedRecipe:
-    """What a dataset folder's ``recipe.json`` tells a verifier, without the code that made the dataset."""
+class _AsWritten:
+    """What ``recipe.json`` says in so many words."""
 
     name: DatasetName
     title: str
@@ -171,6 +171,12 @@ class PublishedRecipe:
     limit_per_class: int | None
     seed: int
     poison_rate: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedRecipe(_AsWritten):
+    """What a dataset folder's ``recipe.json`` tells a verifier, without the code that made the dataset."""
+
     source: SourceSpec
     budget: Budget
     digest: str
@@ -200,13 +206,7 @@ class PublishedRecipe:
         source = records.convert(SourceSpec, content.source, f"{origin}: source")
         raw = text.encode() if isinstance(text, str) else text
         return cls(
-            name=content.name,
-            title=content.title,
-            version=content.version,
-            reduced=content.reduced,
-            limit_per_class=content.limit_per_class,
-            seed=content.seed,
-            poison_rate=content.poison_rate,
+            **{each.name: getattr(content, each.name) for each in dataclasses.fields(_AsWritten)},
             # What is read on this machine is not for others to say.
             source=dataclasses.replace(source, default_location=known_location(source.name)),
             budget=tuple(parse_bound(bound, f"{origin}: budget") for bound in content.budget),
@@ -219,16 +219,9 @@ class PublishedRecipe:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Layout:
+class _Layout(_AsWritten):
     """What is read of the file; parts that say their own type stay as they are."""
 
-    name: DatasetName
-    title: str
-    version: str
-    reduced: str | None
-    limit_per_class: int | None
-    seed: int
-    poison_rate: float
     source: dict[str, Any]
     budget: tuple[dict[str, Any], ...]
     methods: tuple[dict[str, Any], ...]

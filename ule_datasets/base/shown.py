@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -32,6 +33,11 @@ _SECRETS = (
 """What is secret wherever it stands: of a URL user, password, query and fragment; credentials of a request."""
 _MARKDOWN = re.compile(r"[\\|\[\]`*]|~(?=~)|(?<!\w)_|_(?!\w)")
 _SPACE = re.compile(r"\s+")
+
+
+def few(words: Sequence[str], shown: int = 3) -> str:
+    """The first of some words, and three dots where there are more."""
+    return ", ".join(words[:shown]) + (", ..." if len(words) > shown else "")
 
 
 def terminal(text: object) -> str:

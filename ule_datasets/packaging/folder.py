@@ -21,6 +21,7 @@ from ule_datasets.base.errors import InputError, UnusableImagesError
 from ule_datasets.base.files import PARTIAL, expanded, make_folder, refuse_links, remove, remove_tree, sync
 from ule_datasets.base.names import RelativePath
 from ule_datasets.base.options import VERIFICATION
+from ule_datasets.base.shown import few
 from ule_datasets.compute.executor import Executor
 from ule_datasets.dataset.manifest import FILE_NAME, FileRecord, Manifest
 from ule_datasets.dataset.shards import file_record
@@ -57,15 +58,8 @@ class CompleteNote:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MovingNote:
-    """An older dataset is gone, and this one is on its way into its place: which files, the manifest last."""
-
-    paths: tuple[RelativePath, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PreviousNote:
-    """Which files of an older dataset are to go."""
+class PathsNote:
+    """Files below the root: those of an older dataset that are to go, or this one's on their way to their places."""
 
     paths: tuple[RelativePath, ...]
 
@@ -139,7 +133,7 @@ class BuildFolder:
 
     def reopen(self) -> None:
         """Take back what was noted as complete, to make what is damaged again: as before ``note_complete``."""
-        if (moving := self.read_note("moving", MovingNote)) is not None:
+        if (moving := self.read_note("moving", PathsNote)) is not None:
             self.refuse_links(moving.paths)
             back = [path for path in moving.paths if (self.root / path).is_file()]
             for path in back:
@@ -169,7 +163,7 @@ class BuildFolder:
         if (self.files / FILE_NAME).exists():
             paths = [record.path for record in Manifest.read(self.files).files]
             self.refuse_links(paths)
-            if self.read_note("moving", MovingNote) is None:
+            if self.read_note("moving", PathsNote) is None:
                 self._remove_previous({path for path in paths if not (self.files / path).exists()})
                 self.write_note("moving", paths=[*paths, FILE_NAME])
             for path in paths:
@@ -203,7 +197,7 @@ class BuildFolder:
     def _remove_previous(self, moved: Collection[str] = ()) -> None:
         """Delete an older dataset: its manifest first, then the files that it lists, and its reports; none of ours."""
         note = self._note(PREVIOUS)
-        previous = sealed.read_note(PreviousNote, note, PREVIOUS)
+        previous = sealed.read_note(PathsNote, note, PREVIOUS)
         if previous is None:
             if note.exists():
                 raise InputError(
@@ -211,7 +205,7 @@ class BuildFolder:
                     "delete it and that, and run the same command again"
                 )
             old = Manifest.read(self.root).files if (self.root / FILE_NAME).exists() else ()
-            previous = PreviousNote(paths=tuple(record.path for record in old))
+            previous = PathsNote(paths=tuple(record.path for record in old))
             sealed.write_note(note, PREVIOUS, {"paths": previous.paths})
         self.refuse_links(previous.paths)
         remove(self.root / FILE_NAME)
@@ -346,10 +340,7 @@ def check_ours(root: Path) -> None:
             f"{STAGING}/{p.name}" for p in (root / STAGING).iterdir() if p.name != "lock" and p.suffix != PARTIAL
         ]
     if others:
-        raise InputError(
-            f"{root} holds something else ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}); "
-            "choose a folder that is new or empty"
-        )
+        raise InputError(f"{root} holds something else ({few(others)}); choose a folder that is new or empty")
 
 
 def _check_links(root: Path) -> None:

@@ -52,10 +52,6 @@ class Declared:
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By column, in label order."""
 
-    def names_of(self, columns: Sequence[str]) -> tuple[str, ...] | None:
-        """The class names of the first of some columns that has any."""
-        return next((self.class_names[name] for name in columns if name in self.class_names), None)
-
 
 def declared(text: str, paths: Iterable[str], config: str | None, where: str) -> Declared | None:
     """What a card says about the files of its folder; ``None``: nothing.

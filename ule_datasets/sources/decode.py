@@ -7,10 +7,10 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -39,6 +39,8 @@ UNWANTED = -1
 LARGEST_LABEL = 2**31 - 1
 NAME = re.compile(r"[\w-]{1,80}")
 """What may be a key: it becomes a file name in archives, where a dot would end it."""
+Given = TypeVar("Given")
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +110,40 @@ def _decode(task: ChunkTask, file: Any) -> Decoded:
         return _decode_by(rules, task, file)
 
 
+def usable(
+    task: ChunkTask,
+    samples: Iterable[tuple[RawSample | Unusable, Given]],
+    take: Callable[[RawSample, Given], Taken],
+    problems: list[str],
+) -> Iterator[tuple[RawSample, int, Taken]]:
+    """The samples of a chunk that are wanted, their labels, and what is taken of each; ``problems`` gets the others'.
+
+    A label or an image that cannot be used is such a problem. ``take`` returns anything but ``None``.
+    """
+    for raw, given in samples:
+        if isinstance(raw, Unusable):
+            problems.append(raw.problem)
+            continue
+        try:
+            label = label_of(raw, task)
+            taken = None if label == UNWANTED else take(raw, given)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if taken is not None:
+            yield raw, label, taken
+
+
 def _decode_by(rules: Rules, task: ChunkTask, file: Any) -> Decoded:
     """Decode one sample after the other; pixels go to the file, if there is one."""
     decoded, kept = Decoded(), list[np.ndarray]()
     converted, changed, sizes = Counter[str](), Counter[str](), set[tuple[int, int]]()
-    for raw in task.chunk.samples():
-        if isinstance(raw, Unusable):
-            decoded.problems.append(raw.problem)
-            continue
-        try:
-            label = label_of(raw, task)
-            if label == UNWANTED:
-                continue
-            image, mode, changes, size = _pixels(raw, task.spec, rules)
-            name = "" if task.spec.keyed_by is None else _name(raw)
-        except InputError as error:
-            decoded.problems.append(str(error))
-            continue
+
+    def take(raw: RawSample, _: None) -> tuple[Picture, str]:
+        return _pixels(raw, task.spec, rules), "" if task.spec.keyed_by is None else _name(raw)
+
+    samples = ((raw, None) for raw in task.chunk.samples())
+    for raw, label, ((image, mode, changes, size), name) in usable(task, samples, take, decoded.problems):
         if decoded.image_shape is None:
             decoded.first_origin, decoded.image_shape = raw.origin, image.shape
         elif image.shape != decoded.image_shape:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ule_datasets.base.shown import few
 from ule_datasets.places.remote_path import RemotePath
 from ule_datasets.sources.decode import files_of, paths_of
 from ule_datasets.sources.forms import Chunk, Form
@@ -29,10 +30,8 @@ class Identity:
 
     def __str__(self) -> str:
         images = " and ".join(f"{count:,} {split}" for split, count in self.counts.items())
-        more = ", ..." if len(self.class_names) > SHOWN else ""
-        names = ", ".join(self.class_names[:SHOWN]) + more
         digest = self.digests.get("train", "")[:8]
-        several = "es" if len(self.class_names) > 1 else ""
+        names, several = few(self.class_names, SHOWN), "es" if len(self.class_names) > 1 else ""
         return f"{images} images, digest {digest}, {len(self.class_names):,} class{several}: {names}"
 
 

@@ -13,6 +13,7 @@ from typing import cast
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.regular import read_file
+from ule_datasets.base.shown import few
 from ule_datasets.places.remote_path import RemotePath, each
 from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, Wanted
 from ule_datasets.sources.imagenet import LABEL_LISTS, validation_labels
@@ -25,7 +26,6 @@ from ule_datasets.sources.layout import (
     declared_folders,
     is_image,
     refuse_splits_in_classes,
-    some,
     split_folders,
     top_folder,
 )
@@ -194,8 +194,8 @@ def _refuse_other_classes(images: Images, roots: Mapping[str, str], wanted: Coll
     for root in roots.values():
         if folders := images.folders(root):
             raise InputError(
-                f"{images.tree.at(root)} has none of the class folders that are wanted ({some(sorted(wanted))}), "
-                f"but {some(folders)}"
+                f"{images.tree.at(root)} has none of the class folders that are wanted ({few(sorted(wanted))}), "
+                f"but {few(folders)}"
             )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.regular import open_file
+from ule_datasets.base.shown import few
 from ule_datasets.data.image_formats import HEAD, READ, recognise
 from ule_datasets.sources.forms import Wanted
 from ule_datasets.sources.splits import WORDS, is_nameless, split_of, splits_in, subject_of, unknown_split
@@ -116,7 +117,7 @@ def split_folders(images: Images, top: str, wanted: Wanted) -> dict[str, str]:
     """
     place, there = images.tree.at(top), images.folders(top)
     if unseen := sorted(wanted.class_folders.difference(there)):
-        raise InputError(f"{place} has no folder {unseen[0]!r} with images that could be a class; it has {some(there)}")
+        raise InputError(f"{place} has no folder {unseen[0]!r} with images that could be a class; it has {few(there)}")
     names = [name for name in there if name not in wanted.class_folders]
     like = _called_like_splits(images, top, names)
     unknown = [name for name in names if splits_in(name) and not _known(name)]
@@ -176,7 +177,7 @@ def _refuse_nameless(place: object, names: list[str], wanted: Wanted) -> None:
         others = [name for name in names if name not in nameless] or nameless[1:]
         raise InputError(
             f"{place} has a folder {nameless[0]}, which is the name of no class, beside others with images "
-            f"({some(others)}): give --source the one with the images; {_or_classes(nameless)}"
+            f"({few(others)}): give --source the one with the images; {_or_classes(nameless)}"
         )
 
 
@@ -212,7 +213,7 @@ def refuse_splits_in_classes(images: Images, folder: str, classes: list[str]) ->
         inside = [inner for inner in images.folders(join(folder, name)) if not subject_of(inner)]
         if len({split for inner in inside for split in splits_in(inner)}) > 1:
             raise InputError(
-                f"{images.tree.at(join(folder, name))} has folders called like splits ({some(inside)}) within a class: "
+                f"{images.tree.at(join(folder, name))} has folders called like splits ({few(inside)}) within a class: "
                 "put the folders of classes into those of splits (train/<class>/*)"
             )
 
@@ -227,18 +228,13 @@ def alike_inside(images: Images, folder: str, classes: Collection[str]) -> str:
         inside = images.folders(path)
     if len(classes) < 2 or len(inside) < 2:
         return ""
-    return f"its classes ({some(sorted(classes))}) have all the same folders in them ({some(inside)})"
-
-
-def some(names: list[str]) -> str:
-    """The first few of some names."""
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return f"its classes ({few(sorted(classes))}) have all the same folders in them ({few(inside)})"
 
 
 def _unclear(place: object, like: list[str], others: list[str]) -> InputError:
-    beside = f" beside others with images ({some(others)})" if others else " and like classes"
+    beside = f" beside others with images ({few(others)})" if others else " and like classes"
     return InputError(
-        f"{place} has folders called like splits ({some(like)}){beside}: if the former are splits, move the others "
+        f"{place} has folders called like splits ({few(like)}){beside}: if the former are splits, move the others "
         f"out of the source; {_or_classes(like)}"
     )
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.regular import open_file
+from ule_datasets.base.shown import few
 from ule_datasets.data.codec import Rules, head_of, only_our_bounds
 from ule_datasets.sources.collect import Chunks
-from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, extremes, label_of, rules_of
+from ule_datasets.sources.decode import ChunkTask, Decoded, extremes, rules_of, usable
 from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, RawSample, Unusable
 from ule_datasets.sources.image_folder import Files
 from ule_datasets.sources.splits import TEST, TRAIN
@@ -149,18 +150,11 @@ def glance(task: ChunkTask) -> Decoded:
 
 def _glance(task: ChunkTask, rules: Rules) -> Decoded:
     seen, converted, sizes = Decoded(), Counter[str](), set[tuple[int, int]]()
-    for raw, head in _heads(task.chunk):
-        if isinstance(raw, Unusable):
-            seen.problems.append(raw.problem)
-            continue
-        try:
-            label = label_of(raw, task)
-            if label == UNWANTED:
-                continue
-            mode, size, refusal = _of_pixels(head) if isinstance(head, np.ndarray) else head_of(head, raw.origin, rules)
-        except InputError as error:
-            seen.problems.append(str(error))
-            continue
+
+    def take(raw: RawSample, head: IO[bytes] | np.ndarray) -> tuple[str, tuple[int, int], str]:
+        return _of_pixels(head) if isinstance(head, np.ndarray) else head_of(head, raw.origin, rules)
+
+    for _, label, (mode, size, refusal) in usable(task, _heads(task.chunk), take, seen.problems):
         seen.problems += [refusal] if refusal else []
         seen.labels.append(label)
         sizes.add(size)
@@ -196,7 +190,7 @@ def _shared(chunks: Mapping[str, Sequence[Decoded]]) -> int:
 def _classes(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"class {names[0]!r}"
-    return f"{len(names):,} classes ({', '.join(map(repr, names[:SHOWN]))}{', ...' if len(names) > SHOWN else ''})"
+    return f"{len(names):,} classes ({few([repr(name) for name in names], SHOWN)})"
 
 
 def _counted(counts: Mapping[str, int]) -> str:

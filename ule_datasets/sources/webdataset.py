@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.limits import IMAGE_FILE, LABEL_FILE
+from ule_datasets.base.shown import few
 from ule_datasets.sources import tar
 from ule_datasets.sources.cifar_batches import is_archive
 from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, Unusable, Wanted, chosen_files
@@ -68,7 +69,7 @@ class Shard:
             return Unusable(f"{origin}: {sample.problem}")
         if len(images) != 1 or (LABEL in sample.parts) != self.labelled:
             wanted = "a .cls member" if self.labelled else "no .cls member, as in the samples before"
-            found = ", ".join(map(repr, sorted(sample.parts)[:SHOWN])) + (", ..." if len(sample.parts) > SHOWN else "")
+            found = few([repr(name) for name in sorted(sample.parts)], SHOWN)
             return Unusable(f"{origin}: {_dots(sample) or f'expected one image and {wanted}, found [{found}]'}")
         text = sample.parts[LABEL].strip() if self.labelled else b"0"
         if not text.isdigit() or len(text) > LONGEST_NUMBER:

@@ -35,7 +35,7 @@ def check_files(root: Path, manifest: Manifest, executor: Executor) -> list[Chec
     """Every listed file is there with its size and sha256, every format is whole, and nothing else is there."""
     tasks = [(root, record) for record in manifest.files]
     wrong = [problem for problem in executor.map(_file_problem, tasks) if problem]
-    beside = sorted({first for path in _entries(root) if (first := path.split("/")[0]) in BESIDE})
+    beside = sorted(path.name for path in root.iterdir() if path.name in BESIDE)
     strays = [f"{path} is not in the manifest" for path in unlisted(root, manifest)]
     apart = "".join(f"; beside it {name} ({BESIDE[name]})" for name in beside)
     whole = f"{' and '.join(manifest.formats)}, every shard of every split"
@@ -49,16 +49,19 @@ def check_files(root: Path, manifest: Manifest, executor: Executor) -> list[Chec
 def unlisted(root: Path, manifest: Manifest) -> list[str]:
     """Paths of what is in a dataset folder and is neither in its manifest nor of those that may stand beside it."""
     listed = {record.path for record in manifest.files} | {FILE_NAME}
-    return [path for path in _entries(root) if path.split("/")[0] not in BESIDE and path not in listed]
+    return [path for path in _entries(root) if path not in listed]
 
 
 def _entries(root: Path) -> Iterator[str]:
-    """Paths of everything below a folder but of folders; links are not followed, and nothing is opened."""
+    """Paths of everything below a dataset folder but of folders, and of what may stand beside the dataset.
+
+    Links are not followed, and nothing is opened.
+    """
     for folder, folders, files in os.walk(root):
         here = Path(folder)
         if here == root:
-            yield from (name for name in folders if name in BESIDE)
             folders[:] = [name for name in folders if name not in BESIDE]
+            files = [name for name in files if name not in BESIDE]
         links = [name for name in folders if (here / name).is_symlink()]
         yield from ((here / name).relative_to(root).as_posix() for name in sorted([*files, *links]))
 
