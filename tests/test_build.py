@@ -124,43 +124,41 @@ def test_a_failed_start_leaves_no_trace(tmp_path: Path) -> None:
     assert not (tmp_path / "a" / "b").exists()
 
 
-def kill_at(moment: float, out: Path) -> bool:
-    """Start the build of MANY_SHARDS in a process of its own and kill the whole of it; False if it had ended."""
-    code = (
-        "from tests.test_build import MANY_SHARDS, quiet_build; from pathlib import Path; import sys\n"
-        "if __name__ == '__main__': quiet_build(MANY_SHARDS, Path(sys.argv[1]), workers=2)"
-    )
-    script = out.parent / "run.py"
-    script.write_text(code)
+def killed_and_rerun_gives(reference: Path, out: Path, command: list[str], kills: int) -> None:
+    """Builds with the command, killed so many times at random moments, end with the reference's files.
+
+    The moments follow the time that a build takes on this machine; builds that end before theirs do not count.
+    """
+    generator, killed, seconds = random.Random(20), 0, 600.0
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    process = subprocess.Popen([sys.executable, str(script), str(out)], env=environment)
-    try:
-        process.wait(timeout=moment)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return True
-    assert process.returncode == 0
-    return False
+    for _ in range(6 * kills + 36):
+        started = time.monotonic()
+        process = subprocess.Popen(command, env=environment)
+        try:
+            assert process.wait(timeout=seconds * generator.uniform(0.2, 1.0)) == 0
+            seconds = time.monotonic() - started
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed += 1
+        if (out / "manifest.json").exists():
+            assert hashes(out) == hashes(reference)  # complete means complete, at any moment
+            shutil.rmtree(out)
+        if killed == kills:
+            break
+    assert killed == kills
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    assert hashes(out) == hashes(reference)
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_and_rerun_gives_the_same_files(tmp_path: Path, reference: Path, kills: int) -> None:
-    generator, killed, duration = random.Random(20), 0, 600.0
-    for _ in range(60):
-        started = time.monotonic()
-        if kill_at(duration * generator.uniform(0.2, 1.0), tmp_path / "x"):
-            killed += 1
-        else:
-            duration = time.monotonic() - started  # as long as a build takes on this machine just now
-        if (tmp_path / "x" / "manifest.json").exists():
-            assert hashes(tmp_path / "x") == hashes(reference)  # complete means complete, at any moment
-            shutil.rmtree(tmp_path / "x")
-        if killed == kills:
-            break
-    assert killed == kills
-    quiet_build(MANY_SHARDS, tmp_path / "x")
-    assert hashes(tmp_path / "x") == hashes(reference)
+    script, out = tmp_path / "run.py", tmp_path / "x"
+    script.write_text(
+        "from tests.test_build import MANY_SHARDS, quiet_build; from pathlib import Path; import sys\n"
+        "if __name__ == '__main__': quiet_build(MANY_SHARDS, Path(sys.argv[1]), workers=2)"
+    )
+    killed_and_rerun_gives(reference, out, [sys.executable, str(script), str(out)], kills)
 
 
 @pytest.mark.parametrize("inherited", [signal.SIG_DFL, signal.SIG_IGN], ids=lambda handler: handler.name)
@@ -450,15 +448,4 @@ def test_cifar10_killed_at_ten_random_moments_and_rerun_gives_the_same_files(
 ) -> None:
     command = [sys.executable, "-m", "ule_datasets.cli.build", "ops-cifar10", "--source", str(cifar10_folder)]
     command += ["--out", str(tmp_path / "x"), "--quiet", "--workers", "2"]
-    generator, killed = random.Random(5), 0
-    for _ in range(10):
-        process = subprocess.Popen(command)
-        try:
-            process.wait(timeout=generator.uniform(0.5, 8))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            killed += 1
-    assert killed >= 5
-    assert subprocess.run(command, check=False).returncode == 0
-    assert hashes(tmp_path / "x") == hashes(built_cifar10)
+    killed_and_rerun_gives(built_cifar10, tmp_path / "x", command, 10)
