@@ -317,6 +317,12 @@ ROWS: dict[str, tuple[Any, Any, str]] = {
     "null image": (third(None), third(9, LABELS), r"row 2\) has no image: 'image' is null"),
     "null label": (third(AS_STRUCT[0]), third(None, LABELS), r"row 2\) has no label: 'label' is null"),
     "null bytes": (third({"bytes": None, "path": "/x.png"}), third(9, LABELS), "points to images on another machine"),
+    "null bytes without a path": (third({"bytes": None, "path": None}), third(9, LABELS), "'image' is null"),
+    "a null without paths": (
+        pa.array(third(None, [{"bytes": each} for each in ENCODED])),
+        third(9, LABELS),
+        "'image' is null",
+    ),
     "null of a view": (pa.array(third(None, ENCODED), pa.binary_view()), third(9, LABELS), "'image' is null"),
     "null of a dictionary": (pa.array(third(None, ENCODED)).dictionary_encode(), third(9, LABELS), "'image' is null"),
     "empty": (third(b"", ENCODED), third(9, LABELS), "is not a readable image"),

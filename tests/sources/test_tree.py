@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from trees import Files, Folder, Link, write_tree
 
-from ule_datasets.sources.tree import HIDDEN, OWN, Listing, in_order, walk
+from ule_datasets.sources.tree import HIDDEN, OWN, Listing, in_order, stem_of, walk
 
 LOOP = "links to a folder that they are in"
 MANIFEST = '{\n "schema": "ule-datasets manifest 1",\n'
@@ -98,3 +98,8 @@ def test_thousands_of_folders_within_each_other_are_gone_through() -> None:
     depth = 5_000
     listed = in_order("", "", lambda path: Listing([], ["a"]) if path.count("a") < depth else Listing(["x"], []))
     assert list(listed) == [f"{'a/' * depth}x"]
+
+
+@pytest.mark.parametrize("path", ["a", "a.png", "x/a.png", "/x.y/a", "a.b.png", ".a", "x/.a.png", "a.", "..a", "a..b"])
+def test_stems_are_those_of_paths(path: str) -> None:
+    assert stem_of(path) == PurePosixPath(path).stem

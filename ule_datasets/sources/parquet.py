@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from ule_datasets.base import records
@@ -18,7 +17,7 @@ from ule_datasets.places.remote_path import RemotePath, each
 from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, Unusable, Wanted, chosen_files
 from ule_datasets.sources.own import refuse_perturbed_table
 from ule_datasets.sources.splits import TRAIN
-from ule_datasets.sources.tree import Tally, Tree, suffix_of
+from ule_datasets.sources.tree import Tally, Tree, stem_of, suffix_of
 
 IMAGE_COLUMNS = ("image", "img")
 SUFFIX = ".parquet"
@@ -49,31 +48,32 @@ class RowGroup:
         """Decode nothing: hand out the image bytes as they stand in the file, a few rows in memory at a time."""
         columns = [name for name in (self.image_column, self.label_column) if name is not None]
         numbers = {name: number for number, name in enumerate(self.class_names or ())}
+        place, most = f"{self.path} (row group {self.index}, row", IMAGE_FILE.bytes
         with _opened(self.path) as file:
             rows = (row for batch in _batches(file, self.path, self.index, columns) for row in _rows(batch, columns))
             for row, values in enumerate(rows):
-                origin = f"{self.path} (row group {self.index}, row {row})"
+                origin = f"{place} {row})"
                 if values is None:
                     yield Unusable(f"{origin} has a name or label that is not UTF-8")
                 else:
-                    yield self._sample(origin, numbers, *values)
+                    yield self._sample(origin, most, numbers, *values)
 
-    def _sample(self, origin: str, numbers: Mapping[str, int], image: Any, label: Any = 0) -> RawSample | Unusable:
-        if image is None:
-            return Unusable(f"{origin} has no image: {self.image_column!r} is null")
-        path = image.get("path") if isinstance(image, dict) else None
-        content = image["bytes"] if isinstance(image, dict) else image
-        if content is None:
+    def _sample(
+        self, origin: str, most: int, numbers: Mapping[str, int], content: Any, path: Any, label: Any = 0
+    ) -> RawSample | Unusable:
+        if content is None and path:
             return Unusable(f"{origin} has no image bytes: the file points to images on another machine")
+        if content is None:
+            return Unusable(f"{origin} has no image: {self.image_column!r} is null")
         if label is None or label == "":
             return Unusable(f"{origin} has no label: {self.label_column!r} is {'null' if label is None else 'empty'}")
         number = _number(label, numbers)
         if number is None:
             return Unusable(f"{origin} has label {label!r}; labels must be class numbers")
-        if problem := IMAGE_FILE.problem(len(content)):
-            return Unusable(f"{origin}: its image {problem}")
+        if len(content) > most:
+            return Unusable(f"{origin}: its image {IMAGE_FILE.problem(len(content))}")
         # Some tools store bytes as lists of numbers.
-        return RawSample(bytes(content), number, origin, PurePosixPath(path).stem if path else "")
+        return RawSample(bytes(content), number, origin, stem_of(path) if isinstance(path, str) else "")
 
 
 def _number(label: Any, numbers: Mapping[str, int]) -> int | None:
@@ -105,17 +105,33 @@ def _batches(file: Any, path: Place, group: int, columns: Sequence[str]) -> Iter
 
 
 def _rows(batch: Any, columns: Sequence[str]) -> Iterator[tuple[Any, ...] | None]:
-    """The values of each row, some rows at a time; ``None`` for one with a text that is none."""
+    """Of each row the image's bytes and path, and the label; ``None`` for one with a text that is none.
+
+    Some rows become Python's values at a time.
+    """
+    image, *label = (batch[name] for name in columns)
+    parts = [*_bytes_and_path(image), *label]
     for start in range(0, batch.num_rows, ROWS_AT_A_TIME):
-        part = [batch[name].slice(start, ROWS_AT_A_TIME) for name in columns]
+        some = [values.slice(start, ROWS_AT_A_TIME) for values in parts]
         try:
-            yield from zip(*(values.to_pylist() for values in part), strict=True)
+            yield from zip(*(values.to_pylist() for values in some), strict=True)
         except UnicodeDecodeError:
-            for values in zip(*part, strict=True):
+            for values in zip(*some, strict=True):
                 try:
                     yield tuple(value.as_py() for value in values)
                 except UnicodeDecodeError:
                     yield None
+
+
+def _bytes_and_path(image: Any) -> tuple[Any, Any]:
+    """The two columns that an image column is made of, where no struct becomes a dictionary; it may lack paths."""
+    import pyarrow as pa
+
+    absent = pa.nulls(len(image))
+    if not pa.types.is_struct(image.type):
+        return image, absent
+    fields = dict(zip((field.name for field in image.type), image.flatten(), strict=True))  # null where the struct is
+    return fields["bytes"], fields.get("path", absent)
 
 
 def _largest_pages(path: Place, chunks: Sequence[Any]) -> list[int]:

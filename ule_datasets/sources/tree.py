@@ -140,6 +140,13 @@ def suffix_of(path: str) -> str:
     return path[dot:].lower() if dot > path.rfind("/") + 1 else ""
 
 
+def stem_of(path: str) -> str:
+    """A file's name without its folder and without the end from its last dot, as ``PurePosixPath`` gives it."""
+    name = path.rpartition("/")[2]  # a path object would take as long as reading a small image
+    dot = name.rfind(".")
+    return name[:dot] if 0 < dot < len(name) - 1 else name
+
+
 def kind_of(path: str) -> str:
     """What a file is called that a form has no use for; of endings that are no words there may be any number."""
     suffix = suffix_of(path)
