@@ -137,7 +137,7 @@ def test_runs_that_never_got_there_are_named() -> None:
 
 def test_without_runs_there_is_no_verdict() -> None:
     assert compare([], runs(QUICK)).judged.verdict is Verdict.NOT_RUN
-    assert compare_fitting([], [], paper_length=True).judged.verdict is Verdict.NOT_RUN
+    assert compare_fitting([], []).judged.verdict is Verdict.NOT_RUN
 
 
 def test_runs_that_cannot_be_compared_are_refused() -> None:
@@ -159,49 +159,34 @@ def test_runs_that_cannot_be_compared_are_refused() -> None:
 # Fitting
 
 
-def test_protected_data_is_fitted_earlier_and_all_runs_end_fitted() -> None:
-    result = compare_fitting(runs(SLOW, SLOW, SLOW), runs(QUICK, QUICK, QUICK), paper_length=True)
+def test_protected_data_is_fitted_earlier() -> None:
+    result = compare_fitting(runs(SLOW, SLOW, SLOW), runs(QUICK, QUICK, QUICK))
     assert result.judged.verdict is Verdict.CONFIRMED, result.judged.reason
     assert (result.clean_first, result.protected_first) == ((3, 3, 3), (1, 1, 1))
     assert result.clean_final == (99.5, 99.5, 99.5)
     assert json.loads(json.dumps(dataclasses.asdict(result)))["judged"]["verdict"] == "confirmed"
 
 
-def test_runs_that_end_below_refute_only_at_the_papers_length() -> None:
-    low = [[40.0, 60.0, 92.0, last] for last in (95.0, 95.5, 96.0)]
-    for paper_length, verdict in ((True, Verdict.REFUTED), (False, Verdict.INCONCLUSIVE)):
-        result = compare_fitting(runs(*low), runs(QUICK, QUICK, QUICK), paper_length=paper_length)
-        assert result.ends_fitted.verdict is result.judged.verdict is verdict
-        assert result.earlier.verdict is Verdict.CONFIRMED
-
-
-def test_a_single_run_just_below_leaves_it_open() -> None:
-    low = [*SLOW[:3], 98.9]
-    result = compare_fitting(runs(SLOW, SLOW, low), runs(QUICK, QUICK, QUICK), paper_length=True)
-    assert result.ends_fitted.verdict is Verdict.INCONCLUSIVE
-
-
 def test_protected_data_that_is_fitted_later_refutes() -> None:
-    result = compare_fitting(runs(QUICK, QUICK, QUICK), runs(SLOW, SLOW, SLOW), paper_length=True)
-    assert result.earlier.verdict is result.judged.verdict is Verdict.REFUTED
+    result = compare_fitting(runs(QUICK, QUICK, QUICK), runs(SLOW, SLOW, SLOW))
+    assert result.judged.verdict is Verdict.REFUTED
 
 
 def test_runs_that_never_fit_count_against_an_unsafe_verdict_only() -> None:
-    clean_never = compare_fitting(runs(NEVER, NEVER, NEVER), runs(QUICK, QUICK, QUICK), paper_length=False)
-    assert clean_never.earlier.verdict is Verdict.CONFIRMED
-    assert "never fitted: 3 clean, 0 protected, counted as epoch 5" in clean_never.earlier.reason
+    clean_never = compare_fitting(runs(NEVER, NEVER, NEVER), runs(QUICK, QUICK, QUICK))
+    assert clean_never.judged.verdict is Verdict.CONFIRMED
+    assert "never fitted: 3 clean, 0 protected, counted as epoch 5" in clean_never.judged.reason
     both_never = compare_fitting(
         runs(*[NEVER] * 30),
         [history(NEVER if seed < 1 else QUICK, seed=seed) for seed in range(30)],
-        paper_length=False,
     )
-    assert both_never.earlier.verdict is Verdict.INCONCLUSIVE
-    protected_never = compare_fitting(runs(QUICK, QUICK, QUICK), runs(NEVER, NEVER, NEVER), paper_length=False)
-    assert protected_never.earlier.verdict is Verdict.REFUTED
+    assert both_never.judged.verdict is Verdict.INCONCLUSIVE
+    protected_never = compare_fitting(runs(QUICK, QUICK, QUICK), runs(NEVER, NEVER, NEVER))
+    assert protected_never.judged.verdict is Verdict.REFUTED
 
 
 def test_two_runs_give_no_verdict_on_fitting() -> None:
-    result = compare_fitting(runs(SLOW, SLOW), runs(QUICK, QUICK), paper_length=True)
+    result = compare_fitting(runs(SLOW, SLOW), runs(QUICK, QUICK))
     assert result.judged.verdict is Verdict.INCONCLUSIVE
 
 
@@ -209,13 +194,11 @@ def test_two_runs_give_no_verdict_on_fitting() -> None:
 def test_strategies_that_cannot_fit_are_refused(strategy: str) -> None:
     run = history(SLOW, strategy=strategy)
     with pytest.raises(InputError, match="cannot be expected to fit"):
-        compare_fitting([run], [run], paper_length=True)
+        compare_fitting([run], [run])
     compare([run], [run])
 
 
 @pytest.mark.parametrize("strategy", ["none", "standard", "cutout", "randaugment"])
 def test_strategies_that_can_fit_are_compared(strategy: str) -> None:
-    fitted = compare_fitting(
-        runs(SLOW, SLOW, SLOW, strategy=strategy), runs(QUICK, QUICK, QUICK, strategy=strategy), paper_length=True
-    )
+    fitted = compare_fitting(runs(SLOW, SLOW, SLOW, strategy=strategy), runs(QUICK, QUICK, QUICK, strategy=strategy))
     assert fitted.judged.verdict is Verdict.CONFIRMED

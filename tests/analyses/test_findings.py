@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from made_up import CPU, Listener, make_history, make_profile, make_result, make_subject
 
-from ule_datasets.analyses import ANALYSES, analysis, displacement, fitting
+from ule_datasets.analyses import ANALYSES, analysis, displacement, ending, fitting
 from ule_datasets.analyses.analysis import Material
 from ule_datasets.analyses.findings import OPTIONAL, Findings, analyse, judging
 from ule_datasets.analyses.finetuning import FINETUNING_RATES, FinetuningResult
@@ -25,6 +25,7 @@ from ule_datasets.experiments.subject import Subject
 from ule_datasets.models.architectures import build_model
 from ule_datasets.models.states import load_weights
 from ule_datasets.papers.claims import Claim, all_claims, statements
+from ule_datasets.papers.ops import TRANSFER_MODELS
 from ule_datasets.papers.rules import Power
 from ule_datasets.papers.statistics import Judged, Verdict
 from ule_datasets.victims.history import RunHistory
@@ -61,7 +62,7 @@ def compared(protected: Sequence[float], moved: float = 1.0) -> displacement.Dis
 
 
 def fitted(protected: Sequence[float]) -> fitting.FittingResult:
-    return fitting.compare_fitting(runs(LATE, 2.0), runs(protected, 1.0), paper_length=True)
+    return fitting.compare_fitting(runs(LATE, 2.0), runs(protected, 1.0))
 
 
 # Statements
@@ -91,15 +92,60 @@ def test_displacement_speaks_of_both_datasets() -> None:
 
 
 def test_fitting_speaks_of_both_datasets() -> None:
-    soon, never = fitted(EARLY), fitted(NEVER)
+    soon, late = fitted(EARLY), fitted(LATE)
     assert soon.judged.verdict is Verdict.CONFIRMED
-    assert never.judged.verdict is Verdict.REFUTED
     both = Findings(roles=ROLES, found={"fitting": {"ops-cifar10": soon, "em-cifar10": soon}})
-    assert both.judged("ops-q-train-acc").verdict is Verdict.CONFIRMED
+    assert both.judged("ops-q-fitted-early").verdict is Verdict.CONFIRMED
     one = Findings(roles=ROLES, found={"fitting": {"ops-cifar10": soon}})
-    assert one.judged("ops-q-train-acc").verdict is Verdict.INCONCLUSIVE
-    bad = Findings(roles=ROLES, found={"fitting": {"ops-cifar10": soon, "em-cifar10": never}})
-    assert bad.judged("ops-q-train-acc").verdict is Verdict.REFUTED
+    assert one.judged("ops-q-fitted-early").verdict is Verdict.INCONCLUSIVE
+    bad = Findings(
+        roles=ROLES,
+        found={
+            "fitting": {"ops-cifar10": soon, "em-cifar10": fitting.compare_fitting(runs(EARLY, 1.0), runs(LATE, 2.0))}
+        },
+    )
+    assert bad.judged("ops-q-fitted-early").verdict is Verdict.REFUTED
+    assert late.judged.verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("final", "whole", "shortened"),
+    [
+        ((99.0, 99.5, 100.0), Verdict.CONFIRMED, Verdict.CONFIRMED),
+        ((60.1, 60.8, 60.4), Verdict.REFUTED, Verdict.INCONCLUSIVE),
+        ((98.9, 99.5, 99.5), Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE),
+        ((99.5, 99.5), Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE),
+        ((60.0,), Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE),
+        ((99.5, float("nan"), 99.5), Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_who_ends_near_100(final: tuple[float, ...], whole: Verdict, shortened: Verdict) -> None:
+    assert ending.judge_ending(final, paper_length=True).verdict is whole
+    assert ending.judge_ending(final, paper_length=False).verdict is shortened
+
+
+def test_every_model_must_end_near_100() -> None:
+    def told(low: str = "", *, missing: str = "") -> Judged:
+        found = tuple(
+            ending.Ended(
+                dataset=name,
+                model=model,
+                final=(),
+                judged=ending.judge_ending((60.0 if model == low else 99.5,) * 3, paper_length=True),
+            )
+            for name in ROLES
+            for model in TRANSFER_MODELS
+            if model != missing
+        )
+        return Findings(roles=ROLES, found={"ending": found}).judged("ops-q-train-acc")
+
+    assert told().verdict is Verdict.CONFIRMED
+    assert told("lenet5").verdict is Verdict.REFUTED
+    assert "cifar10, lenet5: 60.00 ± 0.00 (3 runs) at the end (line 99)" in told("lenet5").reason
+    assert told(missing="lenet5").verdict is Verdict.INCONCLUSIVE
+    assert told(missing="lenet5").reason.endswith("; 3 of its models were not trained")
+    other = (ending.Ended(dataset="mine", model="lenet5", final=(), judged=Judged(Verdict.REFUTED, "low")),)
+    assert Findings(roles=ROLES, found={"ending": other}).judged("ops-q-train-acc").verdict is Verdict.NOT_RUN
 
 
 def test_reduced_datasets_are_found_by_the_roles_they_play() -> None:
@@ -241,14 +287,17 @@ def test_displacement_and_fitting_come_with_every_grid(power: Power, verdict: Ve
     assert found.judged("ops-q-displacement").verdict is Verdict.INCONCLUSIVE, "EM is missing"
     assert set(found.found) == set(ALWAYS)
     unfitted = make_result({CLEAN: runs(LATE, 2.0, model=MODEL), POISONED: runs(NEVER, 1.0, model=MODEL)})
-    fitting = looked_at(grid, unfitted, (), {}, tmp_path).found["fitting"]["ops-cifar10"]
-    assert fitting.ends_fitted.verdict is verdict
+    ended = {each.dataset: each for each in looked_at(grid, unfitted, (), {}, tmp_path).found["ending"]}
+    assert ended["ops-cifar10"].judged.verdict is verdict
+    assert ended["cifar10"].judged.verdict is Verdict.CONFIRMED
+    assert {each.model for each in ended.values()} == {"resnet18"}, "what it stands for"
 
 
 def test_without_a_control_nothing_is_compared(tmp_path: Path) -> None:
     result = make_result({POISONED: runs(EARLY, 1.0, model=MODEL)})
     found = looked_at(make_grid(), result, (), {}, tmp_path)
-    assert found.found == {name: ANALYSES[name].nothing for name in ALWAYS}
+    assert {**found.found, "ending": ()} == {name: ANALYSES[name].nothing for name in ALWAYS}
+    assert [each.dataset for each in found.found["ending"]] == ["ops-cifar10"], "that needs no control"
 
 
 def test_without_models_the_analyses_are_empty(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from ule_datasets.papers import claims
 from ule_datasets.papers.claims import (
     FOLDER,
     Claim,
+    Fitting,
+    Protocol,
     Regime,
     all_claims,
     for_dataset,
@@ -202,7 +204,7 @@ def test_papers_and_statements() -> None:
     assert papers()["le"].venue == "ACM MM 2023"
     assert papers()["uc"].title.startswith("Unlearnable Clusters")
     found = claims.statements()
-    assert sum(statement.paper == "ops" for statement in found.values()) == 10
+    assert sum(statement.paper == "ops" for statement in found.values()) == 11
     assert all(id == statement.id and id.startswith(f"{statement.paper}-") for id, statement in found.items())
     assert "our own reading" in found["ops-q-cifar10s-below-50"].where
 
@@ -304,6 +306,37 @@ def test_defaults_shared_fields_and_rows(tmp_path: Path) -> None:
     assert statements == {}
 
 
+def test_what_training_must_have_been_is_said_by_claims_and_their_defaults(tmp_path: Path) -> None:
+    assert "[[claim]]" in MINIMAL
+    said = MINIMAL.replace(
+        "[[claim]]",
+        """
+        [defaults.protocol]
+        words = "ten epochs, cosine"
+        settings = { epochs = 10, schedule.is = "Cosine" }
+        [defaults.fitting]
+        least = 95
+        [[claim]]""",
+    )
+    _, found, _ = read_claims(written(tmp_path, said))
+    asked = Protocol(words="ten epochs, cosine", settings=(("epochs", 10), ("schedule.is", "Cosine")))
+    assert found["mine-1"].protocol == asked
+    assert found["mine-1"].fitting == Fitting(least=95, flat_epochs=10, flat_within=0.5)
+    other = said.replace("value = 12", 'value = 12\nprotocol = { words = "unknown" }\nfitting = { flat_epochs = 5 }')
+    _, found, _ = read_claims(written(tmp_path, other))
+    assert found["mine-1"].protocol == Protocol(words="unknown")
+    assert found["mine-1"].fitting == Fitting(flat_epochs=5), "a table of a claim takes the place of the default one"
+
+
+def test_papers_other_than_ops_have_protocols_of_their_own() -> None:
+    for claim in all_claims().values():
+        assert (claim.protocol is None) == (claim.paper == "ops"), claim.id
+        assert claim.fitting == Fitting(least=99, flat_epochs=10, flat_within=0.5), claim.id
+        if claim.paper == "le":
+            assert claim.protocol is not None
+            assert claim.protocol.settings == ()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -321,6 +354,30 @@ def test_defaults_shared_fields_and_rows(tmp_path: Path) -> None:
         ('model = "resnet18"', 'model = ""', "field 'model' is '', must be a text that is not empty"),
         ("value = 12", "value = 12\nvalu = 3", "claim 'mine-1': unknown field 'valu'; allowed: chance, "),
         ('regime = "collapsed"', 'regime = "collapse"', "field 'regime' is 'collapse', must be one of baseline, coll"),
+        ("value = 12", "value = 12\nfitting = 99", "field 'fitting' is 99, must be a table"),
+        (
+            "value = 12",
+            "value = 12\nfitting = { least = 101 }",
+            "'fitting': least is 101, must be a number from 0 to 100",
+        ),
+        (
+            "value = 12",
+            "value = 12\nfitting = { flat_epochs = 1 }",
+            "flat_epochs is 1, must be a whole number of at le",
+        ),
+        (
+            "value = 12",
+            "value = 12\nfitting = { flat_within = -1 }",
+            "flat_within is -1, must be a number of at least 0",
+        ),
+        (
+            "value = 12",
+            "value = 12\nfitting = { most = 1 }",
+            "field 'fitting': unknown field 'most'; allowed: flat_epo",
+        ),
+        ("value = 12", "value = 12\nprotocol = { settings = {} }", "field 'protocol': words are missing"),
+        ("value = 12", "value = 12\nprotocol = { words = 1 }", "field 'protocol': words is 1, must be a text that is"),
+        ("value = 12", 'value = 12\nprotocol = { words = "w", settings = 1 }', "settings is 1, must be a table"),
         ("value = 12", 'value = 12\nsame_as = "mine-2"', "field 'same_as' is 'mine-2', must be the id of an earlier"),
         ('test = "look"', 'test = "look"\nmore = 1', "statement 'mine-q-1': unknown field 'more'"),
         ('test = "look"', "test = 1", "statement 'mine-q-1': field 'test' is 1"),

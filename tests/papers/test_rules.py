@@ -12,12 +12,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]
 
+from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
+from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.papers import claims
-from ule_datasets.papers.claims import Regime, all_claims
-from ule_datasets.papers.gates import Gate, after_gates, gates, printed_baseline
+from ule_datasets.papers.claims import Fitting, Protocol, Regime, all_claims
+from ule_datasets.papers.gates import Gate, Trained, after_gates, gates, power_for, printed_baseline
 from ule_datasets.papers.rules import TOLERANCES, Power, Tolerance, judge_effect, judge_level, tolerance_of
 from ule_datasets.papers.statistics import Judged, Verdict
+from ule_datasets.victims.protocol import Cosine
 
 CLAIMS = all_claims()
 OPS = CLAIMS["ops-t2-resnet18-ops"]  # collapsed, 15.56
@@ -302,6 +305,8 @@ def gates_of(
     claim: claims.Claim = OPS,
     *,
     train: Sequence[float] = (99.9, 99.8),
+    training: Sequence[Trained] | None = None,
+    clean: Sequence[Trained] | None = (Trained(accuracies=(99.9,), epochs=1),),
     control: Sequence[float] | None = (94.0, 94.2),
     finite: bool = True,
     parameters: tuple[int, int | None] = (11_173_962, 11_173_962),
@@ -310,7 +315,8 @@ def gates_of(
 ) -> dict[str, Gate]:
     found = gates(
         claim,
-        train_accuracies=train,
+        training=[Trained(accuracies=(value,), epochs=1) for value in train] if training is None else training,
+        control_training=clean,
         control_values=control,
         finite=finite,
         num_parameters=parameters[0],
@@ -346,14 +352,149 @@ def test_each_gate_fails_alone() -> None:
     assert failed(gates_of(control=None)) == ["clean baseline"]
 
 
-def test_training_accuracy_caps_other_strategies_and_gates_shortened_schedules() -> None:
-    mixup = gates_of(MIXUP, train=(60.0,), control=(94.75,))["training accuracy"]
-    assert (mixup.passed, mixup.caps) == (True, True)
-    assert not gates_of(MIXUP, train=(99.5,), control=(94.75,))["training accuracy"].caps
-    short = {a: gates_of(train=(a,), power=Power.CONSISTENCY)["training accuracy"] for a in (89.9, 90.0)}
+def curve(*last: float, end: float | None = None, epochs: int = 200, done: int = 200) -> Trained:
+    """A run that ends with these training accuracies, after ten times ``end``."""
+    accuracies = (*[50.0] * 190, *[end or last[-1]] * 10)[: done - len(last)]
+    return Trained(accuracies=(*accuracies, *last), epochs=epochs)
+
+
+FLAT = "flat over the last 10 epochs (±0.5)"
+LENET = CLAIMS["ops-t2-lenet5-ops"]
+LENET_CLEAN = CLAIMS["ops-t2-lenet5-clean"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "clean", "passed", "says"),
+    [
+        # Every run reaches the line: nothing else is asked.
+        ([curve(99.2), curve(99.9)], [curve(60.0)], True, "99.20 at the last epoch, 99 wanted"),
+        ([curve(99.2, end=40.0, done=12)], [], True, "99.20 at the last epoch, 99 wanted"),
+        # The clean control reaches it, so it is asked.
+        ([curve(98.9), curve(99.9)], [curve(99.1)], False, "98.90 at the last epoch, 99 wanted: the clean control re"),
+        ([curve(60.0)], [curve(99.1)] * 3, False, "60.00 at the last epoch, 99 wanted: the clean control reaches it"),
+        # Nobody knows whether this network could.
+        ([curve(90.1)], [], False, "90.10 at the last epoch, 99 wanted: there is no clean control to show that this"),
+        # It cannot: whole schedule, flat, at least the control.
+        (
+            [curve(90.1)],
+            [curve(60.8)],
+            True,
+            "99 not wanted because the clean control ends at 60.80; kept: the whole s",
+        ),
+        ([curve(90.1)], [curve(99.5), curve(98.9)], False, "missed: a mean of at least the clean control's (90.10)"),
+        ([curve(90.1, done=150)], [curve(60.8)], False, "; missed: the whole schedule"),
+        ([curve(90.1, end=88.0)], [curve(60.8)], False, f"; missed: {FLAT}"),
+        ([curve(90.0), curve(90.1, end=88.0)], [curve(60.8)], False, f"; missed: {FLAT}"),
+        ([curve(90.4, 89.6, 90.0)], [curve(60.8)], True, "; kept: the whole schedule; flat"),
+        ([curve(90.6, 89.4, 90.0)], [curve(60.8)], False, f"; missed: {FLAT}"),
+        ([curve(60.7)], [curve(60.8)], False, "; missed: a mean of at least the clean control's (60.70)"),
+        ([curve(60.7), curve(60.9)], [curve(60.8)], True, "a mean of at least the clean control's (60.80)"),
+        ([curve(55.0, end=30.0, done=12)], [curve(60.8)], False, f"missed: the whole schedule; {FLAT}; a mean of"),
+        # A schedule that is shorter than the end that must be flat.
+        ([Trained(accuracies=(90.1,) * 9, epochs=9)], [curve(60.8)], False, f"; missed: {FLAT}"),
+        ([Trained(accuracies=(90.1,) * 10, epochs=10)], [curve(60.8)], True, "; kept: the whole schedule"),
+        # Runs on clean data are their own control.
+        (
+            [curve(60.8)],
+            None,
+            True,
+            "99 not wanted because on clean data this network ends there; kept: the whole sch",
+        ),
+        ([curve(60.8, end=58.0)], None, False, f"; missed: {FLAT}"),
+        ([curve(60.8, done=100)], None, False, "; missed: the whole schedule"),
+        ([], None, False, "not recorded"),
+    ],
+)
+def test_how_far_training_data_must_be_fitted(
+    runs: list[Trained], clean: list[Trained] | None, passed: bool, says: str
+) -> None:
+    claim, control = (LENET_CLEAN, None) if clean is None else (LENET, (70.0,))
+    gate = gates_of(claim, training=runs, clean=clean, control=control)["training accuracy"]
+    assert gate.passed is passed, gate.detail
+    assert says in gate.detail
+    assert gate.caps is (not passed and bool(runs))
+    mixed = dataclasses.replace(claim, strategy="mixup")
+    other = gates_of(mixed, training=runs, clean=clean, control=control)["training accuracy"]
+    assert (other.passed, other.caps, other.detail) == (bool(runs), gate.caps, gate.detail), "others are capped"
+
+
+@FAST
+@given(
+    end=st.lists(st.floats(0, 98), min_size=10, max_size=10),
+    clean=st.floats(0, 98),
+    within=st.floats(0, 50),
+)
+def test_the_end_of_a_schedule_is_flat_around_its_mean(end: list[float], clean: float, within: float) -> None:
+    claim = dataclasses.replace(LENET, fitting=Fitting(flat_within=within))
+    gate = gates_of(claim, training=[curve(*end)], clean=[curve(clean)], control=(70.0,))["training accuracy"]
+    apart = [abs(value - statistics.fmean(end)) for value in end]
+    assume(all(abs(value - within) > 1e-9 for value in apart))
+    assert gate.passed == (max(apart) <= within and end[-1] >= clean), gate.detail
+    higher = [min(value + 1, 99) for value in end]
+    if gate.passed and max(higher) < 99:
+        shifted = gates_of(claim, training=[curve(*higher)], clean=[curve(clean)], control=(70.0,))
+        assert shifted["training accuracy"].passed, "a better fit is never worse"
+
+
+@pytest.mark.parametrize("power", [Power.CONSISTENCY, Power.NONE])
+def test_a_shortened_schedule_must_fit_protected_data_under_standard_training(power: Power) -> None:
+    short = {a: gates_of(train=(a,), power=power)["training accuracy"] for a in (89.9, 90.0)}
     assert (short[89.9].passed, short[90.0].passed, short[90.0].caps) == (False, True, False)
-    assert gates_of(CLEAN, train=(62.0,), power=Power.NONE)["training accuracy"].passed
-    assert gates_of(MIXUP, train=(62.0,), power=Power.NONE)["training accuracy"].passed
+    assert short[89.9].detail == "89.90 at the last epoch, 90 wanted after a shortened schedule"
+    for claim in (CLEAN, MIXUP):
+        gate = gates_of(claim, train=(62.0,), power=power)["training accuracy"]
+        assert (gate.passed, gate.caps, gate.detail) == (True, False, "62.00 at the last epoch, nothing wanted")
+
+
+UC, LE = CLAIMS["uc-t1-uc-pets-resnet18-224"], CLAIMS["le-t1-em-cifar10-vanilla"]
+TRAINED: dict[str, object] = {"epochs": 200, "batch_size": 128, "schedule": {"is": "MultiStep", "drop": 0.1}}
+
+
+def test_runs_of_another_protocol_than_the_papers_are_at_most_consistent() -> None:
+    for claim, ends in (
+        (UC, ", scaled to [-1, 1]) was not trained, epochs 200 instead of 90, batch_size 128 instead of 512, "),
+        (LE, "that is not public) was not trained, its recipe is not known"),
+    ):
+        power, why = power_for(claim, Power.FULL, TRAINED)
+        assert power is Power.CONSISTENCY
+        assert why.startswith("at most consistent: the paper's own protocol (")
+        assert ends in why
+    assert (
+        "schedule.is MultiStep instead of Cosine, schedule.end none instead of 1e-05"
+        in power_for(UC, Power.FULL, TRAINED)[1]
+    )
+    assert power_for(OPS, Power.FULL, TRAINED) == (Power.FULL, "")
+
+
+@pytest.mark.parametrize("power", [Power.CONSISTENCY, Power.NONE])
+def test_a_protocol_gives_no_more_than_the_profile(power: Power) -> None:
+    for claim in (UC, LE, OPS):
+        assert power_for(claim, power, TRAINED) == (power, "")
+
+
+def test_runs_of_the_papers_own_protocol_have_full_power() -> None:
+    protocol = Protocol(words="w", settings=(("epochs", 200), ("schedule.is", "MultiStep")))
+    own = dataclasses.replace(UC, protocol=protocol)
+    assert power_for(own, Power.FULL, TRAINED) == (Power.FULL, "")
+    assert power_for(own, Power.FULL, {**TRAINED, "schedule": "MultiStep"})[0] is Power.CONSISTENCY
+    assert UC.protocol is not None
+    whole: dict[str, object] = {}
+    for path, value in UC.protocol.settings:
+        *parents, name = path.split(".")
+        table: dict[str, object] = whole
+        for parent in parents:
+            table = table.setdefault(parent, {})  # type: ignore[assignment]
+        table[name] = value
+    assert power_for(UC, Power.FULL, whole) == (Power.FULL, "")
+
+
+def test_what_papers_ask_of_a_protocol_is_written_as_runs_write_it() -> None:
+    """So that a victim of that protocol, once there is one, is recognised."""
+    sgd = content(PROFILES["paper"].protocol("resnet18", "standard", flippable=True))["optimiser"]
+    assert UC.protocol is not None
+    asked = dict(UC.protocol.settings)
+    assert {path.removeprefix("optimiser."): value for path, value in asked.items() if "optimiser" in path} == sgd
+    assert (asked["schedule.is"], asked["schedule.end"]) == (content(Cosine(end=1e-5))["is"], 1e-5)
 
 
 def test_a_better_baseline_passes_and_is_mentioned() -> None:

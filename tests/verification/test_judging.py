@@ -172,9 +172,12 @@ def test_statements_need_only_what_can_be_trained_here() -> None:
     smoke = what_is_wanted([], [transfer], [OPS, EM], SMOKE).cells
     assert set(smoke) == {NARROW, dataclasses.replace(NARROW, dataset="em-cifar10")}
     assert set(what_is_wanted([], [transfer], [OPS], SMOKE).cells) == {NARROW}
-    fitting = what_is_wanted([], [STATEMENTS["ops-q-train-acc"]], [OPS], PAPER)
+    fitting = what_is_wanted([], [STATEMENTS["ops-q-fitted-early"]], [OPS], PAPER)
     assert set(fitting.cells) == {CLEAN, POISONED}
     assert fitting.analyses == fitting.weights == frozenset()
+    every = what_is_wanted([], [STATEMENTS["ops-q-train-acc"]], [OPS], PAPER).cells
+    assert len(every) == 12
+    assert set(every) >= {CLEAN, POISONED, LENET, LENET_CLEAN}
 
 
 # Stand-ins
@@ -299,6 +302,63 @@ def test_what_is_not_fitted_is_not_comparable() -> None:
     found = judged(claim("ops-t2-resnet18-ops"), {CLEAN: GOOD, POISONED: AS_PRINTED}, train=80.0)
     assert found.level.verdict is found.effect.verdict is Verdict.NOT_COMPARABLE
     assert "training accuracy" in found.level.reason
+
+
+LENET, LENET_CLEAN = (dataclasses.replace(cell, model="lenet5") for cell in (POISONED, CLEAN))
+ENDS_AT_70, ENDS_AT_22 = (70.1, 70.3, 69.9, 70.4, 70.2), (22.0, 23.1, 21.5, 22.6, 21.8)
+
+
+def ending(cell: Cell, values: Sequence[float], train: float, *, start: float | None = None) -> list[Any]:
+    """Runs of twelve epochs; only the first has another training accuracy than the last."""
+    curve = [start or 30.0, *[train] * 11]
+    return [
+        make_history(*[50.0] * 11, value, train=curve, seed=seed, model=cell.model, strategy=cell.strategy)
+        for seed, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trained", "level", "says"),
+    [
+        (
+            (60.8, 90.1),
+            Verdict.CONFIRMED,
+            "90.10 at the last epoch, 99 not wanted because the clean control ends at 60.80",
+        ),
+        ((60.8, 60.0), Verdict.NOT_COMPARABLE, "missed: a mean of at least the clean control's (60.00)"),
+        ((99.5, 90.1), Verdict.NOT_COMPARABLE, "99 wanted: the clean control reaches it"),
+        ((60.8, 99.1), Verdict.CONFIRMED, "99.10 at the last epoch, 99 wanted"),
+    ],
+)
+def test_a_network_that_cannot_fit_clean_data_is_judged_at_its_end(
+    trained: tuple[float, float], level: Verdict, says: str
+) -> None:
+    runs = {
+        LENET_CLEAN: ending(LENET_CLEAN, ENDS_AT_70, trained[0]),
+        LENET: ending(LENET, ENDS_AT_22, trained[1]),
+    }
+    given = [claim("ops-t2-lenet5-ops"), claim("ops-t2-lenet5-clean")]
+    ops, clean = judge_claims(given, make_result(runs, profile=PAPER), [OPS], Findings(), profile=PAPER, asked=given)
+    assert ops.level.verdict is level, ops.level.reason
+    assert says in ops.fitted
+    assert clean.level.verdict is Verdict.CONFIRMED
+    assert "kept: the whole schedule" in clean.fitted or clean.fitted == "99.50 at the last epoch, 99 wanted"
+
+
+@pytest.mark.parametrize("profile", [PAPER, make_profile(power=Power.CONSISTENCY)])
+@pytest.mark.parametrize("paper", ["uc", "le"])
+def test_numbers_of_papers_with_another_protocol_are_at_most_consistent(paper: str, profile: Profile) -> None:
+    given = claim(
+        "ops-t2-resnet18-ops",
+        paper=paper,
+        protocol=next(each.protocol for each in CLAIMS.values() if each.paper == paper),
+    )
+    found = judged(given, {CLEAN: GOOD, POISONED: AS_PRINTED}, profile=profile)
+    assert (found.level.verdict, found.effect.verdict) == (Verdict.CONSISTENT, Verdict.CONFIRMED)
+    assert ("at most consistent: the paper's own protocol" in found.level.reason) is (profile is PAPER)
+    off = judged(given, {CLEAN: GOOD, POISONED: (36.0, 36.5, 37.0, 36.0, 37.0)}, profile=profile)
+    assert off.level.verdict is Verdict.NOT_CONSISTENT
+    assert Verdict.REFUTED not in (off.level.verdict, off.effect.verdict)
 
 
 def test_a_loss_that_was_not_finite_is_never_a_verdict() -> None:
@@ -470,4 +530,4 @@ def test_every_statement_is_judged_once() -> None:
     assert not any(each.refuted for each in found)
     analysed = [each for each in found if judging(each.statement.id)]
     assert {each.judged.verdict for each in analysed} == {Verdict.NOT_RUN}
-    assert len(analysed) == 4
+    assert len(analysed) == 5

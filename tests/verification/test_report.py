@@ -225,7 +225,7 @@ def findings(seeds: Sequence[int] = (0, 1, 2)) -> Findings:
     }
     found = {
         "displacement": {"ops-cifar10": compare_displacement(clean, ops)},
-        "fitting": {"ops-cifar10": compare_fitting(clean, ops, paper_length=False)},
+        "fitting": {"ops-cifar10": compare_fitting(clean, ops)},
         "shuffled": tuple(
             ShuffleTable(
                 seed=seed,

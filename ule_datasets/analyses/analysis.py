@@ -110,6 +110,8 @@ class Analysis(ABC, Generic[Found]):
     """Whether there is a chart, named like the analysis."""
     statements: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Ids of the statements that it judges, and the datasets that they speak of."""
+    models: ClassVar[tuple[str, ...]] = (MODEL,)
+    """What they speak of as trained on those."""
 
     @abstractmethod
     def run(self, material: Material) -> Found | None:

@@ -1,7 +1,7 @@
-"""How completely and how soon the training data is fitted, protected and clean.
+"""How soon the training data is fitted, protected and clean.
 
-The One-Pixel Shortcut paper says (sections 4.1 and 4.2) that every model ends near 100 % training accuracy, and that
-protected data gets there within a few epochs. Everything is read off histories.
+The One-Pixel Shortcut paper says (section 4.2) that protected data is fitted within a few epochs. Everything is read
+off histories. How completely: ``ule_datasets.analyses.ending``.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ from ule_datasets.analyses.displacement import THRESHOLD, check_comparable, cros
 from ule_datasets.analyses.telling import Named, Row, Section, Table, listed, numbers, words
 from ule_datasets.base.errors import InputError
 from ule_datasets.experiments.grid import GridResult
-from ule_datasets.papers.gates import FITTED
 from ule_datasets.papers.ops import CLEAN, EM, OPS
-from ule_datasets.papers.rules import Power
-from ule_datasets.papers.statistics import Estimate, Judged, Verdict, below, verdict_of_all
+from ule_datasets.papers.statistics import Judged, Verdict, below
 from ule_datasets.victims.history import RunHistory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FittingResult:
-    """How completely and how soon runs of one protocol fit their training data."""
+    """How soon runs of one protocol fit their training data."""
 
     threshold: float
     clean_final: tuple[float, ...]
@@ -33,23 +31,16 @@ class FittingResult:
     clean_first: tuple[int | None, ...]
     """The first epoch at the threshold, one per run; ``None``: never."""
     protected_first: tuple[int | None, ...]
-    ends_fitted: Judged
-    """Whether every run ends near 100 %."""
-    earlier: Judged
-    """Whether protected data reaches the threshold in an earlier epoch."""
     judged: Judged
-    """Both."""
+    """Whether protected data reaches the threshold in an earlier epoch."""
 
 
-def compare_fitting(
-    clean: Sequence[RunHistory], protected: Sequence[RunHistory], *, paper_length: bool
-) -> FittingResult:
-    """Whether every run ends near 100 % training accuracy, and protected data is fitted earlier than clean data.
+def compare_fitting(clean: Sequence[RunHistory], protected: Sequence[RunHistory]) -> FittingResult:
+    """Whether protected data is fitted earlier than clean data.
 
-    *Ends near 100 %*: confirmed if every run's last epoch has at least 99 %, refuted if the 95 % interval of the mean
-    of either kind lies below; runs shorter than the paper's leave it open instead. *Earlier*: Welch's interval of the
-    difference of the first epochs at ``THRESHOLD``. A run that never got there counts as one epoch longer than it was,
-    the least it can be; where that would favour the verdict it is inconclusive. No verdict below three runs each.
+    By Welch's interval of the difference of the first epochs at ``THRESHOLD``. A run that never got there counts as one
+    epoch longer than it was, the least it can be; where that would favour the verdict it is inconclusive. No verdict
+    below three runs each.
 
     Raises:
         InputError: the runs cannot be compared (see ``compare``), or their strategy cannot be expected to fit: mixing,
@@ -67,11 +58,9 @@ def compare_fitting(
     final = [tuple(run.last.train_accuracy for run in side) for side in sides]
     firsts = [tuple(None if (at := crossing(run)) is None else at.epoch for run in side) for side in sides]
     if not clean or not protected:
-        ends = earlier = judged = Judged(Verdict.NOT_RUN, "no run was made on one of the two")
+        judged = Judged(Verdict.NOT_RUN, "no run was made on one of the two")
     else:
-        ends = _ends_fitted(final, paper_length=paper_length)
-        earlier = _earlier(firsts, clean[0].protocol.epochs + 1)
-        judged = Judged(verdict_of_all((ends.verdict, earlier.verdict)), f"{ends.reason}; {earlier.reason}")
+        judged = _earlier(firsts, clean[0].protocol.epochs + 1)
         if min(len(clean), len(protected)) < RUNS_FOR_A_VERDICT:
             judged = Judged(Verdict.INCONCLUSIVE, f"{judged.reason}; {TOO_FEW}")
     return FittingResult(
@@ -80,23 +69,8 @@ def compare_fitting(
         protected_final=final[1],
         clean_first=firsts[0],
         protected_first=firsts[1],
-        ends_fitted=ends,
-        earlier=earlier,
         judged=judged,
     )
-
-
-def _ends_fitted(final: Sequence[tuple[float, ...]], *, paper_length: bool) -> Judged:
-    clean, protected = (Estimate(values) for values in final)
-    reason = f"last training accuracy clean {clean}, protected {protected} (line {FITTED:g})"
-    if all(value >= FITTED for values in final for value in values):
-        return Judged(Verdict.CONFIRMED, reason)
-    bounds = [each.interval() for each in (clean, protected)]
-    if any(bound is not None and bound[1] < FITTED for bound in bounds):
-        if paper_length:
-            return Judged(Verdict.REFUTED, reason)
-        reason += ", after fewer epochs than the paper's"
-    return Judged(Verdict.INCONCLUSIVE, reason)
 
 
 def _earlier(firsts: Sequence[tuple[int | None, ...]], least: int) -> Judged:
@@ -111,21 +85,17 @@ def _earlier(firsts: Sequence[tuple[int | None, ...]], least: int) -> Judged:
 
 
 class Fitting(Analysis[Mapping[str, FittingResult]]):
-    """Whether training data is fitted to the end, and protected data earlier than clean data."""
+    """Whether protected data is fitted earlier than clean data."""
 
     name = key = "fitting"
     title = "Fitting the training data"
     nothing: ClassVar = {}
     always = True
-    statements: ClassVar = {"ops-q-train-acc": (CLEAN, OPS, EM)}
+    statements: ClassVar = {"ops-q-fitted-early": (CLEAN, OPS, EM)}
 
     def run(self, material: Material) -> dict[str, FittingResult]:
         """Every dataset beside its control, of standard training."""
-        full = material.grid.profile.power is Power.FULL
-        return {
-            name: compare_fitting(clean, protected, paper_length=full)
-            for name, clean, protected in material.beside_controls()
-        }
+        return {name: compare_fitting(clean, protected) for name, clean, protected in material.beside_controls()}
 
     def judge(self, found: Mapping[str, FittingResult], statement: str, roles: Mapping[str, str]) -> Judged:
         """It must hold of OPS and of EM."""
@@ -135,10 +105,10 @@ class Fitting(Analysis[Mapping[str, FittingResult]]):
         """A row for each dataset."""
         columns = words("dataset") + numbers("last training accuracy, clean", "protected")
         columns += numbers(f"first epoch at {THRESHOLD:g} %, clean", "protected")
-        columns += words("ends near 100 %", "earlier than clean")
+        columns += words("earlier than clean")
         rows: list[Row] = []
         for name, each in found.items():
             final = (listed(values) for values in (each.clean_final, each.protected_final))
             first = (listed(values, "never") for values in (each.clean_first, each.protected_first))
-            rows.append((Named(name), *final, *first, each.ends_fitted, each.earlier))
+            rows.append((Named(name), *final, *first, each.judged))
         return Section(table=Table(columns, rows), note="One value per seed.")

@@ -3,7 +3,8 @@
 A file holds::
 
     [paper]         key, title, venue, arxiv
-    [defaults]      fields that every claim has unless it says otherwise
+    [defaults]      fields that every claim has unless it says otherwise; as tables of their own, [defaults.protocol]
+                    (see ``Protocol``) and [defaults.fitting] (see ``Fitting``)
     [[claim]]       one claim; or, with ``rows = [...]``, several that share its other fields
     [[statement]]   a sentence of the paper that is not a number, and how it is tested
 
@@ -53,6 +54,43 @@ class Regime(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Protocol:
+    """How a paper trained what its numbers are about: only runs of it are held against them with full power."""
+
+    words: str
+    """For people."""
+    settings: tuple[tuple[str, Any], ...] = ()
+    """(path, value) in a run's protocol as JSON values, e.g. ``("schedule.is", "Cosine")``; none: the recipe is not
+    known, and no run is of it."""
+
+    def departures(self, protocol: Mapping[str, Any]) -> str:
+        """Where a run's protocol is another one, e.g. ``batch_size 128 instead of 512``; empty: it is this one."""
+        if not self.settings:
+            return "its recipe is not known"
+        found = [(path, _at(protocol, path), value) for path, value in self.settings]
+        return ", ".join(
+            f"{path} {'none' if own is None else own} instead of {value}" for path, own, value in found if own != value
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fitting:
+    """How far runs of full length must have fitted their training data.
+
+    Every run's last training accuracy must reach ``least``, unless runs of the same model and strategy on clean data
+    do not. Then runs must have trained their whole schedule, be flat at its end, and be no lower than those on clean
+    data in the mean.
+    """
+
+    least: float = 99.0
+    """Percent."""
+    flat_epochs: int = 10
+    """The end of a schedule: so many last epochs."""
+    flat_within: float = 0.5
+    """Percentage points that an epoch of these may lie from their mean."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
     """One printed number and the experiment that it is said to come from."""
 
@@ -89,6 +127,9 @@ class Claim:
     note: str = ""
     variant: str = ""
     """Settings by which a row of an ablation departs from its strategy; empty: none."""
+    protocol: Protocol | None = None
+    """The paper's own where that is not the profile ``paper``; ``None``: what a profile may say is enough."""
+    fitting: Fitting = Fitting()
 
     @property
     def experiment(self) -> tuple[str, str, str, str]:
@@ -214,23 +255,49 @@ def _text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+def _percentage(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 100
+
+
+def _not_negative(value: Any) -> bool:
+    return _number(value) and value >= 0
+
+
+def _several(value: Any) -> bool:
+    return type(value) is int and value >= 2
+
+
 _Check = tuple[str, Callable[[Any], bool]]
 _TEXT: _Check = ("a text that is not empty", _text)
 _ANY_TEXT: _Check = ("a text", lambda value: isinstance(value, str))
 _NUMBER: _Check = ("a finite number", _number)
+_TABLE: _Check = ("a table", lambda value: isinstance(value, dict))
 _CHECKS: dict[str, _Check] = {
     "value": _NUMBER,
-    "std": ("a number of at least 0", lambda value: _number(value) and value >= 0),
-    "runs": ("a whole number of at least 2", lambda value: type(value) is int and value >= 2),
+    "std": ("a number of at least 0", _not_negative),
+    "runs": ("a whole number of at least 2", _several),
     "regime": (f"one of {', '.join(Regime)}", lambda value: value in tuple(Regime)),
     "clean_reference": _NUMBER,
-    "chance": ("a number from 0 to 100", lambda value: _number(value) and 0 <= value <= 100),
+    "chance": ("a number from 0 to 100", _percentage),
     "uncertain": ("true or false", lambda value: isinstance(value, bool)),
     "note": _ANY_TEXT,
     "variant": _ANY_TEXT,
+    "protocol": _TABLE,
+    "fitting": _TABLE,
 }
 """What a field must be; those not named are texts."""
-_OPTIONAL = {"std", "runs", "clean_reference", "chance", "same_as", "uncertain", "note", "variant"}
+_WITHIN: dict[str, dict[str, _Check]] = {
+    "protocol": {"words": _TEXT, "settings": _TABLE},
+    "fitting": {
+        "least": ("a number from 0 to 100", _percentage),
+        "flat_epochs": ("a whole number of at least 2", _several),
+        "flat_within": ("a number of at least 0", _not_negative),
+    },
+}
+"""The same of the fields of a field that is a table; all but ``words`` may be left out."""
+_OPTIONAL = {
+    *("std", "runs", "clean_reference", "chance", "same_as", "uncertain", "note", "variant", "protocol", "fitting")
+}
 _FLOATS = ("value", "std", "clean_reference", "chance")
 
 
@@ -256,7 +323,7 @@ def read_claims(path: Path) -> tuple[Paper | None, dict[str, Claim], dict[str, S
     for where, record in _claim_records(document, inherited, path):
         checked = _fields_of(Claim, record, where)
         checked.update({name: float(checked[name]) for name in _FLOATS if name in checked})
-        claim = Claim(**{**checked, "regime": Regime(checked["regime"])})
+        claim = Claim(**{**checked, "regime": Regime(checked["regime"]), **_made_of_tables(checked, where)})
         if claim.id in claims:
             raise InputError(f"{where}: field 'id' occurs twice")
         if claim.same_as is not None and claim.same_as not in claims:
@@ -311,6 +378,43 @@ def _fields_of(kind: type[Claim | Statement | Paper], record: Mapping[str, Any],
         if not holds(record[name]):
             raise InputError(f"{where}: field {name!r} is {record[name]!r}, must be {wanted}")
     return dict(record)
+
+
+def _made_of_tables(record: Mapping[str, Any], where: str) -> dict[str, Protocol | Fitting]:
+    """Those fields of a claim that are tables, after checking what is in them."""
+    for name, checks in _WITHIN.items():
+        table = record.get(name, {})
+        _refuse_unknown(table, set(checks), f"{where}: field {name!r}")
+        for key, value in table.items():
+            wanted, holds = checks[key]
+            if not holds(value):
+                raise InputError(f"{where}: field {name!r}: {key} is {value!r}, must be {wanted}")
+    found: dict[str, Protocol | Fitting] = {}
+    if "protocol" in record:
+        if "words" not in record["protocol"]:
+            raise InputError(f"{where}: field 'protocol': words are missing")
+        settings = tuple(_flattened(record["protocol"].get("settings", {})))
+        found["protocol"] = Protocol(words=record["protocol"]["words"], settings=settings)
+    if "fitting" in record:
+        found["fitting"] = Fitting(**record["fitting"])
+    return found
+
+
+def _flattened(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, value) of everything in a table of tables."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
+
+
+def _at(content: Mapping[str, Any], path: str) -> Any:
+    """What is at a path; ``None``: nothing."""
+    found: Any = content
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def _refuse_unknown(record: Mapping[str, Any], allowed: set[str], where: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ule_datasets.analyses import ANALYSES
 from ule_datasets.analyses.analysis import MODEL, STRATEGY, standard_cell
 from ule_datasets.analyses.findings import ROLES, Findings, judging, measuring
+from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.experiments.grid import Cell, GridResult
@@ -16,10 +17,11 @@ from ule_datasets.experiments.profiles import Profile
 from ule_datasets.experiments.subject import Subject
 from ule_datasets.models.architectures import MODELS, num_parameters
 from ule_datasets.papers.claims import CLEAN_ACCURACY, Claim, Regime, Statement, all_claims
-from ule_datasets.papers.gates import Gate, after_gates, gates
+from ule_datasets.papers.gates import TRAINING, Gate, Trained, after_gates, gates, power_for
 from ule_datasets.papers.rules import Power, judge_effect, judge_level
 from ule_datasets.papers.statements import cells_of_statement, judge_statement
 from ule_datasets.papers.statistics import Judged, Verdict
+from ule_datasets.victims.history import RunHistory
 
 CIFAR_CLASSES = 10
 """Of the images that the parameter counts of the papers are for."""
@@ -43,6 +45,11 @@ class ClaimResult:
     control: tuple[float, ...] = ()
     """Of the same model and strategy on clean images."""
     gates: tuple[Gate, ...] = ()
+
+    @property
+    def fitted(self) -> str:
+        """How far the training data was fitted, and by which rule that is enough or not; empty: it was not asked."""
+        return next((gate.detail for gate in self.gates if gate.name == TRAINING), "")
 
     @property
     def stand_in(self) -> bool:
@@ -254,14 +261,16 @@ def _judge_runs(
     """Level and effect of what was measured, as far as the gates let them through."""
     subject = subject_for(claim.train_dataset, subjects)
     assert subject is not None
-    histories, power = result.histories(cell), result.profile.power
+    histories, clean = result.histories(cell), dataclasses.replace(cell, dataset=subject.control)
     controlled = claim.regime not in (Regime.BASELINE, Regime.ANALYSIS)
-    control = result.accuracies(dataclasses.replace(cell, dataset=subject.control)) if controlled else ()
+    control = result.accuracies(clean) if controlled else ()
     changed = [each.unjudged for each in subjects if each.unjudged and each.name in datasets_of(claim)]
     unjudged = changed[0] if changed and claim.id in all_claims() else ""  # a user's own claims are about anything
+    power, limit = power_for(claim, result.profile.power, content(histories[0].protocol))
     conditions = gates(
         claim,
-        train_accuracies=[history.last.train_accuracy for history in histories],
+        training=_training(histories),
+        control_training=None if cell == clean else _training(result.histories(clean)),
         control_values=control or None,
         finite=all(history.finite for history in histories),
         num_parameters=histories[0].num_parameters,
@@ -269,7 +278,10 @@ def _judge_runs(
         fingerprint_ok=not unjudged,
         power=power,
     )
-    level = after_gates(judge_level(claim, values, power=power), conditions, level=True)
+    level = judge_level(claim, values, power=power)
+    if limit:
+        level = Judged(level.verdict, f"{level.reason}; {limit}")
+    level = after_gates(level, conditions, level=True)
     if unjudged:
         level = effect = Judged(Verdict.NOT_COMPARABLE, unjudged)
     elif cell.model != claim.model and claim.regime in (Regime.PARTIAL, Regime.RECOVERED):
@@ -289,6 +301,14 @@ def _judge_runs(
     )
 
 
+def _training(histories: Sequence[RunHistory]) -> tuple[Trained, ...]:
+    """How the runs fitted their training data."""
+    return tuple(
+        Trained(accuracies=tuple(each.train_accuracy for each in run.epochs), epochs=run.protocol.epochs)
+        for run in histories
+    )
+
+
 def _open(claim: Claim, reason: str) -> ClaimResult:
     judged = Judged(Verdict.NOT_RUN, reason)
     return ClaimResult(claim=claim, level=judged, effect=judged)
@@ -298,7 +318,7 @@ def cells_of(statement: Statement) -> tuple[tuple[str, str, str], ...]:
     """The cells that a statement speaks of, in the catalogue's names."""
     if (analysis := judging(statement.id)) is None:
         return cells_of_statement(statement.id)
-    return tuple((name, MODEL, STRATEGY) for name in analysis.statements[statement.id])
+    return tuple((name, model, STRATEGY) for model in analysis.models for name in analysis.statements[statement.id])
 
 
 def _cells_for(statement: Statement, roles: Mapping[str, str], subjects: Sequence[Subject]) -> tuple[Cell, ...]:
