@@ -202,6 +202,29 @@ def test_claims_of_ones_own_are_confirmed_refuted_or_left_open(
         assert "the control did not learn" in adversarial["effect"]["reason"]
 
 
+def test_a_claim_about_the_time_of_making_a_dataset_is_timed_and_trains_nothing(
+    digits: Path, fresh_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = CLAIMS[: CLAIMS.index("[[claim]]")]
+    cost = 'id = "mine-cost"\nvalue = 30\nregime = "cost"\nmetric = "generation time, s"\nstrategy = "none"\n'
+    (tmp_path / "mine.toml").write_text(f"{start}[[claim]]\n{cost}")
+    arguments = [str(digits), "--claims", "mine-*", "--claims-file", str(tmp_path / "mine.toml")]
+    assert main([*arguments, "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "nothing would be trained" in said
+    assert "ops-digits is made 3 times, for the time that takes" in said
+    assert "1 claims are looked at, 0 are not" in said
+    assert main(arguments) == 0
+    assert not fresh_runs.exists()
+    (found,) = report_of(digits / "verification")["claims"]
+    assert (found["id"], found["cell"], len(found["measured"])) == ("mine-cost", None, 3)
+    assert found["level"]["verdict"] == "inconclusive"
+    assert "s measured, 30 s printed: " in found["level"]["reason"]
+    assert [timing["seconds"] for timing in found["timings"]] == found["measured"]
+    assert all(timing["processor"] and timing["cores"] >= 1 for timing in found["timings"])
+    assert "mine-cost" in (digits / "verification" / "report.md").read_text()
+
+
 def test_claims_without_a_dataset_are_run_on_what_is_made_in_memory(
     one_epoch: None,
     cifar10_folder: Path,
@@ -244,7 +267,7 @@ def test_local_processes_and_ray_give_the_same_numbers(
 
 def test_listing_claims_needs_no_dataset_and_no_torch(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list-claims"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 452 + 10
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 452 + 11
     assert main(["--list-claims", "--claims", "ops-t2-resnet18-*,ops-q-l2*"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0].rstrip(":") for line in lines] == [

@@ -35,6 +35,7 @@ from ule_datasets.models.weights import WeightsFile, obtain
 from ule_datasets.papers.claims import Claim, Statement, all_claims, for_dataset, listed, statements
 from ule_datasets.papers.statistics import Verdict
 from ule_datasets.recipe import Recipe
+from ule_datasets.verification.costs import TIMINGS, Timing, time_making
 from ule_datasets.verification.judging import (
     Wanted,
     cells_of,
@@ -79,8 +80,9 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
     wanted = what_is_wanted(asked, said, subjects, PROFILES[options.profile], analyses=options.analyses)
     grid = _planned(options, subjects, wanted, weights, device)
     if options.dry_run:
-        _show_plan(grid, asked, wanted.open, reporter)
+        _show_plan(grid, asked, wanted, reporter)
         return None
+    timings = _timed(wanted.timed, subjects, reporter)
     result, findings = None, Findings()
     if grid is not None:
         result, findings = _trained(options, grid, wanted.analyses, reporter)
@@ -93,7 +95,9 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
         datasets=_parts(examined, subjects),
         profile=PROFILES[options.profile],
         result=result,
-        claims=judge_claims(claims, result, subjects, findings, profile=PROFILES[options.profile], asked=asked),
+        claims=judge_claims(
+            claims, result, subjects, findings, profile=PROFILES[options.profile], asked=asked, timings=timings
+        ),
         statements=tuple(one for one in told if options.claims or one.judged.verdict is not Verdict.NOT_RUN),
         findings=findings,
         separability={name: linear_separability(s.clean, s.poisoned, s.labels) for name, s in samples.items()},
@@ -135,6 +139,18 @@ def _check(options: VerifyOptions) -> None:
         refuse_links(options.report_folder)
     if not options.folders and options.claims is None:
         raise InputError("name a dataset, or claims with --claims (--list-claims shows them)")
+
+
+def _timed(names: Iterable[str], subjects: Iterable[Subject], reporter: Reporter) -> dict[str, tuple[Timing, ...]]:
+    """How long it takes to make datasets, before anything else is at work here."""
+    found = {}
+    by_name = {subject.name: subject for subject in subjects}
+    for name in names:
+        remake = by_name[name].remake
+        assert remake is not None
+        reporter.say(f"making {name} {TIMINGS} times, for the time that takes")
+        found[name] = time_making(remake)
+    return found
 
 
 def _trained(
@@ -289,21 +305,23 @@ def _default_cells(options: VerifyOptions, subjects: Sequence[Subject]) -> list[
     ]
 
 
-def _show_plan(grid: Grid | None, claims: Sequence[Claim], open_: Mapping[str, str], reporter: Reporter) -> None:
+def _show_plan(grid: Grid | None, claims: Sequence[Claim], wanted: Wanted, reporter: Reporter) -> None:
     if grid is None:
         reporter.say("nothing would be trained")
-        return
-    tasks = grid.tasks()
-    store = RunStore(cache_folder() / "runs")
-    known = [store.get(task, reporter) is not None for task in tasks]
-    reporter.say(
-        f"profile {grid.profile.name}: {len(tasks)} runs, {sum(known)} finished before, "
-        f"{sum(task.flop for task in tasks) / 1e15:.3g} PFLOP"
-    )
-    for line in plan_lines(grid, tasks, known):
-        reporter.say(line)
-    reporter.say(f"{len(claims) - len(open_)} claims are looked at, {len(open_)} are not:")
-    for reason, number in Counter(open_.values()).most_common():
+    else:
+        tasks = grid.tasks()
+        store = RunStore(cache_folder() / "runs")
+        known = [store.get(task, reporter) is not None for task in tasks]
+        reporter.say(
+            f"profile {grid.profile.name}: {len(tasks)} runs, {sum(known)} finished before, "
+            f"{sum(task.flop for task in tasks) / 1e15:.3g} PFLOP"
+        )
+        for line in plan_lines(grid, tasks, known):
+            reporter.say(line)
+    for name in wanted.timed:
+        reporter.say(f"{name} is made {TIMINGS} times, for the time that takes")
+    reporter.say(f"{len(claims) - len(wanted.open)} claims are looked at, {len(wanted.open)} are not:")
+    for reason, number in Counter(wanted.open.values()).most_common():
         reporter.say(f"  {number}: {reason}")
 
 

@@ -26,7 +26,7 @@ SAYS_WHY = (
     "{strategy} is no strategy of training here",
     "a variant of a strategy that is not here: {variant}",
     "{metric} is not measured here",
-    "a time of making the dataset",
+    "a time of making the dataset, which takes long",
 )
 """How a claim that cannot be run here is told, with the word that is not known."""
 

@@ -99,7 +99,9 @@ def test_a_size_needs_nothing() -> None:
     ("given", "profile", "reason"),
     [
         (claim("ops-t3-wrn_28_1-params", model="alexnet"), PAPER, "there is no model alexnet here"),
-        (claim("ops-text-cost-ops"), PAPER, "a time of making the dataset: see the timings in its manifest.json"),
+        (claim("ops-text-cost-ops"), PAPER, "a time of making the dataset, which takes long: not repeated here"),
+        (claim("ops-text-cost-em"), PAPER, "em-cifar10 not at hand: build it with ule-build, or name its folder"),
+        (claim("le-text-train-time-reduction"), PAPER, "training time saved"),
         (own(model="efficientnet_b1"), PAPER, "there is no model efficientnet_b1 here"),
         (claim("ops-t2-densenet121-ops"), SMOKE, "the smoke profile trains resnet18-w8 in place of resnet18, and no"),
         (own(strategy="gray"), PAPER, "gray is no strategy of training here"),
@@ -139,7 +141,7 @@ def test_every_claim_of_the_catalogue_has_a_cell_or_a_reason() -> None:
 def test_a_cell_serves_many_claims_and_is_there_once() -> None:
     given = [claim(id) for id in ("ops-t2-resnet18-ops", "ops-t5-ops-standard", "ops-t2-resnet18-clean")]
     assert what_is_wanted(given, [], [OPS], PAPER) == Wanted(
-        cells=(POISONED, CLEAN), weights=frozenset(), analyses=frozenset(), open={}
+        cells=(POISONED, CLEAN), weights=frozenset(), analyses=frozenset(), timed=(), open={}
     )
 
 

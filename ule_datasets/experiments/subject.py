@@ -78,6 +78,9 @@ class Subject:
     """The images; the same arrays each time."""
     redraw: Callable[[int], np.ndarray] | None = None
     """Poisoned images of another draw, from a seed; ``None``: there is one draw, and seeds are those of training."""
+    remake: Callable[[], object] | None = None
+    """Makes the poisoned images once more from the clean ones, for its time; ``None``: that takes long, or nobody knows
+    how they were made."""
 
     @property
     def control(self) -> str:

@@ -142,7 +142,7 @@ def judge_level(claim: Claim, values: Sequence[float], *, power: Power, toleranc
     if power is Power.NONE:
         return Judged(Verdict.NOT_COMPARABLE, "the profile says nothing about a printed number")
     if claim.regime is Regime.COST:
-        return _judge_cost(claim, values, tolerance)
+        return _judge_cost(claim, values, tolerance, power)
     if len(values) == 1:
         return Judged(Verdict.INCONCLUSIVE, f"one seed: {values[0]:.2f} measured, {claim.value:g} printed")
     estimate = Estimate(tuple(values))
@@ -199,7 +199,7 @@ def _judge_size(claim: Claim, values: Sequence[float], tolerance: Tolerance) -> 
     return Judged(Verdict.CONFIRMED if agrees else Verdict.REFUTED, reason)
 
 
-def _judge_cost(claim: Claim, values: Sequence[float], tolerance: Tolerance) -> Judged:
+def _judge_cost(claim: Claim, values: Sequence[float], tolerance: Tolerance, power: Power) -> Judged:
     if not claim.metric.endswith(", s"):
         return Judged(Verdict.NOT_COMPARABLE, f"{claim.metric}: only times are compared")
     if min(values) <= 0:
@@ -209,7 +209,7 @@ def _judge_cost(claim: Claim, values: Sequence[float], tolerance: Tolerance) -> 
     factor = statistics.geometric_mean(values) / claim.value
     reason = f"{statistics.geometric_mean(values):.3g} s measured, {claim.value:g} s printed: {factor:.3g} times"
     if abs(math.log(factor)) <= tolerance.delta:
-        return Judged(Verdict.CONFIRMED, reason)
+        return Judged(Verdict.CONFIRMED if power is Power.FULL else Verdict.CONSISTENT, reason)
     return Judged(Verdict.INCONCLUSIVE, f"{reason}, which hardware and code may explain")
 
 

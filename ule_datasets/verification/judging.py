@@ -21,8 +21,11 @@ from ule_datasets.papers.gates import TRAINING, Gate, Trained, after_gates, gate
 from ule_datasets.papers.rules import Power, judge_effect, judge_level
 from ule_datasets.papers.statements import cells_of_statement, judge_statement
 from ule_datasets.papers.statistics import Judged, Verdict
+from ule_datasets.verification.costs import Timing, judge_cost
 from ule_datasets.victims.history import RunHistory
 
+MAKING = "generation time, s"
+"""What claims call the time of making a dataset."""
 CIFAR_CLASSES = 10
 """Of the images that the parameter counts of the papers are for."""
 
@@ -45,6 +48,8 @@ class ClaimResult:
     control: tuple[float, ...] = ()
     """Of the same model and strategy on clean images."""
     gates: tuple[Gate, ...] = ()
+    timings: tuple[Timing, ...] = ()
+    """Of making the dataset, where the number is a time."""
 
     @property
     def fitted(self) -> str:
@@ -93,6 +98,8 @@ class Wanted:
     """Whose trained models are looked at."""
     analyses: frozenset[str]
     """Names of those besides plain training."""
+    timed: tuple[str, ...]
+    """Datasets that are made again, for the time that takes."""
     open: Mapping[str, str]
     """Why a claim cannot be run here, by its id."""
 
@@ -108,10 +115,13 @@ def what_is_wanted(
     """The cells that claims, statements and analyses need: each once, however many it serves."""
     cells: dict[Cell, None] = {}
     weights, made, open_ = set(), set(analyses), {}
+    timed: dict[str, None] = {}
     for claim in claims:
         found = cell_of(claim, subjects, profile)
         if isinstance(found, str):
             open_[claim.id] = found
+        elif claim.regime is Regime.COST:
+            timed[claim.train_dataset] = None
         elif found is not None:
             cells[found] = None
             if (measured_by := measuring(claim)) is not None:
@@ -130,7 +140,13 @@ def what_is_wanted(
     standard = [standard_cell(name, profile) for name in played]
     cells.update(dict.fromkeys(standard))
     weights.update(standard)
-    return Wanted(cells=tuple(cells), weights=frozenset(weights), analyses=frozenset(made), open=open_)
+    return Wanted(
+        cells=tuple(cells),
+        weights=frozenset(weights),
+        analyses=frozenset(made),
+        timed=tuple(timed),
+        open=open_,
+    )
 
 
 def cell_of(claim: Claim, subjects: Sequence[Subject], profile: Profile) -> Cell | str | None:
@@ -138,7 +154,7 @@ def cell_of(claim: Claim, subjects: Sequence[Subject], profile: Profile) -> Cell
     if claim.regime is Regime.SIZE:
         return None if claim.model in MODELS else f"there is no model {claim.model} here"
     if claim.regime is Regime.COST:
-        return "a time of making the dataset: see the timings in its manifest.json and craft.json"
+        return _why_not_timed(claim, subjects)
     if claim.model not in MODELS:
         return f"there is no model {claim.model} here"
     model = profile.trained_for(claim.model)
@@ -154,8 +170,24 @@ def cell_of(claim: Claim, subjects: Sequence[Subject], profile: Profile) -> Cell
         return f"{claim.metric} is not measured here"
     missing = [name for name in datasets_of(claim) if subject_for(name, subjects) is None]
     if missing:
-        return f"{' and '.join(missing)} not at hand: build it with ule-build, or name its folder"
+        return _not_at_hand(*missing)
     return Cell(claim.train_dataset, model, strategy)
+
+
+def _why_not_timed(claim: Claim, subjects: Sequence[Subject]) -> str | None:
+    """Why the time that a claim speaks of cannot be taken; ``None``: it can."""
+    if claim.metric != MAKING:
+        return f"{claim.metric} is not measured here"
+    subject = next((subject for subject in subjects if subject.name == claim.train_dataset), None)
+    if subject is None:
+        return _not_at_hand(claim.train_dataset)
+    if subject.remake is None:
+        return "a time of making the dataset, which takes long: not repeated here, ule-build says how long it took"
+    return None
+
+
+def _not_at_hand(*names: str) -> str:
+    return f"{' and '.join(names)} not at hand: build it with ule-build, or name its folder"
 
 
 def subject_for(dataset: str, subjects: Sequence[Subject]) -> Subject | None:
@@ -196,10 +228,20 @@ def judge_claims(
     *,
     profile: Profile,
     asked: Iterable[Claim],
+    timings: Mapping[str, tuple[Timing, ...]] | None = None,
 ) -> tuple[ClaimResult, ...]:
-    """A verdict on every claim; those that were not run say why: ``asked`` are those that were to be."""
+    """A verdict on every claim; those that were not run say why: ``asked`` are those that were to be.
+
+    ``timings`` are those of making the datasets that claims need timed, by name.
+    """
     wanted = {claim.id for claim in asked}
-    return tuple(_judge_claim(claim, result, subjects, findings, profile, claim.id in wanted) for claim in claims)
+    found = []
+    for claim in claims:
+        if claim.regime is Regime.COST:
+            found.append(_judge_time(claim, subjects, (timings or {}).get(claim.train_dataset, ())))
+        else:
+            found.append(_judge_claim(claim, result, subjects, findings, profile, claim.id in wanted))
+    return tuple(found)
 
 
 def judge_statements(
@@ -253,6 +295,20 @@ def _judge_claim(
     if not values:
         return _open(claim, f"not asked for: --claims {claim.id}")
     return dataclasses.replace(_judge_runs(claim, cell, values, result, subjects), best=(), control=())
+
+
+def _judge_time(claim: Claim, subjects: Sequence[Subject], timings: tuple[Timing, ...]) -> ClaimResult:
+    """Of making a dataset: a level, and no effect."""
+    if (reason := _why_not_timed(claim, subjects)) is not None:
+        return _open(claim, reason)
+    if not timings:
+        return _open(claim, f"not asked for: --claims {claim.id}")
+    subject = next(subject for subject in subjects if subject.name == claim.train_dataset)
+    published = not subject.unjudged or claim.id not in all_claims()
+    level, conditions = judge_cost(claim, timings, fingerprint_ok=published)
+    seconds = tuple(each.seconds for each in timings)
+    effect = judge_effect(claim, seconds, (), chance=0)
+    return ClaimResult(claim=claim, level=level, effect=effect, measured=seconds, gates=conditions, timings=timings)
 
 
 def _judge_runs(

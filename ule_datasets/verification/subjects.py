@@ -203,7 +203,8 @@ def _of_folder(root: Path, manifest: Manifest, recipe: PublishedRecipe, catalogu
     if len(manifest.class_names) < 2:
         raise InputError(f"{root} has images of one class, nothing to train a model on: use --integrity-only")
     unjudged = why_unjudged(manifest.name, manifest.recipe_digest, manifest.reduced, catalogue)
-    known = None if unjudged else catalogue.get(manifest.name)
+    own = catalogue.get(manifest.name)
+    known, ours = None if unjudged else own, own is not None and own.digest == manifest.recipe_digest
     counts = {name: split.num_examples for name, split in manifest.splits.items()}
     size, num_classes = manifest.image_shape[0], len(manifest.class_names)
     return dataclasses.replace(
@@ -216,6 +217,7 @@ def _of_folder(root: Path, manifest: Manifest, recipe: PublishedRecipe, catalogu
         poison_digest=manifest.perturbation_digest,
         unjudged=unjudged,
         stands_for=_stands_for(manifest, catalogue) if manifest.reduced else "",
+        remake=_nothing_was_read if own is not None and ours and _soon_made(own) else None,
     )
 
 
@@ -249,25 +251,43 @@ def _made_by(
         collapse_expected=expects_collapse(recipe.name),
         samples=_nothing_was_read,
         redraw=_nothing_was_read if redrawable else None,
+        remake=_nothing_was_read if drawn_by is not None and _soon_made(drawn_by) else None,
     )
 
 
 def _with_samples(
     known: Subject, samples: Samples, recipe: Recipe | None, source: Source, reporter: Reporter
 ) -> Subject:
-    """The subject with its images, and with other draws of a recipe whose methods are random draws."""
+    """The subject with its images, with other draws of a recipe whose methods are random draws, and made again."""
 
     def drawn(seed: int) -> np.ndarray:
         assert recipe is not None
-        train = source.train
-        other = craft(recipe.with_seed(seed), source, Workshop(reporter=reporter, device="cpu"))
-        return other.apply(train.pixels(), train.labels, train.keys)
+        return made(recipe.with_seed(seed), reporter)
 
-    return dataclasses.replace(known, samples=lambda: samples, redraw=None if known.redraw is None else drawn)
+    def made(recipe: Recipe, reporter: Reporter) -> np.ndarray:
+        train = source.train
+        crafted = craft(recipe, source, Workshop(reporter=reporter, device="cpu"))
+        return crafted.apply(train.pixels(), train.labels, train.keys)
+
+    def remade() -> np.ndarray:
+        assert recipe is not None
+        return made(recipe, Reporter(silent=True))
+
+    return dataclasses.replace(
+        known,
+        samples=lambda: samples,
+        redraw=None if known.redraw is None else drawn,
+        remake=None if known.remake is None else remade,
+    )
 
 
 def _nothing_was_read(*_: object) -> NoReturn:
     raise AssertionError("what is only planned has no samples")
+
+
+def _soon_made(recipe: Recipe) -> bool:
+    """Whether all methods of a recipe take seconds."""
+    return all(method.repeats == Repeats.EXACT for method in recipe.methods)
 
 
 def _at_hand(recipe: Recipe, source_digest: str) -> bool:
