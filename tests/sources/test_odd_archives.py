@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.limits import Limit
-from ule_datasets.data.parquet_pages import DICTIONARY, pages
+from ule_datasets.data.parquet_pages import DICTIONARY, opened, pages
 from ule_datasets.sources import parquet, tar
 from ule_datasets.sources.forms import RawSample, Unusable
 from ule_datasets.sources.webdataset import Shard
@@ -424,15 +424,16 @@ def test_a_page_beyond_the_limit_is_named_whatever_the_end_of_the_file_says(
 def test_the_headers_of_pages_are_those_that_were_written(codec: str, version: str, tmp_path: Path) -> None:
     options = {"compression": codec, "data_page_version": version, "data_page_size": 500, "write_statistics": True}
     path = tabled(tmp_path, ENCODED * 50, LABELS * 50, row_group_size=90, use_dictionary=["label"], **options)
-    metadata = pq.ParquetFile(path / "t.parquet").metadata
     with (path / "t.parquet").open("rb") as file:
-        for group in range(metadata.num_row_groups):
-            for column in map(metadata.row_group(group).column, range(2)):
+        table = opened(file)
+        for number, group in enumerate(table.groups):
+            for place, column in enumerate(group.columns):
+                theirs = table.file.metadata.row_group(number).column(place)
                 found = list(pages(file, column))
-                assert sum(page.packed for page in found) < column.total_compressed_size
-                headers = column.total_compressed_size - sum(page.packed for page in found)
-                assert column.total_uncompressed_size == sum(page.unpacked for page in found) + headers
-                assert any(page.kind == DICTIONARY for page in found) == (column.path_in_schema == "label")
+                assert sum(page.packed for page in found) < theirs.total_compressed_size
+                headers = theirs.total_compressed_size - sum(page.packed for page in found)
+                assert theirs.total_uncompressed_size == sum(page.unpacked for page in found) + headers
+                assert any(page.kind == DICTIONARY for page in found) == (column.name == "label")
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
+import random
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers import (
     class_names,
@@ -29,14 +32,18 @@ from helpers import (
     write_parquet,
     write_webdataset,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from stores import Web, s3_store, upload
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.limits import Limit
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.places import remote_path
 from ule_datasets.places import urls as remote
 from ule_datasets.places.remote_path import RemotePath
+from ule_datasets.sources import parquet
 from ule_datasets.sources.decode import ChunkTask, _fingerprint
 from ule_datasets.sources.own_images import OWN_IMAGES
 from ule_datasets.sources.reading import Source, find_form, read_source
@@ -230,6 +237,54 @@ def test_a_row_group_is_read_without_the_others(web: Web) -> None:
     assert sum(1 for _ in chunks[3].samples()) == 20
     fetched = sum(span[1] - span[0] for _, _, span in web.requests if span)
     assert fetched < path.stat().st_size / 3
+
+
+def test_a_row_group_is_asked_for_once_and_its_pages_looked_at_before_they_are_unpacked(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [bytes(3 * 2**20), bytes(2**10)] * 2
+    pq.write_table(pa.table({"image": rows, "label": [0, 1] * 2}), web.folder / "t.parquet", compression="zstd")
+    (chunk,) = find_form(web.url).chunks["train"]
+    web.requests.clear()
+    assert [len(raw.image) for raw in chunk.samples()] == [len(row) for row in rows]
+    assert len([span for _, _, span in web.requests if span]) == 2, "the end of the file, and the group"
+    monkeypatch.setattr(parquet, "TABLE_PAGE", Limit("ULE_MAX_TABLE_PAGE", 2))
+    with pytest.raises(InputError, match=r"a page of row group 0 takes \d MiB, allowed are 2: ULE_MAX_TABLE_PAGE"):
+        list(chunk.samples())
+    monkeypatch.setenv("ULE_MEMORY", "1")
+    path = web.folder / "t.parquet"
+    pq.write_table(pa.table({"image": rows, "label": [0, 1] * 2}), path, compression="none", use_dictionary=False)
+    with pytest.raises(InputError, match=r"row group 0 of http.*t.parquet takes .* of memory, 1.0 MiB are available"):
+        list(find_form(web.url).chunks["train"][0].samples())
+
+
+@given(
+    spans=st.lists(st.tuples(st.integers(0, 2500), st.integers(0, 700)), max_size=6),
+    asked=st.lists(st.tuples(st.integers(0, 2500), st.integers(0, 700)), max_size=4),
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_parts_that_were_fetched_are_the_file_s(
+    spans: list[tuple[int, int]], asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = random.Random(0).randbytes(2304)
+    fetched = []
+
+    def read_range(_: RemotePath, start: int, stop: int) -> bytes:
+        assert 0 <= start < stop <= len(content)
+        fetched.append((start, stop))
+        return content[start:stop]
+
+    monkeypatch.setattr(RemotePath, "read_range", read_range)
+    monkeypatch.setattr(remote_path, "BLOCK", 100)
+    monkeypatch.setattr(remote_path, "GAP", 50)
+    file = RemotePath("http://x/y", size=len(content)).open_unbuffered()
+    file.fetch((start, start + length) for start, length in spans)
+    assert len(set(fetched)) == len(fetched)
+    for start, length in [*asked, *spans]:
+        fetched.clear()
+        file.seek(start)
+        assert file.read(length) == content[start : start + length]
+        assert fetched == [] or (start, length) not in spans
 
 
 def test_a_large_read_is_put_together_from_blocks(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

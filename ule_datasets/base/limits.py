@@ -58,3 +58,5 @@ BATCH_FILE = Limit("ULE_MAX_BATCH_FILE", 256)
 """One of the original batches of CIFAR-10; they have 31 MB."""
 TABLE_PAGE = Limit("ULE_MAX_TABLE_PAGE", 1024)
 """One page of a Parquet file, unpacked."""
+TABLE_FOOTER = Limit("ULE_MAX_TABLE_FOOTER", 8)
+"""What a Parquet file says of itself, at its end."""

@@ -1,20 +1,67 @@
-"""What the pages of a Parquet file say they will take, read from their headers before any of them is unpacked.
+"""What a Parquet file says it will take, read from its end and its pages' headers before any page is unpacked.
 
-The libraries trust these headers: a page of a few bytes may become two gigabytes, and a dictionary of one image may
-stand for any number of rows.
+The libraries trust these numbers: a page of a few bytes may become two gigabytes, and a dictionary of one image may
+stand for any number of rows. Where a file contradicts itself, ``pyarrow`` ends the process when it is asked about a
+column of a row group; so it never is, and the same bytes are read here. What it would take otherwise than it is taken
+here is refused.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
+from ule_datasets.base.limits import TABLE_FOOTER
+from ule_datasets.data import thrift
+from ule_datasets.data.thrift import I32, I64
+
+UNCOMPRESSED, SNAPPY = 0, 1
+"""Codecs."""
 DICTIONARY = 2
 """The type of a page with the values that other pages number."""
+END = b"PAR1"
+LAST_BYTES = 8
+"""Of a file: how long the description before them is, and ``END``."""
+FOOTER_LOOK = 2**16
+"""Bytes of the end of a file that are read at first, which is enough for most."""
+MOST_ELEMENTS = 2**16
+"""Of a list in a description of a file, for each of which memory is taken before it is seen that it is there."""
 FIRST_LOOK, LONGEST_HEADER = 256, 2**24
-"""Bytes of a header; statistics in it may be long."""
-_DEEPEST = 8
-_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 11, 12
+"""Bytes of a page's header; statistics in it may be long."""
+_PAGE = {1: I32, 2: I32, 3: I32}
+_COLUMN = {3: {4: I32, 7: I64, 9: I64, 11: I64}}
+_FOOTER = {4: [{1: [_COLUMN], 2: I64, 3: I64}]}
+
+
+class Column(NamedTuple):
+    """Where a column of a row group lies."""
+
+    name: str
+    """Names from the root of the schema, with dots between them."""
+    codec: int
+    start: int
+    packed: int
+    """Bytes in the file from there."""
+
+
+class Group(NamedTuple):
+    """A row group."""
+
+    num_rows: int
+    unpacked: int
+    """Bytes in memory, as the file says."""
+    columns: tuple[Column, ...]
+    """In the order of the schema's leaves."""
+
+
+class Table(NamedTuple):
+    """A Parquet file that is open."""
+
+    file: Any
+    """``pyarrow``'s."""
+    groups: tuple[Group, ...]
 
 
 class Page(NamedTuple):
@@ -28,33 +75,99 @@ class Page(NamedTuple):
 
 
 class PageError(ValueError):
-    """A header is damaged."""
+    """What a file says of itself is damaged."""
 
 
-def pages(file: BinaryIO, column: Any) -> Iterator[Page]:
-    """The pages of a column chunk, given its metadata as ``pyarrow`` reads it.
+def opened(stream: BinaryIO) -> Table:
+    """A file, nothing of which is read but its end.
+
+    Raises:
+        PageError: what it says of itself is damaged, or beyond a limit.
+        OSError, pyarrow.ArrowException: it is not a Parquet file, or cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    end, is_one = _end(stream)
+    described = _described(end) if is_one else ()
+    metadata = pq.ParquetFile(pa.BufferReader(end), thrift_container_size_limit=MOST_ELEMENTS).metadata
+    names = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    if any(len(group.columns) != len(names) for group in described):
+        raise PageError(f"a row group has not one column for each of {len(names)}")
+    return Table(
+        pq.ParquetFile(stream, metadata=metadata, thrift_container_size_limit=MOST_ELEMENTS),
+        tuple(group._replace(columns=tuple(map(_named, names, group.columns))) for group in described),
+    )
+
+
+def _end(file: BinaryIO) -> tuple[bytes, bool]:
+    """What a file says of itself with what is behind it, and True; or else what there is at its end."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - FOOTER_LOOK))
+    end = file.read(FOOTER_LOOK)
+    length = LAST_BYTES + int.from_bytes(end[-LAST_BYTES : -len(END)], "little")
+    if length > size or not end.endswith(END):
+        return end, False
+    if length <= len(end):
+        return end[len(end) - length :], True
+    if problem := TABLE_FOOTER.problem(length):
+        raise PageError(f"its description of itself {problem}")
+    file.seek(size - length)
+    return file.read(length - len(end)) + end, True
+
+
+@functools.lru_cache(maxsize=2)
+def _described(end: bytes) -> tuple[Group, ...]:
+    """The row groups of a file, without the names of their columns; kept, because groups are read one by one."""
+    try:
+        found, _ = thrift.read(end, 0, _FOOTER)
+        return tuple(_group(values) for values in found[4])
+    except (IndexError, KeyError) as error:
+        raise PageError("its description of itself is cut off") from error
+    except thrift.DamagedError as error:
+        raise PageError(f"its description of itself holds {error}") from error
+
+
+def _group(values: dict[int, Any]) -> Group:
+    if min(values[2], values[3]) < 0:
+        raise PageError("a row group of negative size")
+    return Group(values[3], values[2], tuple(_column(column[3]) for column in values[1]))
+
+
+def _column(values: dict[int, Any]) -> Column:
+    codec, packed, start, dictionary = values[4], values[7], values[9], values.get(11, 0)
+    if 0 < dictionary < start:
+        start = dictionary
+    if min(start, packed) < 0:
+        raise PageError("a column of negative size")
+    return Column("", codec, start, packed)
+
+
+def _named(name: str, column: Column) -> Column:
+    return column._replace(name=name)
+
+
+def pages(file: BinaryIO, column: Column) -> Iterator[Page]:
+    """The pages of a column of a row group.
 
     Raises:
         PageError: a header is damaged.
     """
-    place = column.data_page_offset
-    if column.has_dictionary_page and column.dictionary_page_offset is not None:
-        place = min(place, column.dictionary_page_offset)
-    stop = place + column.total_compressed_size
+    place, stop = column.start, column.start + column.packed
     while place < stop:
-        page, length = _header(file, place)
+        page, length = _header(file, place, stop)
         yield page
         place += length + page.packed
 
 
-def _header(file: BinaryIO, place: int) -> tuple[Page, int]:
-    """The header at a place, and its length."""
+def _header(file: BinaryIO, place: int, stop: int) -> tuple[Page, int]:
+    """The header at a place, and its length; it ends before the column does."""
     size = FIRST_LOOK
     while True:
         file.seek(place)
-        data = file.read(size)
+        data = file.read(min(size, stop - place))
         try:
-            found, length = _struct(data, 0, 0)
+            found, length = thrift.read(data, 0, _PAGE)
             kind, unpacked, packed = (found[field] for field in (1, 2, 3))
             if min(kind, unpacked, packed) < 0:
                 raise PageError("a page with a negative size")
@@ -65,60 +178,5 @@ def _header(file: BinaryIO, place: int) -> tuple[Page, int]:
             size *= 8
         except KeyError as error:
             raise PageError("a page without a size") from error
-
-
-def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, int], int]:
-    """The numbers directly in a structure of Thrift's compact protocol by their fields, and where it ends."""
-    if depth > _DEEPEST:
-        raise PageError("a page's header is nested too deeply")
-    found: dict[int, int] = {}
-    field = 0
-    while (first := data[at]) != _STOP:
-        at += 1
-        if first >> 4:
-            field += first >> 4
-        else:
-            field, at = _number(data, at)
-        value, at = _value(data, at, first & 15, depth)
-        found[field] = value
-    return found, at + 1
-
-
-def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[int, int]:
-    """A number, or 0 for anything else, and where it ends."""
-    if kind in (_TRUE, _FALSE):
-        return 0, at
-    if kind == _STRUCT:
-        return 0, _struct(data, at, depth + 1)[1]
-    if kind == _BINARY:
-        length, at = _varint(data, at)
-        return 0, _within(data, at + length)
-    if kind == _DOUBLE:
-        return 0, _within(data, at + 8)
-    if kind == _BYTE:
-        return data[at], at + 1
-    if kind in (_LIST, _SET, _MAP):
-        raise PageError("a page's header holds what none holds")
-    return _number(data, at)
-
-
-def _within(data: bytes, at: int) -> int:
-    if at > len(data):
-        raise IndexError
-    return at
-
-
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    value, at = _varint(data, at)
-    return value >> 1 ^ -(value & 1), at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while data[at] & 128:
-        value |= (data[at] & 127) << shift
-        shift += 7
-        at += 1
-        if shift > 63:
-            raise PageError("a number in a page's header has no end")
-    return value | data[at] << shift, at + 1
+        except thrift.DamagedError as error:
+            raise PageError(f"a page's header holds {error}") from error

@@ -8,7 +8,7 @@ import html
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePath, PurePosixPath
@@ -23,6 +23,8 @@ THREADS = 16
 """Requests at a time, where many are needed."""
 BLOCK = 8 * 2**20
 """Bytes that are asked for at a time."""
+GAP = 2**13
+"""Bytes that are rather fetched as well than left out by another request."""
 VERSION_FIELDS = (
     "ETag", "etag", "md5Hash", "Content-MD5", "Digest", "content_settings", "blob_id", "generation",
     "mtime", "LastModified", "Last-Modified", "last_modified", "updated", "modified",
@@ -169,12 +171,12 @@ class RemotePath:
         assert mode == "rb"
         return io.BufferedReader(self.open_unbuffered(), BLOCK)
 
-    def open_unbuffered(self) -> io.RawIOBase:
+    def open_unbuffered(self) -> RemoteFile:
         """The file for reading without blocks, for a reader that knows which parts it needs."""
         size = self._looked_up()[0] if self.size is None else self.size
         if size is None:
             raise InputError(f"cannot read {self}: the server does not say how large it is")
-        return _RemoteFile(self, size)
+        return RemoteFile(self, size)
 
     def read_bytes(self) -> bytes:
         """All of the file."""
@@ -209,34 +211,63 @@ class RemotePath:
         return info.get("size"), _version(info)
 
 
-class _RemoteFile(io.RawIOBase):
-    """A file at a URL, open for reading; every read fetches just what is asked for."""
+class RemoteFile(io.RawIOBase):
+    """A file at a URL, open for reading; every read fetches just what is asked for and not yet there."""
 
     def __init__(self, path: RemotePath, size: int) -> None:
         super().__init__()
         self._path, self._size, self._position = path, size, 0
+        self._held: list[tuple[int, memoryview]] = []
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def seekable(self) -> bool:
+        """Always: it is read in any order."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place, which may be beyond the end; nothing is asked for."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as the file goes, several blocks at a time."""
-        view = memoryview(buffer).cast("B")
-        start, stop = self._position, max(self._position, min(self._position + len(view), self._size))
-        pieces = [(at, min(at + BLOCK, stop)) for at in range(start, stop, BLOCK)]
-        fetched = (each if len(pieces) > 1 else map)(lambda piece: self._path.read_range(*piece), pieces)
-        for (at, end), data in zip(pieces, fetched, strict=True):
-            view[at - start : end - start] = data
-        self._position = stop
-        return stop - start
+        """Fill the buffer as far as the file goes."""
+        start = self._position
+        view = memoryview(buffer).cast("B")[: max(0, self._size - start)]
+        for at, held in self._held:
+            if at <= start and start + len(view) <= at + len(held):
+                view[:] = held[start - at : start - at + len(view)]
+                break
+        else:
+            self._fill([(start, view)])
+        self._position = start + len(view)
+        return len(view)
+
+    def fetch(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Have some parts of the file at hand, in place of those of the call before: from where, to before where."""
+        joined: list[tuple[int, int]] = []
+        for start, stop in sorted((start, min(stop, self._size)) for start, stop in spans):
+            if joined and start <= joined[-1][1] + GAP:
+                start, stop = joined[-1][0], max(stop, joined.pop()[1])
+            joined.append((start, max(start, stop)))
+        self._held = []
+        parts = [(start, memoryview(bytearray(stop - start))) for start, stop in joined]
+        self._fill(parts)
+        self._held = parts
+
+    def _fill(self, parts: Sequence[tuple[int, memoryview]]) -> None:
+        """Read parts of the file, several blocks at a time."""
+        pieces = [(start + at, view[at : at + BLOCK]) for start, view in parts for at in range(0, len(view), BLOCK)]
+
+        def fill(piece: tuple[int, memoryview]) -> None:
+            at, view = piece
+            view[:] = self._path.read_range(at, at + len(view))
+
+        for _ in (each if len(pieces) > 1 else map)(fill, pieces):
+            pass
 
 
 def _walk(url: str) -> Tree:

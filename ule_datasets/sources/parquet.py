@@ -10,10 +10,11 @@ from typing import Any
 from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.limits import IMAGE_FILE, TABLE_PAGE
+from ule_datasets.base.memory import check_fits
 from ule_datasets.base.regular import open_file
 from ule_datasets.base.signatures import HEAD, mistaken
-from ule_datasets.data.parquet_pages import PageError, pages
-from ule_datasets.places.remote_path import RemotePath, each
+from ule_datasets.data.parquet_pages import Column, PageError, Table, opened, pages
+from ule_datasets.places.remote_path import RemoteFile, RemotePath, each
 from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, Unusable, Wanted, chosen_files
 from ule_datasets.sources.own import refuse_perturbed_table
 from ule_datasets.sources.splits import TRAIN
@@ -50,7 +51,7 @@ class RowGroup:
         numbers = {name: number for number, name in enumerate(self.class_names or ())}
         place, most = f"{self.path} (row group {self.index}, row", IMAGE_FILE.bytes
         with _opened(self.path) as file:
-            rows = (row for batch in _batches(file, self.path, self.index, columns) for row in _rows(batch, columns))
+            rows = (row for batch in file.batches(self.index, columns) for row in _rows(batch, columns))
             for row, values in enumerate(rows):
                 origin = f"{place} {row})"
                 if values is None:
@@ -87,23 +88,6 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 20
 
 
-def _batches(file: Any, path: Place, group: int, columns: Sequence[str]) -> Iterator[Any]:
-    """Rows of a group, so few at a time that a dictionary of some images cannot stand for more than memory holds.
-
-    Raises:
-        InputError: a page takes more than is allowed, or its header is damaged.
-    """
-    if file.metadata.row_group(group).num_rows == 0:  # it has no pages to look at
-        return
-    chunks = list(map(file.metadata.row_group(group).column, range(file.metadata.num_columns)))
-    chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
-    largest = max([1, *_largest_pages(path, chunks)])
-    if problem := TABLE_PAGE.problem(largest):
-        raise InputError(f"{path}: a page of row group {group} {problem}")
-    at_a_time = min(MOST_ROWS, max(1, BATCH_BYTES // largest))
-    yield from file.iter_batches(at_a_time, row_groups=[group], columns=columns, use_threads=False)
-
-
 def _rows(batch: Any, columns: Sequence[str]) -> Iterator[tuple[Any, ...] | None]:
     """Of each row the image's bytes and path, and the label; ``None`` for one with a text that is none.
 
@@ -132,17 +116,6 @@ def _bytes_and_path(image: Any) -> tuple[Any, Any]:
         return image, absent
     fields = dict(zip((field.name for field in image.type), image.flatten(), strict=True))  # null where the struct is
     return fields["bytes"], fields.get("path", absent)
-
-
-def _largest_pages(path: Place, chunks: Sequence[Any]) -> list[int]:
-    """Bytes of the largest page of each column chunk, or more; no value is larger than the page that it is in."""
-    if isinstance(path, RemotePath):  # a request for each page would take longer than the rest
-        return [min(chunk.total_uncompressed_size, TABLE_PAGE.bytes) for chunk in chunks]
-    try:
-        with open_file(path) as stream:
-            return [max((page.unpacked for page in pages(stream, chunk)), default=0) for chunk in chunks]
-    except PageError as error:
-        raise InputError(f"{path} is not a readable Parquet file: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +195,9 @@ def _texts(files: Sequence[_File]) -> tuple[str, ...] | None:
     found: set[str] = set()
     for file in files:
         assert file.label_column is not None
-        with _opened(file.path) as opened:
+        with _opened(file.path) as it:
             for group in range(file.num_row_groups):
-                for batch in _batches(opened, file.path, group, [file.label_column]):
+                for batch in it.batches(group, [file.label_column]):
                     try:
                         found |= set(pc.unique(batch[file.label_column]).to_pylist()) - {None, ""}
                     except UnicodeDecodeError as error:
@@ -237,23 +210,58 @@ def _texts(files: Sequence[_File]) -> tuple[str, ...] | None:
     return None if all(map(_is_number, found)) else tuple(sorted(found))
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A file that is open."""
+
+    path: Place
+    stream: Any
+    table: Table
+
+    def batches(self, group: int, columns: Sequence[str]) -> Iterator[Any]:
+        """Rows, so few at a time that a dictionary of some images cannot stand for more than memory holds.
+
+        Raises:
+            InputError: a page takes more than is allowed, or its header is damaged.
+        """
+        if self.table.groups[group].num_rows == 0:  # it has no pages to look at
+            return
+        wanted = [column for column in self.table.groups[group].columns if column.name.split(".")[0] in columns]
+        if isinstance(self.stream, RemoteFile):
+            check_fits(sum(column.packed for column in wanted), f"row group {group} of {self.path}")
+            self.stream.fetch((column.start, column.start + column.packed) for column in wanted)
+        largest = self._largest_page(wanted)
+        if problem := TABLE_PAGE.problem(largest):
+            raise InputError(f"{self.path}: a page of row group {group} {problem}")
+        at_a_time = min(MOST_ROWS, max(1, BATCH_BYTES // largest))
+        yield from self.table.file.iter_batches(at_a_time, row_groups=[group], columns=columns, use_threads=False)
+
+    def _largest_page(self, columns: Sequence[Column]) -> int:
+        """Its bytes, at least 1; no value is larger than the page that it is in."""
+        found = (page.unpacked for column in columns for page in pages(self.stream, column))
+        return max(found, default=0) or 1
+
+
 @contextmanager
-def _opened(path: Place) -> Iterator[Any]:
+def _opened(path: Place) -> Iterator[_Opened]:
     """The file, nothing of which is read but its end and what is asked for."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    remote = isinstance(path, RemotePath)
     try:
-        with path.open_unbuffered() if isinstance(path, RemotePath) else open_file(path) as stream:
+        there: Any = path.open_unbuffered() if isinstance(path, RemotePath) else open_file(path)
+        with there as stream:
             try:
-                yield pq.ParquetFile(stream, pre_buffer=remote)
-            except (OSError, pa.ArrowException) as error:
+                yield _Opened(path, stream, opened(stream))
+            except (OSError, PageError, UnicodeDecodeError, pa.ArrowException) as error:
                 stream.seek(0)
                 kind = mistaken(stream.read(HEAD) or b"")
                 if kind is not None and not kind.startswith("a Parquet"):
                     raise InputError(f"{path} is not a Parquet file, but {kind}") from error
                 raise
+    except PageError as error:
+        raise InputError(f"{path} is not a readable Parquet file: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a readable Parquet file: it has a name that is not UTF-8") from error
     except (OSError, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path} is not a readable Parquet file (truncated download?): {reason}") from error
@@ -266,7 +274,7 @@ def _look(path: Place) -> _File:
         InputError: it is unreadable, or has no images.
     """
     with _opened(path) as file:
-        schema, num_row_groups = file.schema_arrow, file.num_row_groups
+        schema, num_row_groups = file.table.file.schema_arrow, len(file.table.groups)
     image_column, label_column = _image_column(path, schema), _find_column(schema, LABEL_COLUMNS)
     names = None if label_column is None else _class_names(path, schema, label_column)
     texts = label_column is not None and _is_text(schema.field(label_column).type)
@@ -287,11 +295,12 @@ def _labels_are_withheld(path: Place) -> bool:
     import pyarrow as pa
 
     with _opened(path) as file:
-        name = _find_column(file.schema_arrow, LABEL_COLUMNS)
-        kind = None if name is None else file.schema_arrow.field(name).type
+        schema = file.table.file.schema_arrow
+        name = _find_column(schema, LABEL_COLUMNS)
+        kind = None if name is None else schema.field(name).type
         if name is None or not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
             return False
-        batches = (batch for group in range(file.num_row_groups) for batch in _batches(file, path, group, [name]))
+        batches = (batch for group in range(len(file.table.groups)) for batch in file.batches(group, [name]))
         return all(label in (None, -1) for batch in batches for label in batch[name].to_pylist())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.regular import check_file, open_file
-from ule_datasets.data.parquet_pages import DICTIONARY, PageError, pages
+from ule_datasets.base.regular import open_file
+from ule_datasets.data.parquet_pages import DICTIONARY, SNAPPY, UNCOMPRESSED, PageError, Table, opened, pages
 from ule_datasets.dataset.shards.content import ShardContent
 
 ROWS_PER_GROUP = 1000
@@ -87,10 +87,10 @@ def read(path: Path, class_names: Sequence[str]) -> ShardContent:
         InputError: it is unreadable, or not exactly what ``write`` makes of samples of these classes.
     """
     try:
-        check_file(path)
-        with pq.ParquetFile(path) as file:
-            _check_described(file, path, class_names)
-            _check_bounded(file.metadata, path)
+        with open_file(path) as stream:
+            file = opened(stream)
+            _check_described(file.file, path, class_names)
+            _check_bounded(file, path, stream)
             table = _rows(file, path)
             table.validate(full=True)  # that text is UTF-8 is not asked before it is looked at
     except (OSError, pa.ArrowException, UnicodeDecodeError, PageError) as error:
@@ -109,22 +109,20 @@ def read(path: Path, class_names: Sequence[str]) -> ShardContent:
     return ShardContent(*(column.to_pylist() for column in (encoded, label, key, poisoned)))
 
 
-def _rows(file: pq.ParquetFile, path: Path) -> pa.Table:
+def _rows(table: Table, path: Path) -> pa.Table:
     """All rows; refused where they take much more memory than the file has bytes, before they have taken it.
 
-    Images are stored as they are, so they cannot. Of a file's own columns nothing is asked: where a hostile file
-    contradicts itself, asking ends the process.
+    Images are stored as they are, so they cannot.
     """
     most, batches, held = EXPANDED * path.stat().st_size + SMALL, [], 0
-    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-    if sum(group.total_byte_size for group in groups) <= most:
-        for batch in file.iter_batches(ROWS_AT_A_TIME, use_threads=False):
+    if sum(group.unpacked for group in table.groups) <= most:
+        for batch in table.file.iter_batches(ROWS_AT_A_TIME, use_threads=False):
             held += batch.nbytes
             if held > most:
                 break
             batches.append(batch)
         else:
-            return pa.Table.from_batches(batches, file.schema_arrow).combine_chunks()
+            return pa.Table.from_batches(batches, table.file.schema_arrow).combine_chunks()
     raise InputError(f"{path} stands for more than {most / 2**20:,.0f} MiB, which no shard of its size does")
 
 
@@ -139,19 +137,16 @@ def _check_described(file: pq.ParquetFile, path: Path, class_names: Sequence[str
         raise InputError(f"{path} has other class names or features in its metadata than the manifest says")
 
 
-def _check_bounded(metadata: Any, path: Path) -> None:
+def _check_bounded(table: Table, path: Path, stream: BinaryIO) -> None:
     """Refuse what would take far more memory than the file has bytes, before any row is read.
 
     Every image takes bytes of the file, since none is packed or stands for several rows.
     """
     packed = InputError(f"{path} is packed otherwise than the writer of its format does it")
-    if metadata.num_rows * 4 > path.stat().st_size:  # each image has a length
+    if sum(group.num_rows for group in table.groups) * 4 > path.stat().st_size:  # each image has a length
         raise packed
-    with open_file(path) as stream:
-        for group in range(metadata.num_row_groups):
-            for column in map(metadata.row_group(group).column, range(metadata.num_columns)):
-                name = column.path_in_schema
-                if column.compression != ("UNCOMPRESSED" if name == UNPACKED else "SNAPPY"):
-                    raise packed
-                if name != NUMBERED and any(page.kind == DICTIONARY for page in pages(stream, column)):
-                    raise packed
+    for column in (column for group in table.groups for column in group.columns):
+        if column.codec != (UNCOMPRESSED if column.name == UNPACKED else SNAPPY):
+            raise packed
+        if column.name != NUMBERED and any(page.kind == DICTIONARY for page in pages(stream, column)):
+            raise packed
