@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import make_images
 
 from ule_datasets.data.split import Split, sample_digest
+from ule_datasets.experiments.profiles import PROFILES
+from ule_datasets.models.architectures import MODELS, build_model
 from ule_datasets.sources.cifar10 import CIFAR10
 from ule_datasets.sources.reading import Source
 
@@ -27,6 +31,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "memory": ("--recipe", "ops-digits", "--source", "digits", *ONCE, *ONE_WORKER),
     "noise": (*SOURCE, *ONCE, "--model", "convnet3-w16", "--images", "16", "--steps", "2"),
     "publishing": ("--folder", "{digits}", *ONCE),
+    "quick_study": (*SOURCE, "--only", "short", "--images", "64", "--threads", "1", "--results", "{here}/runs.jsonl"),
     "scale": ("{photographs}", *ONE_WORKER, *FEW, "--images", "12", "--work", "{here}"),
     "search": (*SOURCE, *ONCE, "--sample", "20"),
     "training": (*ONCE, "--images", "256", "--strategies", "standard", "--steps", "1", "--threads", "1"),
@@ -73,3 +78,19 @@ def test_a_benchmark_runs(
 ) -> None:
     places = {"here": tmp_path, "photographs": photographs, "digits": built_digits}
     run(name, tuple(word.format(**places) for word in CASES[name]), monkeypatch)
+
+
+def test_the_quick_profile_is_the_setting_that_the_study_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    study = importlib.import_module("quick_study")
+    setting, quick = study.SETTINGS[study.CHOSEN], PROFILES["quick"]
+    own = quick.protocol("quicknet", "standard", flippable=True)
+    studied = study.protocol_of(setting, quick.precision)
+    assert dataclasses.replace(studied, model="quicknet") == own
+    assert (setting.data, setting.label_smoothing) == ("clean", 0.0)
+    network = build_model("quicknet", 10, seed=1).state_dict()
+    study.victim_of(setting)
+    theirs = build_model(study.MODEL, 10, seed=1).state_dict()
+    MODELS.pop(study.MODEL)
+    assert network.keys() == theirs.keys()
+    assert all(torch.equal(network[name], theirs[name]) for name in network)

@@ -19,8 +19,10 @@ from builders import RECIPES
 from ule_datasets import countermeasures
 from ule_datasets.cli.build import main as build_main
 from ule_datasets.cli.verify import main
+from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import COUNTERMEASURES
 from ule_datasets.dataset.integrity import content
+from ule_datasets.experiments import pace
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.sources import decode
@@ -103,6 +105,25 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(
     assert "ops-digits, resnet18-w8, linf-at: 3 runs of 10 epochs on 1,437 images" in err
     assert not fresh_runs.exists()
     assert not (digits / "verification").exists()
+
+
+def test_the_quick_profile_trains_its_own_network_in_the_numbers_that_are_faster_here(
+    digits: Path, fresh_runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    brief = dataclasses.replace(PROFILES["quick"], epochs=1, max_train_images=64, max_test_images=32, num_seeds=1)
+    monkeypatch.setitem(PROFILES, "quick", brief)
+    monkeypatch.setattr(pace, "_measured", lambda *_: {Precision.FLOAT32: 2.0, Precision.BFLOAT16: 1.0})
+    arguments = [str(digits), "--profile", "quick", "--workers", "1"]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "ops-digits, quicknet, standard: 1 run of 1 epochs on 64 images" in capsys.readouterr().err
+    assert not fresh_runs.with_name("pace").exists()
+    assert main([*arguments, "--quiet"]) in (0, 1), "nothing is learned in one epoch"
+    assert "nothing about any number of a paper" in " ".join(capsys.readouterr().out.split())
+    report = report_of(digits / "verification")
+    assert report["profile"]["precision"] == "bfloat16"
+    assert {(run["protocol"]["model"], run["protocol"]["precision"]) for run in report["runs"]} == {
+        ("quicknet", "bfloat16")
+    }
 
 
 def test_a_dry_run_reads_no_image_and_knows_finished_runs(
@@ -417,7 +438,7 @@ def test_a_source_of_other_images_fails_the_checks(tmp_path: Path, capsys: pytes
     [
         ([], "name a dataset folder"),
         (["nowhere"], "no dataset at nowhere"),
-        (["DIGITS", "--profile", "full"], "--profile full: choose from smoke, fast, paper"),
+        (["DIGITS", "--profile", "full"], "--profile full: choose from smoke, quick, fast, paper"),
         (["DIGITS", "--claims", "ops-t99-*"], "no claim matches 'ops-t99-*'; close: "),
         (["DIGITS", "--claims-file", "nowhere.toml", "--claims", "x"], "nowhere.toml"),
         (["DIGITS", "--models", "vgg"], "--models vgg: choose from resnet18, "),

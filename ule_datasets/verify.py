@@ -27,6 +27,7 @@ from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.dataset.integrity import Check
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 from ule_datasets.experiments.grid import Cell, Grid, GridResult, plan_lines, train_grid, with_controls
+from ule_datasets.experiments.pace import settled
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.experiments.runs import RunStore
 from ule_datasets.experiments.subject import Subject, check_controls
@@ -78,7 +79,7 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
     weights = {} if options.integrity_only else _trained_weights(options, reporter)
     examined, subjects = _gathered(options, asked, said, catalogue, reporter)
     wanted = what_is_wanted(asked, said, subjects, PROFILES[options.profile], analyses=options.analyses)
-    grid = _planned(options, subjects, wanted, weights, device)
+    grid = _planned(options, subjects, wanted, weights, device, reporter)
     if options.dry_run:
         _show_plan(grid, asked, wanted, reporter)
         return None
@@ -86,6 +87,7 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
     result, findings = None, Findings()
     if grid is not None:
         result, findings = _trained(options, grid, wanted.analyses, reporter)
+    profile = PROFILES[options.profile] if grid is None else grid.profile
     claims = asked
     if options.claims is None:
         claims, said = (*asked, *_about(subjects)), tuple(statements().values())
@@ -93,11 +95,9 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
     told = judge_statements(said, result, subjects, findings)
     report = Report(
         datasets=_parts(examined, subjects),
-        profile=PROFILES[options.profile],
+        profile=profile,
         result=result,
-        claims=judge_claims(
-            claims, result, subjects, findings, profile=PROFILES[options.profile], asked=asked, timings=timings
-        ),
+        claims=judge_claims(claims, result, subjects, findings, profile=profile, asked=asked, timings=timings),
         statements=tuple(one for one in told if options.claims or one.judged.verdict is not Verdict.NOT_RUN),
         findings=findings,
         separability={name: linear_separability(s.clean, s.poisoned, s.labels) for name, s in samples.items()},
@@ -229,16 +229,25 @@ def _planned(
     wanted: Wanted,
     weights: Mapping[str, WeightsFile],
     device: torch.device,
+    reporter: Reporter,
 ) -> Grid | None:
     """Everything that is to be trained; ``None``: nothing."""
     cells = with_controls([*_default_cells(options, subjects), *wanted.cells], subjects)
     if not cells:
         return None
+    profile = settled(
+        PROFILES[options.profile],
+        device=device,
+        threads=options.threads,
+        notes=cache_folder() / "pace",
+        reporter=reporter,
+        measure=not options.dry_run,
+    )
     return Grid(
-        profile=PROFILES[options.profile],
+        profile=profile,
         subjects=tuple(subjects),
         cells=cells,
-        seeds=tuple(range(options.num_seeds or PROFILES[options.profile].num_seeds)),
+        seeds=tuple(range(options.num_seeds or profile.num_seeds)),
         device=device,
         compiled=options.compiled,
         threads=options.threads,

@@ -208,7 +208,7 @@ def test_new_countermeasures_models_and_victims_change_no_other_run(tmp_path: Pa
     change(table, row, NEW_WEIGHTS + row)
     (library / "victims" / "gentle.py").write_text(NEW_VICTIM)
     table = library / "victims" / "table.py"
-    change(table, "import AdamW\n", "import AdamW\nfrom ule_datasets.victims.gentle import Gentle\n")
+    change(table, "import AdamW, Sgd\n", "import AdamW, Sgd\nfrom ule_datasets.victims.gentle import Gentle\n")
     change(table, "_ROWS: tuple[Victim, ...] = (\n", "_ROWS: tuple[Victim, ...] = (\n    Gentle(name='gentle'),\n")
     field = "    batch_size: int = 128\n"
     change(library / "victims" / "protocol.py", field, field + "    probe: int = 0\n")

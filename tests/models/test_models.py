@@ -29,6 +29,7 @@ from ule_datasets.models.convnet import ConvNet3
 from ule_datasets.models.densenet import DenseLayer, DenseNet, Transition
 from ule_datasets.models.lenet import LeNet5
 from ule_datasets.models.libraries import torchvision_model
+from ule_datasets.models.quicknet import QuickNet, haar_filters
 from ule_datasets.models.resnet import BasicBlock, ResNet18
 from ule_datasets.models.wide_resnet import WideBlock, WideResNet
 
@@ -46,6 +47,7 @@ PARAMETERS = {
     "convnet3": 373_834,
     "convnet3-w32": 94_762,
     "convnet3-w16": 24_346,
+    "quicknet": 569_368,
     "lenet5": 62_006,
     "densenet121": 6_956_298,
     "cvt-7-4": 3_716_619,
@@ -67,6 +69,7 @@ GIGAFLOP = {
     "resnet18": 1.111,
     "resnet20": 0.0811,
     "resnet56": 0.251,
+    "quicknet": 0.1084,
     "densenet121": 1.777,
     "cvt-7-4": 0.501,
     "cct-7-3x1": 2.363,
@@ -580,3 +583,39 @@ def test_every_factory_makes_a_new_model() -> None:
     with torch.device("meta"):
         for factory in MODELS.values():
             assert factory(10) is not factory(10)
+
+
+def test_fixed_filters_answer_alike_to_what_natural_images_have_and_are_not_trained() -> None:
+    """Grey, the two opponent colours, and edges, as strong as they are usual, give answers of size 1."""
+    filters = haar_filters()
+    assert filters.shape == (24, 3, 2, 2)
+    assert torch.equal(filters[12:], -filters[:12])
+    flat = filters[:12].flatten(1)
+    assert torch.allclose(flat @ flat.T, torch.diag((flat * flat).sum(dim=1)), atol=1e-3), "orthogonal"
+    grey = torch.full((1, 3, 2, 2), 0.8 / math.sqrt(12))  # one deviation from the middle
+    model = QuickNet(10, fixed=True)
+    first = model.features[0]
+    assert first(grey + 0.5).flatten().tolist() == pytest.approx([1.0] + [0.0] * 11 + [-1.0] + [0.0] * 11, abs=1e-5)
+    assert [name for name, _ in first.named_parameters()] == ["bias"]
+    trained = sum(parameter.numel() for parameter in QuickNet(10, fixed=False).parameters())
+    assert trained - sum(parameter.numel() for parameter in model.parameters()) == filters.numel()
+
+
+def test_the_quick_network_hands_its_input_on_at_first_and_learns_its_shifts_faster() -> None:
+    plain, own = (QuickNet(10, identity=identity, shift_rate=rate) for identity, rate in ((False, 1.0), (True, 8.0)))
+    images = torch.rand(2, 24, 9, 9)
+    convolution = own.features[2][0]
+    assert torch.equal(convolution(images)[:, :24], images)
+    assert not torch.equal(plain.features[2][0](images)[:, :24], images)
+    for model, rate in ((plain, 1.0), (own, 8.0)):
+        norm = model.features[2][2]
+        trained = next(parameter for name, parameter in norm.named_parameters() if "bias" in name)
+        with torch.no_grad():
+            trained.fill_(0.5)
+        assert norm.bias.tolist() == pytest.approx([0.5 * rate] * 64)
+
+
+def test_the_quick_network_takes_small_and_large_images() -> None:
+    model = QuickNet(3).eval()
+    for size in (8, 32, 100):
+        assert model(torch.rand(2, 3, size, size)).shape == (2, 3)

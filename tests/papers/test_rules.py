@@ -516,8 +516,9 @@ def test_the_baseline_gate_by_kind_and_power() -> None:
     assert (shortened.passed, shortened.caps) == (True, True)
     absent = gates_of(control=None, power=Power.CONSISTENCY)["clean baseline"]
     assert (absent.passed, absent.caps) == (True, True)
-    smoke = gates_of(control=(60.0,), power=Power.NONE)["clean baseline"]
-    assert (smoke.passed, smoke.caps) == (True, False)
+    for power in (Power.NONE, Power.EFFECTS):
+        another = gates_of(control=(60.0,), power=power)["clean baseline"]
+        assert (another.passed, another.caps) == (True, False)
 
 
 def test_a_baseline_is_that_of_the_same_model_and_strategy() -> None:

@@ -32,7 +32,7 @@ from ule_datasets.verification.judging import (
 )
 
 CLAIMS, STATEMENTS = all_claims(), statements()
-PAPER, SMOKE = PROFILES["paper"], PROFILES["smoke"]
+PAPER, QUICK, SMOKE = PROFILES["paper"], PROFILES["quick"], PROFILES["smoke"]
 OPS = make_subject("ops-cifar10", num_classes=10)
 EM = make_subject("em-cifar10", num_classes=10)
 RANDPIX = make_subject("randpix-cifar10", num_classes=10)
@@ -276,6 +276,18 @@ def test_a_stand_in_says_nothing_finer_than_a_collapse() -> None:
     found = judged(claim("ops-t5-ops-cutout"), {clean: (60.0, 61.0), cell: (30.0, 31.0)}, profile=SMOKE)
     assert (found.level.verdict, found.effect.verdict) == (Verdict.NOT_COMPARABLE, Verdict.NOT_RUN)
     assert "shows whether there is a collapse, not how much is recovered" in found.effect.reason
+
+
+@pytest.mark.parametrize(("name", "measured"), [("ops-t5-ops-cutout", 40.0), ("ops-t5-ops-randaugment", 85.0)])
+def test_one_that_learns_all_of_the_data_judges_what_is_recovered_and_still_no_number(
+    name: str, measured: float
+) -> None:
+    strategy = claim(name).strategy
+    clean, cell = Cell("cifar10", "quicknet", strategy), Cell("ops-cifar10", "quicknet", strategy)
+    found = judged(claim(name), {clean: (91.0, 91.2, 90.9), cell: (measured,) * 3}, profile=QUICK)
+    assert found.level.verdict is Verdict.NOT_COMPARABLE
+    assert found.effect.verdict not in (Verdict.NOT_RUN, Verdict.NOT_COMPARABLE)
+    assert found.stand_in
 
 
 @pytest.mark.parametrize(("given", "profile"), [(own(), PAPER), (claim("ops-t2-resnet18-ops"), SMOKE)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -17,7 +18,8 @@ from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.papers.rules import Power
 from ule_datasets.victims.fine_tuned import FineTuned
-from ule_datasets.victims.protocol import AdamW, Cosine, MultiStep, OneCycle, Sgd, TrainingProtocol
+from ule_datasets.victims.protocol import AdamW, Cosine, MultiStep, OneCycle, Sgd, TrainingProtocol, Triangle
+from ule_datasets.victims.table import QUICK
 
 BASE = TrainingProtocol(model="resnet18-w8", epochs=2, strategy=parse_strategy("standard"))
 
@@ -46,6 +48,21 @@ def test_one_cycle_is_the_one_of_torch() -> None:
 def test_a_single_step_has_a_learning_rate_under_every_schedule() -> None:
     assert OneCycle().factor(0, 1) == pytest.approx(1 / 25)
     assert MultiStep().factor(0, 1) == Cosine().factor(0, 1) == 1.0
+    assert Triangle().factor(0, 1) == 0.2
+
+
+def test_a_triangle_is_two_straight_lines() -> None:
+    factors = [Triangle(warm_up=0.25, start=0.5).factor(step, 400) for step in range(401)]
+    assert (factors[0], factors[50], factors[100], factors[250], factors[400]) == (0.5, 0.75, 1.0, 0.5, 0.0)
+    slopes = [after - before for before, after in itertools.pairwise(factors)]
+    assert slopes == pytest.approx([0.5 / 100] * 100 + [-1 / 300] * 300)
+
+
+def test_nesterov_is_off_unless_it_is_asked_for() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    assert Sgd().over([weight]).defaults["nesterov"] is False
+    assert Sgd(nesterov=True).over([weight]).defaults["nesterov"] is True
+    assert content(Sgd(nesterov=False)) == content(Sgd())
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(200, 391), (200, 782), (20, 3), (4, 1)])
@@ -87,9 +104,11 @@ CHANGES: tuple[dict[str, object], ...] = (
     {"optimiser": Sgd(learning_rate=0.2)},
     {"optimiser": Sgd(momentum=0.8)},
     {"optimiser": Sgd(weight_decay=0.0)},
+    {"optimiser": Sgd(nesterov=True)},
     {"optimiser": AdamW()},
     {"schedule": MultiStep()},
     {"schedule": Cosine()},
+    {"schedule": Triangle()},
     {"schedule": OneCycle(warm_up=0.2)},
     {"precision": Precision.BFLOAT16},
     {"compiled": True},
@@ -134,7 +153,15 @@ def test_the_profiles_train_as_the_papers_do() -> None:
     assert not fast.strategy.augmentation.flip
 
 
-@pytest.mark.parametrize(("profile", "epochs"), [("paper", 60), ("fast", 20), ("smoke", 30)])
+def test_the_quick_profile_trains_its_own_network_with_the_optimiser_that_was_chosen_with_it() -> None:
+    quick = PROFILES["quick"]
+    assert quick.trained_for("resnet18") == "quicknet"
+    own, other = (quick.protocol(model, "standard", flippable=True) for model in ("quicknet", "resnet18"))
+    assert (own.batch_size, own.optimiser, own.schedule) == (256, QUICK, Triangle())
+    assert (other.batch_size, other.optimiser, other.schedule) == (128, Sgd(), Triangle())
+
+
+@pytest.mark.parametrize(("profile", "epochs"), [("paper", 60), ("fast", 20), ("quick", 20), ("smoke", 30)])
 @pytest.mark.parametrize("strategy", ["none", "standard", "mixup"])
 def test_trained_weights_are_fine_tuned_as_in_bait(profile: str, epochs: int, strategy: str) -> None:
     """Everything but the strategy, the epochs and the precision is fixed; the digest comes with the file."""
@@ -166,6 +193,7 @@ def test_only_imagenet_classifiers_get_images_as_they_are() -> None:
 def test_profiles_say_no_more_than_they_can() -> None:
     assert {name: profile.power for name, profile in PROFILES.items()} == {
         "smoke": Power.NONE,
+        "quick": Power.EFFECTS,
         "fast": Power.CONSISTENCY,
         "paper": Power.FULL,
     }

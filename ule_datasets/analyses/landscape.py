@@ -37,7 +37,7 @@ CIRCLE_POINTS = 16
 POINTS, IMAGES = 25, 10_000
 """Of a surface: points of the grid's side, images that the loss is measured on."""
 FEW_POINTS, FEW_IMAGES = 9, 500
-"""For profiles that say nothing about a number."""
+"""For profiles of a part of the data."""
 
 
 def directions(model: nn.Module, generator: torch.Generator) -> tuple[Direction, Direction]:

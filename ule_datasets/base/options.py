@@ -74,8 +74,9 @@ class VerifyOptions:
     folders: tuple[Path, ...] = ()
     """Dataset folders; none: the datasets that the claims speak of."""
     profile: str = option(
-        "How much is trained: smoke (minutes on two CPU cores, shows a collapse), fast (a GPU, judges "
-        "effects), paper (the printed protocol, judges numbers).",
+        "How much is trained: smoke (minutes on two CPU cores, shows a collapse), quick (a small network on all "
+        "images, judges effects: recommended without a GPU), fast (a GPU, judges effects), paper (the printed "
+        "protocol, judges numbers).",
         default="smoke",
     )
     claims: str | None = option("Run what these claims need, e.g. 'ops-t5-*'; several joined by commas.", "GLOB")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.papers.rules import Power
-from ule_datasets.victims.protocol import Effort, MultiStep, OneCycle, TrainingProtocol
+from ule_datasets.victims.protocol import Effort, MultiStep, OneCycle, TrainingProtocol, Triangle
 from ule_datasets.victims.table import VICTIMS, starts_trained
 
 
@@ -22,6 +22,8 @@ class Profile(Effort):
     """How many runs of each kind are usual."""
     strategies: tuple[str, ...]
     """Trained when nothing else is asked for."""
+    faster_of: tuple[Precision, ...] = ()
+    """Which of these is ``precision`` is left to the machine (``ule_datasets.experiments.pace``); none: it is fixed."""
     stand_in: str | None = None
     """Trained in place of resnet18, the only model whose claims are then looked at; ``None``: every model is itself."""
     max_train_images: int | None = None
@@ -64,7 +66,22 @@ PROFILES: dict[str, Profile] = {
             max_train_images=10_000,
             max_test_images=2_000,
             limits="A narrow network, a subset of the images and 10 epochs show whether the data, the labels and "
-            "the shortcut work; they neither confirm nor refute any number of a paper.",
+            "the shortcut work; they neither confirm nor refute any number of a paper. Without a GPU --profile quick "
+            "judges effects.",
+        ),
+        Profile(
+            name="quick",
+            epochs=8,
+            schedule=Triangle(),
+            precision=Precision.FLOAT32,
+            faster_of=(Precision.FLOAT32, Precision.BFLOAT16),
+            power=Power.EFFECTS,
+            num_seeds=3,
+            strategies=("standard",),
+            fine_tuning_epochs=20,
+            stand_in="quicknet",
+            limits="All images, but a small network of this project in place of ResNet-18, for 8 epochs: enough to "
+            "judge effects; it says nothing about any number of a paper.",
         ),
         Profile(
             name="fast",

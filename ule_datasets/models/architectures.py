@@ -19,6 +19,7 @@ from ule_datasets.models.densenet import DenseNet
 from ule_datasets.models.initialisation import ModelFactory, initialised
 from ule_datasets.models.lenet import LeNet5
 from ule_datasets.models.libraries import is_library_model, library_model, torchvision_model
+from ule_datasets.models.quicknet import QuickNet
 from ule_datasets.models.resnet import ResNet18
 from ule_datasets.models.wide_resnet import WideResNet
 
@@ -31,6 +32,7 @@ MODELS: dict[str, ModelFactory] = {
     "convnet3": partial(ConvNet3, width=64),
     "convnet3-w32": partial(ConvNet3, width=32),
     "convnet3-w16": partial(ConvNet3, width=16),
+    "quicknet": partial(QuickNet, widths=(64, 128, 128), fixed=True),
     "lenet5": LeNet5,
     "densenet121": partial(DenseNet, growth=32, blocks=(6, 12, 24, 16)),
     "cvt-7-4": partial(cvt, width=256, num_layers=7, patch=4),

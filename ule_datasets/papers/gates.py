@@ -192,7 +192,7 @@ def _baseline_gate(claim: Claim, control: Sequence[float] | None, power: Power) 
     name, printed = "clean baseline", printed_baseline(claim)
     if printed is None:
         return Gate(name=name, passed=True, detail="the paper prints none for this model and strategy")
-    if power is Power.NONE:
+    if not power.judges_numbers:
         return Gate(name=name, passed=True, detail="not compared: the profile says nothing about a printed number")
     full = power is Power.FULL
     if not control:

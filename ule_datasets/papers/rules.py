@@ -38,8 +38,15 @@ class Power(StrEnum):
     """The paper's protocol: confirmed or refuted."""
     CONSISTENCY = "consistency"
     """A shortened schedule: at most consistent or not consistent."""
+    EFFECTS = "effects"
+    """Another network, which learns all of the data: nothing; but of effects, how much is recovered too."""
     NONE = "none"
-    """Another network, or part of the data: nothing."""
+    """Part of the data: nothing; of effects, whether there is a collapse."""
+
+    @property
+    def judges_numbers(self) -> bool:
+        """Whether anything may be said about a printed number."""
+        return self in (Power.FULL, Power.CONSISTENCY)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +146,7 @@ def judge_level(claim: Claim, values: Sequence[float], *, power: Power, toleranc
     tolerance = tolerance or tolerance_of(claim)
     if claim.regime is Regime.SIZE:
         return _judge_size(claim, values, tolerance)
-    if power is Power.NONE:
+    if not power.judges_numbers:
         return Judged(Verdict.NOT_COMPARABLE, "the profile says nothing about a printed number")
     if claim.regime is Regime.COST:
         return _judge_cost(claim, values, tolerance, power)

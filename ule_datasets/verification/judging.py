@@ -340,7 +340,7 @@ def _judge_runs(
     level = after_gates(level, conditions, level=True)
     if unjudged:
         level = effect = Judged(Verdict.NOT_COMPARABLE, unjudged)
-    elif cell.model != claim.model and claim.regime in (Regime.PARTIAL, Regime.RECOVERED):
+    elif power is Power.NONE and cell.model != claim.model and claim.regime in (Regime.PARTIAL, Regime.RECOVERED):
         reason = f"the {result.profile.name} profile shows whether there is a collapse, not how much is recovered"
         effect = Judged(Verdict.NOT_RUN, reason)
     else:

@@ -16,13 +16,15 @@ from ule_datasets.victims.strategy import Strategy
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sgd:
-    """Gradient descent with momentum, without Nesterov or damping: the papers' choice for convolutional networks."""
+    """Gradient descent with momentum, without damping: the papers' choice for convolutional networks."""
 
     kind: ClassVar = "sgd"
     learning_rate: float = 0.1
     """The schedule's highest."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    nesterov: bool = False
+    """Whether the gradient is taken where the momentum leads; no paper says so."""
 
     def over(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Torch's optimiser of these parameters."""
@@ -31,6 +33,7 @@ class Sgd:
             self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
             fused=parameters[0].is_cuda,
         )
 
@@ -78,6 +81,24 @@ class OneCycle:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Triangle:
+    """A straight line up to the peak and one down to nothing; the momentum stays as it is."""
+
+    kind: ClassVar = "triangle"
+    warm_up: float = 0.2
+    """Share of the steps before the peak."""
+    start: float = 0.2
+    """Of the peak, at the first step."""
+
+    def factor(self, step: int, num_steps: int) -> float:
+        """Learning rate of a step (from 0) as a share of the peak."""
+        peak = self.warm_up * num_steps
+        if step < peak:
+            return self.start + (1 - self.start) * step / peak
+        return (num_steps - step) / (num_steps - peak)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MultiStep:
     """Constant, and lower by a factor from the first and from the second milestone on.
 
@@ -116,7 +137,7 @@ class Effort:
 
     epochs: int
     """From random weights."""
-    schedule: OneCycle | MultiStep
+    schedule: OneCycle | Triangle | MultiStep
     """From random weights."""
     precision: Precision
     """Numbers inside products."""
@@ -134,7 +155,7 @@ class TrainingProtocol:
     strategy: Strategy
     batch_size: int = 128
     optimiser: Sgd | AdamW = Sgd()
-    schedule: OneCycle | MultiStep | Cosine = OneCycle()
+    schedule: OneCycle | Triangle | MultiStep | Cosine = OneCycle()
     gradient_clip: float | None = None
     """Before every step, gradients whose norm (l_2, of all parameters together) is larger are scaled down to it;
     ``None``: they stay as they are."""

@@ -9,9 +9,12 @@ from __future__ import annotations
 from ule_datasets.models.architectures import MODELS
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.victims.fine_tuned import FineTuned
-from ule_datasets.victims.protocol import AdamW
+from ule_datasets.victims.protocol import AdamW, Sgd
 from ule_datasets.victims.supervised import Supervised
 from ule_datasets.victims.victim import Victim
+
+QUICK = Sgd(learning_rate=0.4, momentum=0.85, weight_decay=1.33e-3, nesterov=True)
+"""Of the quick reference network, chosen with it (``benchmarks/quick_study.py``)."""
 
 _ROWS: tuple[Victim, ...] = (
     *(Supervised(name=name) for name in MODELS),
@@ -19,6 +22,7 @@ _ROWS: tuple[Victim, ...] = (
     Supervised(name="wrn-28-10", batch_size=64),
     Supervised(name="cvt-7-4", optimiser=AdamW()),
     Supervised(name="cct-7-3x1", optimiser=AdamW()),
+    Supervised(name="quicknet", batch_size=256, optimiser=QUICK),
     *(FineTuned(weights=weights) for weights in WEIGHTS.values()),
 )
 

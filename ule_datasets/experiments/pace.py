@@ -1,0 +1,93 @@
+"""In which numbers this machine trains faster: measured once, and noted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ule_datasets.base.files import make_folder, write_atomically
+from ule_datasets.base.progress import Reporter
+from ule_datasets.compute.devices import cpu_threads, describe_device
+from ule_datasets.compute.precision import Precision
+from ule_datasets.experiments.profiles import Profile
+from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.table import VICTIMS
+
+WORTH = 1.2
+"""Another precision than the first is taken where it is at least so many times as fast: a close race may end either
+way, and machines that are alike should train alike."""
+_REPEATS, _STEPS, _SIZE = 2, 2, 32
+
+
+def settled(
+    profile: Profile, *, device: torch.device, threads: int, notes: Path, reporter: Reporter, measure: bool = True
+) -> Profile:
+    """The profile with the precision that its runs here are to have: part of their protocols, and of their identity.
+
+    A profile that names one keeps it. One that leaves it to the machine (``faster_of``) gets what a note says, or else
+    what a few steps of its own network on random images say, which are then noted: the same machine, version of torch
+    and number of threads have the same precision from then on.
+
+    Args:
+        profile: of ``PROFILES``.
+        device: where it is trained.
+        threads: of torch, for a run on a CPU.
+        notes: a folder for what was measured; to measure again, delete the note.
+        reporter: is told what was measured.
+        measure: if not, and nothing is noted, the profile is left as it is.
+    """
+    if not profile.faster_of:
+        return profile
+    machine = [describe_device(device), torch.__version__, threads, profile.name, list(profile.faster_of)]
+    note = notes / f"{hashlib.sha256(json.dumps(machine).encode()).hexdigest()[:16]}.json"
+    seconds = _noted(note, profile)
+    if seconds is None:
+        if not measure:
+            return profile
+        seconds = _measured(profile, device, threads)
+        make_folder(notes)
+        write_atomically(note, json.dumps({"machine": machine, "seconds": seconds}, indent=1) + "\n")
+        told = ", ".join(f"{precision} {value:.2f} s" for precision, value in seconds.items())
+        reporter.say(f"profile {profile.name}: {told} for the same steps on {machine[0]}; noted in {note}")
+    return replace(profile, precision=_chosen(seconds, profile.faster_of))
+
+
+def _chosen(seconds: dict[str, float], allowed: tuple[Precision, ...]) -> Precision:
+    """The first that is allowed, unless another one is clearly faster."""
+    fastest = min(allowed, key=lambda precision: seconds[precision])
+    return fastest if seconds[allowed[0]] >= WORTH * seconds[fastest] else allowed[0]
+
+
+def _noted(note: Path, profile: Profile) -> dict[str, float] | None:
+    """Seconds by precision as they were noted; ``None``: not, or not so that one could read it."""
+    try:
+        seconds = json.loads(note.read_text(encoding="utf-8"))["seconds"]
+        return {precision: float(seconds[precision]) for precision in profile.faster_of}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _measured(profile: Profile, device: torch.device, threads: int) -> dict[str, float]:
+    """Seconds of a short run in each precision, in turn; of each the fastest, which others disturbed least."""
+    model = profile.trained_for("resnet18") or "resnet18"
+    seconds: dict[str, list[float]] = {precision: [] for precision in profile.faster_of}
+    for _ in range(_REPEATS):
+        for precision in profile.faster_of:
+            protocol = replace(profile, precision=precision).protocol(model, "standard", flippable=True)
+            data = _made_up(_STEPS * protocol.batch_size)
+            with cpu_threads(threads):
+                taken = VICTIMS[model].seconds(data, replace(protocol, epochs=1), device=device)
+            seconds[precision].append(taken)
+    return {precision: min(values) for precision, values in seconds.items()}
+
+
+def _made_up(count: int) -> TrainingData:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, _SIZE, _SIZE, 3), dtype=np.uint8)
+    labels = random.integers(0, 10, count)
+    return TrainingData(images=images, labels=labels, test_images=images, test_labels=labels, num_classes=10)
