@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,8 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(
     assert main([str(digits), "--dry-run", "--strategies", "linf-at", "--seeds", "3", "--quiet"]) == 0
     err = capsys.readouterr().err
     assert "6 runs, 0 finished before" in err
+    assert " core hours on " in err
+    assert ": at the rate of large matrix products, " in err
     assert "ops-digits, resnet18-w8, linf-at: 3 runs of 10 epochs on 1,437 images" in err
     assert not fresh_runs.exists()
     assert not (digits / "verification").exists()
@@ -138,7 +141,14 @@ def test_a_dry_run_reads_no_image_and_knows_finished_runs(
     shutil.rmtree(digits / "data")
     capsys.readouterr()
     assert main([str(digits), "--dry-run", "--strategies", "none,mixup"]) == 0
-    assert "4 runs, 2 finished before" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "4 runs, 2 finished before" in said
+    assert re.search(r"at least \S+ core hours on .*: at the rate of large matrix products", said), (
+        "of another strategy"
+    )
+    assert main([str(digits), "--dry-run", "--strategies", "none", "--seeds", "2"]) == 0
+    said = capsys.readouterr().err
+    assert re.search(r"about \S+ core hours on .*: resnet18-w8 as 2 earlier runs took", said)
     assert main(["--claims", "ops-t2-resnet18-*", "--profile", "paper", "--dry-run"]) == 0
     said = capsys.readouterr().err
     assert "  ops-cifar10, resnet18, standard: 3 runs of 200 epochs on 50,000 images" in said

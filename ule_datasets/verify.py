@@ -27,6 +27,7 @@ from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.dataset.integrity import Check
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 from ule_datasets.experiments.grid import Cell, Grid, GridResult, plan_lines, train_grid, with_controls
+from ule_datasets.experiments.hours import expected_hours
 from ule_datasets.experiments.pace import settled
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.experiments.runs import RunStore
@@ -327,6 +328,8 @@ def _show_plan(grid: Grid | None, claims: Sequence[Claim], wanted: Wanted, repor
         )
         for line in plan_lines(grid, tasks, known):
             reporter.say(line)
+        if not all(known):
+            reporter.say(f"  {expected_hours(tasks, known, store.folder)}")
     for name in wanted.timed:
         reporter.say(f"{name} is made {TIMINGS} times, for the time that takes")
     reporter.say(f"{len(claims) - len(wanted.open)} claims are looked at, {len(wanted.open)} are not:")

@@ -116,6 +116,15 @@ def median_seconds(work: Callable[[int], Tensor], times: int, device: torch.devi
     return statistics.median(seconds[1:])
 
 
+def product_rate(device: torch.device, precision: Precision) -> float:
+    """FLOP/s of a large matrix product, the fastest of five, on a device; a multiply-add counts as two."""
+    side = 8192 if device.type == "cuda" else 1024
+    kind = torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
+    left, right = torch.ones(2, side, side, dtype=kind, device=device)
+    with products_in(precision):
+        return 2 * side**3 / min(median_seconds(lambda _: left @ right, 1, device) for _ in range(5))
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on a device; the copy to a GPU starts from pinned memory, so nothing waits."""
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

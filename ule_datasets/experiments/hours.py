@@ -1,0 +1,85 @@
+"""How long planned runs may take, said without training or reading an image.
+
+From what finished runs of the same kind took here; where there are none, from the rate of large matrix products, which
+no training exceeds and small networks do not come near: a lower bound, and called one.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ule_datasets.base.content import content
+from ule_datasets.compute.devices import cpu_threads, describe_device, product_rate
+from ule_datasets.experiments.runs import RunTask
+
+LOOKED_AT = 200
+"""The newest finished runs, at most."""
+
+_Kind = tuple[Any, ...]
+
+
+def expected_hours(tasks: Sequence[RunTask], done: Sequence[float], folder: Path) -> str:
+    """The time of what is left of tasks that all run in one way on one device, and what that was worked out from.
+
+    Args:
+        tasks: at least one that is not done.
+        done: how much of each is behind it, from 0 to 1.
+        folder: of finished runs.
+    """
+    earlier = _seconds_per_epoch(folder)
+    seconds, bound = 0.0, 0.0
+    taken: dict[str, int] = {}
+    for task, share in zip(tasks, done, strict=True):
+        known = earlier.get(_kind(content(task.protocol), _steps(task), _setting(task)))
+        if known is None:
+            bound += (1 - share) * task.flop
+        elif share < 1:
+            taken[task.protocol.model] = len(known)
+            seconds += (1 - share) * task.protocol.epochs * statistics.median(known)
+    reasons = [f"{model} as {count} earlier run{'s' if count > 1 else ''} took" for model, count in taken.items()]
+    first = tasks[0]
+    if bound:
+        with cpu_threads(first.threads):
+            rate = first.ranks * product_rate(first.device, first.protocol.precision)
+        seconds += bound / rate
+        others = "the others " if taken else ""
+        reasons.append(f"{others}at the rate of large matrix products, {rate / 1e9:,.0f} GFLOP/s, which no run exceeds")
+    on_gpu = first.device.type == "cuda"
+    hours = seconds * first.ranks * (1 if on_gpu else first.threads) / 3600
+    amount = f"{'at least' if bound else 'about'} {hours:.2g} {'GPU' if on_gpu else 'core'} hours"
+    return f"{amount} on {describe_device(first.device)}: {'; '.join(reasons)}"
+
+
+def _seconds_per_epoch(folder: Path) -> dict[_Kind, list[float]]:
+    """Of finished runs, by what decides their speed; files that are no such runs are passed over."""
+    found: dict[_Kind, list[float]] = defaultdict(list)
+    newest = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)[-LOOKED_AT:]
+    for path in newest:
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            setting = values["device"], values["threads"], values["ranks"]
+            kind = _kind(values["protocol"], values["epochs"][0]["windows"][-1]["step"], setting)
+            found[kind].append(values["seconds"] / len(values["epochs"]))
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return dict(found)
+
+
+def _kind(protocol: dict[str, Any], steps: int, setting: tuple[object, ...]) -> _Kind:
+    names = ("model", "batch_size", "precision", "compiled")
+    return *(protocol.get(name) for name in names), protocol["strategy"]["name"], steps, *setting
+
+
+def _setting(task: RunTask) -> tuple[object, ...]:
+    return describe_device(task.device), task.threads, task.ranks
+
+
+def _steps(task: RunTask) -> int:
+    """Of an epoch, as the loop takes them."""
+    count, size = task.data.num_train, task.protocol.batch_size
+    return max(1, count // size + (count % size >= 2 * task.ranks))
