@@ -131,7 +131,7 @@ def make_profile(**changes: Any) -> Profile:
 
 
 def make_history(
-    *tests: float,
+    *tests: float | None,
     train: float | Sequence[float] = 100.0,
     displacement: float | Sequence[float] = 1.0,
     seed: int = 0,

@@ -105,6 +105,7 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(
     assert "6 runs, 0 finished before" in err
     assert " core hours on " in err
     assert ": at the rate of large matrix products, " in err
+    assert " PFLOP left\n" in err
     assert "ops-digits, resnet18-w8, linf-at: 3 runs of 10 epochs on 1,437 images" in err
     assert not fresh_runs.exists()
     assert not (digits / "verification").exists()

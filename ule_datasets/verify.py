@@ -26,7 +26,16 @@ from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.dataset.integrity import Check
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
-from ule_datasets.experiments.grid import Cell, Grid, GridResult, plan_lines, train_grid, with_controls
+from ule_datasets.experiments.grid import (
+    Cell,
+    Grid,
+    GridResult,
+    flop_left,
+    plan_lines,
+    shares_done,
+    train_grid,
+    with_controls,
+)
 from ule_datasets.experiments.hours import expected_hours
 from ule_datasets.experiments.pace import settled
 from ule_datasets.experiments.profiles import PROFILES
@@ -321,15 +330,15 @@ def _show_plan(grid: Grid | None, claims: Sequence[Claim], wanted: Wanted, repor
     else:
         tasks = grid.tasks()
         store = RunStore(cache_folder() / "runs")
-        known = [store.get(task, reporter) is not None for task in tasks]
+        done = shares_done(tasks, store, store.known(tasks, reporter))
         reporter.say(
-            f"profile {grid.profile.name}: {len(tasks)} runs, {sum(known)} finished before, "
-            f"{sum(task.flop for task in tasks) / 1e15:.3g} PFLOP"
+            f"profile {grid.profile.name}: {len(tasks)} runs, {done.count(1)} finished before, "
+            f"{flop_left(tasks, done) / 1e15:.3g} PFLOP left"
         )
-        for line in plan_lines(grid, tasks, known):
+        for line in plan_lines(grid, tasks, done):
             reporter.say(line)
-        if not all(known):
-            reporter.say(f"  {expected_hours(tasks, known, store.folder)}")
+        if min(done) < 1:
+            reporter.say(f"  {expected_hours(tasks, done, store.folder)}")
     for name in wanted.timed:
         reporter.say(f"{name} is made {TIMINGS} times, for the time that takes")
     reporter.say(f"{len(claims) - len(wanted.open)} claims are looked at, {len(wanted.open)} are not:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -15,12 +16,14 @@ from made_up import CPU, bright_or_dark, make_task
 from torch import distributed
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from ule_datasets.base.checkpoint import FileCheckpoint, Forgetful, Keeper
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.ranks import on_ranks
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.experiments import runs
 from ule_datasets.experiments.runs import RunTask, run_task
+from ule_datasets.victims.history import RunHistory
 from ule_datasets.victims.loop import _Run
 from ule_datasets.victims.protocol import Sgd, TrainingProtocol
 from ule_datasets.victims.supervised import Supervised
@@ -41,8 +44,43 @@ def task(protocol: TrainingProtocol, **changes: Any) -> RunTask:
     return make_task(data=DATA, protocol=protocol, **fields)
 
 
+class Stopped(Exception):  # noqa: N818 (no error)
+    """Stands for the end of a process."""
+
+
+class Pausing:
+    """Keeps the state at one of the times that it is asked, and ends the run at the next, in all processes."""
+
+    def __init__(self, file: FileCheckpoint, moment: int) -> None:
+        self.load, self.save, self.moment, self.asked = file.load, file.save, moment, 0
+
+    def due(self) -> bool:
+        self.asked += 1
+        if self.asked == self.moment + 1:
+            raise Stopped
+        return self.asked == self.moment
+
+
+def resumed(file: Path) -> list[bool]:
+    """Whether a run that was interrupted gives the same history: after the first and the last window of an epoch."""
+    protocol = dataclasses.replace(USUAL, epochs=2, strategy=parse_strategy("linf-at+mixup"))
+
+    def train(keeper: Keeper) -> RunHistory:
+        silent: dict[str, Any] = {"on_epoch": lambda record: None}
+        return Supervised(name=USUAL.model).train(DATA, protocol, seed=5, device=CPU, keeper=keeper, **silent)
+
+    whole, alike = train(Forgetful()), []
+    for moment in (1, 5, 6):
+        checkpoint = FileCheckpoint(file.with_name(str(moment)), "x", alone=False)
+        with contextlib.suppress(Stopped):
+            train(Pausing(checkpoint, moment))
+            raise AssertionError
+        alike.append(checkpoint.load() is not None and train(Pausing(checkpoint, -1)) == whole)
+    return alike
+
+
 def both(given: RunTask, rank: int, device: torch.device | None) -> dict[str, Any]:
-    """The run as it is; and then a usual one, with what all processes have in the end."""
+    """The run as it is; and then a usual one, with what all processes have in the end; and one that goes on."""
     finished = runs._train(given, rank, device)
     victim = Supervised(name=USUAL.model)
     state = _Run(victim._first_model(DATA, USUAL, 0, None), victim.losses, DATA, USUAL, Seed(0), CPU)
@@ -52,7 +90,13 @@ def both(given: RunTask, rank: int, device: torch.device | None) -> dict[str, An
     distributed.all_gather(gathered, own)
     counted: list[Any] = [None] * state.ranks
     distributed.all_gather_object(counted, records)
-    return {"finished": finished, "parameters": gathered, "records": counted, "device": device}
+    return {
+        "finished": finished,
+        "parameters": gathered,
+        "records": counted,
+        "device": device,
+        "resumed": resumed(given.log),
+    }
 
 
 def fail_in_one(text: str, rank: int, device: torch.device | None) -> None:
@@ -95,6 +139,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         assert one.test_accuracy == pytest.approx(other.test_accuracy)
         assert one.displacement == pytest.approx(other.displacement, rel=1e-4)
 
+    assert found["resumed"] == [True] * 3
     first, second = found["parameters"]
     assert torch.equal(first, second)
     assert found["records"][0] == found["records"][1]

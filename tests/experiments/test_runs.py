@@ -79,6 +79,7 @@ def test_whatever_the_result_depends_on_is_in_the_identity(change: dict[str, Any
         {"dataset": "other"},
         {"threads": 7},
         {"log": Path("log")},
+        {"unfinished": Path("unfinished")},
         {"keep_weights": True},
         {"start": Path("elsewhere")},
         {"device": torch.device("cpu", 0)},
@@ -105,6 +106,8 @@ def test_other_versions_make_other_runs(monkeypatch: pytest.MonkeyPatch) -> None
 def test_arithmetic_of_a_run() -> None:
     forward = forward_flop("convnet3-w16", 2, 8)
     assert make_task().flop == forward * 2 * (3 * 40 + 24)
+    longer = dataclasses.replace(PROTOCOL, epochs=40, test_interval=10)
+    assert make_task(protocol=longer).flop == forward * (40 * 3 * 40 + 12 * 24)
     attacked = make_task(protocol=dataclasses.replace(PROTOCOL, strategy=parse_strategy("linf-at")))
     assert attacked.flop == forward * 2 * ((3 + 2 * 10) * 40 + 24)
 

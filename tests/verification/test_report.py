@@ -450,6 +450,33 @@ def test_the_effect_is_told_number_by_number(tmp_path: Path) -> None:
         assert "10,000 training images, tested on 2,000 clean test images" in text
 
 
+def test_which_epochs_were_tested_is_told_where_not_all_were(tmp_path: Path) -> None:
+    """And what is missing is a dash, or nothing in a picture."""
+    curve = (20.0, 30.0, *[40.0] * 18)
+    whole = [run(name, "none", accuracies=curve) for name in ("cifar10", "ops-cifar10")]
+    protocol = dataclasses.replace(whole[0].history.protocol, test_interval=7)
+
+    def thinned(each: Run) -> Run:
+        epochs = tuple(
+            record if record.epoch in protocol.tested_epochs else dataclasses.replace(record, test_accuracy=None)
+            for record in each.history.epochs
+        )
+        return dataclasses.replace(each, history=dataclasses.replace(each.history, protocol=protocol, epochs=epochs))
+
+    words = "each of the first and the last 5 epochs and every 7th one"
+    for runs, told in ((whole, False), ([thinned(each) for each in whole], True)):
+        folder = tmp_path / str(told)
+        texts = written(folder, report(result=result(*runs)))
+        for text in texts["report.md"], Page(texts["report.html"]).text:
+            assert (words in text) == (f"{words};" in text) == told
+        (row, _) = Page(texts["report.html"]).table("trained on", "model", "strategy", "seed", "epoch 1", "epoch 2")
+        assert row[4:12] == ["20.0", "30.0", "40.0", "–" if told else "40.0", "40.0", "40.0", "40.0 (3)", "99.0"]
+        content = json.loads(texts["report.json"])["runs"][0]
+        assert content["last_epoch"] == {"epoch": 20, "test_accuracy": 40.0}
+        assert content["after_epoch"].get("10") == (None if told else 40.0)
+        assert [each["test_accuracy"] is None for each in content["epochs"]].count(True) == (8 if told else 0)
+
+
 @pytest.mark.usefixtures("no_plots")
 def test_several_datasets_have_a_sentence_each(tmp_path: Path) -> None:
     given = report(datasets=(part(), part("em-cifar10", reduced="fewer")), result=grid("ops-cifar10", "em-cifar10"))
@@ -486,7 +513,7 @@ def test_the_runs_are_told_number_by_number(tmp_path: Path) -> None:
             *["–"] * (2 - len(at)),
             f"{done.last.test_accuracy:.1f}",
             f"{done.last_five:.1f}",
-            f"{done.best.test_accuracy:.1f} ({done.best.epoch})",
+            f"{done.best.accuracy:.1f} ({done.best.epoch})",
             f"{done.last.train_accuracy:.1f}",
             "never" if fitted is None else str(fitted.epoch),
             "1,234 s",

@@ -85,7 +85,33 @@ def test_cosine_falls_from_the_highest_to_its_end() -> None:
     assert factors == sorted(factors, reverse=True)
 
 
-@pytest.mark.parametrize(("field", "value"), [("epochs", 0), ("batch_size", 1)])
+@pytest.mark.parametrize(
+    ("epochs", "interval", "tested"),
+    [
+        (200, 10, {*range(1, 6), *range(10, 200, 10), *range(196, 201)}),
+        (12, None, set(range(1, 13))),
+        (12, 100, {*range(1, 6), *range(8, 13)}),
+        (7, 3, set(range(1, 8))),
+        (1, 10, {1}),
+    ],
+)
+def test_both_ends_of_a_run_are_tested_whatever_the_interval(
+    epochs: int, interval: int | None, tested: set[int]
+) -> None:
+    assert dataclasses.replace(BASE, epochs=epochs, test_interval=interval).tested_epochs == tested
+
+
+def test_a_test_interval_is_off_by_default_and_known_in_paper() -> None:
+    assert "test_interval" not in content(BASE)
+    assert content(dataclasses.replace(BASE, test_interval=10))["test_interval"] == 10
+    intervals = {
+        name: each.protocol("resnet18", "none", flippable=True).test_interval for name, each in PROFILES.items()
+    }
+    assert intervals.pop("paper") == 10
+    assert set(intervals.values()) == {None}
+
+
+@pytest.mark.parametrize(("field", "value"), [("epochs", 0), ("batch_size", 1), ("test_interval", 1)])
 def test_an_impossible_protocol_is_refused(field: str, value: int) -> None:
     with pytest.raises(InputError, match=f"{field} is {value}, must be at least"):
         dataclasses.replace(BASE, **{field: value})  # type: ignore[arg-type]
@@ -176,6 +202,7 @@ def test_trained_weights_are_fine_tuned_as_in_bait(profile: str, epochs: int, st
         gradient_clip=5.0,
         normalise=False,
         precision=chosen.precision,
+        test_interval=10 if profile == "paper" else None,
         start="",
     )
 

@@ -624,16 +624,20 @@ def missing_field(content: dict[str, Any]) -> None:
     del content["num_parameters"]
 
 
-def unknown_field(content: dict[str, Any]) -> None:
-    content["more"] = 1
-
-
 def missing_in_epoch(content: dict[str, Any]) -> None:
     del content["epochs"][0]["windows"]
 
 
-def unknown_in_window(content: dict[str, Any]) -> None:
-    content["epochs"][0]["windows"][0]["more"] = 1
+def text_in_window(content: dict[str, Any]) -> None:
+    content["epochs"][0]["windows"][0]["step"] = "1"
+
+
+def missing_epoch(content: dict[str, Any]) -> None:
+    del content["epochs"][0]
+
+
+def not_tested(content: dict[str, Any]) -> None:
+    content["epochs"][-1]["test_accuracy"] = None
 
 
 def other_protocol(content: dict[str, Any]) -> None:
@@ -645,14 +649,32 @@ def no_epochs(content: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [missing_field, unknown_field, missing_in_epoch, unknown_in_window, other_protocol, no_epochs]
+    ("change", "words"),
+    [
+        (missing_field, "object missing required field num_parameters"),
+        (missing_in_epoch, "epochs[0]: object missing required field windows"),
+        (text_in_window, "epochs[0].windows[0].step: expected int, got str"),
+        (other_protocol, "it has another protocol"),
+        (no_epochs, "epochs: they must be numbered from 1, and be at least one"),
+        (missing_epoch, "epochs: they must be numbered from 1, and be at least one"),
+        (not_tested, "epochs: the last one must be tested"),
+    ],
 )
-def test_a_changed_history_is_refused(change: Callable[[dict[str, Any]], None]) -> None:
+def test_a_changed_history_is_refused(change: Callable[[dict[str, Any]], None], words: str) -> None:
     history = make_history(50.0, 60.0)
     content = json.loads(history.to_json())
     change(content)
-    with pytest.raises(InputError, match="not the history of such a run"):
+    with pytest.raises(InputError) as caught:
         RunHistory.from_json(json.dumps(content), history.protocol)
+    assert str(caught.value).startswith(f"this is not the history of such a run: {words}")
+
+
+def test_what_a_newer_version_has_written_besides_is_passed_over() -> None:
+    """As wherever files of ours are read."""
+    history = make_history(50.0, 60.0)
+    content = json.loads(history.to_json())
+    content["more"] = content["epochs"][0]["windows"][0]["more"] = 1
+    assert RunHistory.from_json(json.dumps(content), history.protocol) == history
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "torn", '{"protocol": 1}', "", "null", '{"protocol'])
@@ -677,6 +699,26 @@ def test_what_a_history_tells() -> None:
     assert later is not None
     assert (fitted.epoch, later.epoch) == (3, 5)
     assert history.fitted(99.5) is None
+
+
+def test_epochs_that_are_not_tested_are_none_and_the_others_are_what_they_were() -> None:
+    whole, some = run(epochs=13), run(epochs=13, test_interval=6)
+    tested = {1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13}
+    assert some.protocol.tested_epochs == tested
+    assert [record.test_accuracy for record in some.epochs] == [
+        record.test_accuracy if record.epoch in tested else None for record in whole.epochs
+    ]
+    assert [each.epoch for each in some.tested] == sorted(tested)
+    assert [record.train_loss for record in some.epochs] == [record.train_loss for record in whole.epochs]
+    assert (some.test_accuracy, some.last_five) == (whole.test_accuracy, whole.last_five)
+    assert some.best == max(some.tested, key=lambda tested: tested.accuracy)
+    assert RunHistory.from_json(some.to_json(), some.protocol) == some
+
+
+def test_a_loss_that_is_not_finite_has_its_epoch_tested() -> None:
+    history = run(bright_or_dark(16), epochs=40, test_interval=20, schedule=MultiStep(first=0.2, drop=1e30))
+    assert (history.finite, history.last.epoch) == (False, 9)
+    assert history.last.test_accuracy == history.test_accuracy
 
 
 # Data

@@ -48,6 +48,7 @@ def finetuning_protocol(base: TrainingProtocol, *, learning_rate: float, start: 
         epochs=max(LEAST_EPOCHS, base.epochs // SHARE_OF_EPOCHS),
         optimiser=dataclasses.replace(base.optimiser, learning_rate=learning_rate),
         schedule=MultiStep(),
+        test_interval=None,  # how fast it ends badly is worth knowing, and the runs are short
         start=start,
     )
 
@@ -128,7 +129,7 @@ def _judge(rates: Sequence[RateResult], start_accuracy: float, chance: float) ->
 
 
 def _summarised(rate: float, runs: Sequence[RunHistory], start_accuracy: float, chance: float) -> RateResult:
-    estimate = Estimate(tuple(run.last.test_accuracy for run in runs))
+    estimate = Estimate(tuple(run.test_accuracy for run in runs))
     bad, good = (line_at(share, chance, start_accuracy) for share in (COLLAPSED, FAILED))
     bounds, reason = estimate.interval(), f"ends at {estimate} (lines {bad:.2f} and {good:.2f})"
     verdict = Verdict.INCONCLUSIVE
@@ -143,7 +144,7 @@ def _summarised(rate: float, runs: Sequence[RunHistory], start_accuracy: float, 
     return RateResult(
         learning_rate=rate,
         seeds=tuple(run.seed for run in runs),
-        accuracies=tuple(tuple(record.test_accuracy for record in run.epochs) for run in runs),
+        accuracies=tuple(tuple(tested.accuracy for tested in run.tested) for run in runs),
         train_accuracies=tuple(run.last.train_accuracy for run in runs),
         mean=estimate.mean,
         sd=estimate.sd,
@@ -188,7 +189,7 @@ class Finetuning(Analysis[FinetuningResult]):
         for run in material.result.runs:
             if run.cell != material.cell(roles[CLEAN]):
                 continue
-            accuracies.append(run.history.last.test_accuracy)
+            accuracies.append(run.history.test_accuracy)
             clean, task = grid.task(run.cell, run.seed), grid.task(material.cell(roles[OPS]), run.seed)
             for rate in FINETUNING_RATES:
                 protocol = finetuning_protocol(task.protocol, learning_rate=rate, start=clean.identity)

@@ -1,9 +1,10 @@
-"""What an interrupted craft continues from: arrays and facts in one file, replaced atomically."""
+"""What interrupted work continues from: arrays and facts in one file, replaced atomically every now and then."""
 
 from __future__ import annotations
 
 import copy
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,14 @@ from ule_datasets.base.memory import TooLittleMemoryError
 from ule_datasets.base.sealed import digest_of
 from ule_datasets.base.tensors import read_tensors
 
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+LONG = SECONDS_BETWEEN_CHECKPOINTS / 100
+"""Seconds that a checkpoint may take before the next one waits for longer: they shall not cost more than 1 %."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class State:
-    """A moment of a craft."""
+    """A moment of a craft or a training run."""
 
     arrays: Mapping[str, np.ndarray]
     facts: dict[str, Any] = field(default_factory=dict)
@@ -36,6 +41,60 @@ class Checkpoint(Protocol):
     def save(self, state: State) -> None:
         """Replace the state; afterwards either the old or the new one can be loaded."""
         ...
+
+
+class Keeper(Protocol):
+    """Whom work that takes long asks again and again, between two of its steps, whether to save its state."""
+
+    def load(self) -> State | None:
+        """The state that the work goes on from; ``None``: it begins."""
+        ...
+
+    def due(self) -> bool:
+        """Whether to save now; costs next to nothing."""
+        ...
+
+    def save(self, state: State) -> None:
+        """Keep the state; then the work may be ended, by an exception or otherwise."""
+        ...
+
+
+class Forgetful:
+    """A keeper that keeps nothing."""
+
+    def load(self) -> None:
+        """Nothing."""
+
+    def due(self) -> bool:
+        """Never."""
+        return False
+
+    def save(self, state: State) -> None:
+        """Forget it."""
+
+
+class Pace:
+    """When a checkpoint is due: some seconds after the last one, in proportion later if that took over ``LONG``."""
+
+    def __init__(self, seconds: float) -> None:
+        """Begin to count."""
+        self._seconds = seconds
+        self._due = time.monotonic() + seconds
+        self._asked: float | None = None
+
+    def due(self) -> bool:
+        """Whether it is time; if so, all that happens until ``saved`` counts as the checkpoint's cost."""
+        now = time.monotonic()
+        if now < self._due:
+            return False
+        self._asked = now
+        return True
+
+    def saved(self) -> None:
+        """Count from now on."""
+        now = time.monotonic()
+        cost = 0.0 if self._asked is None else now - self._asked
+        self._due, self._asked = now + self._seconds * max(1.0, cost / LONG), None
 
 
 class MemoryCheckpoint:
@@ -66,9 +125,15 @@ class FileCheckpoint:
     """What the state belongs to; a file with another identity is not loaded."""
     on_refused: Callable[[str], None] = _say_nothing
     """Told in words why a file that is there is not used."""
+    work: str = "craft"
+    """What is interrupted, for people."""
+    other: str = "it is of another craft"
+    """What another identity means, for people."""
+    alone: bool = True
+    """Whether no other process writes there: then what is half written was left by one that was killed, and goes."""
 
     def load(self) -> State | None:
-        """The state in the file; one that is not intact, or of another craft, counts as absent."""
+        """The state in the file; one that is not intact, or of another identity, counts as absent."""
         self._remove_partial_files()
         if not self.path.exists():
             return None
@@ -76,7 +141,7 @@ class FileCheckpoint:
             metadata, arrays = read_tensors(self.path)
             header = json.loads(metadata["ule"])
             if header["identity"] != self.identity:
-                raise ValueError("it is of another craft")
+                raise ValueError(self.other)
             if header["digest"] != _digest(header["identity"], header["facts"], arrays):
                 raise ValueError("its digest does not agree")
             return State(arrays=arrays, facts=header["facts"])
@@ -84,7 +149,7 @@ class FileCheckpoint:
             raise
         except (OSError, KeyError, TypeError, ValueError) as error:
             why = "an earlier version wrote it, without a digest" if isinstance(error, KeyError) else str(error)
-            self.on_refused(f"an interrupted craft begins anew: {self.path} cannot be continued from ({why})")
+            self.on_refused(f"an interrupted {self.work} begins anew: {self.path} cannot be continued from ({why})")
             return None
 
     def save(self, state: State) -> None:
@@ -104,6 +169,8 @@ class FileCheckpoint:
         self._remove_partial_files()
 
     def _remove_partial_files(self) -> None:
+        if not self.alone:
+            return
         for leftover in self.path.parent.glob(f".{self.path.name}.*{PARTIAL}"):
             leftover.unlink(missing_ok=True)
 

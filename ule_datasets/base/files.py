@@ -155,11 +155,14 @@ def mark_used(path: Path) -> None:
             os.utime(path)
 
 
-def sweep(folder: Path, pattern: str = f".*{PARTIAL}") -> None:
-    """Delete what killed processes left in a folder, half written or for themselves, once it is certainly nobody's."""
+def sweep(folder: Path, pattern: str = f".*{PARTIAL}", *, after: float = ABANDONED) -> None:
+    """Delete what killed processes left in a folder, half written or for themselves, once it is certainly nobody's.
+
+    That is so many seconds after it was last written to.
+    """
     for leftover in folder.glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # another process sweeps as well
-            if time.time() - leftover.lstat().st_mtime > ABANDONED:
+            if time.time() - leftover.lstat().st_mtime > after:
                 remove_tree(leftover)
 
 

@@ -50,8 +50,11 @@ class Reporter:
         label: str,
         unit: str,
         images: Callable[[Item], int] | None = None,
+        before: int = 0,
     ) -> Iterator[Item]:
         """Pass items through, showing how many of ``total`` are done and the time left.
+
+        ``before`` of them were done before, and are not among the items.
 
         With ``images``, which says how many of them an item stands for, also how many are done in a second.
         """
@@ -62,7 +65,7 @@ class Reporter:
 
         bars, count = sys.stderr.isatty(), 0
         started = said = time.monotonic()
-        with tqdm(total=total, desc=label, unit=unit, leave=False, delay=1.0, disable=not bars) as bar:
+        with tqdm(total=total, initial=before, desc=label, unit=unit, leave=False, delay=1.0, disable=not bars) as bar:
             for done, item in enumerate(items, start=1):
                 yield item
                 now = time.monotonic()
@@ -72,8 +75,10 @@ class Reporter:
                     bar.set_postfix_str(speed, refresh=False)
                 bar.update()
                 if not bars and now - said >= SECONDS_BETWEEN_LINES:
-                    left = (now - started) / done * (total - done)
-                    self.say(f"{label}: {done} of {total} {unit}s{speed and ', ' + speed}, about {left:.0f} s left")
+                    left = (now - started) / done * max(0, total - before - done)
+                    self.say(
+                        f"{label}: {before + done} of {total} {unit}s{speed and ', ' + speed}, about {left:.0f} s left"
+                    )
                     said = now
 
 

@@ -10,14 +10,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from ule_datasets.cli.termination import terminable
+
 STOPPED = "interrupted; the same command continues where it stopped"
 DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
+@terminable
 def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) -> int:
     """Run a command; whatever goes wrong becomes one or two lines on stderr and an exit code.
 
-    0: done; 1: a check failed; 2: wrong usage or bad input; 130: interrupted. ``--debug`` shows the traceback.
+    0: done; 1: a check failed; 2: wrong usage or bad input; 130: interrupted, 143: by SIGTERM. ``--debug`` shows
+    the traceback.
     """
     # A shell that starts a command in the background of a script has it ignore Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -52,7 +52,8 @@ def verify_command(given: VerifyArguments) -> int:
     """Prove that datasets are what they say, train on them and on their clean controls, and judge what papers report.
 
     Finished runs are kept in the cache folder: the same command continues where it stopped.
-    Exit codes: 0 done; 1 a check failed or a claim was refuted; 2 wrong usage or bad input; 130 interrupted.
+    Exit codes: 0 done; 1 a check failed or a claim was refuted; 2 wrong usage or bad input; 130 interrupted, by SIGTERM
+    143.
     """
     if given.version:
         return show_version()

@@ -46,6 +46,15 @@ def describe_device(device: torch.device) -> str:
     return f"{cpu_model()} (CPU)"
 
 
+def describe_machine(device: torch.device) -> dict[str, str]:
+    """What the bits of a result depend on besides code, seeds and threads: the hardware, and what computes on it."""
+    versions = {"device": describe_device(device), "torch": torch.__version__}
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        return {**versions, "cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
+    return {**versions, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+
+
 def cpu_model() -> str:
     """The processor's name, as far as the system tells it."""
     information = Path("/proc/cpuinfo")

@@ -109,9 +109,14 @@ class _Processes:
                 worker.process.terminate()
             else:
                 worker.pipe.close()
-        with self._lock:
+        try:
+            with self._lock:
+                for worker in workers:
+                    worker.process.join()
+        except BaseException:  # who interrupts this as well will not wait for what a task does before it ends
             for worker in workers:
-                worker.process.join()
+                worker.process.kill()
+            raise
 
     def close(self) -> None:
         self.end(self._idle)

@@ -59,9 +59,9 @@ def compare(
     clean_runs: Sequence[RunHistory], poisoned_runs: Sequence[RunHistory], *, dataset: str, control: str, chance: float
 ) -> Comparison:
     """Compare models trained on poisoned images with their controls, by the papers' lines and ``MARGIN``."""
-    clean = Estimate(tuple(run.last.test_accuracy for run in clean_runs))
-    poisoned = Estimate(tuple(run.last.test_accuracy for run in poisoned_runs))
-    best = Estimate(tuple(run.best.test_accuracy for run in poisoned_runs))
+    clean = Estimate(tuple(run.test_accuracy for run in clean_runs))
+    poisoned = Estimate(tuple(run.test_accuracy for run in poisoned_runs))
+    best = Estimate(tuple(run.best.accuracy for run in poisoned_runs))
     fitted = Estimate(tuple(run.last.train_accuracy for run in poisoned_runs))
     broken = [run for run in (*clean_runs, *poisoned_runs) if not run.finite]
     needed = line_at(LEARNED, chance)

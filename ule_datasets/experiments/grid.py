@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import compress, product
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -148,7 +148,7 @@ class GridResult:
 
     def accuracies(self, cell: Cell) -> tuple[float, ...]:
         """Their clean test accuracies after the last epoch; NaN where a loss was not finite."""
-        return tuple(h.last.test_accuracy if h.finite else float("nan") for h in self.histories(cell))
+        return tuple(h.test_accuracy if h.finite else float("nan") for h in self.histories(cell))
 
 
 def with_controls(cells: Iterable[Cell], subjects: Sequence[Subject]) -> tuple[Cell, ...]:
@@ -170,7 +170,7 @@ def train_grid(grid: Grid, *, store: RunStore, executor: Executor, reporter: Rep
     parallel = max(1, min(executor.workers, len(grid.cells) * len(grid.seeds)))
     tasks = grid.tasks()
     known = store.known(tasks, reporter)
-    _announce(grid, tasks, [index in known for index in range(len(tasks))], parallel, reporter)
+    _announce(grid, tasks, shares_done(tasks, store, known), parallel, reporter)
     outcomes = work_off(tasks, store, executor, reporter, known=known)
     runs, lost = [], []
     for index, (seed, cell) in enumerate(product(grid.seeds, grid.cells)):
@@ -192,43 +192,68 @@ def train_grid(grid: Grid, *, store: RunStore, executor: Executor, reporter: Rep
     return replace(result, comparisons=_comparisons(grid, result))
 
 
-def plan_lines(grid: Grid, tasks: Sequence[RunTask], known: Sequence[bool]) -> list[str]:
-    """A line per cell: what is trained, and what it takes."""
+def shares_done(tasks: Sequence[RunTask], store: RunStore, known: Container[int]) -> list[float]:
+    """How much of each task is done: 1 of a finished one (``known``, by index), less of an interrupted one."""
+
+    def share(task: RunTask) -> float:
+        standing = store.standing(task)
+        return 0.0 if standing is None else min(0.99, standing.done / task.protocol.epochs)  # the end is not kept
+
+    return [1.0 if index in known else share(task) for index, task in enumerate(tasks)]
+
+
+def plan_lines(grid: Grid, tasks: Sequence[RunTask], done: Sequence[float]) -> list[str]:
+    """A line per cell: what is trained, and what it takes, where so much of each task is done."""
     lines = []
     for first, cell in enumerate(grid.cells):
         own = range(first, len(tasks), len(grid.cells))
-        done = sum(known[i] for i in own)
-        flop = sum(tasks[i].flop for i in own)
+        task, shares = tasks[own[0]], [done[i] for i in own]
         lines.append(
-            f"  {cell}: {len(own)} run{'s' if len(own) > 1 else ''} of {tasks[own[0]].protocol.epochs} epochs on "
-            f"{tasks[own[0]].data.num_train:,} images, {flop:.2g} FLOP" + (f", {done} finished before" if done else "")
+            f"  {cell}: {len(own)} run{'s' if len(own) > 1 else ''} of {task.protocol.epochs} epochs on "
+            f"{task.data.num_train:,} images, {flop_left([tasks[i] for i in own], shares):.2g} FLOP{so_far(shares)}"
         )
     return lines
 
 
-def _announce(grid: Grid, tasks: Sequence[RunTask], known: Sequence[bool], parallel: int, reporter: Reporter) -> None:
+def so_far(done: Sequence[float]) -> str:
+    """How many runs are finished and begun, where some are; follows what is left."""
+    numbers = {"finished before": list(done).count(1), "begun": sum(0 < share < 1 for share in done)}
+    told = [f"{number} {word}" for word, number in numbers.items() if number]
+    return f" left, {', '.join(told)}" if told else ""
+
+
+def flop_left(tasks: Sequence[RunTask], done: Sequence[float]) -> float:
+    """Floating-point operations of what is left, where so much of each task is done."""
+    return sum(task.flop * (1 - share) for task, share in zip(tasks, done, strict=True))
+
+
+def _announce(grid: Grid, tasks: Sequence[RunTask], done: Sequence[float], parallel: int, reporter: Reporter) -> None:
     """Say what is done already and what will be done; time a few steps to say how long that will take."""
-    for task in compress(tasks, known):
-        reporter.say(f"reusing a finished run: {task}")
-    waiting = [task for task, finished in zip(tasks, known, strict=True) if not finished]
+    for task, share in zip(tasks, done, strict=True):
+        if share == 1:
+            reporter.say(f"reusing a finished run: {task}")
+    waiting = [(task, share) for task, share in zip(tasks, done, strict=True) if share < 1]
     if not waiting:
         return
-    threads = waiting[0].threads
+    threads = waiting[0][0].threads
     reporter.say(
         f"profile {grid.profile.name}: {len(waiting)} run{'s' if len(waiting) > 1 else ''} on "
         f"{describe_device(grid.device)}, {parallel} at a time with {threads} thread{'s' if threads > 1 else ''} each:"
     )
-    for line in plan_lines(grid, tasks, known):
+    for line in plan_lines(grid, tasks, done):
         reporter.say(line)
-    seconds = estimate_seconds(waiting) / min(parallel, len(waiting))
+    seconds = estimate_seconds(*zip(*waiting, strict=True)) / min(parallel, len(waiting))
     reporter.say(f"this will take about {duration(seconds)}, going by the time of a few steps")
 
 
-def estimate_seconds(tasks: Sequence[RunTask]) -> float:
-    """Time of the tasks one after another: the cheapest is timed for a few steps, the others by their arithmetic."""
+def estimate_seconds(tasks: Sequence[RunTask], done: Sequence[float] | None = None) -> float:
+    """Time of the tasks one after another: the cheapest is timed for a few steps, the others by their arithmetic.
+
+    Less what is ``done`` of each; ``None``: nothing is.
+    """
     cheapest = min(tasks, key=lambda task: task.flop / (task.protocol.epochs * task.data.num_train))
     rate = cheapest.flop / time_task(cheapest)
-    return sum(task.flop for task in tasks) / rate
+    return flop_left(tasks, done or [0.0] * len(tasks)) / rate
 
 
 def _comparisons(grid: Grid, result: GridResult) -> tuple[Comparison, ...]:

@@ -104,6 +104,7 @@ PROFILES: dict[str, Profile] = {
             num_seeds=3,
             strategies=("standard",),
             fine_tuning_epochs=60,
+            test_interval=10,
             limits="The protocol as printed; what the paper leaves open (pad width, milestones, the start of PGD, the "
             "pixel step of RandAugment) is chosen as this project documents it.",
         ),

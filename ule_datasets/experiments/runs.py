@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +17,11 @@ from pathlib import Path
 
 import torch
 
+from ule_datasets.base import records
+from ule_datasets.base.checkpoint import FileCheckpoint
 from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.files import make_folder, sweep, write_atomically
+from ule_datasets.base.files import make_folder, write_atomically
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.sealed import is_sealed, seal, unseal
 from ule_datasets.compute.devices import cpu_threads
@@ -27,12 +29,17 @@ from ule_datasets.compute.executor import Executor, Lost
 from ule_datasets.compute.ranks import on_ranks
 from ule_datasets.experiments.identity import code_digest
 from ule_datasets.experiments.prepared import PreparedSets
+from ule_datasets.experiments.unfinished import SUFFIX, checkpoint_of, keeper_of, tidy
 from ule_datasets.victims.data import TrainingSet
-from ule_datasets.victims.history import EpochRecord, RunHistory
+from ule_datasets.victims.history import EpochRecord, RunHistory, Standing
 from ule_datasets.victims.protocol import TrainingProtocol
 from ule_datasets.victims.victim import Victim
 
 SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def _say_nothing(_: str) -> None:
+    return None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -56,6 +63,8 @@ class RunTask:
     """A file or folder of trained weights for countermeasures, to look at before downloading."""
     log: Path = Path(os.devnull)
     """One line of JSON per epoch is added here while it runs."""
+    unfinished: Path | None = None
+    """Where its state is kept until it is finished; ``None``: nowhere."""
 
     def __post_init__(self) -> None:
         batch = min(self.protocol.batch_size, self.data.num_train)
@@ -76,6 +85,20 @@ class RunTask:
     def flop(self) -> float:
         """Floating-point operations of the whole run."""
         return self.victim.flop(self.data, self.protocol)
+
+    def checkpoint(self, on_refused: Callable[[str], None] = _say_nothing) -> FileCheckpoint | None:
+        """What is kept of it on this machine until it is finished; told why a file that is there is of no use."""
+        if self.unfinished is None:
+            return None
+        return checkpoint_of(
+            self.unfinished, self.identity, threads=self.threads, device=self.device, on_refused=on_refused
+        )
+
+    def standing(self, on_refused: Callable[[str], None] = _say_nothing) -> Standing | None:
+        """Where an interrupted attempt at it stands."""
+        checkpoint = self.checkpoint(on_refused)
+        state = None if checkpoint is None else checkpoint.load()
+        return None if state is None else records.convert(Standing, state.facts, str(self.unfinished))
 
     def __str__(self) -> str:
         return f"{self.dataset}, {self.protocol}, seed {self.seed}"
@@ -103,6 +126,14 @@ class RunStore:
     def weights(self, task: RunTask) -> Path:
         """Where its trained weights are or would be."""
         return self.path(task).with_suffix(".safetensors")
+
+    def unfinished(self, task: RunTask) -> Path:
+        """Where it is or would be kept what an interrupted attempt at it has done."""
+        return self.path(task).with_suffix(SUFFIX)
+
+    def standing(self, task: RunTask) -> Standing | None:
+        """Where an interrupted attempt at a run stands."""
+        return dataclasses.replace(task, unfinished=self.unfinished(task)).standing()
 
     def get(self, task: RunTask, reporter: Reporter) -> RunHistory | None:
         """A finished run, with its weights if the task wants them; an unreadable or changed file is named and not used.
@@ -135,6 +166,7 @@ class RunStore:
         if finished.weights is not None:
             write_atomically(self.weights(task), finished.weights)
         self._keep(task, finished.history, _sha256(self.weights(task)))
+        self.unfinished(task).unlink(missing_ok=True)
 
     def _keep(self, task: RunTask, history: RunHistory, weights: str | None) -> None:
         values = {**json.loads(history.to_json()), "weights": weights}
@@ -186,16 +218,17 @@ def work_off(
     """
     done: dict[int, RunHistory | Lost] = {**(store.known(tasks, reporter) if known is None else known)}
     make_folder(store.folder)
-    sweep(store.folder)
+    tidy(store.folder)
     waiting = [index for index in range(len(tasks)) if index not in done]
     prepared = PreparedSets(folder=store.folder.with_name("prepared"), executor=executor, reporter=reporter)
     todo = []
     for task in (tasks[index] for index in waiting):
         given, strategy = task.data, task.protocol.strategy
         data = prepared.of(task.dataset, given.load(), given.digest, strategy, device=task.device, weights=task.weights)
-        log = store.path(task).with_suffix(".log")
-        todo.append(dataclasses.replace(task, data=TrainingSet.of(data, given.digest), log=log))
-    with _following(todo, reporter):
+        log, unfinished = store.path(task).with_suffix(".log"), store.unfinished(task)
+        own = TrainingSet.of(data, given.digest)
+        todo.append(dataclasses.replace(task, data=own, log=log, unfinished=unfinished))
+    with _following(todo, reporter, before=sum(_continued(task, reporter) for task in todo)):
         for number, result in executor.unordered(run_task, todo):
             index, task = waiting[number], tasks[waiting[number]]
             if isinstance(result, Lost):
@@ -204,14 +237,28 @@ def work_off(
                 continue
             store.put(task, result)
             done[index] = result.history
-            last = result.history.last
-            reporter.say(f"{task}: {last.test_accuracy:.1f} % clean test accuracy ({result.history.seconds:.0f} s)")
+            accuracy, seconds = result.history.test_accuracy, result.history.seconds
+            reporter.say(f"{task}: {accuracy:.1f} % clean test accuracy ({seconds:.0f} s)")
+    return done
+
+
+def _continued(task: RunTask, reporter: Reporter) -> int:
+    """Say where an interrupted run goes on; the number of epochs that it has behind it."""
+    standing = task.standing(reporter.warn)
+    if standing is None:
+        return 0
+    done, epochs = len(standing.epochs), task.protocol.epochs
+    reporter.say(f"continuing an interrupted run: {task}, from epoch {min(done + 1, epochs)} of {epochs}")
     return done
 
 
 def _train(task: RunTask, rank: int, device: torch.device | None) -> Finished:
     watched = rank == 0 and task.log.parent.is_dir()  # not on another machine
-    with cpu_threads(task.threads), tempfile.TemporaryDirectory() as folder:
+    with (
+        cpu_threads(task.threads),
+        tempfile.TemporaryDirectory() as folder,
+        keeper_of(task.checkpoint(), until_signalled=task.ranks == 1) as keeper,
+    ):
 
         def note(record: EpochRecord) -> None:
             if watched:
@@ -228,19 +275,20 @@ def _train(task: RunTask, rank: int, device: torch.device | None) -> Finished:
             on_epoch=note,
             start=task.start,
             weights=weights,
+            keeper=keeper,
         )
         trained = None if weights is None else weights.read_bytes()
     return Finished(history=history, weights=trained)
 
 
 @contextmanager
-def _following(tasks: Sequence[RunTask], reporter: Reporter) -> Iterator[None]:
-    """Show the epochs of all tasks as their logs grow, from a thread of its own."""
+def _following(tasks: Sequence[RunTask], reporter: Reporter, *, before: int) -> Iterator[None]:
+    """Show the epochs of all tasks as their logs grow, from a thread of its own; ``before`` were done before."""
     for task in tasks:
         task.log.unlink(missing_ok=True)
     total, stopped = sum(task.protocol.epochs for task in tasks), threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        epochs = reporter.track(_logged(tasks, stopped), total=total, label="training", unit="epoch")
+        epochs = reporter.track(_logged(tasks, stopped), total=total, label="training", unit="epoch", before=before)
         follower = pool.submit(lambda: sum(1 for _ in epochs))
         try:
             yield

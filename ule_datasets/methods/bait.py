@@ -32,12 +32,13 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.base.progress import duration
 from ule_datasets.compute.devices import median_seconds, resident
+from ule_datasets.compute.parts import Part
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.quantization import Apply, Quantize, quantize
 from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.settings import SurrogateSettings, check_at_least
-from ule_datasets.methods.engine.stepwise import Estimate, Part, Phase, Stepwise
+from ule_datasets.methods.engine.stepwise import Estimate, Phase, Stepwise
 from ule_datasets.methods.engine.surrogate import Surrogate
 from ule_datasets.methods.method import BoundedNoise, Context, Crafted
 from ule_datasets.models.weights import WEIGHTS, Weights, obtain

@@ -27,13 +27,14 @@ import numpy as np
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.base.progress import duration
+from ule_datasets.compute.parts import Part
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.quantization import Apply, Quantize, quantize
 from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.settings import ErrorAverage, Grid, StopRule, SurrogateSettings, check_at_least
 from ule_datasets.methods.engine.sign_steps import SignSteps
-from ule_datasets.methods.engine.stepwise import Estimate, Part, Phase, Stepwise
+from ule_datasets.methods.engine.stepwise import Estimate, Phase, Stepwise
 from ule_datasets.methods.engine.surrogate import FrozenSurrogate, Surrogate
 from ule_datasets.methods.method import BoundedNoise, Context, Crafted
 

@@ -6,14 +6,13 @@ is one more exact layer: purified minus perturbed, which added to the perturbed 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from ule_datasets.base.checkpoint import Checkpoint, State
+from ule_datasets.base.checkpoint import SECONDS_BETWEEN_CHECKPOINTS, Checkpoint, Pace, State
 from ule_datasets.base.errors import InputError
 from ule_datasets.compute.devices import describe_device, pick_device
 from ule_datasets.data.bounds import Budget, Unbounded
@@ -23,8 +22,6 @@ from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 from ule_datasets.models.weights import Weights
 from ule_datasets.victims.preparation import Preparation
 from ule_datasets.victims.strategy import Countermeasure
-
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +91,7 @@ class CheckpointedPieces:
         self._checkpoint = checkpoint
         state = checkpoint.load()
         self._pieces = {} if state is None else dict(state.arrays)
-        self._saved = time.monotonic()
+        self._pace = Pace(SECONDS_BETWEEN_CHECKPOINTS)
 
     def has(self, name: str) -> bool:
         """Whether a piece is finished."""
@@ -103,9 +100,9 @@ class CheckpointedPieces:
     def keep(self, name: str, images: np.ndarray) -> None:
         """Keep a finished piece, and perhaps save all that are."""
         self._pieces[name] = images
-        if time.monotonic() - self._saved >= SECONDS_BETWEEN_CHECKPOINTS:
+        if self._pace.due():
             self._checkpoint.save(State(arrays=self._pieces))
-            self._saved = time.monotonic()
+            self._pace.saved()
 
     def joined(self, names: Sequence[str]) -> np.ndarray:
         """All images of some pieces, one piece after the other."""

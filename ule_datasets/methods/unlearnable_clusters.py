@@ -32,6 +32,7 @@ from ule_datasets.base.lazy import lazy
 from ule_datasets.base.progress import duration
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import median_seconds, resident
+from ule_datasets.compute.parts import Part
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.quantization import Apply, Quantize, quantize
@@ -39,7 +40,7 @@ from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.clustering import Clustering, FrozenFeatures, nearness, to_levels, windows
 from ule_datasets.methods.engine.clustering import CropRule as CropRule
 from ule_datasets.methods.engine.settings import check_at_least
-from ule_datasets.methods.engine.stepwise import Estimate, Part, Phase, Spread, Stepwise, repeatable
+from ule_datasets.methods.engine.stepwise import Estimate, Phase, Spread, Stepwise, repeatable
 from ule_datasets.methods.method import BoundedNoise, Context, Crafted
 from ule_datasets.models.weights import Weights, obtain
 

@@ -351,7 +351,7 @@ def _judge_runs(
         effect=after_gates(effect, conditions, level=False),
         cell=cell,
         measured=values,
-        best=tuple(history.best.test_accuracy for history in histories),
+        best=tuple(history.best.accuracy for history in histories),
         control=control,
         gates=conditions,
     )

@@ -53,6 +53,7 @@ class FineTuned(Victim):
             schedule=Cosine(),
             gradient_clip=5.0,
             normalise=self.normalise,
+            test_interval=effort.test_interval,
             precision=effort.precision,
             compiled=compiled,
         )

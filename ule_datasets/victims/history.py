@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from ule_datasets.base import records
 from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
 from ule_datasets.victims.protocol import TrainingProtocol
@@ -34,13 +35,44 @@ class EpochRecord:
     """Mean over the epoch's images; ``None``: it was not finite."""
     train_accuracy: float
     """Running average over the epoch, in training mode, on the augmented images; mixed labels by their weights."""
-    test_accuracy: float
-    """Clean test accuracy after the epoch, in evaluation mode."""
+    test_accuracy: float | None
+    """Clean test accuracy after the epoch, in evaluation mode; ``None``: the protocol does not ask for this epoch's."""
     displacement: float | None
     """Root of the summed squares of all trainable parameters minus their first values; ``None``: it was not finite."""
     windows: tuple[Window, ...]
     """The epoch in parts; empty where the loss was not finite."""
     seconds: float = field(compare=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tested:
+    """Clean test accuracy after an epoch."""
+
+    epoch: int
+    """Counted from 1."""
+    accuracy: float
+    """Percent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """Where a run stands that is not finished."""
+
+    epochs: tuple[EpochRecord, ...]
+    """Those that are done."""
+    steps: int
+    """Of the next one, that are done."""
+    of_steps: int
+    """That it has."""
+    seconds: float
+    """That the run has taken."""
+    epoch_seconds: float
+    """Those of them that its running epoch has."""
+
+    @property
+    def done(self) -> float:
+        """Epochs with the share of the running one."""
+        return len(self.epochs) + self.steps / self.of_steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +90,9 @@ class RunHistory:
     num_parameters: int
     """Trainable ones."""
     epochs: tuple[EpochRecord, ...]
-    """Fewer than the protocol's when the loss was not finite: training stops there."""
+    """Fewer than the protocol's when the loss was not finite: training stops there. The last one is always tested."""
     seconds: float = field(compare=False)
+    """Of a run that was interrupted: up to its checkpoints, without what had to be done again."""
 
     @property
     def finite(self) -> bool:
@@ -68,19 +101,33 @@ class RunHistory:
 
     @property
     def last(self) -> EpochRecord:
-        """The last epoch: the headline."""
+        """The last epoch."""
         return self.epochs[-1]
 
     @property
-    def best(self) -> EpochRecord:
-        """The (first) epoch with the best test accuracy: chosen by looking at the test set, never the headline."""
-        return max(self.epochs, key=lambda record: record.test_accuracy)
+    def tested(self) -> tuple[Tested, ...]:
+        """Clean test accuracy wherever it was taken, in the order of the epochs."""
+        return tuple(
+            Tested(epoch=record.epoch, accuracy=record.test_accuracy)
+            for record in self.epochs
+            if record.test_accuracy is not None
+        )
+
+    @property
+    def test_accuracy(self) -> float:
+        """Clean test accuracy after the last epoch, percent: the headline."""
+        return self.tested[-1].accuracy
+
+    @property
+    def best(self) -> Tested:
+        """The (first) tested epoch with the best accuracy: chosen by looking at the test set, never the headline."""
+        return max(self.tested, key=lambda tested: tested.accuracy)
 
     @property
     def last_five(self) -> float:
-        """Mean clean test accuracy of the last five epochs."""
-        last = self.epochs[-5:]
-        return sum(record.test_accuracy for record in last) / len(last)
+        """Mean clean test accuracy of the last five epochs; of those among them that were tested if the loss broke."""
+        last = [tested.accuracy for tested in self.tested if tested.epoch > len(self.epochs) - 5]
+        return sum(last) / len(last)
 
     def fitted(self, threshold: float = 90.0) -> EpochRecord | None:
         """The first epoch whose training accuracy (percent) reached the threshold."""
@@ -98,17 +145,27 @@ class RunHistory:
         Raises:
             InputError: it is something else, or of another protocol.
         """
-        try:
-            values = json.loads(text)
-            if values["protocol"] != content(protocol):
-                raise ValueError(f"it has another protocol, {values['protocol']}")
-            epochs = tuple(_epoch(record) for record in values["epochs"])
-            if not epochs:
-                raise ValueError("it has no epochs")
-            return cls(**{**values, "protocol": protocol, "epochs": epochs})
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"this is not the history of such a run: {error!r}") from error
+        origin = "this is not the history of such a run"
+        values = records.parse(_Written, text, origin)
+        if values.protocol != content(protocol):
+            raise InputError(f"{origin}: it has another protocol, {values.protocol}")
+        if [record.epoch for record in values.epochs] != [*range(1, len(values.epochs) + 1)] or not values.epochs:
+            raise InputError(f"{origin}: epochs: they must be numbered from 1, and be at least one")
+        if values.epochs[-1].test_accuracy is None:
+            raise InputError(f"{origin}: epochs: the last one must be tested")
+        known = {each.name: getattr(values, each.name) for each in dataclasses.fields(values)}
+        return cls(**{**known, "protocol": protocol})
 
 
-def _epoch(values: dict[str, Any]) -> EpochRecord:
-    return EpochRecord(**{**values, "windows": tuple(Window(**window) for window in values["windows"])})
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Written:
+    """A history as it stands in JSON."""
+
+    protocol: dict[str, Any]
+    seed: int
+    device: str
+    threads: int
+    ranks: int
+    num_parameters: int
+    epochs: tuple[EpochRecord, ...]
+    seconds: float

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, nn
 
+from ule_datasets.base import records
+from ule_datasets.base.checkpoint import Forgetful, Keeper
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.devices import (
     describe_device,
@@ -20,11 +23,13 @@ from ule_datasets.compute.devices import (
     resident,
     to_device,
 )
+from ule_datasets.compute.parts import Part
+from ule_datasets.compute.pauses import Pauses
 from ule_datasets.compute.precision import Precision
 from ule_datasets.models.states import save_weights
 from ule_datasets.victims.augmentation import to_float
 from ule_datasets.victims.data import TrainingData
-from ule_datasets.victims.history import EpochRecord, RunHistory, Window
+from ule_datasets.victims.history import EpochRecord, RunHistory, Standing, Window
 from ule_datasets.victims.protocol import TrainingProtocol
 from ule_datasets.victims.strategy import Countermeasure, Mixed, Progress
 
@@ -46,6 +51,7 @@ def train(
     device: torch.device,
     on_epoch: Callable[[EpochRecord], None],
     weights: Path | None = None,
+    keeper: Keeper = Forgetful(),  # noqa: B008 (has no state)
 ) -> RunHistory:
     """Train a model from where it is by the losses of its answers, as ``Victim.train`` says.
 
@@ -53,13 +59,8 @@ def train(
     group share every batch, with batch normalisation over each one's own part.
     """
     with _repeatable(protocol.precision, device):
-        run = _Run(model, losses, data, protocol, Seed(seed), device)
-        started, records = time.perf_counter(), []
-        for epoch in range(1, protocol.epochs + 1):
-            records.append(run.epoch(epoch))
-            on_epoch(records[-1])
-            if records[-1].train_loss is None:
-                break
+        run = _Run(model, losses, data, protocol, Seed(seed), device, keeper)
+        run.go_through(on_epoch)
         if weights is not None and run.rank == 0:
             save_weights(run.model, weights)
     return RunHistory(
@@ -69,8 +70,8 @@ def train(
         threads=torch.get_num_threads(),
         ranks=run.ranks,
         num_parameters=sum(parameter.numel() for parameter in run.model.parameters()),
-        epochs=tuple(records),
-        seconds=time.perf_counter() - started,
+        epochs=tuple(run.records),
+        seconds=run.seconds,
     )
 
 
@@ -84,7 +85,8 @@ def time_run(
         step = median_seconds(lambda number: run.step(batches[number % len(batches)], number), 3, device)
         test = median_seconds(lambda number: run.evaluate(EVALUATION_BATCH), 3, device)
     rows = len(data.test_images)
-    return protocol.epochs * (step * len(batches) + test * rows / min(rows, EVALUATION_BATCH))
+    tests = len(protocol.tested_epochs) * test * rows / min(rows, EVALUATION_BATCH)
+    return protocol.epochs * step * len(batches) + tests
 
 
 @contextmanager
@@ -106,6 +108,7 @@ class _Run:
         protocol: TrainingProtocol,
         seed: Seed,
         device: torch.device,
+        keeper: Keeper = Forgetful(),  # noqa: B008 (has no state)
     ) -> None:
         self._losses, self._protocol, self._device = losses, protocol, device
         grouped = distributed.is_available() and distributed.is_initialized()
@@ -128,34 +131,69 @@ class _Run:
         self._augmentation = torch.Generator().manual_seed(seed.integer32("augmentation", *own))
         self._attack = torch.Generator(device).manual_seed(seed.integer32("attack", *own))
         torch.manual_seed(seed.integer32("dropout", *own))
+        self._pauses = Pauses(keeper, device=device, ranks=self.ranks, rank=self.rank)
+        self.records: list[EpochRecord] = []
+        """Of the epochs that are done."""
+        self._started = time.perf_counter()
+        self._begin()
+
+    @property
+    def seconds(self) -> float:
+        """That the run has taken."""
+        return time.perf_counter() - self._started
+
+    def go_through(self, on_epoch: Callable[[EpochRecord], None]) -> None:
+        """Train from where the run stands, which its keeper may know, to the end, or until the loss is not finite."""
+        self._resume()
+        while len(self.records) < self._protocol.epochs and all(done.train_loss is not None for done in self.records):
+            self.records.append(self.epoch(len(self.records) + 1))
+            on_epoch(self.records[-1])
+            self._pause()
+
+    def _begin(self) -> None:
+        """Stand before the next epoch."""
+        self._steps = 0
+        """Of the running epoch, that are done."""
+        self._totals = torch.zeros(3, dtype=torch.float64, device=self._device)
+        """Over these steps: loss, correct answers, images."""
+        self._noted = self._totals.new_zeros(WINDOWS, 4)
+        """At the ends of its windows: these totals over all processes, and displacement."""
+        self._unshuffled = self._order.get_state()
+        """Of the generator, from which the epoch's order is drawn."""
+        self._epoch_started = time.perf_counter()
 
     def epoch(self, number: int) -> EpochRecord:
-        """Train on every image once and test; the device is read once, at the end."""
-        started = time.perf_counter()
+        """Train on every image once, or those that are left, and test; the device is read once, at the end."""
         batches = self.batches()
         first = (number - 1) * len(batches)
-        ends = {len(batches) * part // WINDOWS for part in range(1, WINDOWS + 1)} - {0}
-        totals = torch.zeros(3, dtype=torch.float64, device=self._device)
-        states, steps = [], []
+        ends = sorted({len(batches) * part // WINDOWS for part in range(1, WINDOWS + 1)} - {0})
         self.model.train()
-        for index, rows in enumerate(batches, start=1):
-            totals += self.step(rows, first + index - 1)
-            if index in ends:
-                states.append(torch.cat([self._over_ranks(totals.clone()), self._displacement()]))
-                steps.append(first + index)
-        correct = self._over_ranks(self.evaluate(len(self._test_images)))
-        *noted, (test_correct, *_) = torch.stack([*states, correct.expand(4)]).tolist()
+        for index in range(self._steps, len(batches)):
+            self._totals += self.step(batches[index], first + index)
+            self._steps = index + 1
+            if self._steps in ends:
+                totals = self._over_ranks(self._totals.clone())
+                self._noted[ends.index(self._steps)] = torch.cat([totals, self._displacement()])
+            if self.ranks == 1 or self._steps in ends:  # processes must agree, which takes them time
+                self._pause()
+        asked = number in self._protocol.tested_epochs
+        correct = self._test() if asked else torch.full((1,), math.nan, dtype=torch.float64, device=self._device)
+        *noted, (test_correct, *_) = torch.cat([self._noted[: len(ends)], correct.expand(1, 4)]).tolist()
         loss, train_correct, seen, displacement = noted[-1]
         finite = math.isfinite(loss) and math.isfinite(displacement)
-        return EpochRecord(
+        if not finite and not asked:  # it will be the last one
+            asked, test_correct = True, self._test().item()
+        record = EpochRecord(
             epoch=number,
             train_loss=loss / seen if finite else None,
             train_accuracy=100 * train_correct / seen,
-            test_accuracy=100 * test_correct / len(self._test_images),
+            test_accuracy=100 * test_correct / len(self._test_images) if asked else None,
             displacement=displacement if finite else None,
-            windows=_windows(steps, noted) if finite else (),
-            seconds=time.perf_counter() - started,
+            windows=_windows([first + end for end in ends], noted) if finite else (),
+            seconds=time.perf_counter() - self._epoch_started,
         )
+        self._begin()
+        return record
 
     def batches(self) -> tuple[Tensor, ...]:
         """The rows of a freshly shuffled epoch, int64 on the device, batch by batch; the last may be smaller.
@@ -209,6 +247,10 @@ class _Run:
         mixing = (*strategy.having("mix"), Countermeasure())[0]
         return mixing.mix(images, labels, draws)
 
+    def _test(self) -> Tensor:
+        """How many test images are right; float64 [1] on the device."""
+        return self._over_ranks(self.evaluate(len(self._test_images)))
+
     @torch.no_grad()
     def evaluate(self, count: int) -> Tensor:
         """How many of this process's share of the first ``count`` test images are right; float64 [1] on the device."""
@@ -222,6 +264,8 @@ class _Run:
             with self._autocast():
                 answers = self.model(to_float(self._test_images[start:stop])).argmax(dim=1)
             correct += (answers == self._test_labels[start:stop]).sum()
+            if self.ranks == 1:
+                self._pause()  # what was tested is tested again
         return correct
 
     @torch.no_grad()
@@ -234,6 +278,47 @@ class _Run:
         if self.ranks > 1:
             distributed.all_reduce(totals)
         return totals
+
+    def _pause(self) -> None:
+        """Have the state kept where that is due; that may end the run."""
+        if self._pauses.due():
+            self._pauses.take(self._parts(), self._own(), dataclasses.asdict(self._standing()))
+
+    def _resume(self) -> None:
+        """Stand where an interrupted run stood."""
+        facts = self._pauses.resume(self._parts(), self._own())
+        if facts is not None:
+            standing, now = records.convert(Standing, facts, "a checkpoint"), time.perf_counter()
+            self._started, self._epoch_started = now - standing.seconds, now - standing.epoch_seconds
+            self.records, self._steps = list(standing.epochs), standing.steps
+            self._order.set_state(self._unshuffled)
+
+    def _standing(self) -> Standing:
+        return Standing(
+            epochs=tuple(self.records),
+            steps=self._steps,
+            of_steps=self._steps_per_epoch,
+            seconds=self.seconds,
+            epoch_seconds=time.perf_counter() - self._epoch_started,
+        )
+
+    def _parts(self) -> Mapping[str, Part]:
+        """What changes, and is alike in all processes."""
+        return {
+            "model": self.model,
+            "optimiser": self._optimiser,
+            "order": self._unshuffled,
+            "noted": self._noted,
+        }
+
+    def _own(self) -> Mapping[str, Part]:
+        """What changes in each process by itself: its draws, its totals, its statistics of batches."""
+        draws = {"augmentation": self._augmentation, "attack": self._attack, "dropout": torch.default_generator}
+        if self._device.type == "cuda":
+            index = torch.cuda.current_device() if self._device.index is None else self._device.index
+            draws["dropout on CUDA"] = torch.cuda.default_generators[index]
+        statistics = dict(self.model.named_buffers()) if self.ranks > 1 else {}
+        return {**draws, "totals": self._totals, **{f"model {name}": each for name, each in statistics.items()}}
 
     def _autocast(self) -> torch.autocast:
         enabled = self._protocol.precision is Precision.BFLOAT16

@@ -13,6 +13,10 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.compute.precision import Precision
 from ule_datasets.victims.strategy import Strategy
 
+ALWAYS_TESTED = 5
+"""Epochs at either end of a run after each of which clean test accuracy is taken: shortcuts are learned in the first
+ones, and the mean of the last ones is reported."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sgd:
@@ -143,6 +147,8 @@ class Effort:
     """Numbers inside products."""
     fine_tuning_epochs: int = 60
     """From trained weights, at a hundredth of the learning rate; 60 is BAIT's."""
+    test_interval: int | None = None
+    """As in ``TrainingProtocol``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +171,9 @@ class TrainingProtocol:
     precision: Precision = Precision.FLOAT32
     compiled: bool = False
     """Whether the model goes through ``torch.compile``; on CUDA with graphs of the kernel launches."""
+    test_interval: int | None = None
+    """Clean test accuracy is taken after every so many epochs, and after each of the first and of the last
+    ``ALWAYS_TESTED``; ``None``: after every one."""
     start: str = ""
     """Digest of the weights that training starts from (sha256 of their file, or the identity of the run that made
     them); empty: random ones, from the seed."""
@@ -177,6 +186,15 @@ class TrainingProtocol:
             raise InputError(
                 f"TrainingProtocol: gradient_clip is {self.gradient_clip}, must be finite and above 0, or None"
             )
+        if self.test_interval is not None and self.test_interval < 2:
+            raise InputError(f"TrainingProtocol: test_interval is {self.test_interval}, must be at least 2, or None")
+
+    @property
+    def tested_epochs(self) -> frozenset[int]:
+        """The epochs, counted from 1, after which clean test accuracy is taken if the loss stays finite."""
+        ends = {*range(1, ALWAYS_TESTED + 1), *range(self.epochs + 1 - ALWAYS_TESTED, self.epochs + 1)}
+        every = range(0, self.epochs + 1, self.test_interval or 1)
+        return frozenset({*ends, *every} & {*range(1, self.epochs + 1)})
 
     def __str__(self) -> str:
         return f"{self.model}, {self.strategy.name}"

@@ -43,6 +43,7 @@ class Supervised(Victim):
             batch_size=self.batch_size,
             optimiser=self.optimiser,
             schedule=effort.schedule,
+            test_interval=effort.test_interval,
             precision=effort.precision,
             compiled=compiled,
         )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ule_datasets.base.checkpoint import Forgetful, Keeper
 from ule_datasets.base.seeds import Seed
 from ule_datasets.models.architectures import forward_flop, model_factory
 from ule_datasets.models.weights import Weights
@@ -89,8 +90,9 @@ class Victim(ABC):
         on_epoch: Callable[[EpochRecord], None],
         start: Path | None = None,
         weights: Path | None = None,
+        keeper: Keeper = Forgetful(),  # noqa: B008 (has no state)
     ) -> RunHistory:
-        """Train a new model and test it after every epoch.
+        """Train a new model and test it after every epoch that the protocol says.
 
         The seed fixes every random choice, independently of the data: runs on different data with one seed are
         paired. Repeating a run on the same device and number of threads gives the same history. Torch's global
@@ -105,13 +107,23 @@ class Victim(ABC):
             start: a file of weights to start from (``protocol.start`` names it in the result): those of
                 ``self.weights``; without such, what an earlier run of this victim kept, or ``None``.
             weights: where the trained weights go; ``None``: they are not kept.
+            keeper: is asked between steps whether to keep the state of the run; a run that begins with a kept state
+                gives the same history as one that was never interrupted, and ``on_epoch`` is told what is new in it.
 
         Raises:
             InputError: ``start`` does not hold its weights.
         """
         model = self._first_model(data, protocol, seed, start)
         return loop.train(
-            model, self.losses, data, protocol, seed=seed, device=device, on_epoch=on_epoch, weights=weights
+            model,
+            self.losses,
+            data,
+            protocol,
+            seed=seed,
+            device=device,
+            on_epoch=on_epoch,
+            weights=weights,
+            keeper=keeper,
         )
 
     def seconds(
@@ -123,12 +135,13 @@ class Victim(ABC):
     def flop(self, data: TrainingSet, protocol: TrainingProtocol) -> float:
         """Floating-point operations of ``train``; a multiply-add counts as two.
 
-        Every training image goes forwards, backwards and through the attacks; every test image forwards.
+        Every training image goes forwards, backwards and through the attacks; every test image forwards, after the
+        epochs that are tested.
         """
         forward = forward_flop(self.architecture, data.num_classes, data.image_size)
         gradients = sum(part.gradients for part in protocol.strategy.parts)
         passes = _TRAINING_PASSES + _ATTACK_PASSES * gradients
-        return forward * protocol.epochs * (passes * data.num_train + data.num_test)
+        return forward * (protocol.epochs * passes * data.num_train + len(protocol.tested_epochs) * data.num_test)
 
     def _first_model(self, data: TrainingData, protocol: TrainingProtocol, seed: int, start: Path | None) -> nn.Module:
         return self.model(protocol, data.num_classes, seed=Seed(seed).integer32("initialisation"), start=start)

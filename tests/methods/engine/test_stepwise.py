@@ -17,12 +17,13 @@ from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheck
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.executor import Lost
+from ule_datasets.compute.parts import Part, arrays_of
 from ule_datasets.compute.precision import Precision
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.bounds import Budget
 from ule_datasets.data.split import Split
 from ule_datasets.methods.engine import stepwise
-from ule_datasets.methods.engine.stepwise import Estimate, Part, Phase, Spread, Stepwise
+from ule_datasets.methods.engine.stepwise import Estimate, Phase, Spread, Stepwise
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -117,11 +118,9 @@ def said(craft: Stepwise) -> list[str]:
 
 
 def same(first: Walk, second: Walk) -> bool:
-    states = [{name: stepwise._tensors(part) for name, part in each.parts().items()} for each in (first, second)]
-    alike = all(
-        states[0][name].keys() == states[1][name].keys()
-        and all(torch.equal(tensor, states[1][name][key]) for key, tensor in states[0][name].items())
-        for name in states[0]
+    states = [arrays_of(each.parts()) for each in (first, second)]
+    alike = states[0].keys() == states[1].keys() and all(
+        np.array_equal(array, states[1][name]) for name, array in states[0].items()
     )
     return alike and first.notes() == second.notes() and first.ends == second.ends
 

@@ -9,46 +9,43 @@ from __future__ import annotations
 
 import math
 import tempfile
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ule_datasets.base.checkpoint import State
+from ule_datasets.base.checkpoint import SECONDS_BETWEEN_CHECKPOINTS, Pace, State
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.base.progress import duration
 from ule_datasets.compute.devices import (
     cpu_threads,
     describe_device,
+    describe_machine,
     deterministic_algorithms,
     pick_device,
     products_in,
 )
 from ule_datasets.compute.executor import Executor, Lost
+from ule_datasets.compute.parts import Part, arrays_of, restore
 from ule_datasets.compute.precision import Precision
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.methods.method import Context, Method
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
-
-    Part: TypeAlias = Tensor | nn.Module | torch.optim.Optimizer
+    from torch import Tensor
 else:
-    torch, Part = lazy("torch"), Any
+    torch = lazy("torch")
 
 FORMAT = 2
 """Of checkpoints; others are not used."""
 OWN_FACTS = ("done", "position", "trace", "environments")
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
-"""Within a phase; one is always written at its end."""
 GPU_FLOPS = 50e12
 """What one large GPU sustains on small convolutions, for the estimate."""
 
@@ -110,7 +107,7 @@ class Stepwise(ABC):
         self.position = 0
         """Where the next step of the phase begins."""
         self.environments = [self.environment()]
-        self._saved_at = time.monotonic()
+        self._pace = Pace(SECONDS_BETWEEN_CHECKPOINTS)
         self._shuffled: tuple[tuple[str | int, ...], Tensor] = ((), torch.empty(0))
 
     # --- what a method says ---
@@ -133,7 +130,7 @@ class Stepwise(ABC):
 
     def environment(self) -> dict[str, str]:
         """What a result depends on besides recipe and source: the device, and the libraries that compute on it."""
-        return _machine(self.device)
+        return describe_machine(self.device)
 
     def notes(self) -> dict[str, Any]:
         """What happened, as JSON values; after ``run``."""
@@ -145,9 +142,7 @@ class Stepwise(ABC):
 
     def restore(self, state: State) -> None:
         """Take over the parts of a state that was saved."""
-        for name, part in self.parts().items():
-            own = {key: value for key, value in state.arrays.items() if key == name or key.startswith(f"{name}.")}
-            _restore(part, {key.removeprefix(name)[1:]: torch.as_tensor(value) for key, value in own.items()})
+        restore(self.parts(), state.arrays)
 
     # --- what a method draws at random, each for a purpose ---
 
@@ -188,13 +183,9 @@ class Stepwise(ABC):
 
     def save(self) -> None:
         """Write a checkpoint."""
-        arrays: dict[str, np.ndarray] = {}
-        for name, part in self.parts().items():
-            for key, tensor in _tensors(part).items():
-                arrays[f"{name}.{key}" if key else name] = tensor.detach().cpu().numpy()
         facts = {**{name: getattr(self, name) for name in OWN_FACTS}, **self.facts(), "format": FORMAT}
-        self.context.checkpoint.save(State(arrays=arrays, facts=facts))
-        self._saved_at = time.monotonic()
+        self.context.checkpoint.save(State(arrays=arrays_of(self.parts()), facts=facts))
+        self._pace.saved()
 
     def check_finite(self, loss: float, whose: str, remedy: str) -> None:
         """Refuse to go on with a loss that is not a number, naming the settings that are likely to blame."""
@@ -240,7 +231,7 @@ class Stepwise(ABC):
         for step in self.context.reporter.track(steps, total=len(steps), label=phase.label, unit=phase.unit):
             phase.step(step)
             self.position = step + steps.step
-            if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+            if self._pace.due():
                 self.save()
         self._end(phase.end())
 
@@ -281,22 +272,13 @@ def repeatable(device: torch.device, precision: Precision, *, one_thread: bool) 
         yield
 
 
-def _machine(device: torch.device) -> dict[str, str]:
-    """What the bits of a result depend on, besides the libraries of a method's own."""
-    versions = {"device": describe_device(device), "torch": torch.__version__}
-    if device.type == "cuda":
-        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        return {**versions, "cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
-    return {**versions, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
-
-
 def _do(
     function: Callable[[Any, np.ndarray], Any], array: np.ndarray | Path, device: str, task: Any
 ) -> tuple[Any, dict[str, str]]:
     """Do a piece of work with the array, or the file of NumPy that holds it; what came of it, and on what machine."""
     # "c": torch takes only memory that may be written to.
     whole = array if isinstance(array, np.ndarray) else np.load(array, mmap_mode="c")
-    return function(task, whole), _machine(torch.device(device))
+    return function(task, whole), describe_machine(torch.device(device))
 
 
 @contextmanager
@@ -309,33 +291,6 @@ def _shared(array: np.ndarray, executor: Executor) -> Iterator[np.ndarray | Path
         path = Path(folder) / "array.npy"
         np.save(path, array)
         yield path
-
-
-def _tensors(part: Part) -> dict[str, Tensor]:
-    """What a part consists of, by name; a tensor has none."""
-    if isinstance(part, torch.Tensor):
-        return {"": part}
-    if isinstance(part, torch.nn.Module):
-        return dict(part.state_dict())
-    states: dict[int, dict[str, Any]] = part.state_dict()["state"]
-    return {f"{number}.{name}": value for number, state in states.items() for name, value in state.items()}
-
-
-def _restore(part: Part, tensors: Mapping[str, Tensor]) -> None:
-    """Give a part what ``_tensors`` returned."""
-    if isinstance(part, torch.Tensor):
-        part.copy_(tensors[""])
-    elif isinstance(part, torch.nn.Module):
-        part.load_state_dict(tensors)
-    else:
-        content = part.state_dict()
-        content["state"] = {}
-        parameters = [parameter for group in part.param_groups for parameter in group["params"]]
-        for key, value in tensors.items():
-            number, _, name = key.partition(".")
-            like = torch.empty_like(parameters[int(number)]) if value.ndim else value  # their order in memory
-            content["state"].setdefault(int(number), {})[name] = like.copy_(value)
-        part.load_state_dict(content)
 
 
 def _listed(versions: Mapping[str, str]) -> str:

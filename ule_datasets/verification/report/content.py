@@ -201,16 +201,16 @@ def _comparison_content(comparison: Comparison, report: Report) -> dict[str, Any
 
 def _run_content(run: Run) -> dict[str, Any]:
     history = run.history
-    accuracy = {record.epoch: record.test_accuracy for record in history.epochs}
+    accuracy = {tested.epoch: tested.accuracy for tested in history.tested}
     fitted = history.fitted()
     return {
         **_fields(run.cell),
         "reused": run.reused,
         "identity": run.identity,
         "finite": history.finite,
-        "last_epoch": {"epoch": history.last.epoch, "test_accuracy": history.last.test_accuracy},
+        "last_epoch": {"epoch": history.last.epoch, "test_accuracy": history.test_accuracy},
         "last_five": history.last_five,
-        "best_epoch": {"epoch": history.best.epoch, "test_accuracy": history.best.test_accuracy},
+        "best_epoch": {"epoch": history.best.epoch, "test_accuracy": history.best.accuracy},
         "after_epoch": {str(epoch): accuracy[epoch] for epoch in EPOCHS_SHOWN if epoch in accuracy},
         "first_fitted_epoch": None if fitted is None else fitted.epoch,
         **_fields(history),

@@ -223,19 +223,18 @@ class _Artist:
             colour, style = self._colour(dataset), self._style(dataset)
             own = [run.history for run in runs if run.cell.dataset == dataset]
             for history in own:
-                epochs = [record.epoch for record in history.epochs]
-                accuracy = [record.test_accuracy for record in history.epochs]
+                epochs, accuracy = zip(*((tested.epoch, tested.accuracy) for tested in history.tested), strict=True)
                 panel.plot(epochs, accuracy, color=colour, linestyle=style, linewidth=1.5, alpha=0.9, zorder=3)
                 panel.plot(epochs[-1], accuracy[-1], color=colour, zorder=4, **SIGNS[LAST])
-                panel.plot(history.best.epoch, history.best.test_accuracy, color=colour, zorder=4, **SIGNS[BEST])
-            ends.append((statistics.fmean(history.last.test_accuracy for history in own), colour))
+                panel.plot(history.best.epoch, history.best.accuracy, color=colour, zorder=4, **SIGNS[BEST])
+            ends.append((statistics.fmean(history.test_accuracy for history in own), colour))
         heights = _apart([value for value, _ in ends], gap=6.0)
         for (value, colour), height in zip(ends, heights, strict=True):
             look = {"color": colour, "va": "center", "fontweight": "bold", "fontsize": 9}
             _write(panel, f"{value:.1f}", (self.epochs, height), (9, 0), **look)
 
     def _bar(self, panel: Any, place: float, cell: Cell, *, numbers: bool) -> None:
-        values = [history.last.test_accuracy for history in self.result.histories(cell)]
+        values = [history.test_accuracy for history in self.result.histories(cell)]
         mean = statistics.fmean(values)
         panel.bar(place, mean, width=0.86, color=self._colour(cell.dataset), alpha=0.8, zorder=2)
         if len(values) > 1:

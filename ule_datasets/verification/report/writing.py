@@ -22,6 +22,7 @@ from ule_datasets.verification.judging import ClaimResult, StatementResult
 from ule_datasets.verification.report.content import EPOCHS_SHOWN, Report, strategy_words
 from ule_datasets.verification.report.plots import PLOT_NAMES, Plot, draw_plots
 from ule_datasets.verification.report.tables import paper_tables
+from ule_datasets.victims.protocol import ALWAYS_TESTED
 from ule_datasets.victims.table import starts_trained
 
 NO_MATPLOTLIB = "not drawn: install ule-datasets[plots]"
@@ -90,6 +91,7 @@ def render(template: str, report: Report, plots: Sequence[Plot] | None) -> str:
             epochs_shown=_epochs_shown(report),
             runs_shown=RUNS_SHOWN,
             hardware=_hardware(report),
+            tested=_tested(report),
             fine_tuned=_fine_tuned(report),
             thresholds=(MARGIN, 100 * COLLAPSED, 100 * FAILED),
         )
@@ -214,6 +216,14 @@ def _hardware(report: Report) -> list[str]:
         for run in report.result.runs
     )
     return [f"{name} ({number} run{'s' if number > 1 else ''})" for name, number in words.most_common()]
+
+
+def _tested(report: Report) -> str:
+    """After which epochs the test images were looked at, where that was not after every one."""
+    runs = () if report.result is None else report.result.runs
+    intervals = sorted({each for run in runs if (each := run.history.protocol.test_interval) is not None})
+    every = " or ".join(f"{interval}th" for interval in intervals)
+    return f"each of the first and the last {ALWAYS_TESTED} epochs and every {every} one" if every else ""
 
 
 def _fine_tuned(report: Report) -> list[str]:
