@@ -64,13 +64,17 @@ def cut(canvas: Tensor, draws: Tensor, height: int, width: int) -> Tensor:
     From uint8 [B, at least H, at least W, C] on any device to uint8 [B, H, W, C] there. Draws are the first row and the
     first column of each window and whether it is mirrored (1, else 0): int64 [3, B] on the CPU.
     """
+    count, rows, columns, channels = canvas.shape
     device = canvas.device
     top, left, mirrored = to_device(draws, device)[:, :, None]
-    down = torch.arange(height, device=device)
-    across = torch.arange(width, device=device).expand(len(canvas), width)
-    across = torch.where(mirrored.bool(), width - 1 - across, across)
-    batch = torch.arange(len(canvas), device=device)
-    return canvas[batch[:, None, None], (top + down)[:, :, None], (left + across)[:, None, :]]
+    down = top + torch.arange(height, device=device)
+    across = torch.arange(width, device=device)
+    across = left + torch.where(mirrored.bool(), width - 1 - across, across)
+    first = torch.arange(count, device=device)[:, None] * rows  # of each image's rows among all
+    pixels = (first + down)[:, :, None] * columns + across[:, None, :]
+    # Whole pixels out of one long list of them: on a CPU several times faster than by image, row and column.
+    found = canvas.reshape(-1, channels).index_select(0, pixels.reshape(-1))
+    return found.reshape(count, height, width, channels)
 
 
 def to_float(images: Tensor) -> Tensor:
