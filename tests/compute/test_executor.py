@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import multiprocessing
 import os
 import re
 import signal
@@ -14,18 +17,22 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ule_datasets.base import memory
 from ule_datasets.base.errors import InputError
-from ule_datasets.cli import run
+from ule_datasets.cli.running import run
 from ule_datasets.compute.executor import Lost
 from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.compute.processes import LocalExecutor
 
-KILLED = "its process was killed (signal 9), probably for want of memory"
+KILLED = "its process was killed (signal 9)"
+NO_STARTER = "the process that starts workers was lost"
+WANT = ", probably for want of memory"
 
 
 def square(number: int) -> int:
@@ -236,6 +243,71 @@ def test_a_killed_worker_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixtu
     complaint = capsys.readouterr().err
     assert complaint.startswith("ule-build: task 0 lost its worker in attempt 3 of 3: its process was killed (signal")
     assert complaint.endswith("fewer --workers need less memory; the same command continues\n")
+
+
+@pytest.mark.parametrize(
+    ("kills", "cause"), [((3, 3), ""), ((3, 4), WANT), ((None, None), WANT)], ids=["none", "one more", "not counted"]
+)
+def test_want_of_memory_is_said_where_the_system_has_killed_for_it_or_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, kills: tuple[int | None, int | None], cause: str
+) -> None:
+    counts = iter(kills)
+    monkeypatch.setattr(memory, "kills", lambda: next(counts))
+    with LocalExecutor(2) as executor:
+        assert dict(executor.unordered(die, [0], attempts=1)) == {0: Lost(reason=KILLED + cause)}
+
+
+def kill_starter() -> None:
+    """Kill the process that workers are forked from, and see it gone."""
+    starter = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    if starter is not None:
+        os.kill(starter, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):  # whoever missed it has seen its end
+            os.waitid(os.P_PID, starter, os.WEXITED | os.WNOWAIT)
+
+
+def test_where_the_process_that_starts_workers_is_lost_another_one_takes_over(tmp_path: Path) -> None:
+    lost: list[str] = []
+    with LocalExecutor(2) as executor:
+        assert list(executor.map(square, [1])) == [1]
+        kill_starter()
+        assert list(executor.map(square, [2])) == [4]
+        task = Attempted(number=5, folder=tmp_path, seconds=0.5)
+        killer = threading.Thread(target=lambda: (wait_for_attempts([task]), kill_starter()))
+        killer.start()
+        assert list(executor.map(attempt, [task], on_lost=lost.append)) == [25]
+        killer.join()
+    assert lost == [f"task 0 lost its worker in attempt 1 of 3: {NO_STARTER}"]
+
+
+@pytest.mark.parametrize("dies", ["os.kill(os.getpid(), 9)", "raise MemoryError('no room')"])
+def test_a_process_that_cannot_start_any_worker_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], dies: str
+) -> None:
+    """Such as one that is killed for want of memory while it imports."""
+    (tmp_path / "dies_when_imported.py").write_text(f"import os\n{dies}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}")
+    kill_starter()
+
+    def work(_: list[str]) -> int:
+        with LocalExecutor(2, preload=("dies_when_imported",)) as executor:
+            executor.start()
+            return sum(executor.map(square, range(4)))
+
+    assert run("ule-build", work, []) == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert re.match(rf"ule-build: task 0 lost its worker in attempt 3 of 3: {NO_STARTER}; ", line)
+
+
+def test_what_keeps_a_process_from_being_started_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_pipe(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(multiprocessing.get_context("forkserver"), "Pipe", no_pipe, raising=False)
+    with LocalExecutor(2) as executor:
+        results = dict(executor.unordered(square, [1], attempts=1))
+    assert results == {0: Lost(reason="no process could be started (Too many open files)")}
 
 
 def test_workers_end_when_their_parent_is_killed_and_delete_its_temporary_folder(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ VARIABLE = "ULE_MEMORY"
 """Mebibytes that there are, where the system does not know, or does not know better."""
 _INFORMATION = Path("/proc/meminfo")
 _GROUPS = Path("/sys/fs/cgroup")
+_EVENTS = Path("/proc/vmstat")
 
 
 class TooLittleMemoryError(InputError):
@@ -41,6 +42,15 @@ def check_fits(size: int, what: str) -> None:
             f"{what} takes {_shown(size)} of memory, {_shown(free)} are available: free some, use a machine with more, "
             f"or say with {VARIABLE} (in MiB) how much there is"
         )
+
+
+def kills() -> int | None:
+    """How many processes the system has killed for want of memory so far; ``None`` where it does not say."""
+    try:
+        lines = _EVENTS.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
 
 
 def _shown(size: int) -> str:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from ule_datasets.base.options import FORMATS, BuildOptions, PublishOptions, option
-from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version, table, tell
 from ule_datasets.cli.arguments import argument, takes
+from ule_datasets.cli.running import CHECK_FAILED, DONE, run, show_version, table, tell
 
 if TYPE_CHECKING:
     from ule_datasets.base.progress import Reporter
@@ -36,11 +36,6 @@ class Format(StrEnum):
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     return run(COMMAND, lambda arguments: app(arguments, prog_name=COMMAND, standalone_mode=False) or DONE, argv)
-
-
-def console() -> None:
-    """Console script."""
-    sys.exit(main())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,4 +246,6 @@ def _published(publication: Publication, plan: Plan) -> str:
 
 
 if __name__ == "__main__":
-    console()
+    from ule_datasets.cli import start
+
+    start.build()

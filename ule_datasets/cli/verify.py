@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from ule_datasets.base.options import VERIFICATION, VerifyOptions, option
-from ule_datasets.cli import CHECK_FAILED, DONE, run, show_version, table, tell
 from ule_datasets.cli.arguments import argument, takes
+from ule_datasets.cli.running import CHECK_FAILED, DONE, run, show_version, table, tell
 
 if TYPE_CHECKING:
     from ule_datasets.verification.report.content import Report
@@ -24,11 +23,6 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     return run(COMMAND, lambda arguments: app(arguments, prog_name=COMMAND, standalone_mode=False) or DONE, argv)
-
-
-def console() -> None:
-    """Console script."""
-    sys.exit(main())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,4 +139,6 @@ def _summary(report: Report, folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    console()
+    from ule_datasets.cli import start
+
+    start.verify()

@@ -45,8 +45,8 @@ class Launcher(ABC, Generic[Task, Result, Handle]):
     """Starts attempts at tasks, and says how each of them ended."""
 
     @abstractmethod
-    def start(self, task: Task) -> Handle:
-        """Begin an attempt. All methods may be called from several threads."""
+    def start(self, task: Task) -> Handle | Lost:
+        """Begin an attempt, or say why there is none. All methods may be called from several threads."""
 
     @abstractmethod
     def outcome(self, handle: Handle) -> Result | Lost:
@@ -198,6 +198,8 @@ class _Crew(Generic[Task, Result, Handle]):
 
     def _outcome(self, task: Task) -> Result | Lost:
         handle = self._launcher.start(task)
+        if isinstance(handle, Lost):
+            return handle
         with self._lock:
             self._running[threading.get_ident()] = handle
         if self._stopped:  # too late for whoever said so to know this one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -11,14 +12,23 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Sequence
-from multiprocessing import forkserver
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.util import get_temp_dir
 
+from ule_datasets.base import memory
 from ule_datasets.compute.executor import Executor, Launcher, Lost, Result, Task
+
+_UNKNOWN = 255
+"""Exit code where the process that starts workers, and would know theirs, is gone."""
+_NOTHING = b""
+"""Sent in place of a task: there will be none."""
+_SECONDS_OF_AN_END = 0.5
+"""How long the system may take to close what a process held that was killed."""
 
 
 class LocalExecutor(Executor):
@@ -57,9 +67,10 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         # Where multiprocessing has a folder for sockets, a parent that is killed cannot delete it.
         folder = get_temp_dir() if context.get_start_method() == "forkserver" else None
-        self.process = context.Process(target=_serve, args=(theirs, folder))  # type: ignore[attr-defined]
-        self.process.start()
-        theirs.close()
+        arguments = (theirs, _life()[0], folder)
+        self.process = context.Process(target=_serve, args=arguments)  # type: ignore[attr-defined]
+        with theirs, _deaf():
+            self.process.start()
 
     def ask(self, content: bytes) -> None:
         # A process that is gone already is found by its end, like one that dies later.
@@ -82,13 +93,15 @@ class _Processes:
     def __init__(self, preload: tuple[str, ...]) -> None:
         self._preload = preload
         self._idle: list[_Worker] = []
+        self._kills = memory.kills()
         # Wherever a process is started or joined, multiprocessing looks for the end of all others, and two threads
         # that see the same end would disagree about its exit code.
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
         if self._context().get_start_method() == "forkserver":
-            forkserver.ensure_running()
+            with _deaf():
+                forkserver.ensure_running()
 
     def take(self, *, reused: bool) -> _Worker:
         """A new one, or with ``reused`` one that was kept."""
@@ -108,6 +121,7 @@ class _Processes:
             if killed:  # and leave their pipes, which may be in use by another thread
                 worker.process.terminate()
             else:
+                worker.ask(_NOTHING)
                 worker.pipe.close()
         try:
             with self._lock:
@@ -122,12 +136,22 @@ class _Processes:
         self.end(self._idle)
         self._idle = []
 
+    def ending(self, code: int | None) -> str:
+        """How a worker ended, in words."""
+        if code is None or 0 <= code != _UNKNOWN:
+            return f"its process ended by itself (exit code {code})"
+        killed = f"its process was killed (signal {-code})" if code < 0 else "the process that starts workers was lost"
+        # Systems that run out of memory kill by this signal only; most count it.
+        kills = memory.kills()
+        memory_lost = code in (-signal.SIGKILL, _UNKNOWN) and (kills is None or kills != self._kills)
+        return f"{killed}, probably for want of memory" if memory_lost else killed
+
     def _context(self) -> BaseContext:
         # forkserver: one process imports the libraries once and never runs a thread, so forking it is safe.
         method = "forkserver" if sys.platform == "linux" else "spawn"
         context = multiprocessing.get_context(method)
         if method == "forkserver":
-            context.set_forkserver_preload([__name__, *self._preload])
+            context.set_forkserver_preload(["ule_datasets.compute.forked", __name__, *self._preload])
         return context
 
 
@@ -139,9 +163,15 @@ class _ProcessLauncher(Launcher[Task, Result, _Worker]):
         self._processes = processes
         self._reused = reused
 
-    def start(self, task: Task) -> _Worker:
+    def start(self, task: Task) -> _Worker | Lost:
         content = pickle.dumps((self._function, task), pickle.HIGHEST_PROTOCOL)
-        worker = self._processes.take(reused=self._reused)
+        try:
+            worker = self._processes.take(reused=self._reused)
+        except (EOFError, ConnectionError):  # it was just asked for one
+            time.sleep(_SECONDS_OF_AN_END)  # another one is not started before the system is done with it
+            return Lost(reason=self._processes.ending(_UNKNOWN))
+        except OSError as error:
+            return Lost(reason=f"no process could be started ({error.strerror})")
         worker.ask(content)
         return worker
 
@@ -149,7 +179,7 @@ class _ProcessLauncher(Launcher[Task, Result, _Worker]):
         answer = handle.answer()
         if answer is None:
             self._processes.end([handle])
-            return Lost(reason=_how_it_ended(handle.process.exitcode))
+            return Lost(reason=self._processes.ending(handle.process.exitcode))
         if self._reused:
             self._processes.keep(handle)
         else:
@@ -164,22 +194,34 @@ class _ProcessLauncher(Launcher[Task, Result, _Worker]):
         self._processes.end(handles, killed=True)
 
 
-def _how_it_ended(code: int | None) -> str:
-    if code is not None and code < 0:
-        # Systems that run out of memory kill in this way only.
-        why = ", probably for want of memory" if -code == signal.SIGKILL else ""
-        return f"its process was killed (signal {-code}){why}"
-    return f"its process ended by itself (exit code {code})"
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started here hear no Ctrl-C, which is the parent's: not while they import, and not later."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which is deaf by itself, and lets the signal through when it has started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(pipe: Connection, folder: str | None) -> None:
-    """Main function of a ``_Worker``: until nobody holds the other end of the pipe."""
-    _prepare_worker(folder)
-    while True:
-        try:
-            pipe.send_bytes(_answer(pipe.recv_bytes()))
-        except EOFError:
-            return
+@functools.cache
+def _life() -> tuple[Connection, Connection]:
+    """A pipe that this process holds until it is gone: not before, there is something to be read at its other end."""
+    return multiprocessing.Pipe(duplex=False)
+
+
+def _serve(pipe: Connection, life: Connection, folder: str | None) -> None:
+    """Main function of a ``_Worker``: until there is nothing more to do, or nobody holds the other end of the pipe."""
+    _prepare_worker(life, folder)
+    try:
+        while (content := pipe.recv_bytes()) != _NOTHING:
+            pipe.send_bytes(_answer(content))
+    except (EOFError, ConnectionError):
+        _leave(life, folder)
 
 
 def _answer(content: bytes) -> bytes:
@@ -200,16 +242,18 @@ def _portable(error: BaseException) -> BaseException:
     return error
 
 
-def _prepare_worker(folder: str | None) -> None:
-    """Leave Ctrl-C to the parent, and end, with its temporary folder, when it is gone, even if it was killed."""
+def _prepare_worker(life: Connection, folder: str | None) -> None:
+    """Leave Ctrl-C to the parent, and end when it is gone, even if it was killed, or has given this one up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_exit_with, args=(parent.sentinel, folder), daemon=True).start()
+        threading.Thread(target=_leave, args=(life, folder, parent.sentinel), daemon=True).start()
 
 
-def _exit_with(sentinel: int, folder: str | None) -> None:
-    multiprocessing.connection.wait([sentinel])
-    if folder is not None:
+def _leave(life: Connection, folder: str | None, *waiting_for: int) -> None:
+    """End here and now; where the parent is gone, its temporary folder goes too."""
+    if waiting_for:
+        multiprocessing.connection.wait(waiting_for)
+    if folder is not None and life.poll(_SECONDS_OF_AN_END):
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
