@@ -46,6 +46,8 @@ def test_what_earlier_runs_of_the_kind_took_is_expected(tmp_path: Path) -> None:
     kept(tmp_path, 2.0, 5.0, 3.0)
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "other.json").write_text('{"protocol": 3}')
+    two = [make_task(protocol=LONG, threads=2)]
+    assert "at least" in expected_hours(two, [0.0], tmp_path), "with other threads"
     told = expected_hours([make_task(protocol=LONG), make_task(5, protocol=LONG)], [0.0, 0.5], tmp_path)
     device = describe_device(make_task().device)
     assert told == f"about 4.5 core hours on {device}: convnet3-w16 as 3 earlier runs took"
@@ -67,9 +69,9 @@ def test_runs_of_another_kind_say_nothing_and_a_bound_is_called_one(tmp_path: Pa
     kept(tmp_path, 2.0)
     told = expected_hours([other], [0.5], tmp_path)
     assert told.startswith("at least ")
-    assert told.endswith(": at the rate of large matrix products, 1,000 GFLOP/s, which no run exceeds")
+    assert told.endswith(": at the rate of large matrix products, 1,000 GFLOP/s a core, which no run exceeds")
     amount = float(re.findall(r"at least (\S+) core", told)[0])
-    assert amount == pytest.approx(0.5 * other.flop / 1e12 * other.threads / 3600, rel=0.05)
+    assert amount == pytest.approx(0.5 * other.flop / 1e12 / 3600, rel=0.05)
 
 
 def test_runs_on_other_hardware_say_nothing_and_both_bases_are_told(tmp_path: Path) -> None:

@@ -121,6 +121,7 @@ def test_numbers_that_are_known() -> None:
         clean_reference=94.01,
         chance=10.0,
         note="Single run assumed (no spread printed).",
+        readings=("ops-var-cifar10",),
     )
     assert found["ops-t2-resnet18-clean"].value == 94.01
     randpix = found["ops-tb-randpix"]
@@ -328,6 +329,14 @@ def test_what_training_must_have_been_is_said_by_claims_and_their_defaults(tmp_p
     assert found["mine-1"].fitting == Fitting(flat_epochs=5), "a table of a claim takes the place of the default one"
 
 
+def test_datasets_that_a_slug_may_mean_besides_are_said_once(tmp_path: Path) -> None:
+    _, found, _ = read_claims(written(tmp_path, MINIMAL.replace("[[claim]]", '[readings]\na = ["b", "c"]\n[[claim]]')))
+    assert found["mine-1"].readings == ("b", "c")
+    read = {claim.train_dataset: claim.readings for claim in all_claims().values() if claim.readings}
+    assert read == {"ops-cifar10": ("ops-var-cifar10",)}
+    assert all(name in RECIPES for readings in read.values() for name in readings)
+
+
 def test_papers_other_than_ops_have_protocols_of_their_own() -> None:
     for claim in all_claims().values():
         assert (claim.protocol is None) == (claim.paper == "ops"), claim.id
@@ -383,12 +392,15 @@ def test_papers_other_than_ops_have_protocols_of_their_own() -> None:
         ('test = "look"', "test = 1", "statement 'mine-q-1': field 'test' is 1"),
         ('id = "mine-q-1"\n', "", "statement 1: field 'id' is missing"),
         ('venue = "a venue"\n', "", "[paper]: field 'venue' is missing"),
-        ("[paper]", "[papers]", "unknown field 'papers'; allowed: claim, defaults, paper, statement"),
+        ("[paper]", "[papers]", "unknown field 'papers'; allowed: claim, defaults, paper, readings, stat"),
         ("[[statement]]", "[statement]", "statement is {"),
         ("[[claim]]", "[claim]", "claim is {"),
         ("[paper]", "rows = [", "not a TOML file"),
         ("[[claim]]", '[defaults]\nid = "x"\n[[claim]]', "[defaults]: unknown field 'id'"),
         ("[[claim]]", "[[claim]]\nrows = [{ value = 1 }]", "[[claim]] 1, beside its rows: unknown field 'id'"),
+        ("[[claim]]", "[readings]\na = 1\n[[claim]]", "[readings]: a is 1, must be a list of texts that are not empty"),
+        ("[[claim]]", '[readings]\na = ["b", ""]\n[[claim]]', "[readings]: a is ['b', ''], must be a list of texts"),
+        ("value = 12", 'value = 12\nreadings = ["a"]', "claim 'mine-1': unknown field 'readings'"),
         ("[[claim]]", "[[claim]]\nrows = 3", "unknown field 'id'"),
     ],
 )

@@ -57,7 +57,7 @@ def claim(catalogued: str, **changes: Any) -> Claim:
 
 def own(**changes: Any) -> Claim:
     """A claim of a user's own about ops-cifar10: nobody's printed baseline, a collapse to 15.56."""
-    fields = {"id": "own-1", "paper": "own", "clean_reference": None, **changes}
+    fields = {"id": "own-1", "paper": "own", "clean_reference": None, "readings": (), **changes}
     return claim("ops-t2-resnet18-ops", **fields)
 
 
@@ -234,10 +234,42 @@ def test_the_last_epoch_is_measured_and_the_best_shown() -> None:
     assert (found.measured, found.best) == (AS_PRINTED, (60.0,) * 5)
 
 
+FAR = (70.0, 71.0, 69.0, 70.5, 69.5)
+
+
 def test_a_number_that_does_not_come_out_is_refuted() -> None:
-    found = judged(claim("ops-t2-resnet18-ops"), {CLEAN: GOOD, POISONED: (70.0, 71.0, 69.0, 70.5, 69.5)})
+    found = judged(own(id="ops-t2-resnet18-ops"), {CLEAN: GOOD, POISONED: FAR})
     assert (found.level.verdict, found.effect.verdict) == (Verdict.REFUTED, Verdict.REFUTED)
     assert found.refuted
+
+
+PRINTED = make_subject("ops-var-cifar10", num_classes=10)
+READ_OTHERWISE = dataclasses.replace(POISONED, dataset="ops-var-cifar10")
+
+
+@pytest.mark.parametrize(
+    ("other", "verdict", "says"),
+    [
+        (None, Verdict.INCONCLUSIVE, "; not refuted while ops-var-cifar10, which it may be about, was not trained"),
+        (AS_PRINTED, Verdict.INCONCLUSIVE, "; read as ops-var-cifar10, confirmed: 15.50"),
+        (AS_PRINTED[:1], Verdict.INCONCLUSIVE, "; read as ops-var-cifar10, inconclusive: one seed"),
+        (FAR, Verdict.REFUTED, "; read as ops-var-cifar10, refuted: 70.00"),
+    ],
+)
+def test_a_number_is_refuted_only_with_every_dataset_that_it_may_be_about(
+    other: tuple[float, ...] | None, verdict: Verdict, says: str
+) -> None:
+    """The paper prints another search objective than its code computes."""
+    outcomes = {CLEAN: GOOD, POISONED: FAR, **({} if other is None else {READ_OTHERWISE: other})}
+    subjects = [OPS] if other is None else [OPS, PRINTED]
+    found = judged(claim("ops-t2-resnet18-ops"), outcomes, subjects=subjects)
+    assert found.level.verdict is verdict, found.level.reason
+    assert found.level.reason.startswith("70.00")
+    assert says in found.level.reason
+    assert found.effect.verdict is Verdict.REFUTED, "of the dataset as it is"
+    agreed = judged(claim("ops-t2-resnet18-ops"), {**outcomes, POISONED: AS_PRINTED}, subjects=subjects)
+    assert agreed.level.verdict is Verdict.CONFIRMED
+    assert agreed.measured == AS_PRINTED
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ule_datasets.base.content import content
-from ule_datasets.compute.devices import cpu_threads, describe_device, product_rate
+from ule_datasets.compute.devices import describe_device, product_rate
 from ule_datasets.experiments.runs import RunTask
 
 LOOKED_AT = 200
@@ -31,8 +31,10 @@ def expected_hours(tasks: Sequence[RunTask], done: Sequence[float], folder: Path
         done: how much of each is behind it, from 0 to 1.
         folder: of finished runs.
     """
-    earlier = _seconds_per_epoch(folder)
-    seconds, bound = 0.0, 0.0
+    first, earlier = tasks[0], _seconds_per_epoch(folder)
+    on_gpu = first.device.type == "cuda"
+    shared_by = first.ranks * (1 if on_gpu else first.threads)
+    hours, bound = 0.0, 0.0
     taken: dict[str, int] = {}
     for task, share in zip(tasks, done, strict=True):
         known = earlier.get(_kind(content(task.protocol), _steps(task), _setting(task)))
@@ -40,17 +42,14 @@ def expected_hours(tasks: Sequence[RunTask], done: Sequence[float], folder: Path
             bound += (1 - share) * task.flop
         elif share < 1:
             taken[task.protocol.model] = len(known)
-            seconds += (1 - share) * task.protocol.epochs * statistics.median(known)
+            hours += (1 - share) * task.protocol.epochs * statistics.median(known) * shared_by / 3600
     reasons = [f"{model} as {count} earlier run{'s' if count > 1 else ''} took" for model, count in taken.items()]
-    first = tasks[0]
     if bound:
-        with cpu_threads(first.threads):
-            rate = first.ranks * product_rate(first.device, first.protocol.precision)
-        seconds += bound / rate
+        rate = product_rate(first.device, first.protocol.precision)
+        hours += bound / rate / 3600
         others = "the others " if taken else ""
-        reasons.append(f"{others}at the rate of large matrix products, {rate / 1e9:,.0f} GFLOP/s, which no run exceeds")
-    on_gpu = first.device.type == "cuda"
-    hours = seconds * first.ranks * (1 if on_gpu else first.threads) / 3600
+        each = f"{rate / 1e9:,.0f} GFLOP/s {'' if on_gpu else 'a core'}".rstrip()
+        reasons.append(f"{others}at the rate of large matrix products, {each}, which no run exceeds")
     amount = f"{'at least' if bound else 'about'} {hours:.2g} {'GPU' if on_gpu else 'core'} hours"
     return f"{amount} on {describe_device(first.device)}: {'; '.join(reasons)}"
 

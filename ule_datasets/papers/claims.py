@@ -5,6 +5,7 @@ A file holds::
     [paper]         key, title, venue, arxiv
     [defaults]      fields that every claim has unless it says otherwise; as tables of their own, [defaults.protocol]
                     (see ``Protocol``) and [defaults.fitting] (see ``Fitting``)
+    [readings]      datasets that a slug may mean besides, as lists of slugs (see ``Claim.readings``)
     [[claim]]       one claim; or, with ``rows = [...]``, several that share its other fields
     [[statement]]   a sentence of the paper that is not a number, and how it is tested
 
@@ -130,6 +131,9 @@ class Claim:
     protocol: Protocol | None = None
     """The paper's own where that is not the profile ``paper``; ``None``: what a profile may say is enough."""
     fitting: Fitting = Fitting()
+    readings: tuple[str, ...] = ()
+    """Other datasets that the number may be about, because a paper's text and code differ: it is refuted only if it
+    comes out with none of them."""
 
     @property
     def experiment(self) -> tuple[str, str, str, str]:
@@ -314,16 +318,18 @@ def read_claims(path: Path) -> tuple[Paper | None, dict[str, Claim], dict[str, S
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # not UTF-8, or not TOML
         raise InputError(f"{path}: not a TOML file ({error})") from error
-    _refuse_unknown(document, {"paper", "defaults", "claim", "statement"}, f"{path}")
+    _refuse_unknown(document, {"paper", "defaults", "readings", "claim", "statement"}, f"{path}")
     paper = None
     if "paper" in document:
         paper = Paper(**_fields_of(Paper, _table(document["paper"], f"{path}: [paper]"), f"{path}: [paper]"))
     inherited = {} if paper is None else {"paper": paper.key}
+    readings = _readings(document, path)
     claims: dict[str, Claim] = {}
     for where, record in _claim_records(document, inherited, path):
         checked = _fields_of(Claim, record, where)
         checked.update({name: float(checked[name]) for name in _FLOATS if name in checked})
-        claim = Claim(**{**checked, "regime": Regime(checked["regime"]), **_made_of_tables(checked, where)})
+        made = {"regime": Regime(checked["regime"]), **_made_of_tables(checked, where)}
+        claim = Claim(**{**checked, **made, "readings": readings.get(checked["train_dataset"], ())})
         if claim.id in claims:
             raise InputError(f"{where}: field 'id' occurs twice")
         if claim.same_as is not None and claim.same_as not in claims:
@@ -340,12 +346,22 @@ def read_claims(path: Path) -> tuple[Paper | None, dict[str, Claim], dict[str, S
     return paper, claims, found
 
 
+def _readings(document: Mapping[str, Any], path: Path) -> dict[str, tuple[str, ...]]:
+    """The datasets that a slug may mean besides, by slug."""
+    found = {}
+    for name, others in _table(document.get("readings", {}), f"{path}: [readings]").items():
+        if not isinstance(others, list) or not all(map(_text, others)):
+            raise InputError(f"{path}: [readings]: {name} is {others!r}, must be a list of texts that are not empty")
+        found[name] = tuple(others)
+    return found
+
+
 def _claim_records(
     document: dict[str, Any], inherited: dict[str, str], path: Path
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name for messages, fields) of every claim, defaults and shared fields filled in."""
     defaults = _table(document.get("defaults", {}), f"{path}: [defaults]")
-    known = {field.name for field in fields(Claim)}
+    known = {field.name for field in fields(Claim)} - {"readings"}
     _refuse_unknown(defaults, known - {"id", "value"}, f"{path}: [defaults]")
     index = 0
     for number, raw in enumerate(_list(document.get("claim", []), f"{path}: claim")):
@@ -366,7 +382,7 @@ def _name(path: Path, kind: str, index: int, record: Mapping[str, Any]) -> str:
 
 def _fields_of(kind: type[Claim | Statement | Paper], record: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The record, after checking that its fields are those of the class and of the right type."""
-    names = [field.name for field in fields(kind)]
+    names = [field.name for field in fields(kind) if field.name != "readings"]
     _refuse_unknown(record, set(names), where)
     optional = _OPTIONAL if kind is Claim else set()
     for name in names:

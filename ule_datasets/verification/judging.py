@@ -337,7 +337,7 @@ def _judge_runs(
     level = judge_level(claim, values, power=power)
     if limit:
         level = Judged(level.verdict, f"{level.reason}; {limit}")
-    level = after_gates(level, conditions, level=True)
+    level = _read_otherwise(after_gates(level, conditions, level=True), claim, result, subjects)
     if unjudged:
         level = effect = Judged(Verdict.NOT_COMPARABLE, unjudged)
     elif power is Power.NONE and cell.model != claim.model and claim.regime in (Regime.PARTIAL, Regime.RECOVERED):
@@ -355,6 +355,22 @@ def _judge_runs(
         control=control,
         gates=conditions,
     )
+
+
+def _read_otherwise(level: Judged, claim: Claim, result: GridResult, subjects: Sequence[Subject]) -> Judged:
+    """A verdict beside those on other datasets that the number may be about: refuted only where all are."""
+    if measuring(claim) is not None:
+        return level
+    verdict, reason = level.verdict, level.reason
+    for name in claim.readings:
+        other = dataclasses.replace(claim, train_dataset=name, readings=())
+        found = _judge_claim(other, result, subjects, Findings(), result.profile, asked=True)
+        if found.measured:
+            reason += f"; read as {name}, {found.level.verdict}: {found.level.reason}"
+        if level.verdict is Verdict.REFUTED and found.level.verdict is not Verdict.REFUTED:
+            verdict = Verdict.INCONCLUSIVE
+            reason += "" if found.measured else f"; not refuted while {name}, which it may be about, was not trained"
+    return Judged(verdict, reason)
 
 
 def _training(histories: Sequence[RunHistory]) -> tuple[Trained, ...]:
