@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import replacing
 from ule_datasets.base.memory import check_fits
+from ule_datasets.base.pickles import check_pickle
 from ule_datasets.base.regular import check_file
 from ule_datasets.base.tensors import check_tensors
 from ule_datasets.places import hub
@@ -102,8 +104,9 @@ def _scripted_state(path: Path) -> dict[str, Tensor]:
     """
     with zipfile.ZipFile(path) as archive:
         folder = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
-        with archive.open(f"{folder}data.pkl") as file:
-            return _tensors(_ScriptReader(file, archive, folder).load(), "")
+        data = archive.read(f"{folder}data.pkl")
+        check_pickle(data)
+        return _tensors(_ScriptReader(BytesIO(data), archive, folder).load(), "")
 
 
 class _Module:

@@ -5,9 +5,7 @@ They are read from their folder, or from the archive in which they are published
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,7 +16,7 @@ import numpy as np
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.limits import BATCH_FILE
 from ule_datasets.base.regular import open_file
-from ule_datasets.sources import tar
+from ule_datasets.sources import batch_pickle, tar
 from ule_datasets.sources.forms import Chunk, Form, Place, RawSample, Wanted
 from ule_datasets.sources.splits import choose
 from ule_datasets.sources.tree import Tally, Tree, join, kind_of, suffix_of
@@ -27,20 +25,6 @@ ARCHIVE = "cifar-10-python"
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_FILE, META_FILE = "test_batch", "batches.meta"
 SPLITS = {"train": TRAIN_FILES, "test": (TEST_FILE,)}
-
-
-class _Restricted(pickle.Unpickler):
-    """Knows exactly what a NumPy array of bytes needs; anything else in the file is refused."""
-
-    _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype"})
-    _MODULES = frozenset({"numpy", "numpy.core.multiarray", "numpy._core.multiarray"})
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in self._MODULES and name in self._ALLOWED:
-            return super().find_class(module, name)
-        if (module, name) == ("_codecs", "encode"):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +136,9 @@ def _members(path: Place, names: Collection[str]) -> Iterator[tuple[str, bytes]]
 
 def _samples(data: bytes, origin: object) -> Iterator[RawSample]:
     content = _load(data, origin)
-    pixels, labels = content.get(b"data"), content.get(b"labels")
+    pixels, labels = batch_pickle.pixels(content.get(b"data")), content.get(b"labels")
     if not (
-        isinstance(pixels, np.ndarray)
-        and pixels.dtype == np.uint8
+        pixels is not None
         and pixels.shape[1:] == (3072,)
         and isinstance(labels, list)
         and len(labels) == len(pixels)
@@ -187,7 +170,7 @@ def _content(path: Path) -> bytes:
 
 def _load(data: bytes, origin: object) -> dict[bytes, Any]:
     try:
-        content = _Restricted(io.BytesIO(data), encoding="bytes").load()
+        content = batch_pickle.load(data)
     except Exception as error:  # a damaged pickle fails in any way that its operations can fail
         raise InputError(f"{origin} is not an intact CIFAR-10 batch file: {error}") from error
     if not isinstance(content, dict):
