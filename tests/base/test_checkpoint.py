@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 
+from ule_datasets.base import checkpoint as checkpoint_module
 from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, State
+from ule_datasets.base.tensors import read_tensors, write_tensors
 
 FACTS = {"phase": "noise", "position": 3, "trace": [{"round": 1, "loss": 0.1 + 0.2}], "none": None}
 ARRAYS: dict[str, np.ndarray] = {
@@ -64,6 +70,27 @@ def test_an_array_that_is_not_contiguous_comes_back_in_order(tmp_path: Path) -> 
     array = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)
     checkpoint(tmp_path).save(State(arrays={"x": array}))
     assert same(checkpoint(tmp_path).load(), State(arrays={"x": np.ascontiguousarray(array)}))
+
+
+@given(
+    shapes=st.dictionaries(st.text(max_size=5), st.lists(st.integers(0, 3), max_size=3), max_size=5),
+    kinds=st.lists(st.sampled_from(["?", "u1", "i1", "u2", "<i2", ">i4", "u8", "f2", "f4", ">f8"]), min_size=5),
+    text=st.text(),
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_the_library_reads_what_is_written(
+    shapes: dict[str, list[int]], kinds: list[str], text: str, tmp_path: Path
+) -> None:
+    shapes.pop("__metadata__", None)
+    arrays = {name: np.ones(shape, kind) for (name, shape), kind in zip(shapes.items(), kinds, strict=False)}
+    write_tensors(tmp_path / "x", arrays, {"text": text})
+    metadata, again = read_tensors(tmp_path / "x")
+    assert metadata == {"text": text}
+    assert again.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert again[name].dtype == array.dtype.newbyteorder("=")
+        assert np.array_equal(again[name], array)
+        assert again[name].shape == array.shape
 
 
 def test_only_the_latest_state_is_kept(tmp_path: Path) -> None:
@@ -141,6 +168,10 @@ def test_a_changed_file_that_can_be_read_counts_as_absent_and_is_named(tmp_path:
         {"ule": "1"},
         {"ule": json.dumps({"facts": {}})},
         {"ule": json.dumps({"identity": "this craft"})},
+        {"ule": json.dumps({"identity": "this craft", "facts": [], "digest": ""})},
+        {"ule": json.dumps({"identity": "this craft", "facts": {}, "digest": 1})},
+        {"ule": '{"facts": ' + "[" * 100_000},
+        {"ule": '{"identity": "this craft", "facts": {"x": NaN}, "digest": ""}'},
     ],
 )
 def test_safetensors_of_others_count_as_absent(tmp_path: Path, metadata: dict[str, str] | None) -> None:
@@ -187,14 +218,14 @@ def test_a_write_that_fails_keeps_the_state_before_it(
 ) -> None:
     kept = checkpoint(tmp_path)
     kept.save(state(1))
-    write = Path.write_bytes
 
-    def fail_half_way(self: Path, content: bytes) -> int:
-        write(self, content[: len(content) // 2])
+    def fail_half_way(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+        write_tensors(path, arrays, metadata)
+        os.truncate(path, path.stat().st_size // 2)
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", fail_half_way)
+        patched.setattr(checkpoint_module, "write_tensors", fail_half_way)
         with pytest.raises(type(error)):
             kept.save(state(2))
     assert content_of(kept) == ["state.safetensors"]

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ule_datasets.base import records
 from ule_datasets.base.files import PARTIAL, replacing
 from ule_datasets.base.memory import TooLittleMemoryError
 from ule_datasets.base.sealed import digest_of
-from ule_datasets.base.tensors import read_tensors
+from ule_datasets.base.tensors import read_tensors, write_tensors
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 LONG = SECONDS_BETWEEN_CHECKPOINTS / 100
@@ -112,6 +113,16 @@ class MemoryCheckpoint:
         self._state = copy.deepcopy(state)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Header:
+    """What stands beside the arrays."""
+
+    identity: str
+    facts: dict[str, Any]
+    digest: str | None = None
+    """Of it all; ``None``: an earlier version wrote it."""
+
+
 def _say_nothing(_: str) -> None:
     return None
 
@@ -139,29 +150,27 @@ class FileCheckpoint:
             return None
         try:
             metadata, arrays = read_tensors(self.path)
-            header = json.loads(metadata["ule"])
-            if header["identity"] != self.identity:
+            header = records.parse(_Header, metadata.get("ule", "{}"), "its header")
+            if header.identity != self.identity:
                 raise ValueError(self.other)
-            if header["digest"] != _digest(header["identity"], header["facts"], arrays):
+            if header.digest is None:
+                raise ValueError("an earlier version wrote it, without a digest")
+            if header.digest != _digest(header.identity, header.facts, arrays):
                 raise ValueError("its digest does not agree")
-            return State(arrays=arrays, facts=header["facts"])
+            return State(arrays=arrays, facts=header.facts)
         except TooLittleMemoryError:  # the file may well be intact
             raise
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            why = "an earlier version wrote it, without a digest" if isinstance(error, KeyError) else str(error)
-            self.on_refused(f"an interrupted {self.work} begins anew: {self.path} cannot be continued from ({why})")
+        except (OSError, ValueError) as error:
+            self.on_refused(f"an interrupted {self.work} begins anew: {self.path} cannot be continued from ({error})")
             return None
 
     def save(self, state: State) -> None:
         """Replace the file; afterwards either the old or the new state can be loaded."""
-        from safetensors.numpy import save
-
         arrays = {name: np.asarray(a, order="C") for name, a in state.arrays.items()}
         facts = json.loads(json.dumps(state.facts))  # as it will come back from the file
         header = {"identity": self.identity, "facts": facts, "digest": _digest(self.identity, facts, arrays)}
-        content = save(arrays, metadata={"ule": json.dumps(header)})
         with replacing(self.path) as partial:
-            partial.write_bytes(content)
+            write_tensors(partial, arrays, {"ule": json.dumps(header)})
 
     def clear(self) -> None:
         """Delete the file, and what a killed process has left half written."""

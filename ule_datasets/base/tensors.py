@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,8 @@ from ule_datasets.base.regular import check_file
 if TYPE_CHECKING:
     import numpy as np
 
+NAMES = {"b": "BOOL", "u": "U{}", "i": "I{}", "f": "F{}"}
+"""What the format calls kinds of numbers, of so many bits."""
 LONGEST_AXIS = 2**16
 """Of an array without content, which might have any; others have at most as many entries as their file has bytes."""
 
@@ -54,3 +58,28 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, TypeError) as error:
         raise ValueError(str(error)) from error
+
+
+def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write contiguous arrays as a safetensors file, straight from where they are.
+
+    The library copies all of them three times, or writes to a file beside this one under a name of its own.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that each is aligned
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in order:
+        array = arrays[name]
+        begin, end = end, end + array.nbytes
+        kind = NAMES[array.dtype.kind].format(8 * array.itemsize)
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            little = arrays[name].dtype.newbyteorder("<")
+            file.write(arrays[name].astype(little, copy=False).data)
