@@ -46,6 +46,7 @@ def test_what_earlier_runs_of_the_kind_took_is_expected(tmp_path: Path) -> None:
     kept(tmp_path, 2.0, 5.0, 3.0)
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "other.json").write_text('{"protocol": 3}')
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     two = [make_task(protocol=LONG, threads=2)]
     assert "at least" in expected_hours(two, [0.0], tmp_path), "with other threads"
     told = expected_hours([make_task(protocol=LONG), make_task(5, protocol=LONG)], [0.0, 0.5], tmp_path)

@@ -47,8 +47,9 @@ def test_a_machine_is_measured_once(seconds: dict[str, float], tmp_path: Path) -
     assert settle(OPEN, tmp_path).precision is BFLOAT16
     (note,) = tmp_path.iterdir()
     assert json.loads(note.read_text())["seconds"] == {"float32": 2.0, "bfloat16": 1.0}
-    note.write_text("{}")
-    assert settle(OPEN, tmp_path).precision is FLOAT32, "a note that says nothing is written anew"
+    for damaged in ("{}", "[" * 100_000, '{"seconds": {"float32": "fast", "bfloat16": 1}}', '{"seconds": {}}'):
+        note.write_text(damaged)
+        assert settle(OPEN, tmp_path).precision is FLOAT32, "a note that says nothing is written anew"
     assert settled(OPEN, device=CPU, threads=2, notes=tmp_path, reporter=QUIET).precision is FLOAT32
     assert len(list(tmp_path.iterdir())) == 2, "another number of threads is another race"
 

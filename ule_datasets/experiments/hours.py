@@ -6,16 +6,19 @@ no training exceeds and small networks do not come near: a lower bound, and call
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ule_datasets.base import records
 from ule_datasets.base.content import content
+from ule_datasets.base.errors import InputError
 from ule_datasets.compute.devices import describe_device, product_rate
 from ule_datasets.experiments.runs import RunTask
+from ule_datasets.victims.history import EpochRecord
 
 LOOKED_AT = 200
 """The newest finished runs, at most."""
@@ -60,13 +63,24 @@ def _seconds_per_epoch(folder: Path) -> dict[_Kind, list[float]]:
     newest = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)[-LOOKED_AT:]
     for path in newest:
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            setting = values["device"], values["threads"], values["ranks"]
-            kind = _kind(values["protocol"], values["epochs"][0]["windows"][-1]["step"], setting)
-            found[kind].append(values["seconds"] / len(values["epochs"]))
-        except (OSError, ValueError, LookupError, TypeError):
+            run = records.read(_Run, path)
+            kind = _kind(run.protocol, run.epochs[0].windows[-1].step, (run.device, run.threads, run.ranks))
+            found[kind].append(run.seconds / len(run.epochs))
+        except (OSError, InputError, LookupError, TypeError):
             continue
     return dict(found)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """What counts of a run that is kept."""
+
+    protocol: dict[str, Any]
+    device: str
+    threads: int
+    ranks: int
+    epochs: tuple[EpochRecord, ...]
+    seconds: float
 
 
 def _kind(protocol: dict[str, Any], steps: int, setting: tuple[object, ...]) -> _Kind:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ule_datasets.base import records
+from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import make_folder, write_atomically
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.devices import cpu_threads, describe_device
@@ -66,10 +68,17 @@ def _chosen(seconds: dict[str, float], allowed: tuple[Precision, ...]) -> Precis
 def _noted(note: Path, profile: Profile) -> dict[str, float] | None:
     """Seconds by precision as they were noted; ``None``: not, or not so that one could read it."""
     try:
-        seconds = json.loads(note.read_text(encoding="utf-8"))["seconds"]
-        return {precision: float(seconds[precision]) for precision in profile.faster_of}
-    except (OSError, ValueError, KeyError, TypeError):
+        seconds = records.read(_Note, note).seconds
+        return {precision: seconds[precision] for precision in profile.faster_of}
+    except (OSError, KeyError, InputError):
         return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Note:
+    """What was measured."""
+
+    seconds: dict[str, float]
 
 
 def _measured(profile: Profile, device: torch.device, threads: int) -> dict[str, float]:

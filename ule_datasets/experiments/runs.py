@@ -177,11 +177,18 @@ class RunStore:
         unsealed = unseal(text, task.identity)
         if unsealed is None:
             raise InputError("it was changed after it was written, or is of another run")
-        values = json.loads(unsealed)
-        weights = values.pop("weights")
-        if task.keep_weights and _sha256(self.weights(task)) != weights:
+        kept = records.parse(_Kept, unsealed, "what is kept of the run")
+        if task.keep_weights and _sha256(self.weights(task)) != kept.weights:
             raise InputError("its weights were changed after they were written")
-        return RunHistory.from_json(json.dumps(values), task.protocol)
+        return RunHistory.from_json(unsealed, task.protocol)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Kept:
+    """What the store adds to a history."""
+
+    weights: str | None
+    """Their sha256."""
 
 
 def _sha256(path: Path) -> str | None:
