@@ -77,6 +77,7 @@ class Setting:
     optimiser: Sgd = QUICK
     schedule: Triangle | OneCycle = TRIANGLE
     label_smoothing: float = 0.0
+    relu: bool = False
     data: str = "clean"
     """Or ``ops``: protected by ops-cifar10."""
 
@@ -100,6 +101,8 @@ SETTINGS: dict[str, Setting] = {
     "random": RANDOM,
     "ops": _replace(FIRST, data="ops"),
     "ops-random": _replace(RANDOM, data="ops"),
+    "relu": _replace(FIRST, relu=True),
+    "relu-random": _replace(RANDOM, relu=True),
     # The frontier: narrower for longer, wider for shorter.
     "epochs-6": _replace(FIRST, epochs=6),
     "epochs-9": _replace(FIRST, epochs=9),
@@ -115,6 +118,7 @@ SETTINGS: dict[str, Setting] = {
     "short-momentum-0.9": _replace(SHORT, optimiser=_sgd(learning_rate=0.27, momentum=0.9)),
     "short-plain-momentum": _replace(SHORT, optimiser=_sgd(nesterov=False)),
     "short-one-cycle": _replace(SHORT, schedule=OneCycle()),
+    "short-relu": _replace(SHORT, relu=True),
     "short-no-identity": _replace(SHORT, identity=False),
     "short-shift-rate-1": _replace(SHORT, shift_rate=1.0),
     "short-smoothing": _replace(SHORT, label_smoothing=0.2),
@@ -134,7 +138,7 @@ class Studied(Supervised):
 
 def victim_of(setting: Setting) -> Studied:
     """Who trains; the network takes its row in ``MODELS``."""
-    options = {name: getattr(setting, name) for name in ("widths", "fixed", "identity", "shift_rate")}
+    options = {name: getattr(setting, name) for name in ("widths", "fixed", "identity", "shift_rate", "relu")}
     MODELS[MODEL] = partial(QuickNet, **options)
     forward_flop.cache_clear()
     return Studied(name=MODEL, label_smoothing=setting.label_smoothing)

@@ -3,6 +3,7 @@
     python benchmarks/training.py                                     # resnet18-w8, all strategies: minutes
     python benchmarks/training.py --models resnet18 --strategies standard --steps 1
     python benchmarks/training.py --ours float32 bfloat16 float32+compiled --strategies standard
+    python benchmarks/training.py --models quicknet --strategies standard --ours float32 bfloat16 --threads 1 --cpu
     python benchmarks/training.py --device cuda --models resnet18 --json result.json
 
 The usual loop: a DataLoader whose worker processes transform PIL images one by one (RandomCrop(32, padding=4),
@@ -11,11 +12,13 @@ first, torch.optim.SGD, loss and accuracy read with .item() after every step; un
 computes the parameters' gradients too. Torch's settings are as it starts, which on a GPU means TF32 in convolutions,
 and cudnn.benchmark is on. Ours is ``ule_datasets.victims.loop`` as a run uses it.
 
-Both sides train the same model on the same images in batches of 128, in turn. Warm-up is not counted: compilation and
-first steps of ours; of the usual loop the start of its workers and the batches that these had ready, so that
-it is timed with its queue as it is in the middle of an epoch. Matrix products are timed in between as well. FLOP are
-those of the convolutions and matrix products that an image needs: three forward passes, and two for every step of
-an attack. On a machine that does other things too, more and shorter measurements (``--repeats``, ``--steps``) help.
+Both sides train the same model on the same images in batches of its victim's size, 128 for most, in turn. Warm-up is
+not counted: compilation and first steps of ours; of the usual loop the start of its workers and the batches that these
+had ready, so that it is timed with its queue as it is in the middle of an epoch. Matrix products are timed in between
+as well. FLOP are those of the convolutions and matrix products that an image needs: three forward passes, and two for
+every step of an attack. On a machine that does other things too, more and shorter measurements (``--repeats``,
+``--steps``) help, or ``--cpu``: seconds that this process computed instead of those of the clock. The usual loop then
+has its workers free.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +54,8 @@ from ule_datasets.victims.protocol import TrainingProtocol
 from ule_datasets.victims.supervised import Supervised
 
 STRATEGIES = ("standard", "cutout", "randaugment", "mixup", "linf-at")
-CLASSES, BATCH, TRAIN_IMAGES, TEST_IMAGES = 10, 128, 50_000, 10_000
+CLASSES, TRAIN_IMAGES, TEST_IMAGES = 10, 50_000, 10_000
+Clock = Callable[[], float]
 WARM_UP = 5
 """Steps of ours before anything is timed: compilation, recording of graphs, allocation."""
 ATTACKED = 5
@@ -114,30 +118,33 @@ class Images(Dataset[tuple[Tensor, int]]):
 class UsualLoop:
     """What one writes first."""
 
-    def __init__(self, data: TrainingData, model: str, strategy: str, device: torch.device, workers: int) -> None:
-        self.device, self.strategy, self.workers = device, strategy, workers
-        self.model = build_model(model, CLASSES, seed=0).to(device)
+    def __init__(
+        self, data: TrainingData, protocol: TrainingProtocol, strategy: str, device: torch.device, chosen: Any
+    ) -> None:
+        self.device, self.strategy, self.workers = device, strategy, int(chosen.workers)
+        self.clock: Clock = chosen.clock
+        self.model = build_model(protocol.model, CLASSES, seed=0).to(device)
         self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
         self.loader = DataLoader(
             Images(data, strategy),
-            batch_size=BATCH,
+            batch_size=protocol.batch_size,
             shuffle=True,
             drop_last=True,
-            num_workers=workers,
+            num_workers=self.workers,
             pin_memory=device.type == "cuda",
         )
 
     def seconds(self, steps: int) -> float:
         """Of so many steps in the middle of an epoch; the workers live only during this call."""
         before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
-        batches = self._batches()
+        batches, clock = self._batches(), self.clock
         try:
             for _ in range(1 if self.strategy == "linf-at" else 2 * self.workers + 1):
                 self.step(*next(batches))
-            started = time.perf_counter()
+            started = clock()
             for _ in range(steps):
                 self.step(*next(batches))
-            return time.perf_counter() - started
+            return clock() - started
         finally:
             batches.close()
             torch.backends.cudnn.benchmark = before
@@ -185,14 +192,14 @@ class UsualLoop:
 class OurLoop:
     """A run of the library, a few steps at a time."""
 
-    def __init__(self, data: TrainingData, protocol: TrainingProtocol, device: torch.device) -> None:
-        self.protocol, self.device = protocol, device
+    def __init__(self, data: TrainingData, protocol: TrainingProtocol, device: torch.device, clock: Clock) -> None:
+        self.protocol, self.device, self.clock = protocol, device, clock
         before = _allocated(device)
         with _repeatable(protocol.precision, device):
             victim = Supervised(name=protocol.model)
             model = victim.model(protocol, data.num_classes, seed=0, start=None)
             self.run = _Run(model, victim.losses, data, protocol, Seed(0), device)
-        self.batches, self.number = self.run.batches()[: len(data.images) // BATCH], 0
+        self.batches, self.number = self.run.batches()[: len(data.images) // protocol.batch_size], 0
         self.seconds(WARM_UP if device.type == "cuda" or protocol.compiled else 1)
         self.peak = _peak(device) - before
         """Bytes on the GPU, the images included; 0 on a CPU."""
@@ -203,19 +210,19 @@ class OurLoop:
             self.run.model.train()
             totals = self._step()
             _synchronise(self.device)
-            started = time.perf_counter()
+            started = self.clock()
             for _ in range(steps):
                 totals += self._step()
             totals.tolist()
-            return time.perf_counter() - started
+            return self.clock() - started
 
     def test_seconds(self) -> float:
         """Of a test after an epoch."""
         with _repeatable(self.protocol.precision, self.device):
             self.run.evaluate(TEST_IMAGES).tolist()
-            started = time.perf_counter()
+            started = self.clock()
             self.run.evaluate(TEST_IMAGES).tolist()
-            return time.perf_counter() - started
+            return self.clock() - started
 
     def _step(self) -> Tensor:
         totals = self.run.step(self.batches[self.number % len(self.batches)], self.number)
@@ -226,8 +233,8 @@ class OurLoop:
 class Product:
     """A large matrix product."""
 
-    def __init__(self, device: torch.device, precision: Precision) -> None:
-        self.device, self.precision = device, precision
+    def __init__(self, device: torch.device, precision: Precision, clock: Clock) -> None:
+        self.device, self.precision, self.clock = device, precision, clock
         size = 8192 if device.type == "cuda" else 2048
         kind = torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
         self.left, self.right = (torch.rand(size, size, device=device).to(kind) for _ in range(2))
@@ -239,10 +246,10 @@ class Product:
         with _repeatable(self.precision, self.device):
             for _ in range(3):
                 _synchronise(self.device)
-                started = time.perf_counter()
+                started = self.clock()
                 self.left @ self.right
                 _synchronise(self.device)
-                seconds.append(time.perf_counter() - started)
+                seconds.append(self.clock() - started)
         return min(seconds)
 
 
@@ -262,17 +269,15 @@ class Comparison:
 
 def compare(data: TrainingData, model: str, strategy: str, device: torch.device, chosen: Any) -> Comparison:
     """Measure all sides in turn."""
-    parsed = PROFILES["paper"].protocol(model, strategy, flippable=True).strategy
-    steps = max(2, chosen.steps // ATTACKED) if parsed.having("attack") else chosen.steps
-    usual = UsualLoop(data, model, strategy, device, chosen.workers)
+    usually = PROFILES["paper"].protocol(model, strategy, flippable=True)
+    steps = max(2, chosen.steps // ATTACKED) if usually.strategy.having("attack") else chosen.steps
+    usual = UsualLoop(data, usually, strategy, device, chosen)
     runs = {}
     for setting in chosen.ours:
-        protocol = TrainingProtocol(
-            model=model, epochs=200, strategy=parsed, precision=setting.precision, compiled=setting.compiled
-        )
-        runs[str(setting)] = OurLoop(data, protocol, device)
+        protocol = replace(usually, precision=setting.precision, compiled=setting.compiled)
+        runs[str(setting)] = OurLoop(data, protocol, device, chosen.clock)
     precisions = dict.fromkeys([usual_precision(device), *(setting.precision for setting in chosen.ours)])
-    products = {precision: Product(device, precision) for precision in precisions}
+    products = {precision: Product(device, precision, chosen.clock) for precision in precisions}
     timings = interleaved(
         {
             "usual": partial(usual.seconds, steps),
@@ -281,7 +286,7 @@ def compare(data: TrainingData, model: str, strategy: str, device: torch.device,
         },
         chosen.repeats,
     )
-    rates = {name: BATCH * steps / timings[name].median for name in ("usual", *runs)}
+    rates = {name: usually.batch_size * steps / timings[name].median for name in ("usual", *runs)}
     return Comparison(
         rates=rates,
         products={kind: product.flop / timings[f"product, {kind}"].median for kind, product in products.items()},
@@ -368,6 +373,14 @@ def main() -> int:
         help="processes of the usual loop's DataLoader (default: %(default)s)",
     )
     options.add_argument("--device", default="auto")
+    options.add_argument(
+        "--cpu",
+        dest="clock",
+        action="store_const",
+        const=time.process_time,
+        default=time.perf_counter,
+        help="seconds of the processor instead of the clock",
+    )
     options.add_argument("--json", type=Path, help="also write every number to this file")
     chosen = options.parse_args()
     device = pick_device(chosen.device)
@@ -422,7 +435,7 @@ def main() -> int:
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "workers": chosen.workers,
-            "batch": BATCH,
+            "clock": chosen.clock.__name__,
             "usual_precision": usual_precision(device),
             "measured": results,
         },

@@ -617,5 +617,6 @@ def test_the_quick_network_hands_its_input_on_at_first_and_learns_its_shifts_fas
 
 def test_the_quick_network_takes_small_and_large_images() -> None:
     model = QuickNet(3).eval()
+    assert any(isinstance(module, nn.ReLU) for module in QuickNet(3, relu=True).modules())
     for size in (8, 32, 100):
         assert model(torch.rand(2, 3, size, size)).shape == (2, 3)

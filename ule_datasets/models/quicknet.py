@@ -7,6 +7,8 @@ three blocks of two 3 x 3 convolutions. Which of that paper's means it takes, an
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,7 +21,7 @@ GREY, BLUE, GREEN = 1.0, 0.25, 0.11
 
 
 class QuickNet(nn.Module):
-    """A 2 x 2 convolution, three ``Block``s, the largest answer of each channel, and one linear layer; GELU throughout.
+    """A 2 x 2 convolution, three ``Block``s, the largest answer of each channel, and one linear layer; GELU or ReLU.
 
     0.11 GFLOP for a forward pass of a 32 x 32 image at widths of 64, 128 and 128, 0.24 at 64, 256 and 256.
     """
@@ -33,6 +35,7 @@ class QuickNet(nn.Module):
         identity: bool = True,
         shift_rate: float = 8.0,
         scale: float = 1 / 9,
+        relu: bool = False,
     ) -> None:
         """Random weights.
 
@@ -44,12 +47,14 @@ class QuickNet(nn.Module):
             shift_rate: the shifts of batch normalisation are so many times what is trained, which makes their
                 learning rate the square of it.
             scale: of the logits.
+            relu: ReLU throughout instead of GELU; on a CPU an eighth faster.
         """
         super().__init__()
         first: nn.Module = Haar() if fixed else nn.Conv2d(3, 24, 2)
         channels = (24, *widths)
-        blocks = [Block(a, b, identity, shift_rate) for a, b in zip(channels, widths, strict=False)]
-        self.features = nn.Sequential(first, nn.GELU(), *blocks)
+        activation = nn.ReLU if relu else nn.GELU
+        blocks = [Block(a, b, identity, shift_rate, activation) for a, b in pairwise(channels)]
+        self.features = nn.Sequential(first, activation(), *blocks)
         self.classifier = nn.Linear(widths[-1], num_classes, bias=False)
         self.scale = scale
 
@@ -60,17 +65,19 @@ class QuickNet(nn.Module):
 
 
 class Block(nn.Sequential):
-    """Convolution, 2 x 2 max pooling, batch norm, GELU; convolution, batch norm, GELU."""
+    """Convolution, 2 x 2 max pooling, batch norm, activation; convolution, batch norm, activation."""
 
-    def __init__(self, inputs: int, outputs: int, identity: bool, shift_rate: float) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, identity: bool, shift_rate: float, activation: type[nn.Module]
+    ) -> None:
         super().__init__(
             _convolution(inputs, outputs, identity),
             _Pooling(),
             _normalisation(outputs, shift_rate),
-            nn.GELU(),
+            activation(),
             _convolution(outputs, outputs, identity),
             _normalisation(outputs, shift_rate),
-            nn.GELU(),
+            activation(),
         )
 
 
