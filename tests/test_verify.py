@@ -16,7 +16,10 @@ from helpers import make_splits, write_image_folder
 from made_up import Noisy
 from tiny_weights import FILE, TINY, register_tiny_weights
 
+import cards
 from builders import RECIPES
+from cards import update
+from cards.render import preview
 from ule_datasets import countermeasures
 from ule_datasets.cli.build import main as build_main
 from ule_datasets.cli.verify import main
@@ -534,6 +537,60 @@ def test_the_readme_table_is_what_the_results_say() -> None:
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert with_catalogue(text) == text, "run: python -m cards.update"
+
+
+def test_verdicts_on_numbers_go_from_a_report_into_cards_and_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = {"model": "lenet5", "strategy": "standard"}
+    percent = {"mean": 22.4, "sd": 0.5, "values": [22.4]}
+    told = {"reported": 22.19, "stand_in": False, "effect": {"verdict": "confirmed"}}
+    report = {
+        "profile": {"name": "paper"},
+        "intact": True,
+        "command": "ule-verify",
+        "date": "2026-11-29",
+        "environment": {"device": "a processor"},
+        "separability": {"ops-cifar10": None},
+        "datasets": [
+            {"name": "ops-cifar10", "recipe_digest": RECIPES["ops-cifar10"].digest, "perturbation_digest": "p"}
+        ],
+        "comparisons": [
+            {
+                "dataset": "ops-cifar10",
+                "control": "cifar10",
+                **cell,
+                **dict.fromkeys(("clean", "poisoned", "poisoned_best", "poisoned_train"), percent),
+                "collapse": "collapse shown",
+                "seeds": [0, 1],
+                "num_train": 50_000,
+                "num_test": 10_000,
+            }
+        ],
+        "claims": [
+            {"id": f"about-{dataset}", "cell": {"dataset": dataset, **cell}, **told, "level": level}
+            for dataset, level in (
+                ("ops-cifar10", {"verdict": "confirmed", "reason": "it comes out"}),
+                ("cifar10", {"verdict": "not comparable", "reason": "failed"}),
+                ("em-cifar10", {"verdict": "confirmed", "reason": "of others"}),
+            )
+        ],
+    }
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    (tmp_path / "cards" / "measured").mkdir(parents=True)
+    monkeypatch.setattr(update, "ROOT", tmp_path)
+    monkeypatch.setattr(cards, "measured", lambda name: [])
+    assert update.record(tmp_path / "report.json") == ("cards/measured/ops-cifar10.json",)
+    (row,) = kept = json.loads((tmp_path / "cards" / "measured" / "ops-cifar10.json").read_text())
+    own, control = row["claims"]
+    assert (own["id"], own["level"], own["reason"]) == ("about-ops-cifar10", "confirmed", "it comes out")
+    assert (control["id"], control["level"], "reason" in control) == ("about-cifar10", "not comparable", False)
+    monkeypatch.setattr(cards, "measured", lambda name: kept if name == "ops-cifar10" else [])
+    text = update.with_catalogue(f"{update.START}\n{update.END}")
+    assert "| paper, standard, lenet5: 22.4 ± 0.5 (22.4) |" in text
+    card = preview(RECIPES["ops-cifar10"])
+    assert "Verdict on `about-ops-cifar10` (paper, 22.19 reported): confirmed: it comes out." in card
+    assert "about-cifar10" not in card
 
 
 @pytest.mark.slow

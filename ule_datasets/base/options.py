@@ -103,7 +103,7 @@ class VerifyOptions:
     threads: int = option("Of torch, for each run on a CPU.", "N", default=1)
     ranks: int = option("Processes, each on a GPU of its own, that share one run (large models).", "N", default=1)
     compiled: bool = option("Train through torch.compile.", default=False, name="--compile")
-    dry_run: bool = option("Say what would be trained, and train nothing.", default=False)
+    dry_run: bool = option("Say what would be trained and how long it may take, and train nothing.", default=False)
     integrity_only: bool = option("Train nothing.", default=False)
     source: str | None = option(
         "The clean images, in any form that ule-build takes. Default: where the build took them from, "
