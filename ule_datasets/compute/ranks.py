@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -14,6 +17,7 @@ from ule_datasets.base.errors import InputError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+_HANG_UP = {getattr(signal, name) for name in ("SIGHUP", "SIGQUIT") if hasattr(signal, name)}
 Work = Callable[[Task, int, torch.device | None], Result]
 """(task, rank, the rank's own device or ``None`` for the task's) to a result; rank 0's counts."""
 
@@ -23,6 +27,7 @@ def on_ranks(work: Work[Task, Result], task: Task, *, ranks: int, on_cuda: bool)
 
     Raises:
         InputError: there are fewer GPUs than ranks.
+        KeyboardInterrupt: Ctrl-C or another signal that ends processes came, and the ranks are gone.
     """
     if ranks == 1:
         return work(task, 0, None)
@@ -40,8 +45,25 @@ def on_ranks(work: Work[Task, Result], task: Task, *, ranks: int, on_cuda: bool)
         max_restarts=0,
         start_method="spawn",
     )
-    results: dict[int, Result] = elastic_launch(config, _in_group)(work, task, on_cuda)
+    with _signals_left_alone():
+        results: dict[int, Result] = elastic_launch(config, _in_group)(work, task, on_cuda)
     return results[0]
+
+
+@contextmanager
+def _signals_left_alone() -> Iterator[None]:
+    """The launcher handles signals by an exception of its own, and goes on with that when it has ended."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, *_HANG_UP)}
+    try:
+        yield
+    except SignalException as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _in_group(work: Work[Task, Result], task: Task, on_cuda: bool) -> Result | None:
