@@ -93,6 +93,32 @@ class Stopping:
             raise KeyboardInterrupt
 
 
+class StoppedError(Exception):
+    """Stands for the end of a process."""
+
+
+class Pausing:
+    """A keeper that saves at some of the times that it is asked, and ends the run at the last: before or after that."""
+
+    def __init__(self, inner: Checkpoint, *moments: int, when: str = "after") -> None:
+        self.inner, self.moments, self.when, self.asked = inner, moments, when, 0
+
+    def load(self) -> State | None:
+        return self.inner.load()
+
+    def due(self) -> bool:
+        self.asked += 1
+        return self.asked in self.moments
+
+    def save(self, state: State) -> None:
+        last = self.asked == self.moments[-1]
+        if last and self.when == "before":
+            raise StoppedError
+        self.inner.save(state)
+        if last:
+            raise StoppedError
+
+
 def complaint(action: Callable[[], object]) -> str:
     """The one line of the error."""
     with pytest.raises(InputError) as caught:

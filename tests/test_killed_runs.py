@@ -18,12 +18,14 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OFTEN = """
+LESS = """
+import dataclasses
 import ule_datasets.base.checkpoint as checkpoint
-
-checkpoint.SECONDS_BETWEEN_CHECKPOINTS = 0.2
+checkpoint.SECONDS_BETWEEN_CHECKPOINTS = {seconds}
+from ule_datasets.experiments.profiles import PROFILES
+PROFILES["smoke"] = dataclasses.replace(PROFILES["smoke"], epochs=5, max_train_images=500)
 """
-"""Every process imports it by itself: a run of the digits takes seconds, and checkpoints are a minute apart."""
+"""Every process imports it by itself: less work, and perhaps more checkpoints."""
 
 
 class Command:
@@ -31,7 +33,7 @@ class Command:
 
     def __init__(self, dataset: Path, folder: Path, *arguments: str, often: bool = True) -> None:
         folder.mkdir()
-        (folder / "sitecustomize.py").write_text(OFTEN if often else "")
+        (folder / "sitecustomize.py").write_text(LESS.format(seconds=0.1 if often else 60.0))
         self.folder, self.runs = folder, folder / "cache" / "runs"
         self.arguments = [str(dataset), "--report", str(folder / "report"), *arguments]
 
@@ -88,7 +90,7 @@ def test_killed_at_twenty_random_moments_it_gives_the_same_figures(built_digits:
     while kills < 20:
         command = Command(built_digits, tmp_path / f"killed{rounds}", *MIXED)
         rounds += 1
-        while ended(command.train(logs=1, seconds=generator.uniform(0.0, 3.0)), signal.SIGKILL):
+        while ended(command.train(logs=1, seconds=generator.uniform(0.0, 2.0)), signal.SIGKILL):
             kills += 1
             continued += command.said().count("continuing an interrupted run")
             assert len(list(command.runs.glob("*.unfinished"))) <= 2, "one for each worker"

@@ -27,6 +27,7 @@ from ule_datasets.build import BuildOptions, build
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.bounds import LInf
 from ule_datasets.dataset.manifest import FILE_NAME
+from ule_datasets.experiments import unfinished
 from ule_datasets.experiments.runs import RunStore, work_off
 from ule_datasets.methods.engine import stepwise
 from ule_datasets.methods.engine.settings import SurrogateSettings
@@ -83,6 +84,7 @@ def in_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_thread: None)
     """Many files and many checkpoints, and kept crafts among what loses its power."""
     monkeypatch.setattr(image_folder, "FILES_PER_CHUNK", PER_CHUNK)
     monkeypatch.setattr(stepwise, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(unfinished, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     monkeypatch.setenv("ULE_CACHE", str(tmp_path / "disk" / "cache"))
 
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import run_python
+from helpers import Pausing, StoppedError, run_python
 from made_up import CPU, PROTOCOL, Listener, bright_or_dark, make_task
-from tiny_weights import TINY, register_tiny_weights
 from torch import nn
 
 from ule_datasets.base.checkpoint import FileCheckpoint, Forgetful, Pace, State
@@ -35,31 +34,6 @@ from ule_datasets.victims.supervised import Supervised
 from ule_datasets.victims.table import VICTIMS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Stopped(Exception):  # noqa: N818 (no error)
-    """Stands for the end of a process."""
-
-
-class At:
-    """A keeper that saves at some of the times that it is asked, and then ends the run: before, in or after saving."""
-
-    def __init__(self, file: FileCheckpoint, *moments: int, when: str = "after") -> None:
-        self.file, self.moments, self.when, self.asked = file, moments, when, 0
-
-    def load(self) -> State | None:
-        return self.file.load()
-
-    def due(self) -> bool:
-        self.asked += 1
-        return self.asked in self.moments
-
-    def save(self, state: State) -> None:
-        if self.when == "before":
-            raise Stopped
-        self.file.save(state)
-        if self.asked == self.moments[-1]:
-            raise Stopped
 
 
 def train(
@@ -86,17 +60,17 @@ KINDS: dict[str, dict[str, Any]] = {
 def test_stopped_at_any_moment_it_gives_the_same_history(kind: str, tmp_path: Path) -> None:
     """Between steps, between test batches, between epochs."""
     protocol = dataclasses.replace(PROTOCOL, **{"epochs": 2, **KINDS[kind]})
-    counting = At(FileCheckpoint(tmp_path / "none", "x"))
+    counting = Pausing(FileCheckpoint(tmp_path / "none", "x"))
     told: list[EpochRecord] = []
     whole = train(protocol, counting, told)
     assert whole == train(protocol)
     for moment in range(1, counting.asked + 1, 1 if kind == "plain" else 4):
         file = FileCheckpoint(tmp_path / str(moment), "x")
         first: list[EpochRecord] = []
-        with pytest.raises(Stopped):
-            train(protocol, At(file, moment), first)
+        with pytest.raises(StoppedError):
+            train(protocol, Pausing(file, moment), first)
         later: list[EpochRecord] = []
-        again = train(protocol, At(file), later)
+        again = train(protocol, Pausing(file), later)
         assert again == whole, moment
         assert again.seconds >= sum(record.seconds for record in again.epochs[:1]) > 0
         assert [*first, *later] == told, "an epoch is told once"
@@ -105,9 +79,9 @@ def test_stopped_at_any_moment_it_gives_the_same_history(kind: str, tmp_path: Pa
 def test_stopped_again_and_again_or_before_anything_is_written_it_goes_on_from_the_last_state(tmp_path: Path) -> None:
     whole, file = train(PROTOCOL), FileCheckpoint(tmp_path / "x", "x")
     for moments, when in (((2, 4), "after"), ((2, 3), "before"), ((1, 3), "after"), ((1,), "before"), ((2,), "after")):
-        with pytest.raises(Stopped):
-            train(PROTOCOL, At(file, *moments, when=when))
-    assert train(PROTOCOL, At(file)) == whole
+        with pytest.raises(StoppedError):
+            train(PROTOCOL, Pausing(file, *moments, when=when))
+    assert train(PROTOCOL, Pausing(file)) == whole
 
 
 class Dropping(nn.Module):
@@ -128,31 +102,19 @@ def test_dropout_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(VICTIMS, "dropping", Supervised(name="dropping"))
     protocol, file = dataclasses.replace(PROTOCOL, model="dropping"), FileCheckpoint(tmp_path / "x", "x")
     whole, before = train(protocol), torch.get_rng_state()
-    with pytest.raises(Stopped):
-        train(protocol, At(file, 3))
+    with pytest.raises(StoppedError):
+        train(protocol, Pausing(file, 3))
     assert torch.equal(torch.get_rng_state(), before)
-    assert train(protocol, At(file)) == whole
-
-
-def test_a_fine_tuned_run_goes_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = register_tiny_weights(monkeypatch, tmp_path / "weights").path
-    protocol = dataclasses.replace(PROTOCOL, model=TINY, gradient_clip=5.0, normalise=True, schedule=Cosine())
-    whole, file, kept = train(protocol, start=start), FileCheckpoint(tmp_path / "x", "x"), tmp_path / "kept"
-    train(protocol, start=start, weights=tmp_path / "whole")
-    with pytest.raises(Stopped):
-        train(protocol, At(file, 7), start=start, weights=kept)
-    assert not kept.exists()
-    assert train(protocol, At(file), start=start, weights=kept) == whole
-    assert kept.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert train(protocol, Pausing(file)) == whole
 
 
 def test_a_loss_that_is_not_finite_ends_a_run_that_went_on(tmp_path: Path) -> None:
     protocol = dataclasses.replace(PROTOCOL, epochs=20, test_interval=20, optimiser=Sgd(learning_rate=1e30))
     whole, file = train(protocol), FileCheckpoint(tmp_path / "x", "x")
     assert (len(whole.epochs), whole.finite) == (1, False)
-    with pytest.raises(Stopped):
-        train(protocol, At(file, 6))
-    assert train(protocol, At(file)) == whole
+    with pytest.raises(StoppedError):
+        train(protocol, Pausing(file, 6))
+    assert train(protocol, Pausing(file)) == whole
 
 
 # Runs of a store
@@ -173,7 +135,9 @@ def work(tasks: list[RunTask], folder: Path) -> tuple[dict[int, Any], Listener]:
         return work_off(tasks, RunStore(folder), executor, listener), listener
 
 
-def interrupt(task: RunTask, folder: Path, monkeypatch: pytest.MonkeyPatch, *, saves: int, ends: Any = Stopped) -> None:
+def interrupt(
+    task: RunTask, folder: Path, monkeypatch: pytest.MonkeyPatch, *, saves: int, ends: Any = StoppedError
+) -> None:
     """Begin a run of a store, and end it after so many checkpoints."""
     save, count = FileCheckpoint.save, 0
 
@@ -182,11 +146,11 @@ def interrupt(task: RunTask, folder: Path, monkeypatch: pytest.MonkeyPatch, *, s
         save(self, state)
         count += 1
         if count == saves:
-            raise ends
+            raise StoppedError
 
     with monkeypatch.context() as patched:
         patched.setattr(FileCheckpoint, "save", counted)
-        with pytest.raises(ends):
+        with pytest.raises(StoppedError):
             work([task], folder)
 
 
@@ -272,12 +236,12 @@ def test_a_signal_waits_for_the_step_and_a_checkpoint(
         return due(self)
 
     def raise_it(*_: object) -> None:
-        raise Stopped
+        raise StoppedError
 
     before = signal.signal(number, raise_it)
     try:
         monkeypatch.setattr(unfinished._RunKeeper, "due", press)
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             work([task], tmp_path)
         monkeypatch.setattr(unfinished._RunKeeper, "due", due)
         assert signal.getsignal(number) == raise_it, "as it was"

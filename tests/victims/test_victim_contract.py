@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import Pausing, StoppedError
 from made_up import CPU, bright_or_dark, make_profile, training_set
 from tiny_weights import save_tiny_weights
 from torch import nn
 
+from ule_datasets.base.checkpoint import MemoryCheckpoint
 from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.experiments.identity import PACKAGE, used_modules
@@ -137,6 +139,23 @@ def test_kept_weights_are_those_of_the_model(small: tuple[Victim, Path | None], 
         right = (answers == torch.from_numpy(data.test_labels)).double().mean()
         assert 100 * float(right) == pytest.approx(history.last.test_accuracy)
     assert sum(parameter.numel() for parameter in model.parameters()) == history.num_parameters
+
+
+@every_kind
+def test_it_is_resumed_to_the_same_bits(small: tuple[Victim, Path | None], tmp_path: Path) -> None:
+    """Between steps, and between epochs; the weights, too."""
+    whole, kept = trained(small, weights=tmp_path / "whole"), tmp_path / "kept"
+    asking = Pausing(MemoryCheckpoint())
+    trained(small, keeper=asking)
+    assert asking.asked > len(whole.epochs), "between steps"
+    for moment in range(1, asking.asked + 1, 2):
+        inner = MemoryCheckpoint()
+        with pytest.raises(StoppedError):
+            trained(small, keeper=Pausing(inner, moment), weights=kept)
+        assert not kept.exists()
+        assert trained(small, keeper=Pausing(inner), weights=kept) == whole
+        assert kept.read_bytes() == (tmp_path / "whole").read_bytes()
+        kept.unlink()
 
 
 @every_kind
