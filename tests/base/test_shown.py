@@ -87,8 +87,8 @@ def test_short_or_empty_variables_hide_nothing(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_reporter_and_the_commands_write_safe_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    from ule_datasets import cli
     from ule_datasets.base.errors import InputError
+    from ule_datasets.cli import running as cli
 
     Reporter().say("\x1b[2Jfile\nwarning: no")
     Reporter().warn("\x1b[2Jfile")
@@ -115,7 +115,7 @@ def test_logs_and_warnings_of_libraries_are_safe(
     import logging
     import warnings
 
-    from ule_datasets import cli
+    from ule_datasets.cli import running as cli
 
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     before = logging.getLogRecordFactory()
