@@ -308,7 +308,7 @@ def test_a_label_that_the_recipe_does_not_know_is_refused(
     form: str, refuse: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     images, _ = make_images(10, 1, 32)
-    splits = {"train": Samples(images, np.arange(10) + 5)}
+    splits = {"train": Samples(images, np.arange(10) + 5), "test": Samples(images, np.arange(10))}
     where = write_form(form, tmp_path / "source", splits, CIFAR10.class_names or ())
     refuse(r"has label 1\d, allowed is 0 to 9", "ops-cifar10", "--source", where)
 
@@ -353,10 +353,9 @@ def test_other_images_than_cifar10_are_refused_with_both_digests(
 
 
 def test_cifar10_without_its_test_split_is_refused(refuse: Callable[..., Outcome], tmp_path: Path) -> None:
-    assert CIFAR10.class_names is not None
-    where = write_cifar_batches(tmp_path / "source", {"train": make_images(10, 2, 32)}, CIFAR10.class_names)
+    where = write_parquet(tmp_path / "source", {"train": make_images(10, 2, 32)}, CIFAR10.class_names)
     refuse(
-        r"\(the original CIFAR-10 batches\) has no test split; CIFAR-10 has train, test",
+        r"\(Parquet shards\) has no test split; CIFAR-10 has train, test",
         "ops-cifar10",
         "--source",
         where,
@@ -654,13 +653,19 @@ def test_a_pickle_is_no_perturbation_and_is_never_unpickled(
     ("missing", "message"),
     [
         ("no-such-file", "no such file or folder, and not OWNER/NAME on the Hub"),
-        (".", "is not an intact perturbation file: "),
+        (
+            "photos",
+            "the folder has no perturbation.safetensors; give the file, or the folder of a dataset that has one",
+        ),
+        ("photos/a.png", r"a.png is not an intact perturbation file: it is an image \(PNG\)"),
     ],
-    ids=["no such file", "a folder without one"],
+    ids=["no such file", "a folder without one", "a photograph"],
 )
 def test_a_perturbation_that_is_not_there_is_refused(
     missing: str, message: str, tiny: Tiny, refuse: Callable[..., Outcome], tmp_path: Path
 ) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(encode(make_images(1, 1, 8).images[0]))
     refuse(message, "ops", "--source", tiny.source, "--perturbation", tmp_path / missing)
 
 

@@ -102,7 +102,7 @@ def test_one_process_and_two_give_the_same_files_whatever_the_chunks(photos: Pho
     for workers in ("1", "2"):
         outcome = photos.build(tmp_path / workers, "--workers", workers)
         assert_built(outcome, tmp_path / workers, photos)
-        assert "\n1 train images are exact copies of others; they stay\n" in outcome.stderr
+        assert "\n1 train image is an exact copy of another; it stays\n" in outcome.stderr
         assert "\nconverted to RGB: 1 of mode CMYK, 1 of mode L, 1 of mode P\n" in outcome.stderr
 
 

@@ -145,7 +145,7 @@ def _remember(recipe: Recipe, options: BuildOptions, origin: Origin | None, mani
 
 
 def look_at_source(recipe: Recipe, options: BuildOptions, reporter: Reporter) -> Look:
-    """What a recipe's source looks like; nothing is written.
+    """What a recipe's source looks like, and why a build would refuse it, if that can be told; nothing is written.
 
     Raises:
         InputError: nothing usable there, or other images than the recipe needs.
@@ -154,7 +154,12 @@ def look_at_source(recipe: Recipe, options: BuildOptions, reporter: Reporter) ->
     with open_executor(options.executor, options.workers, preload=WORKER_MODULES) as executor:
         executor.start()
         return look_at(
-            recipe.source, options.source, executor=executor, reporter=reporter, labels_for=labels_for(recipe)
+            recipe.source,
+            options.source,
+            executor=executor,
+            reporter=reporter,
+            labels_for=labels_for(recipe),
+            skip_unusable=options.skip_unusable,
         )
 
 

@@ -110,7 +110,8 @@ def test_a_perturbation_a_recipe_and_weights_that_are_no_files_are_refused(kind:
         KINDS[kind](tmp_path / name)
     out = ("--source", "digits", "--out", tmp_path / "out")
     outcome = run_build("ops", "--perturbation", tmp_path / "p.safetensors", *out)
-    wanted = "No such file" if kind == "a folder" else f"is {kind}, where a file is expected"
+    a_file = f"is {kind}, where a file is expected"
+    wanted = "the folder has no perturbation.safetensors" if kind == "a folder" else a_file
     assert (outcome.code, wanted in outcome.stderr) == (2, True), outcome.stderr
     assert run_build(tmp_path / "r.py", *out).code == 2
 

@@ -8,6 +8,7 @@ import struct
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.ImageFile
@@ -95,6 +96,28 @@ def test_a_look_at_heads_tells_what_decoding_would(name: str, rules: Rules) -> N
     except InputError as error:
         found = str(error)
     assert found == expected
+
+
+@pytest.mark.parametrize("orientation", ["apply", "ignore"])
+@pytest.mark.parametrize("turn", [0, 1, 3, 5, 6, 8, 9])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_look_at_heads_tells_the_size_of_what_is_turned(kind: str, turn: int, orientation: Any) -> None:
+    data = save(PIXELS[:, : SIDE // 2], kind, exif=exif(turn))
+    rules = Rules(orientation=orientation)
+    assert head_of(io.BytesIO(data), "it", rules)[1] == decode_rgb(data, "it", rules).size
+
+
+@pytest.mark.parametrize("resize", [None, 20])
+@pytest.mark.parametrize("crop", [15, 16, 17, 20])
+def test_a_look_at_heads_tells_what_is_too_small_to_be_cut(crop: int, resize: int | None) -> None:
+    if resize is not None and resize < crop:
+        return
+    data, rules = save(PIXELS[:, : SIDE // 2], "PNG"), Rules(crop=crop, resize=resize)
+    refusal = head_of(io.BytesIO(data), "it", rules)[2]
+    if refusal:
+        assert complaint(lambda: decode_rgb(data, "it", rules)) == refusal
+    else:
+        assert decode_rgb(data, "it", rules).pixels.shape == (crop, crop, 3)
 
 
 @pytest.mark.parametrize("name", NEVER)

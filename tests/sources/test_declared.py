@@ -281,7 +281,14 @@ def no_form_of_ours(folder: Path) -> None:
     card(folder, configs=[config(data_files="data.csv")])
 
 
+def two_configurations_and_one_description(folder: Path) -> None:
+    two_configurations(folder)
+    files = [config(name, data_files={s: f"{name}/{s}-*" for s in A}) for name in ("small", "large")]
+    card(folder, configs=files, dataset_info=labels("label", NAMES))
+
+
 REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "which of two that are not described": (two_configurations_and_one_description, "", "several configurations"),
     "which configuration": (two_configurations, "", "several configurations; say which .*:CONFIG: small, large"),
     "no such configuration": (two_configurations, ":medium", "has no configuration 'medium'; it has small, large"),
     "no configurations at all": (plain_parquet, ":small", "no card|has no configuration 'small'; it has none"),
@@ -313,6 +320,12 @@ def test_on_the_hub_it_is_refused_before_data_is_fetched(hub: HubServer, tmp_pat
         make(folder)
         hub.put(f"x/{folder.name}", {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()})
         tasks[name] = (f"hub:x/{folder.name}{suffix}", message)
+    write_parquet(tmp_path / "digits", {**A, "extra": B["train"]}, NAMES, num_files=1)
+    hub.put("x/digits", {path.name: path for path in (tmp_path / "digits").iterdir()})
+    copy = "--source FOLDER: hf download x/digits --repo-type dataset{} --exclude '.extra.' --local-dir FOLDER"
+    unknown = f"hub:x/digits.*: extra-.* looks like a split that is not known.*, or give a copy without it with {copy}"
+    tasks["an unknown split"] = ("hub:x/digits", unknown.format(""))
+    tasks["an unknown split of a revision"] = ("hub:x/digits@main", unknown.format(" --revision main"))
     before = len(hub.downloads)
     program = """
 import json, sys
@@ -352,7 +365,10 @@ def test_the_configuration_belongs_to_the_source_that_is_remembered(
     assert run_build("ops", "--source", "images:small", "--out", "out").code == 0
     manifest = Manifest.read(tmp_path / "out")
     assert remembered_source(tmp_path / "out", manifest) == f"{folder}:small"
-    assert "already holds the complete ops" in run_build("ops", "--source", f"{folder}:small", "--out", "out").stdout
+    assert (
+        "already holds ops 1.0.0, finished earlier"
+        in run_build("ops", "--source", f"{folder}:small", "--out", "out").stdout
+    )
     outcome = run_build("ops", "--source", "images:large", "--out", "out")
     assert outcome.code == 2
     assert f"made from {folder}:small (" in outcome.stderr

@@ -26,6 +26,7 @@ from helpers import (
     make_splits,
     own_images,
     read,
+    run_build,
     shuffled,
     snapshot,
     write_cifar_batches,
@@ -156,6 +157,27 @@ def test_original_batches_are_read(python2: bool, inside: bool, tmp_path: Path) 
     assert source.class_names == NAMES
     assert source.train.digest == digest_by_definition(splits["train"])
     assert source.splits["test"].digest == digest_by_definition(splits["test"])
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [["data_batch_2", "data_batch_4", "test_batch"], ["test_batch"], [f"data_batch_{n}" for n in range(1, 6)]],
+)
+@pytest.mark.parametrize("recipe", ["ops", "ops-cifar10"])
+def test_batches_that_are_not_all_there_are_refused_by_name(recipe: str, missing: list[str], tmp_path: Path) -> None:
+    folder = write_cifar_batches(tmp_path, some_splits("single"), NAMES) / "cifar-10-batches-py"
+    for name in missing:
+        (folder / name).unlink()
+    for more in ((), ("--dry-run",)):
+        outcome = run_build(recipe, "--source", tmp_path, "--out", tmp_path / "out", *more)
+        assert outcome.code == 2
+        assert f"{folder} lacks {', '.join(missing)} of the 6 original CIFAR-10 batches: unpack" in outcome.complaint[0]
+
+
+def test_batches_without_a_list_of_names_have_numbers_as_classes(tmp_path: Path) -> None:
+    folder = write_cifar_batches(tmp_path, some_splits("single"), NAMES) / "cifar-10-batches-py"
+    (folder / "batches.meta").unlink()
+    assert read(folder).class_names == tuple(map(str, range(10)))
 
 
 @pytest.mark.parametrize("form", ["parquet", "webdataset"])

@@ -9,7 +9,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from trees import Files, Folder, Link, classes, contents, form_of, images, passed_over, png, shard, table, write_tree
+from trees import (
+    Files,
+    Folder,
+    Link,
+    Table,
+    classes,
+    contents,
+    form_of,
+    images,
+    passed_over,
+    png,
+    shard,
+    table,
+    write_tree,
+)
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.sources.own_images import OWN_IMAGES
@@ -212,8 +226,33 @@ FOLDERS: dict[str, Read | Refused] = {
         {},
         "its classes (fold1, fold2) have all the same folders in them (a, b)",
     ),
-    "classes with one folder each": Read(images("a/x") | images("b/x"), TRAIN),
-    "classes with folders": Read(images("a/x") | images("a/y") | images("b/x"), {"train": {"a": 4, "b": 2}}),
+    "classes with one folder each": Read(
+        images("a/x") | images("b/x"), TRAIN, {}, "2 classes have images in further folders (first a/x), which are"
+    ),
+    "classes with folders": Read(
+        images("a/x") | images("a/y") | images("b/x"), {"train": {"a": 4, "b": 2}}, {}, "2 classes have images in fur"
+    ),
+    "a class with a folder": Read(
+        classes("train") | images("train/b/young"),
+        {"train": {"a": 2, "b": 4}},
+        {},
+        "1 class has images in further folders (first train/b/young), which are images of the class all the same",
+    ),
+    "classes within classes of one split": Read(
+        classes("train", "abc") | classes("train/a") | classes("test"),
+        {"train": {"a": 6, "b": 2, "c": 2}, "test": AB},
+        {},
+        "1 class has images in further folders (first train/a/a)",
+    ),
+    # --- classes of splits
+    "classes that splits spell otherwise": Refused(
+        images("train/Cat") | images("train/dog") | images("test/cat") | images("test/dog"),
+        "has the class 'Cat' in the train split and 'cat' in the test split: give them one name if",
+    ),
+    "classes that differ in case within both splits": Read(
+        classes("train", ["Polish", "polish"]) | classes("test", ["Polish", "polish"]),
+        {"train": {"Polish": 2, "polish": 2}, "test": {"Polish": 2, "polish": 2}},
+    ),
     "a folder of its own name": Read(classes("train/train") | classes("test/test"), BOTH),
     "a lone folder beside a text": Read(classes("photos/train") | {"README.txt": ""}, TRAIN, {".txt": 1}),
     "a lone folder beside an empty one": Read(classes("photos/train") | {"x": Folder()}, TRAIN),
@@ -390,7 +429,38 @@ for kind, write in (("parquet", table), ("tar", shard)):
             {"train": {"0": 1, "2147483647": 1}},  # type: ignore[operator]
         ),
     }
-CASES = FOLDERS | FILES
+ROWS = table([0, 1]).columns
+TABLES: dict[str, Read | Refused] = {
+    "an image and a label column more": Read(
+        {"x.parquet": Table({**ROWS, "img": ROWS["image"], "fine_label": [5, 5]})},
+        {"train": NUMBERS},
+        {},
+        "images are in the column 'image', labels are in 'label'; not used: 'img', 'fine_label'",
+    ),
+    "other columns, and no labels": Read(
+        {"x.parquet": Table({"image": ROWS["image"], "caption": ["x", "y"]})},
+        {"train": {"unlabelled": 2}},
+        {},
+        "images are in the column 'image', there are no labels; not used: 'caption'",
+    ),
+    "other columns in one of the files": Read(
+        {"train.parquet": table([0, 1]), "test.parquet": Table({**ROWS, "id": [7, 8]})},
+        {"train": NUMBERS, "test": NUMBERS},
+        {},
+        "not used: 'id'",
+    ),
+    "many other columns": Read(
+        {"x.parquet": Table(ROWS | {f"c{n}": [0, 0] for n in range(50)})},
+        {"train": NUMBERS},
+        {},
+        "not used: 'c0', 'c1', 'c2', 'c3', 'c4', 'c5', ...",
+    ),
+    "classes by name that splits spell otherwise": Refused(
+        {"train.parquet": table(["Cat", "dog"]), "test.parquet": table(["cat", "dog"])},
+        "'Cat' in the train split and 'cat' in the test split",
+    ),
+}
+CASES = FOLDERS | FILES | TABLES
 
 
 @pytest.mark.parametrize("case", [name for name, case in CASES.items() if isinstance(case, Read)])
@@ -421,8 +491,6 @@ def test_a_source_is_refused(case: str, tmp_path: Path) -> None:
     assert re.search(refused.message, str(error.value)), str(error.value)
 
 
-BY_CONTENT = ("images of other suffixes", "images without a suffix", "images without a suffix beside a licence")
-"""Files that are looked into here, and at a URL are not."""
 BY_CONTENT = ("images of other suffixes", "images without a suffix", "images without a suffix beside a licence")
 """Files that are looked into here, and at a URL are not."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from helpers import FORMS, class_names, make_splits, run_build, snapshot, write_form
@@ -19,10 +21,10 @@ from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.sources.image_folder import Files as Chunk
 
 
-def look(source: Path | str, *arguments: str | Path, recipe: str | Path = "ops") -> list[str]:
+def look(source: Path | str, *arguments: str | Path, recipe: str | Path = "ops", code: int = 0) -> list[str]:
     """What ``--dry-run`` prints."""
     outcome = run_build(recipe, "--source", source, "--dry-run", *arguments)
-    assert outcome.code == 0, outcome.stderr
+    assert outcome.code == code, outcome.stderr
     return outcome.stdout.splitlines()
 
 
@@ -122,7 +124,7 @@ def test_sizes_modes_and_what_cannot_be_used_are_seen_without_decoding(form: str
         "parquet": {"x.parquet": table([])._replace(columns={"image": rows, "label": [0] * 5})},
         "webdataset": {"x.tar": shard([])._replace(members=members)},
     }
-    lines = look(write_tree(tmp_path / "x", files[form]))
+    lines = look(write_tree(tmp_path / "x", files[form]), code=2)
     assert "source: images of 10x12 to 90x80 pixels (2 RGB, 1 CMYK, 1 L)" in lines
     assert any(
         "3 images cannot be used, first: " in line and "is not a plain RGB image (mode L); convert it" in line
@@ -164,6 +166,121 @@ def test_a_dry_run_refuses_what_a_build_refuses(
     outcome = run_build("ops", "--source", write_tree(tmp_path, files), "--dry-run", *arguments)
     assert outcome.code == 2
     assert message in outcome.complaint[0]
+
+
+def grey(folder: str, count: int = 2) -> Files:
+    return {f"{folder}/grey{number}.png": photo(8, 8, "L") for number in range(count)}
+
+
+def turned(width: int, height: int) -> bytes:
+    """A photograph that is stored on its side."""
+    from PIL import Image
+
+    tags, stream = Image.Exif(), io.BytesIO()
+    tags[0x0112] = 6
+    Image.new("RGB", (height, width)).save(stream, "JPEG", exif=tags)
+    return stream.getvalue()
+
+
+class Unfit(NamedTuple):
+    """A source that a build refuses once it has read it."""
+
+    files: Files
+    arguments: tuple[str, ...] = ()
+    message: str = ""
+    recipe: str = "ops"
+
+
+SKIP = ("--skip-unusable",)
+UNFIT = {
+    "only test images": Unfit(classes("test"), (), r"\(an image folder\) has no training images"),
+    "only test rows": Unfit(
+        {"train.parquet": table([]), "test.parquet": table([0, 1])}, (), r"\(Parquet shards\) has no training images"
+    ),
+    "nothing usable in any class": Unfit(grey("train/a") | grey("train/b"), SKIP, "has no training images"),
+    "nothing usable in the training split": Unfit(grey("train/a") | classes("test"), SKIP, "has no training images"),
+    "unusable images": Unfit(
+        classes("") | grey("a"), (), "^2 unusable samples: .*mode L.*; the same command with --skip"
+    ),
+    "one that is no image": Unfit(classes("") | {"a/x.png": b"?"}, (), "^1 unusable sample: .*x.png is not a readable"),
+    "many unusable images": Unfit(classes("") | grey("a", 9), (), "^9 unusable samples: .*; and 6 more; the same"),
+    "several sizes": Unfit(classes("") | {"b/x.png": png(0, 9)}, SKIP, "x.png is 9x9 pixels, .* is 8x8; resize all"),
+    "another size in another split": Unfit(
+        classes("train") | {f"test/{name}/0.png": png(0, 9) for name in "ab"}, (), "^1 unusable sample: .* is 9x9"
+    ),
+    "too small to be cut": Unfit(classes(""), ("--crop", "9"), "^4 unusable samples: .* smaller than the crop of 9x9"),
+    "too small to be cut, left out": Unfit(classes(""), ("--crop", "9", *SKIP), "has no training images"),
+    "labels that are none": Unfit({"x.parquet": table([0, -1])}, (), "^1 unusable sample: .* has label -1"),
+    "null labels": Unfit(
+        {"x.parquet": table([0, None])}, (), r"^1 unusable sample: .*\(row group 0, row 1\) has no lab"
+    ),
+    "a cut shard": Unfit({"x.tar": shard([0, None])}, (), "^1 unusable sample: .*expected one image and a .cls member"),
+    "stored on their sides, and not": Unfit(
+        {"a/0.jpg": turned(40, 30), "a/1.jpg": photo(30, 40, kind="JPEG")}, (), "1.jpg is 30x40 pixels, .* is 40x30"
+    ),
+    "another number of images": Unfit(
+        {"train/n01440764/n01440764_1.JPEG": photo(240, 240, kind="JPEG")},
+        (),
+        "is not ImageNet-100.*: 1 image in its train split, expected 1",
+        "ops-imagenet100",
+    ),
+    "a name that cannot be a key": Unfit(
+        {"train/n01440764/n01440764 1.JPEG": photo(240, 240, kind="JPEG")}, (), "cannot be its key", "ops-imagenet100"
+    ),
+    "names that appear twice": Unfit(
+        {f"train/n01440764/{folder}/n01440764_1.JPEG": photo(240, 240, kind="JPEG") for folder in "xy"},
+        (),
+        "^1 name appears twice in the train split, first n01440764_1; names are the keys",
+        "ops-imagenet100",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_dry_run_shows_a_source_and_refuses_it_in_the_words_of_a_build(case: str, tmp_path: Path) -> None:
+    unfit = UNFIT[case]
+    words = (unfit.recipe, "--source", write_tree(tmp_path / "source", unfit.files), *unfit.arguments)
+    looked, built = run_build(*words, "--dry-run"), run_build(*words, "--out", tmp_path / "out")
+    assert (looked.code, built.code) == (2, 2)
+    assert looked.stdout.startswith("source: ")
+    assert looked.complaint == built.complaint
+    assert re.search(unfit.message, looked.complaint[0].removeprefix("ule-build: "))
+
+
+FIT = {
+    "unusable images that are left out": Unfit(classes("") | grey("a"), SKIP),
+    "stored on their sides": Unfit({"a/0.jpg": turned(40, 30), "b/1.jpg": photo(40, 30, kind="JPEG")}),
+    "several sizes that are cut": Unfit(classes("") | {"b/x.png": png(0, 9)}, ("--crop", "8")),
+    "resized and cut": Unfit(classes("") | {"b/x.png": png(0, 19)}, ("--crop", "9", "--resize", "9")),
+    "grey and cut": Unfit(classes("") | grey("a"), ("--crop", "8")),
+}
+
+
+@pytest.mark.parametrize("case", FIT)
+def test_a_dry_run_refuses_nothing_that_a_build_takes(case: str, tmp_path: Path) -> None:
+    words = ("ops", "--source", write_tree(tmp_path / "source", FIT[case].files), *FIT[case].arguments)
+    looked, built = run_build(*words, "--dry-run"), run_build(*words, "--out", tmp_path / "out")
+    assert (looked.code, built.code) == (0, 0), looked.stderr + built.stderr
+    assert looked.stdout.startswith("source: an image folder")
+
+
+def test_one_is_no_several(tmp_path: Path) -> None:
+    train = make_splits(1, 1, 8)["train"]
+    source = write_form("image folder", tmp_path / "source", {"train": train, "test": train}, class_names(1))
+    write_tree(source, {"train/class000/x.png": b"?", "train/class000/y.txt": ""})
+    outcome = run_build("ops", "--source", source, "--out", tmp_path / "out", "--workers", 1, "--skip-unusable")
+    assert outcome.code == 0, outcome.stderr
+    told = outcome.stderr + outcome.stdout
+    for line in (
+        "source: train: 1 image of 1 class (class000 1)",
+        "source: 1 image cannot be used, first: ",
+        "left out 1 unusable image, first: ",
+        "warning: 1 of the test images is a training image as well",
+    ):
+        assert line in told
+    assert not re.search(
+        r"\b1 (\w+ )?(images|files|classes|samples|names|kinds)\b", told.replace("1 test images", "")
+    ), told
 
 
 def test_options_on_the_layout_change_the_recipe_and_are_for_one_s_own_images(tmp_path: Path) -> None:

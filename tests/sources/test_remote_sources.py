@@ -128,6 +128,54 @@ def test_a_web_server_gives_the_same_source(form: str, web: Web) -> None:
     assert all(span for method, path, span in web.requests if method == "GET" and path.endswith(("tar", "parquet")))
 
 
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/test-*
+  - split: test
+    path: data/train-*
+dataset_info:
+  features:
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': red
+          '1': green
+          '2': blue
+          '3': grey
+---
+"""
+
+
+@pytest.mark.parametrize("form", ["parquet", "image folder"])
+def test_a_card_at_a_url_is_read_as_one_here(form: str, web: Web) -> None:
+    write_form(form, web.folder / "data", some_splits(), NAMES)
+    write_form(form, web.folder / "drafts", some_splits(), NAMES)
+    files = CARD if form == "parquet" else CARD.replace("test-*", "test/**").replace("train-*", "train/**")
+    (web.folder / "README.md").write_text(files)
+    here, there = read(web.folder), read(f"http://me:p4ssword@{web.host}/?sig=s3cret")
+    assert_same(there, here)
+    assert (len(there.train), len(there.splits["test"])) == (8, 20)
+    assert there.class_names == (("red", "green", "blue", "grey") if form == "parquet" else NAMES)
+    assert there.look is not None
+    assert there.look.passed_over == here.look.passed_over  # type: ignore[union-attr]
+
+
+def test_what_is_not_clear_in_a_card_at_a_url_is_refused(web: Web) -> None:
+    write_form("parquet", web.folder / "data", some_splits(), NAMES)
+    (web.folder / "README.md").write_text(CARD.replace("default", "one"))
+    assert len(read(web.url).train) == 8
+    two = CARD.replace("configs:", "configs:\n- config_name: two\n  data_files: data/*").replace("default", "one")
+    (web.folder / "README.md").write_text(two)
+    with pytest.raises(
+        InputError, match=rf"{web.url}/? has several .*; say which one with a copy of it, --source FOLDER:"
+    ):
+        find_form(f"http://me:p4ssword@{web.host}/")
+
+
 @pytest.mark.parametrize("form", ["parquet", "webdataset"])
 def test_a_single_file_at_a_signed_url_is_a_source(form: str, web: Web) -> None:
     folder = write_form(form, web.folder, {"train": make_images(3, 4, 8)}, class_names(3), num_files=1)

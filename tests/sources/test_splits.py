@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.sources.splits import UNKNOWN, WORDS, by_split, gaps, is_nameless, splits_in, subject_of, words_of
+from ule_datasets.sources.splits import (
+    UNKNOWN,
+    WORDS,
+    by_split,
+    gaps,
+    is_nameless,
+    refuse_other_spellings,
+    splits_in,
+    subject_of,
+    words_of,
+)
 
 OTHERS = (
     "latest",
@@ -106,9 +116,32 @@ def test_two_files_for_one_of_a_series_are_refused() -> None:
         (("day-20260101.tar", "day-20260105.tar"), ()),
         (
             ("000000.parquet", "000002.parquet"),
-            ("1 files seem to be missing between 000000.parquet and 000002.parquet",),
+            ("1 file seems to be missing between 000000.parquet and 000002.parquet",),
         ),
     ],
 )
 def test_gaps_in_a_series_are_said(paths: Sequence[str], said: tuple[str, ...]) -> None:
     assert gaps(paths) == said
+
+
+@pytest.mark.parametrize(
+    ("classes", "named"),
+    [
+        ({"train": {"Cat"}, "test": {"cat"}}, "class 'Cat' in the train split and 'cat' in the test split"),
+        ({"train": {"cat", "dog"}, "test": {"cat", "DOG"}}, "'dog' in the train split and 'DOG' in the test split"),
+        ({"train": {"stra\u00dfe"}, "test": {"STRASSE"}}, "'stra\u00dfe' in the train split and 'STRASSE'"),
+        ({"train": {"caf\u00e9"}, "test": {"cafe\u0301"}}, "'caf\u00e9' in the train split and 'cafe\u0301'"),
+        ({"train": {"Cat", "cat"}, "test": {"cat"}}, ""),
+        ({"train": {"Cat", "cat"}, "test": {"Cat", "cat"}}, ""),
+        ({"train": {"cat"}, "test": {"cat"}}, ""),
+        ({"train": {"cat"}, "test": {"dog"}}, ""),
+        ({"train": {"Cat", "cat"}}, ""),
+        ({"train": set(), "test": {"cat"}}, ""),
+    ],
+)
+def test_a_class_that_two_splits_spell_otherwise_is_refused(classes: Mapping[str, set[str]], named: str) -> None:
+    if named:
+        with pytest.raises(InputError, match=f"^photos has the {named}|^photos has the class {named}"):
+            refuse_other_spellings(classes, "photos")
+    else:
+        refuse_other_spellings(classes, "photos")

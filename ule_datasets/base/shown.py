@@ -40,6 +40,11 @@ def few(words: Sequence[str], shown: int = 3) -> str:
     return ", ".join(words[:shown]) + (", ..." if len(words) > shown else "")
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """``1 image``, ``1,234 images``; ``several`` where it does not end with a mere ``s``."""
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
 def terminal(text: object) -> str:
     """One line of a terminal or of a log: what would move the cursor or start a line is written out, such as escapes.
 

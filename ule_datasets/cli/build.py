@@ -103,6 +103,7 @@ def build_command(given: BuildArguments) -> int:
     if given.recipe is None:
         raise typer.BadParameter("name a recipe; ule-build --list shows them")
 
+    from ule_datasets.base.errors import InputError
     from ule_datasets.base.progress import Reporter
     from ule_datasets.build import build, look_at_source
     from ule_datasets.dataset.fetching import find_perturbation
@@ -110,7 +111,10 @@ def build_command(given: BuildArguments) -> int:
 
     recipe, reporter = _recipe(given.recipe, given), Reporter(silent=given.quiet)
     if given.dry_run and not given.push_to_hub:
-        tell(*look_at_source(recipe, _options(recipe, (), given), reporter).lines())
+        look = look_at_source(recipe, _options(recipe, (), given), reporter)
+        tell(*look.lines())
+        if look.refusal:
+            raise InputError(*look.refusal)
         return DONE
     if given.push_to_hub and not given.dry_run:
         check_online("publish")  # before anything is built
@@ -220,7 +224,9 @@ def _count(used: int, there: int) -> str:
 def _summary(result: BuildResult) -> list[str]:
     manifest = result.manifest
     if result.already_complete:
-        return [f"{result.place} already holds the complete {manifest.name} {manifest.version}; nothing to do"]
+        how = "" if result.folder is None else f": ule-verify {result.folder} --integrity-only does it"
+        done = f"{result.place} already holds {manifest.name} {manifest.version}, finished earlier; nothing to do"
+        return [f"{done} (nothing was verified{how})"]
     counts = ", ".join(f"{record.num_examples:,} {name}" for name, record in manifest.splits.items())
     size = sum(file.size for file in manifest.files) / 2**20
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in manifest.timings.items())

@@ -36,6 +36,8 @@ ORIENTATION = 0x0112
 """The EXIF tag that says how a photograph is to be turned."""
 TURNS: dict[Any, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """By its value: ``PIL.Image.Transpose``. Any other value leaves the photograph as it is."""
+ON_THEIR_SIDE = frozenset((5, 6, 7, 8))
+"""Those of its values that stand for a quarter of a turn."""
 METADATA = frozenset(("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"))
 """Under which names Pillow keeps what may hold that tag."""
 START = 4096
@@ -146,7 +148,8 @@ def decode_rgb(data: bytes, origin: str, rules: Rules = PLAIN) -> Picture:
 def head_of(file: IO[bytes], origin: str, rules: Rules = PLAIN) -> tuple[str, tuple[int, int], str]:
     """The Pillow mode of an image, its width and height, and why it would be refused although it can be read, if so.
 
-    Nothing is decoded, and little more read than says so.
+    Nothing is decoded, and little more read than says so. Width and height are those of ``Picture.size``, but for a PNG
+    file whose EXIF tags follow its pixels.
 
     Raises:
         InputError: it cannot be read, as far as heads of images tell.
@@ -155,11 +158,12 @@ def head_of(file: IO[bytes], origin: str, rules: Rules = PLAIN) -> tuple[str, tu
     file.seek(0)
     try:
         head = _opened(file, start, origin, rules)
+        size = _size_upright(head) if rules.orientation == "apply" else head.image.size
     except InputError:
         raise
     except Exception as error:
         raise _undecodable(origin, error) from error
-    return head.mode, head.image.size, _not_plain(head, origin, rules)
+    return head.mode, size, _not_plain(head, origin, rules) or too_small(size, rules, origin)
 
 
 def open_image(data: bytes, origin: str, rules: Rules = PLAIN) -> tuple[Image, str, tuple[str, ...]]:
@@ -282,6 +286,13 @@ def _turn(image: ImageFile) -> int:
     return int(turn) if turn in TURNS else 0
 
 
+def _size_upright(head: _Head) -> tuple[int, int]:
+    """Width and height of an image that is not loaded, once it is turned."""
+    width, height = head.image.size
+    on_its_side = width != height and head.kind != "TIFF" and _turn(head.image) in ON_THEIR_SIDE
+    return (height, width) if on_its_side else (width, height)
+
+
 def _converted(image: Image) -> Image:
     """An image of another mode as RGB; of 16 bits the upper eight, as Pillow takes them from 16-bit RGB."""
     from PIL.Image import fromarray
@@ -306,16 +317,31 @@ def resize_and_crop(image: np.ndarray, resize: int | None, crop: int, origin: st
     return np.asarray(_cut(fromarray(image), resize, crop, origin))
 
 
+def too_small(size: tuple[int, int], rules: Rules, origin: str) -> str:
+    """Why an image of some width and height is refused that nothing can be cut from; empty where something can."""
+    width, height = _resized(size, rules.resize)
+    if rules.crop is None or min(height, width) >= rules.crop:
+        return ""
+    return f"{origin} is {width}x{height} pixels, smaller than the crop of {rules.crop}x{rules.crop}"
+
+
+def _resized(size: tuple[int, int], resize: int | None) -> tuple[int, int]:
+    """Width and height when the shorter one is ``resize``, if it is not ``None``."""
+    shorter = min(size)
+    if resize is None or shorter == resize:
+        return size
+    width, height = size
+    return resize * width // shorter, resize * height // shorter
+
+
 def _cut(image: Image, resize: int | None, crop: int, origin: str) -> Image:
     from PIL.Image import Resampling
 
-    width, height = image.size
-    if resize is not None and min(height, width) != resize:
-        shorter = min(height, width)
-        height, width = resize * height // shorter, resize * width // shorter
+    if refusal := too_small(image.size, Rules(resize=resize, crop=crop), origin):
+        raise InputError(refusal)
+    width, height = _resized(image.size, resize)
+    if (width, height) != image.size:
         image = image.resize((width, height), Resampling.BILINEAR)
-    if min(height, width) < crop:
-        raise InputError(f"{origin} is {width}x{height} pixels, smaller than the crop of {crop}x{crop}")
     top, left = round((height - crop) / 2), round((width - crop) / 2)
     return image.crop((left, top, left + crop, top + crop))
 

@@ -32,6 +32,8 @@ READ = {
 
 Of a JPEG file this reads the photograph and not the previews that telephones put behind it.
 """
+PLAIN_TO_SEE = READ.keys() - {"BMP", "PPM"}
+"""Formats whose files begin as nothing else does."""
 INSTALL = {
     "HEIF": "pip install 'ule-datasets[heif]'",
     "WebP": "install a Pillow that has it",

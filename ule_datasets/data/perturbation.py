@@ -19,9 +19,11 @@ import numpy as np
 from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.names import Name
+from ule_datasets.base.regular import open_file
 from ule_datasets.base.sealed import digest_of
 from ule_datasets.base.tensors import read_tensors
 from ule_datasets.data.bounds import Budget, LInf
+from ule_datasets.data.image_formats import HEAD, PLAIN_TO_SEE, recognise
 from ule_datasets.data.split import positions_of
 
 FILE_NAME = "perturbation.safetensors"
@@ -266,8 +268,18 @@ class Perturbation:
             if result.digest != header.digest:
                 raise ValueError(f"its content has digest {result.digest}, it says {header.digest}")
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is not an intact perturbation file: {error}") from error
+            raise InputError(f"{path} is not an intact perturbation file: {_image(path) or error}") from error
         return result
+
+
+def _image(path: Path) -> str:
+    """That a file is an image, if it is one."""
+    try:
+        with open_file(path) as file:
+            kind = recognise(file.read(HEAD))
+    except (OSError, InputError):
+        return ""
+    return f"it is an image ({kind})" if kind in PLAIN_TO_SEE else ""
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:

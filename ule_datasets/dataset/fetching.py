@@ -49,8 +49,17 @@ class FoundPerturbation:
 
 
 def find_perturbation(where: str) -> FoundPerturbation:
-    """A perturbation file, the one of a dataset folder, or the one of a dataset on the Hub."""
+    """A perturbation file, the one of a dataset folder, or the one of a dataset on the Hub.
+
+    Raises:
+        InputError: there is none.
+    """
     path = expanded(where)
+    if path.is_dir() and not (path / PERTURBATION).exists():
+        raise InputError(
+            f"--perturbation {where}: the folder has no {PERTURBATION}; give the file, or the folder of a dataset that "
+            "has one"
+        )
     if path.exists():
         return FoundPerturbation(path=path / PERTURBATION if path.is_dir() else path)
     repository = parse_repository(where)

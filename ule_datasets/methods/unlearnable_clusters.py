@@ -31,6 +31,7 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.base.progress import duration
 from ule_datasets.base.seeds import Seed
+from ule_datasets.base.shown import counted
 from ule_datasets.compute.devices import median_seconds, resident
 from ule_datasets.compute.parts import Part
 from ule_datasets.compute.precision import Precision
@@ -323,7 +324,8 @@ class Clusters(Stepwise):
                 f"and at least {least}"
             )
         if len(train) < method.num_clusters:
-            raise InputError(f"{method.title}: {len(train)} images, too few for {method.num_clusters} clusters")
+            images = counted(len(train), "image")
+            raise InputError(f"{method.title}: {images}, too few for {method.num_clusters} clusters")
         # Tells also whether the surrogate takes images of this size.
         surrogate = method.surrogate
         self._forward = architectures.forward_flop(surrogate.architecture, surrogate.num_outputs, max(height, width))

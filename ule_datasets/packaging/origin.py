@@ -80,9 +80,9 @@ class Origin:
         found = self._read(executor, reporter, skip_unusable="left_out" in manifest.source_about)
         if found != made_from:
             known = LocalNote.read(note, manifest)
-            before = f"{known.source} ({made_from})" if known is not None and known.source else str(made_from)
+            others = _others("" if known is None else known.source, made_from, self.place, found)
             raise InputError(
-                f"{place} holds {manifest.name} {manifest.version} made from {before}, not from {self.place} ({found})"
+                f"{place} holds {manifest.name} {manifest.version} made from {others}"
                 f"{other_decoder(manifest.environment)}; {ADVICE}"
             )
         self.remember(note, manifest)
@@ -103,11 +103,10 @@ class Origin:
             found = None if images is None else self._read(executor, reporter)
             if found != images or (images is None and noted.place != self.place):
                 if not self.options.overwrite:
-                    before, now = (noted.place, images), (self.place, found)
-                    told = [place if each is None else f"{place} ({each})" for place, each in (before, now)]
+                    others = _others(noted.place, images, self.place, found)
                     raise InputError(
-                        f"{folder.root} holds an unfinished build from {told[0]}, not from {told[1]}; finish it with "
-                        f"the same images, or {ADVICE}"
+                        f"{folder.root} holds an unfinished build from {others}; finish it with the same images, or "
+                        f"{ADVICE}"
                     )
                 folder.start_over()
                 images = None
@@ -133,6 +132,14 @@ class Origin:
             skip_unusable=skip_unusable or self.options.skip_unusable,
             limit_per_class=self.recipe.limit_per_class,
         )
+
+
+def _others(place: str, images: Identity | None, now: str, found: Identity | None) -> str:
+    """Which images a build is of, and which others are given; a place that is unknown is empty, and is not named."""
+    if place == now:
+        return f"{now} as it was ({images}), and that has changed ({found})"
+    before = f"{place} ({images})" if place and images is not None else place or str(images)
+    return f"{before}, not from {now if found is None else f'{now} ({found})'}"
 
 
 def _noted(folder: BuildFolder) -> Noted | None:

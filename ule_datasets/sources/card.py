@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.places.urls import is_remote
 
 FILE_NAME = "README.md"
 NEVER_DATA = (
@@ -127,10 +128,11 @@ def _chosen(configs: Mapping[str, dict[str, Any]], infos: Collection[str], confi
     default = [n for n, each in configs.items() if len(configs) == 1 or n == "default" or each.get("default")]
     if len(default) > 1:
         raise _wrong(where, f"has several default configurations: {_some(default)}")
-    if not default and len(infos) == 1:
+    if not configs and len(infos) == 1:
         default = list(infos)
     if not default and configs:
-        raise InputError(f"{where} has several configurations; say which one with {where}:CONFIG: {_some(configs)}")
+        folder = "a copy of it, --source FOLDER" if is_remote(where) else where
+        raise InputError(f"{where} has several configurations; say which one with {folder}:CONFIG: {_some(configs)}")
     return default[0] if default else ""
 
 

@@ -6,7 +6,7 @@ They are read from their folder, or from the archive in which they are published
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
@@ -52,10 +52,7 @@ class Archived:
             yield from _samples(data, f"{self.path} ({name})")
             missing.discard(name)
         if missing:
-            raise InputError(
-                f"{self.path} has no {min(missing)}, as the original archive has: download it again, or unpack what "
-                "it holds and give that"
-            )
+            raise InputError(f"{self.path} has no {min(missing)}, as the original archive has: download it again")
 
 
 def is_archive(path: str) -> bool:
@@ -66,7 +63,8 @@ def is_archive(path: str) -> bool:
 def example(tree: Tree) -> str | None:
     """The first batch file of a source, or the archive; batch files by themselves are not looked for at URLs."""
     if isinstance(tree.root, Path):
-        files = (join(at, name) for at, here in tree.folders.items() for name in TRAIN_FILES if name in here.files)
+        names = (*TRAIN_FILES, TEST_FILE)
+        files = (join(at, name) for at, here in tree.folders.items() for name in names if name in here.files)
         if (found := next(files, None)) is not None:
             return found
     if not any(suffix in tree.first for suffix in tar.SUFFIXES):
@@ -94,21 +92,24 @@ _Found: TypeAlias = tuple[set[str], dict[str, tuple[Chunk, ...]], tuple[str, ...
 
 def _in_folder(tree: Tree, first: str) -> _Found:
     folder = first.rpartition("/")[0]
-    there = [name for names in (*SPLITS.values(), (META_FILE,)) for name in names if name in tree.folders[folder].files]
-    paths = {name: Path(str(tree.at(join(folder, name)))) for name in there}
-    chunks = {split: tuple(Batch(paths[name]) for name in names if name in paths) for split, names in SPLITS.items()}
+    batches, there = (*TRAIN_FILES, TEST_FILE), tree.folders[folder].files
+    if missing := [name for name in batches if name not in there]:
+        raise InputError(
+            f"{tree.at(folder)} lacks {', '.join(missing)} of the {len(batches)} original CIFAR-10 batches: unpack "
+            "their archive (cifar-10-python.tar.gz) again, or give that itself"
+        )
+    paths = {name: Path(str(tree.at(join(folder, name)))) for name in (*batches, META_FILE) if name in there}
+    chunks: dict[str, tuple[Chunk, ...]] = {}
+    for split, files in SPLITS.items():
+        chunks[split] = tuple(Batch(paths[name]) for name in files)
     names = _class_names(_content(paths[META_FILE]), paths[META_FILE]) if META_FILE in paths else None
-    return {join(folder, name) for name in there}, _filled(chunks), names
+    return {join(folder, name) for name in paths}, chunks, names
 
 
 def _in_archive(tree: Tree, first: str) -> _Found:
     path = tree.at(first)
     names = next((_class_names(data, path) for _, data in _members(path, (META_FILE,))), None)
     return {first}, {split: (Archived(path, files),) for split, files in SPLITS.items()}, names
-
-
-def _filled(chunks: Mapping[str, tuple[Chunk, ...]]) -> dict[str, tuple[Chunk, ...]]:
-    return {split: parts for split, parts in chunks.items() if parts}
 
 
 def _members(path: Place, names: Collection[str]) -> Iterator[tuple[str, bytes]]:

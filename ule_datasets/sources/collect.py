@@ -13,6 +13,7 @@ import numpy as np
 
 from ule_datasets.base.errors import InputError, UnusableImagesError
 from ule_datasets.base.files import expanded
+from ule_datasets.base.shown import counted
 from ule_datasets.data.split import Split, canonical_order, first_rows, keys_from_digests, order_free_digest
 from ule_datasets.data.spool import Images, SpooledImages
 from ule_datasets.places.hub import PREFIX as HUB
@@ -38,19 +39,15 @@ class Findings:
     left_out: tuple[tuple[str, str], ...] = ()
     """(split, what is wrong) of every image that could not be used; empty unless the user agreed to leave them out."""
 
-    def left_out_of(self, split: str) -> list[str]:
-        """What is wrong with the images that a split lacks."""
-        return [problem for name, problem in self.left_out if name == split]
-
     def lines(self) -> list[str]:
         """For the user; nothing where there is nothing to say."""
-        lines = [f"{count:,} {split} images are exact copies of others; they stay" for split, count in self.duplicates]
+        lines = [_copies(split, count) for split, count in self.duplicates]
         if self.converted:
             modes = ", ".join(f"{count:,} of mode {mode}" for mode, count in self.converted)
             lines.append(f"converted to RGB: {modes}")
-        lines += [f"{what}: {count:,} image{'s' if count > 1 else ''}" for what, count in self.changed]
+        lines += [f"{what}: {counted(count, 'image')}" for what, count in self.changed]
         if self.left_out:
-            lines.append(f"left out {len(self.left_out):,} unusable images, first: {self.left_out[0][1]}")
+            lines.append(f"left out {counted(len(self.left_out), 'unusable image')}, first: {self.left_out[0][1]}")
         return lines
 
     def about(self) -> dict[str, Any]:
@@ -62,6 +59,12 @@ class Findings:
             "left_out": dict(Counter(split for split, _ in self.left_out)),
         }
         return {name: value for name, value in numbers.items() if value}
+
+
+def _copies(split: str, count: int) -> str:
+    if count == 1:
+        return f"1 {split} image is an exact copy of another; it stays"
+    return f"{count:,} {split} images are exact copies of others; they stay"
 
 
 class Content(NamedTuple):
@@ -80,8 +83,8 @@ def collect(
     Raises:
         InputError: any sample was unsuitable (and is not to be skipped), sizes differ, or names appear twice.
     """
+    problems = left_out(by_split, skip_unusable=skip_unusable)
     chunks = [(name, decoded) for name, pairs in by_split.items() for _, decoded in pairs]
-    problems = _problems(chunks, skip_unusable=skip_unusable)
     splits = {name: _split(name, by_split[name]) for name in _filled(by_split)}
     converted, changed = Counter[str](), Counter[str]()
     for _, decoded in chunks:
@@ -109,9 +112,7 @@ def contents(
     Raises:
         InputError: as ``collect`` does.
     """
-    _problems(
-        [(name, decoded) for name, pairs in by_split.items() for _, decoded in pairs], skip_unusable=skip_unusable
-    )
+    left_out(by_split, skip_unusable=skip_unusable)
     found = {}
     for name in _filled(by_split):
         labels, digests, names = _samples(name, by_split[name])
@@ -123,20 +124,31 @@ def contents(
     return found
 
 
-def _problems(chunks: Sequence[tuple[str, Decoded]], *, skip_unusable: bool) -> list[tuple[str, str]]:
-    """Split and problem of the samples that are left out; refused where none may be, or where sizes differ."""
+def left_out(by_split: Mapping[str, Chunks], *, skip_unusable: bool) -> list[tuple[str, str]]:
+    """Split and problem of the samples that are left out.
+
+    Raises:
+        InputError: none may be, sizes differ, or names that are keys appear twice.
+    """
+    chunks = [(name, decoded) for name, pairs in by_split.items() for _, decoded in pairs]
     problems = [(name, problem) for name, decoded in chunks for problem in decoded.problems]
-    refused = [] if skip_unusable else [problem for _, problem in problems]
     misfits = _misfits([decoded for _, decoded in chunks])
-    unusable = [*refused, *misfits]
-    if unusable:
-        some = "; ".join(unusable[:PROBLEMS_SHOWN])
-        more = f"; and {len(unusable) - PROBLEMS_SHOWN} more" if len(unusable) > PROBLEMS_SHOWN else ""
-        message = f"{len(unusable)} unusable sample{'s' if len(unusable) > 1 else ''}: {some}{more}"
+    refused = [*([] if skip_unusable else (problem for _, problem in problems)), *misfits]
+    if refused:
+        some = "; ".join(refused[:PROBLEMS_SHOWN])
+        more = f"; and {len(refused) - PROBLEMS_SHOWN} more" if len(refused) > PROBLEMS_SHOWN else ""
+        message = f"{counted(len(refused), 'unusable sample')}: {some}{more}"
         if misfits:
             raise InputError(message)
         advice = "the same command with --skip-unusable leaves such images out, and decodes none of the others again"
         raise UnusableImagesError(f"{message}; {advice}")
+    for name, pairs in by_split.items():
+        names = Counter(key for _, decoded in pairs for key in decoded.names)
+        if repeated := [key for key, count in names.items() if count > 1]:
+            appear = "name appears" if len(repeated) == 1 else "names appear"
+            raise InputError(
+                f"{len(repeated)} {appear} twice in the {name} split, first {repeated[0]}; names are the keys"
+            )
     return problems
 
 
@@ -157,11 +169,6 @@ def _samples(name: str, chunks: Chunks) -> tuple[np.ndarray, list[bytes], list[s
     labels = np.array([label for _, decoded in chunks for label in decoded.labels], dtype=np.int64)
     digests = [digest for _, decoded in chunks for digest in decoded.digests]
     names = [key for _, decoded in chunks for key in decoded.names]
-    repeated = [key for key, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise InputError(
-            f"{len(repeated)} names appear twice in the {name} split, first {repeated[0]}; they are the keys"
-        )
     return labels, digests, names
 
 

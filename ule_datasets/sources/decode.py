@@ -85,7 +85,23 @@ class Decoded:
     changed: dict[str, int] = field(default_factory=dict)
     """What else was done to how many images before they were plain RGB."""
     sizes: list[tuple[int, int]] = field(default_factory=list)
-    """Width and height, as stored, of the image with the fewest pixels and of the one with the most."""
+    """Width and height, before anything is cut, of the image with the fewest pixels and of the one with the most."""
+    refused: int = 0
+    """How many of the labels are of images that would not be used: in a look, which shows these too."""
+
+    @property
+    def num_usable(self) -> int:
+        """How many samples are used."""
+        return len(self.labels) - self.refused
+
+    def fits(self, origin: str, shape: tuple[int, int, int]) -> bool:
+        """Whether an image has the size of the first one, or is it; if not, it becomes a misfit."""
+        if self.image_shape is None:
+            self.first_origin, self.image_shape = origin, shape
+        elif shape != self.image_shape:
+            self.misfits.append(sizes_differ(self.first_origin, self.image_shape, origin, shape))
+            return False
+        return True
 
 
 def decode_chunk(task: ChunkTask) -> Decoded:
@@ -140,14 +156,11 @@ def _decode_by(rules: Rules, task: ChunkTask, file: Any) -> Decoded:
     converted, changed, sizes = Counter[str](), Counter[str](), set[tuple[int, int]]()
 
     def take(raw: RawSample, _: None) -> tuple[Picture, str]:
-        return _pixels(raw, task.spec, rules), "" if task.spec.keyed_by is None else _name(raw)
+        return _pixels(raw, task.spec, rules), name_of(raw, task.spec)
 
     samples = ((raw, None) for raw in task.chunk.samples())
     for raw, label, ((image, mode, changes, size), name) in usable(task, samples, take, decoded.problems):
-        if decoded.image_shape is None:
-            decoded.first_origin, decoded.image_shape = raw.origin, image.shape
-        elif image.shape != decoded.image_shape:
-            decoded.misfits.append(sizes_differ(decoded.first_origin, decoded.image_shape, raw.origin, image.shape))
+        if not decoded.fits(raw.origin, image.shape):
             continue
         decoded.names += [name] if name else []
         decoded.labels.append(label)
@@ -215,7 +228,14 @@ def label_of(raw: RawSample, task: ChunkTask) -> int:
     raise InputError(f"{raw.origin} has label {raw.label}, allowed is {allowed}")
 
 
-def _name(raw: RawSample) -> str:
+def name_of(raw: RawSample, spec: SourceSpec) -> str:
+    """The name that is the key of a sample; empty where names are no keys.
+
+    Raises:
+        InputError: it cannot be a key.
+    """
+    if spec.keyed_by is None:
+        return ""
     name = official_name(raw.name)
     if not NAME.fullmatch(name):
         raise InputError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ule_datasets.base.shown import few
+from ule_datasets.base.shown import counted, few
 from ule_datasets.places.remote_path import RemotePath
 from ule_datasets.sources.decode import files_of, paths_of
 from ule_datasets.sources.forms import Chunk, Form
@@ -30,9 +30,10 @@ class Identity:
 
     def __str__(self) -> str:
         images = " and ".join(f"{count:,} {split}" for split, count in self.counts.items())
+        images += " image" if sum(self.counts.values()) == 1 else " images"
         digest = self.digests.get("train", "")[:8]
-        names, several = few(self.class_names, SHOWN), "es" if len(self.class_names) > 1 else ""
-        return f"{images} images, digest {digest}, {len(self.class_names):,} class{several}: {names}"
+        classes = counted(len(self.class_names), "class", "classes")
+        return f"{images}, digest {digest}, {classes}: {few(self.class_names, SHOWN)}"
 
 
 def listing(form: Form) -> str:

@@ -22,14 +22,14 @@ from ule_datasets.sources.layout import (
     OTHERS,
     SUFFIXES,
     Images,
-    alike_inside,
     declared_folders,
     is_image,
+    nested,
     refuse_splits_in_classes,
     split_folders,
     top_folder,
 )
-from ule_datasets.sources.splits import TEST, TRAIN, choose
+from ule_datasets.sources.splits import TEST, TRAIN, choose, refuse_other_spellings
 from ule_datasets.sources.tree import Tally, Tree, as_text, join
 
 FILES_PER_CHUNK = 512
@@ -105,13 +105,14 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
         )
     names = {s: root for s, root in chosen.splits.items() if root not in (s, top)}
     used = parts if outside is None else loose
+    refuse_other_spellings({split: part.classes for split, part in used.items()}, tree.at(top))
     class_names = tuple(sorted({name for part in used.values() for name in part.classes}))
     if strange := [name for name in class_names if as_text(name) != name]:
         raise InputError(f"{tree.at(top)}: the name of its folder {as_text(strange[0])!r} is not UTF-8; rename it")
     numbers = {name: number for number, name in enumerate(class_names)}
     chunks = {split: tuple(_chunks(tree.at(part.root), part, numbers)) for split, part in used.items()}
     notes = [*([f"all images are in {top}"] if top else []), *chosen.notes]
-    notes += [note for part in used.values() if (note := alike_inside(images, part.root, part.classes))]
+    notes += [note for part in used.values() if (note := nested(images, part.root, part.classes))]
     return Form("an image folder", chunks, class_names, ADVICE, tally.found, tuple(notes), names)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.regular import open_file
-from ule_datasets.base.shown import few
-from ule_datasets.data.image_formats import HEAD, READ, recognise
+from ule_datasets.base.shown import counted, few
+from ule_datasets.data.image_formats import HEAD, PLAIN_TO_SEE, recognise
 from ule_datasets.sources.forms import Wanted
-from ule_datasets.sources.splits import WORDS, is_nameless, split_of, splits_in, subject_of, unknown_split
+from ule_datasets.sources.splits import WORDS, UnknownSplitError, is_nameless, split_of, splits_in, subject_of
 from ule_datasets.sources.tree import Listing, Tally, Tree, in_order, join, kind_of, suffix_of
 
 _IMAGES = "png jpg jpeg jpe jfif bmp webp tif tiff ppm gif jp2 avif heic heif"
@@ -29,8 +29,6 @@ OTHERS = frozenset(f".{end}" for end in _NO_IMAGES.split())
 
 Raw photographs are among them: they begin like TIFF files, and what can be read of them are previews.
 """
-PLAIN_TO_SEE = READ.keys() - {"BMP", "PPM"}
-"""Formats whose files begin as no text does."""
 ARCHIVE = "ILSVRC/Data/CLS-LOC"
 """Where ImageNet's archive from Kaggle has the folders of its splits."""
 SHOWN = 3
@@ -122,7 +120,7 @@ def split_folders(images: Images, top: str, wanted: Wanted) -> dict[str, str]:
     like = _called_like_splits(images, top, names)
     unknown = [name for name in names if splits_in(name) and not _known(name)]
     if unknown and (like or (len(unknown) > 1 and unknown == names)):
-        raise unknown_split(f"{place}: {unknown[0]}", min(splits_in(unknown[0])))
+        raise UnknownSplitError(f"{place}: {unknown[0]}", min(splits_in(unknown[0])))
     if not like:
         _refuse_nameless(place, names, wanted)
         return {}
@@ -218,17 +216,23 @@ def refuse_splits_in_classes(images: Images, folder: str, classes: list[str]) ->
             )
 
 
-def alike_inside(images: Images, folder: str, classes: Collection[str]) -> str:
-    """What there is to say about classes with all the same folders in them, which may be the classes; or nothing."""
-    inside: list[str] = []
-    for name in sorted(classes):
-        path = join(folder, name)
-        if path not in images.filled or images.loose(path) or inside not in ([], images.folders(path)):
-            return ""
-        inside = images.folders(path)
-    if len(classes) < 2 or len(inside) < 2:
+def nested(images: Images, folder: str, classes: Collection[str]) -> str:
+    """What there is to say about folders with images within classes; nothing where there are none.
+
+    All their images are of the class that they are in; where all classes have the same ones, these may be the classes.
+    """
+    with_images = [name for name in sorted(classes) if join(folder, name) in images.filled]
+    inside = {name: images.folders(join(folder, name)) for name in with_images}
+    within = {name: inner for name, inner in inside.items() if inner}
+    if not within:
         return ""
-    return f"its classes ({few(sorted(classes))}) have all the same folders in them ({few(inside)})"
+    first = next(iter(within.values()))
+    mixed = any(images.loose(join(folder, name)) for name in inside)
+    if len(inside) > 1 and len(first) > 1 and not mixed and all(inner == first for inner in inside.values()):
+        return f"its classes ({few(list(inside))}) have all the same folders in them ({few(first)})"
+    example = join(folder, join(next(iter(within)), first[0]))
+    having = counted(len(within), "class has", "classes have")
+    return f"{having} images in further folders (first {example}), which are images of the class all the same"
 
 
 def _unclear(place: object, like: list[str], others: list[str]) -> InputError:

@@ -13,10 +13,10 @@ import numpy as np
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.regular import open_file
-from ule_datasets.base.shown import few
-from ule_datasets.data.codec import Rules, head_of, only_our_bounds
+from ule_datasets.base.shown import counted, few
+from ule_datasets.data.codec import Rules, head_of, only_our_bounds, too_small
 from ule_datasets.sources.collect import Chunks
-from ule_datasets.sources.decode import ChunkTask, Decoded, extremes, rules_of, usable
+from ule_datasets.sources.decode import ChunkTask, Decoded, extremes, name_of, rules_of, usable
 from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, RawSample, Unusable
 from ule_datasets.sources.image_folder import Files
 from ule_datasets.sources.splits import TEST, TRAIN
@@ -52,6 +52,8 @@ class Look:
     """What is wrong with images that cannot be used."""
     shared: int = 0
     """How many test images have the pixels and the label of a training image; known once they are decoded."""
+    refusal: tuple[str, ...] = ()
+    """Why a build would refuse the source, as far as labels and heads of images tell; empty: nothing is known of it."""
 
     @classmethod
     def of(cls, form: Form) -> Look:
@@ -82,7 +84,8 @@ class Look:
         if self.passed_over:
             shown = [f"{each.reason}: {each.count:,} (first {each.example})" for each in self.passed_over[:KINDS_SHOWN]]
             others = len(self.passed_over) - len(shown)
-            lines.append(f"source: passed over {'; '.join(shown)}{f'; and {others} other kinds' if others else ''}")
+            more = f"; and {counted(others, 'other kind')}" if others else ""
+            lines.append(f"source: passed over {'; '.join(shown)}{more}")
         return lines
 
     def of_content(self) -> list[str]:
@@ -95,7 +98,7 @@ class Look:
             modes = ", ".join(f"{count:,} {mode}" for mode, count in self.modes.items())
             lines.append(f"source: images of {size} pixels ({modes})")
         if self.problems:
-            lines.append(f"source: {len(self.problems):,} images cannot be used, first: {self.problems[0]}")
+            lines.append(f"source: {counted(len(self.problems), 'image')} cannot be used, first: {self.problems[0]}")
         return lines
 
     def warnings(self) -> Iterator[str]:
@@ -104,14 +107,15 @@ class Look:
             have = "has" if len(self.empty) == 1 else "have"
             yield f"{_classes(self.empty)} {have} no training images"
         if self.shared:
-            yield f"{self.shared:,} of the test images are training images as well, so they tell little about new ones"
+            are = "is a training image" if self.shared == 1 else "are training images"
+            yield f"{self.shared:,} of the test images {are} as well, so they tell little about new ones"
         train = self.classes.get(TRAIN, {})
         if not train or tuple(train) == UNLABELLED:
             return
         if len(train) == 1:
             yield f"all training images are of one class, {next(iter(train))!r}"
         elif max(train.values()) == 1:
-            yield f"every class has one training image ({len(train):,} classes)"
+            yield f"every class has one training image ({counted(len(train), 'class', 'classes')})"
         test = self.classes.get(TEST)
         if test is not None:
             for split, one, other in ((TRAIN, train, test), (TEST, test, train)):
@@ -142,7 +146,10 @@ class Look:
 
 
 def glance(task: ChunkTask) -> Decoded:
-    """What ``decode_chunk`` would find in a chunk, as far as labels and heads of images tell; no pixels, no digests."""
+    """What ``decode_chunk`` would find in a chunk, as far as labels and heads of images tell; no pixels, no digests.
+
+    Images that it would refuse, although they can be read, are in ``problems`` and counted nevertheless.
+    """
     rules = rules_of(task)
     with only_our_bounds(rules.max_pixels):
         return _glance(task, rules)
@@ -151,20 +158,24 @@ def glance(task: ChunkTask) -> Decoded:
 def _glance(task: ChunkTask, rules: Rules) -> Decoded:
     seen, converted, sizes = Decoded(), Counter[str](), set[tuple[int, int]]()
 
-    def take(raw: RawSample, head: IO[bytes] | np.ndarray) -> tuple[str, tuple[int, int], str]:
-        return _of_pixels(head) if isinstance(head, np.ndarray) else head_of(head, raw.origin, rules)
+    def take(raw: RawSample, head: IO[bytes] | np.ndarray) -> tuple[str, tuple[int, int], str, str]:
+        if isinstance(head, np.ndarray):
+            size = head.shape[1], head.shape[0]
+            return "RGB", size, too_small(size, rules, raw.origin), name_of(raw, task.spec)
+        return *head_of(head, raw.origin, rules), name_of(raw, task.spec)
 
-    for _, label, (mode, size, refusal) in usable(task, _heads(task.chunk), take, seen.problems):
-        seen.problems += [refusal] if refusal else []
+    for raw, label, (mode, (width, height), refusal, name) in usable(task, _heads(task.chunk), take, seen.problems):
+        if refusal:
+            seen.problems.append(refusal)
+            seen.refused += 1
+        else:
+            seen.fits(raw.origin, (height, width, 3) if rules.crop is None else (rules.crop, rules.crop, 3))
+        seen.names += [name] if name and not refusal else []
         seen.labels.append(label)
-        sizes.add(size)
+        sizes.add((width, height))
         converted[mode] += mode != "RGB"
     seen.converted, seen.sizes = dict(sorted((+converted).items())), extremes(sizes)
     return seen
-
-
-def _of_pixels(image: np.ndarray) -> tuple[str, tuple[int, int], str]:
-    return "RGB", (image.shape[1], image.shape[0]), ""
 
 
 def _heads(chunk: Chunk) -> Iterator[tuple[RawSample | Unusable, IO[bytes] | np.ndarray]]:
@@ -173,7 +184,7 @@ def _heads(chunk: Chunk) -> Iterator[tuple[RawSample | Unusable, IO[bytes] | np.
         for path, label in zip(chunk.paths, chunk.labels, strict=True):
             try:
                 with open_file(str(path)) as file:
-                    yield RawSample(b"", label, str(path)), file
+                    yield RawSample(b"", label, str(path), path.stem), file
             except OSError as error:
                 raise InputError(f"cannot read {path}: {error.strerror}") from error
     else:
@@ -195,12 +206,12 @@ def _classes(names: Sequence[str]) -> str:
 
 def _counted(counts: Mapping[str, int]) -> str:
     """``12 images of 3 classes (ant 4, bee 4, cat 4)``."""
-    images = f"{sum(counts.values()):,} image{'s' if sum(counts.values()) != 1 else ''}"
+    images = counted(sum(counts.values()), "image")
     if tuple(counts) == UNLABELLED:
         return f"{images} without labels"
-    few = [f"{name} {count:,}" for name, count in _few(counts).items()]
-    few[-1:-1] = ["..."] if len(counts) > len(few) else []
-    return f"{images} of {len(counts):,} class{'es' if len(counts) != 1 else ''} ({', '.join(few)})"
+    named = [f"{name} {count:,}" for name, count in _few(counts).items()]
+    named[-1:-1] = ["..."] if len(counts) > len(named) else []
+    return f"{images} of {counted(len(counts), 'class', 'classes')} ({', '.join(named)})"
 
 
 def _few(counts: Mapping[str, int]) -> dict[str, int]:

@@ -12,12 +12,13 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.limits import IMAGE_FILE, TABLE_PAGE
 from ule_datasets.base.memory import check_fits
 from ule_datasets.base.regular import open_file
+from ule_datasets.base.shown import few
 from ule_datasets.base.signatures import HEAD, mistaken
 from ule_datasets.data.parquet_pages import Column, PageError, Table, opened, pages
 from ule_datasets.places.remote_path import RemoteFile, RemotePath, each
 from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, Unusable, Wanted, chosen_files
 from ule_datasets.sources.own import refuse_perturbed_table
-from ule_datasets.sources.splits import TRAIN
+from ule_datasets.sources.splits import TRAIN, refuse_other_spellings
 from ule_datasets.sources.tree import Tally, Tree, stem_of, suffix_of
 
 IMAGE_COLUMNS = ("image", "img")
@@ -29,6 +30,8 @@ MOST_ROWS = 1000
 """In memory at a time."""
 ROWS_AT_A_TIME = 64
 """That become Python's values together, which is twice as fast as one by one."""
+SHOWN = 6
+"""Columns that are named."""
 BATCH_BYTES = 2**30
 """Of encoded images in memory at a time, or one image that is larger."""
 
@@ -147,7 +150,7 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
     chosen = chosen_files(tree, _is_shard, wanted, tally, lambda path: not _labels_are_withheld(path))
     places = [(split, tree.at(path)) for split, paths in chosen.splits.items() for path in paths]
     looked_at = list((each if isinstance(tree.root, RemotePath) else map)(_look, [path for _, path in places]))
-    class_names = _agreed(looked_at, tree.class_names)
+    class_names = _agreed(tree, [(split, file) for (split, _), file in zip(places, looked_at, strict=True)])
     texts = class_names if looked_at[0].texts else None
     shards: dict[str, list[Chunk]] = {name: [] for name in chosen.splits}
     for (split, path), file in zip(places, looked_at, strict=True):
@@ -155,17 +158,32 @@ def find(tree: Tree, wanted: Wanted) -> Form | None:
             refuse_perturbed_table(file.columns, path)
         groups = range(file.num_row_groups)
         shards[split] += (RowGroup(path, index, file.image_column, file.label_column, texts) for index in groups)
+    notes = (*_columns_used(looked_at), *chosen.notes)
     advice = f"give a label column (one of {LABEL_COLUMNS}; found {list(looked_at[0].columns)})"
     chunks = {name: tuple(groups) for name, groups in shards.items()}
-    return Form("Parquet shards", chunks, class_names, advice, tally.found, chosen.notes, chosen.names)
+    return Form("Parquet shards", chunks, class_names, advice, tally.found, notes, chosen.names)
+
+
+def _columns_used(files: Sequence[_File]) -> Iterator[str]:
+    """Which columns hold images and labels, where there are others that could."""
+    others: dict[tuple[str, str | None], dict[str, None]] = {}
+    for file in files:
+        used = file.image_column, file.label_column
+        others.setdefault(used, {}).update((name, None) for name in file.columns if name not in used)
+    for (image, label), names in others.items():
+        if names:
+            labels = "there are no labels" if label is None else f"labels are in {label!r}"
+            unused = few([repr(name) for name in names], SHOWN)
+            yield f"images are in the column {image!r}, {labels}; not used: {unused}"
 
 
 def _is_shard(path: str) -> bool:
     return suffix_of(path) == SUFFIX
 
 
-def _agreed(files: Sequence[_File], said: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+def _agreed(tree: Tree, by_split: Sequence[tuple[str, _File]]) -> tuple[str, ...] | None:
     """The class names: what is said of the column elsewhere, or by all files; ``None`` where they have numbers only."""
+    files = [file for _, file in by_split]
     labels = {file.label_column is not None: file.path for file in files}
     if len(labels) > 1:
         raise InputError(f"{labels[True]} has a label column, {labels[False]} has none of {LABEL_COLUMNS}")
@@ -174,10 +192,17 @@ def _agreed(files: Sequence[_File], said: Mapping[str, tuple[str, ...]]) -> tupl
         raise InputError(f"{kinds[True]} has labels that are texts, {kinds[False]} has numbers")
     if files[0].label_column is None:
         return UNLABELLED
-    names = said.get(files[0].label_column)
+    names = tree.class_names.get(files[0].label_column)
     if files[0].texts:
-        found = _texts(files)
-        return names if names is not None and set(found or ()) <= set(names) else found
+        texts: dict[str, set[str]] = {}
+        for split, file in by_split:
+            _add_texts(texts.setdefault(split, set()), file)
+        refuse_other_spellings(texts, tree.root)
+        found = sorted(set[str]().union(*texts.values()))
+        numbers = all(map(_is_number, found))
+        if names is not None and (numbers or set(found) <= set(names)):
+            return names
+        return None if numbers else tuple(found)
     if names is not None:
         return names
     class_names: tuple[str, ...] | None = None
@@ -188,26 +213,23 @@ def _agreed(files: Sequence[_File], said: Mapping[str, tuple[str, ...]]) -> tupl
     return class_names
 
 
-def _texts(files: Sequence[_File]) -> tuple[str, ...] | None:
-    """All classes that labels speak of, sorted; ``None`` where the texts are numbers."""
+def _add_texts(found: set[str], file: _File) -> None:
+    """Add all classes that the labels of a file speak of."""
     import pyarrow.compute as pc
 
-    found: set[str] = set()
-    for file in files:
-        assert file.label_column is not None
-        with _opened(file.path) as it:
-            for group in range(file.num_row_groups):
-                for batch in it.batches(group, [file.label_column]):
-                    try:
-                        found |= set(pc.unique(batch[file.label_column]).to_pylist()) - {None, ""}
-                    except UnicodeDecodeError as error:
-                        raise InputError(f"{file.path}: {file.label_column!r} has a text that is not UTF-8") from error
-                if len(found) > MOST_CLASSES:
-                    raise InputError(
-                        f"{file.path}: {file.label_column!r} has more than {MOST_CLASSES:,} different texts, which are "
-                        "no classes (captions?): give a column of class numbers or names"
-                    )
-    return None if all(map(_is_number, found)) else tuple(sorted(found))
+    assert file.label_column is not None
+    with _opened(file.path) as it:
+        for group in range(file.num_row_groups):
+            for batch in it.batches(group, [file.label_column]):
+                try:
+                    found |= set(pc.unique(batch[file.label_column]).to_pylist()) - {None, ""}
+                except UnicodeDecodeError as error:
+                    raise InputError(f"{file.path}: {file.label_column!r} has a text that is not UTF-8") from error
+            if len(found) > MOST_CLASSES:
+                raise InputError(
+                    f"{file.path}: {file.label_column!r} has more than {MOST_CLASSES:,} different texts, which are "
+                    "no classes (captions?): give a column of class numbers or names"
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from collections.abc import Collection, Iterable
@@ -12,14 +13,14 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import expanded
 from ule_datasets.places import hub
 from ule_datasets.places.remote_path import RemotePath
-from ule_datasets.places.urls import is_remote
+from ule_datasets.places.urls import is_remote, shown
 from ule_datasets.sources.card import FILE_NAME as CARD
 from ule_datasets.sources.card import LARGEST, Declared, declared
 from ule_datasets.sources.forms import SINGLE_FILES
 from ule_datasets.sources.layout import SUFFIXES as IMAGES
-from ule_datasets.sources.splits import TEST, TRAIN, VALIDATION, WORDS, splits_in
+from ule_datasets.sources.splits import TEST, TRAIN, VALIDATION, WORDS, by_split, splits_in
 from ule_datasets.sources.tar import SUFFIXES as TAR
-from ule_datasets.sources.tree import Listing, Tally, Tree, join, kind_of, suffix_of, walk
+from ule_datasets.sources.tree import Listing, Place, Tally, Tree, join, kind_of, suffix_of, walk
 from ule_datasets.sources.wanted import Wanted
 
 LOCATIONS = (
@@ -35,25 +36,48 @@ ELSEWHERE = "or give a local copy with --source FOLDER"
 def open_place(where: str, wanted: Wanted) -> Tree:
     """List a source; of a larger folder only the classes that are wanted.
 
-    Of a folder here or a repository on the Hub only what its card declares as data, if it does: of the configuration
-    that ``where`` ends with (``FOLDER:CONFIG``, ``hub:OWNER/NAME:CONFIG``), or of the default one.
+    Only what its card declares as data, if it has one that does: of the configuration that ``where`` ends with
+    (``FOLDER:CONFIG``, ``hub:OWNER/NAME:CONFIG``; a URL ends with none), or of the default one.
 
     Raises:
         InputError: nothing there, or a card that is not understood, or leaves open which configuration is meant.
     """
     if is_remote(where):
-        return walk(RemotePath.at(where, SINGLE_FILES), wanted.only)
+        tree = walk(RemotePath.at(where, SINGLE_FILES), wanted.only)
+        return _by_card(tree, None, shown(where))
     if where.startswith(hub.PREFIX):
         return _on_the_hub(where, wanted)
     folder, config = on_this_machine(where)
     if not folder.exists():
         raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
     tree = walk(folder, wanted.only)
-    if CARD not in tree.folders[""].files or tree.is_file:
-        if config is not None:
-            raise InputError(f"--source {where}: {folder} has no card ({CARD}) that describes configurations")
+    if config is not None and not _has_card(tree):
+        raise InputError(f"--source {where}: {folder} has no card ({CARD}) that describes configurations")
+    return _by_card(tree, config, str(folder))
+
+
+def without(where: str, word: str) -> str:
+    """How to leave out of a source what is called by a word."""
+    if not where.startswith(hub.PREFIX):
+        return "move it out of the source"
+    found = ON_THE_HUB.fullmatch(where.removeprefix(hub.PREFIX))
+    assert found is not None
+    revision = f" --revision {found['revision']}" if found["revision"] else ""
+    return (
+        f"give a copy without it with --source FOLDER: hf download {found['name']} --repo-type dataset{revision} "
+        f"--exclude '*{word}*' --local-dir FOLDER"
+    )
+
+
+def _has_card(tree: Tree) -> bool:
+    return CARD in tree.folders[""].files and not tree.is_file
+
+
+def _by_card(tree: Tree, config: str | None, where: str) -> Tree:
+    """A listing as the card in it describes it, if there is one that does."""
+    if not _has_card(tree):
         return tree
-    found = declared(_text(folder / CARD), tree.below(), config, str(folder))
+    found = declared(_text(tree.at(CARD)), tree.below(), config, where)
     return tree if found is None else _described(tree, found, _data(tree.below(), found, one_form=False))
 
 
@@ -77,15 +101,22 @@ def _on_the_hub(where: str, wanted: Wanted) -> Tree:
     data = _data(snapshot.sizes, about or Declared(), one_form=True)
     if not data:
         raise InputError(f"{found['name']} holds no Parquet files, tar shards or images: name another, {ELSEWHERE}")
+    _check_names(data, about or Declared(), place)
     snapshot.fetch(data, ELSEWHERE)
     return _described(walk(snapshot.folder, wanted.only), about or Declared(), data)
 
 
-def _text(card: Path) -> str:
+def _check_names(data: Collection[str], about: Declared, place: str) -> None:
+    """Refuse files by their names, as it is done where they are read, before any of them is fetched."""
+    if not about.files and not all(suffix_of(path) in IMAGES for path in data):
+        by_split((path for path in data if not any(part.startswith(".") for part in path.split("/"))), place)
+
+
+def _text(card: Place) -> str:
     """A card, as far as it may be read; empty if there is none."""
-    if not card.exists():
+    if not card.is_file():
         return ""
-    with card.open(encoding="utf-8", errors="replace") as file:
+    with io.TextIOWrapper(card.open("rb"), encoding="utf-8", errors="replace") as file:
         return file.read(LARGEST + 1)
 
 
@@ -123,8 +154,8 @@ def _described(tree: Tree, about: Declared, data: Collection[str]) -> Tree:
         for folder, listing in tree.folders.items()
         if folder in filled
     }
-    by_split = {split: frozenset(about.files[name]) for split, name in splits.items()}
-    return replace(tree, folders=folders, passed_over=tally.found, splits=by_split, class_names=about.class_names)
+    said_of = {split: frozenset(about.files[name]) for split, name in splits.items()}
+    return replace(tree, folders=folders, passed_over=tally.found, splits=said_of, class_names=about.class_names)
 
 
 def _splits(names: Collection[str]) -> dict[str, str]:

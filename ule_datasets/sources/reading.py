@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.regular import open_file
+from ule_datasets.base.shown import counted
 from ule_datasets.base.signatures import HEAD, mistaken
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.codec import max_pixels
@@ -18,14 +20,15 @@ from ule_datasets.data.split import Split
 from ule_datasets.places.remote_path import RemotePath
 from ule_datasets.places.urls import shown
 from ule_datasets.sources import cifar_batches, digits, image_folder, imagenet, parquet, webdataset
-from ule_datasets.sources.collect import Findings, collect, contents
+from ule_datasets.sources.collect import Findings, collect, contents, left_out
 from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
 from ule_datasets.sources.forms import UNLABELLED, Form, Wanted
 from ule_datasets.sources.identity import Identity
 from ule_datasets.sources.look import Look, glance
 from ule_datasets.sources.own import refuse_perturbed
-from ule_datasets.sources.place import LOCATIONS, open_place
+from ule_datasets.sources.place import LOCATIONS, open_place, without
 from ule_datasets.sources.spec import SourceSpec
+from ule_datasets.sources.splits import TRAIN, UnknownSplitError
 from ule_datasets.sources.tree import Tree
 from ule_datasets.sources.wanted import ANYTHING
 
@@ -120,18 +123,36 @@ def read_source(
 
 
 def look_at(
-    spec: SourceSpec, location: str | None, *, executor: Executor, reporter: Reporter, labels_for: str = ""
+    spec: SourceSpec,
+    location: str | None,
+    *,
+    executor: Executor,
+    reporter: Reporter,
+    labels_for: str = "",
+    skip_unusable: bool = False,
 ) -> Look:
     """What a source looks like, by labels and the heads of its images: none is decoded, and nothing is written.
+
+    What ``read_source`` would refuse once it has read the images is its ``refusal``, as far as that can be told.
 
     Raises:
         InputError: as ``read_source`` does before it reads images.
     """
     where = _location(spec, location)
     form = find_form(where, spec)
-    _check_labels(spec, form, labels_for, shown(where))
-    by_split, class_names = _read(spec, form, shown(where), executor, reporter, work=glance)
-    return Look.of(form).with_content(class_names, by_split)
+    where = shown(where)
+    _check_labels(spec, form, labels_for, where)
+    by_split, class_names = _read(spec, form, where, executor, reporter, work=glance)
+    look = Look.of(form).with_content(class_names, by_split)
+    try:
+        omitted = Counter(split for split, _ in left_out(by_split, skip_unusable=skip_unusable))
+        counts = {name: sum(decoded.num_usable for _, decoded in pairs) for name, pairs in by_split.items()}
+        place = f"{where} ({form.kind})"
+        _check_splits(spec, {name: count for name, count in counts.items() if count}, place)
+        _check_counts(spec, counts, omitted, place)
+    except InputError as error:
+        return replace(look, refusal=tuple(map(str, error.args)))
+    return look
 
 
 def read_identity(
@@ -228,10 +249,13 @@ def find_form(where: str, spec: SourceSpec | None = None) -> Form:
     wanted = ANYTHING if spec is None else spec.wanted
     if where == "digits":
         return digits.find(wanted)
-    tree = open_place(where, wanted)
-    refuse_perturbed(tree.root, f"--source {shown(where)}")
-    found = _the_form(tree, wanted, f"--source {shown(where)}")
-    form = None if found is None else FORMS[found](tree, wanted)
+    try:
+        tree = open_place(where, wanted)
+        refuse_perturbed(tree.root, f"--source {shown(where)}")
+        found = _the_form(tree, wanted, f"--source {shown(where)}")
+        form = None if found is None else FORMS[found](tree, wanted)
+    except UnknownSplitError as error:
+        raise InputError(f"{error}, or {without(where, error.word)}") from error
     if form is None:
         raise InputError(f"--source {shown(where)}: no images found there{_instead(tree)}; give {LOCATIONS}")
     return form
@@ -338,24 +362,39 @@ def _check_space(spec: SourceSpec, spool: Path) -> None:
 
 def _check_expected(spec: SourceSpec, splits: dict[str, Split], findings: Findings, place: str) -> None:
     """Refuse other images than the expected: by their digests, or where these are not known by their number."""
-    if "train" not in splits:
-        raise InputError(f"{place} has no training images")
-    other = f"For other images use a recipe of your own, or: ule-build ops --source {place.rpartition(' (')[0]}"
-    digests = dict(spec.digests or ())
-    missing = sorted(set(digests) - set(splits))
-    if missing:
-        raise InputError(f"{place} has no {missing[0]} split; {spec.title} has {', '.join(digests)}")
-    for name, digest in digests.items():
+    _check_splits(spec, splits, place)
+    if spec.digests is None:
+        omitted = Counter(split for split, _ in findings.left_out)
+        _check_counts(spec, {name: len(split) for name, split in splits.items()}, omitted, place)
+    for name, digest in spec.digests or ():
         if splits[name].digest != digest:
+            images = counted(len(splits[name]), "image")
             raise InputError(
-                f"{place} is not {spec.title}: its {name} split of {len(splits[name])} images has digest "
-                f"{splits[name].digest}, expected {digest}.",
-                other,
+                f"{place} is not {spec.title}: its {name} split of {images} has digest {splits[name].digest}, "
+                f"expected {digest}.",
+                _for_others(place),
             )
-    for name, expected in (spec.num_images or ()) if spec.digests is None else ():
-        found = len(splits[name]) if name in splits else 0
-        if found + len(findings.left_out_of(name)) != expected:
+
+
+def _check_splits(spec: SourceSpec, names: Collection[str], place: str) -> None:
+    """Refuse a source that lacks a split; ``names`` are those with images that can be used."""
+    if TRAIN not in names:
+        raise InputError(f"{place} has no training images")
+    expected = [name for name, _ in spec.digests or ()]
+    if missing := sorted(set(expected) - set(names)):
+        raise InputError(f"{place} has no {missing[0]} split; {spec.title} has {', '.join(expected)}")
+
+
+def _check_counts(spec: SourceSpec, counts: Mapping[str, int], omitted: Mapping[str, int], place: str) -> None:
+    """Refuse other numbers of images than the expected; those that were left out count."""
+    for name, expected in spec.num_images or ():
+        found = counts.get(name, 0)
+        if found + omitted.get(name, 0) != expected:
             raise InputError(
-                f"{place} is not {spec.title}: {found:,} images in its {name} split, expected {expected:,}.",
-                other,
+                f"{place} is not {spec.title}: {counted(found, 'image')} in its {name} split, expected {expected:,}.",
+                _for_others(place),
             )
+
+
+def _for_others(place: str) -> str:
+    return f"For other images use a recipe of your own, or: ule-build ops --source {place.rpartition(' (')[0]}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Generic, TypeVar
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.shown import counted
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 WORDS = {
@@ -81,12 +83,14 @@ def split_of_file(path: str, place: object) -> str | None:
     return next(filter(None, (split_of(part, place) for part in parts)), None)
 
 
-def unknown_split(place: object, word: str) -> InputError:
-    """The error for what looks like a split, but not like one of ours."""
-    return InputError(
-        f"{place} looks like a split that is not known ({word!r}): give it the name of one "
-        f"({', '.join(WORDS)}), or move it out of the source"
-    )
+class UnknownSplitError(InputError):
+    """Something looks like a split, but not like one of ours."""
+
+    def __init__(self, place: object, word: str) -> None:
+        super().__init__(
+            f"{place} looks like a split that is not known ({word!r}): give it the name of one ({', '.join(WORDS)})"
+        )
+        self.word = word
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +160,9 @@ def by_split(paths: Iterable[str], place: object, *, complete: bool = True) -> d
     series = {split: _check_numbers(listed, place) for split, listed in found.items()} if complete else {}
     for split, listed in found.items():
         if split is not None and split not in known and len(found) > 1:
-            raise unknown_split(f"{place}: {listed[0]}", split)
+            raise UnknownSplitError(f"{place}: {listed[0]}", split)
     if known and (others := [name for name in series.get(None, ()) if words_of(PurePosixPath(name).name)]):
-        raise unknown_split(f"{place}: {others[0]}", words_of(PurePosixPath(others[0]).name)[0])
+        raise UnknownSplitError(f"{place}: {others[0]}", words_of(PurePosixPath(others[0]).name)[0])
     joined: dict[str, list[str]] = {}
     for split, listed in found.items():
         joined.setdefault(split if split in known else TRAIN, []).extend(listed)  # type: ignore[arg-type]
@@ -191,15 +195,36 @@ def gaps(paths: Iterable[str]) -> tuple[str, ...]:
     """What to say of series ``NAME-000000``, ``NAME-000002`` of which numbers in between are missing."""
     series: dict[tuple[str, int, str], list[int]] = {}
     for path in paths:
-        if counted := _COUNTED.fullmatch(path):
-            key = counted["series"], len(counted["number"]), counted["end"]
-            series.setdefault(key, []).append(int(counted["number"]))
+        if parts := _COUNTED.fullmatch(path):
+            key = parts["series"], len(parts["number"]), parts["end"]
+            series.setdefault(key, []).append(int(parts["number"]))
     return tuple(
-        f"{missing:,} files seem to be missing between {name}{min(numbers):0{digits}d}{end} and "
-        f"{name}{max(numbers):0{digits}d}{end}"
+        f"{counted(missing, 'file seems', 'files seem')} to be missing between {name}{min(numbers):0{digits}d}{end} "
+        f"and {name}{max(numbers):0{digits}d}{end}"
         for (name, digits, end), numbers in series.items()
         if min(numbers) < 2 and (missing := max(numbers) - min(numbers) + 1 - len(numbers))  # others may be dates
     )
+
+
+def refuse_other_spellings(classes: Mapping[str, Collection[str]], place: object) -> None:
+    """Refuse a class of one split that another split spells otherwise: in other case, or with other Unicode.
+
+    Raises:
+        InputError: ``classes``, by split, have such a pair; both are named.
+    """
+    in_turn = sorted(classes.items(), key=lambda item: item[0] != TRAIN)
+    for (split, here), (other, there) in itertools.combinations(in_turn, 2):
+        spelled = {_plainly(name): name for name in there if name not in here}
+        for name in sorted(set(here).difference(there)):
+            if (alike := spelled.get(_plainly(name))) is not None:
+                raise InputError(
+                    f"{place} has the class {name!r} in the {split} split and {alike!r} in the {other} split: give "
+                    "them one name if they are one class, and names that differ in more than case if they are two"
+                )
+
+
+def _plainly(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def in_order(paths: Iterable[str]) -> list[str]:

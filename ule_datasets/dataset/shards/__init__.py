@@ -15,6 +15,7 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import replacing
 from ule_datasets.base.names import RelativePath
 from ule_datasets.base.regular import open_file
+from ule_datasets.base.shown import counted
 from ule_datasets.data.bounds import Budget
 from ule_datasets.data.codec import encode_png
 from ule_datasets.data.perturbation import Perturbation
@@ -120,7 +121,7 @@ def _perturb(task: ShardTask, clean: Split) -> tuple[np.ndarray, np.ndarray]:
     if exceeding:
         bounds = ", ".join(map(str, task.budget))
         raise InputError(
-            f"the perturbation exceeds its budget ({bounds}) on {len(exceeding)} images, "
+            f"the perturbation exceeds its budget ({bounds}) on {counted(len(exceeding), 'image')}, "
             f"first {clean.keys[exceeding[0]]}"
         )
     return images, task.perturbation.is_poisoned(clean.keys)
