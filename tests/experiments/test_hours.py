@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from made_up import PROTOCOL, bright_or_dark, make_task
 
-from ule_datasets.compute.devices import describe_device, product_rate
+from ule_datasets.compute.devices import describe_device
 from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.experiments import hours
-from ule_datasets.experiments.hours import expected_hours
+from ule_datasets.experiments.hours import expected_hours, product_rate
 from ule_datasets.experiments.runs import Finished, RunStore, RunTask, run_task
 from ule_datasets.victims.history import RunHistory
 

@@ -125,26 +125,6 @@ def median_seconds(work: Callable[[int], Tensor], times: int, device: torch.devi
     return statistics.median(seconds[1:])
 
 
-def product_rate(device: torch.device, precision: Precision) -> float:
-    """FLOP/s of a large matrix product, the fastest of five, on a device; a multiply-add counts as two.
-
-    On a CPU that of one thread, by the time that it had a core: what else the machine does makes no difference.
-    """
-    on_cpu = device.type == "cpu"
-    side = 1024 if on_cpu else 8192
-    kind = torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
-    left, right = torch.ones(2, side, side, dtype=kind, device=device)
-    with products_in(precision), cpu_threads(1):
-        if not on_cpu:
-            return 2 * side**3 / min(median_seconds(lambda _: left @ right, 1, device) for _ in range(5))
-        seconds = []
-        for _ in range(6):
-            started = time.thread_time()
-            left @ right
-            seconds.append(time.thread_time() - started)
-    return 2 * side**3 / min(seconds[1:])
-
-
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on a device; the copy to a GPU starts from pinned memory, so nothing waits."""
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

@@ -7,16 +7,20 @@ no training exceeds and small networks do not come near: a lower bound, and call
 from __future__ import annotations
 
 import statistics
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ule_datasets.base import records
 from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
-from ule_datasets.compute.devices import describe_device, product_rate
+from ule_datasets.compute.devices import cpu_threads, describe_device, median_seconds, products_in
+from ule_datasets.compute.precision import Precision
 from ule_datasets.experiments.runs import RunTask
 from ule_datasets.victims.history import EpochRecord
 
@@ -96,3 +100,23 @@ def _steps(task: RunTask) -> int:
     """Of an epoch, as the loop takes them."""
     count, size = task.data.num_train, task.protocol.batch_size
     return max(1, count // size + (count % size >= 2 * task.ranks))
+
+
+def product_rate(device: torch.device, precision: Precision) -> float:
+    """FLOP/s of a large matrix product, the fastest of five, on a device; a multiply-add counts as two.
+
+    On a CPU that of one thread, by the time that it had a core: what else the machine does makes no difference.
+    """
+    on_cpu = device.type == "cpu"
+    side = 1024 if on_cpu else 8192
+    kind = torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
+    left, right = torch.ones(2, side, side, dtype=kind, device=device)
+    with products_in(precision), cpu_threads(1):
+        if not on_cpu:
+            return 2 * side**3 / min(median_seconds(lambda _: left @ right, 1, device) for _ in range(5))
+        seconds = []
+        for _ in range(6):
+            started = time.thread_time()
+            left @ right
+            seconds.append(time.thread_time() - started)
+    return 2 * side**3 / min(seconds[1:])
