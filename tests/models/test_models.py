@@ -47,7 +47,7 @@ PARAMETERS = {
     "convnet3": 373_834,
     "convnet3-w32": 94_762,
     "convnet3-w16": 24_346,
-    "quicknet": 569_368,
+    "quicknet": 569_656,
     "lenet5": 62_006,
     "densenet121": 6_956_298,
     "cvt-7-4": 3_716_619,
