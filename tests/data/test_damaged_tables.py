@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,18 @@ def test_a_description_beyond_the_limit_is_not_read(monkeypatch: pytest.MonkeyPa
     pq.write_table(table, sink)
     with pytest.raises(PageError, match=r"itself takes \d MiB, allowed are 1: ULE_MAX_TABLE_FOOTER"):
         opened(sink)
+
+
+def test_a_list_of_more_than_there_is_takes_no_memory() -> None:
+    claims = b"\x49\xfc\xff\xff\xff\x0f" + b"\x00" * 20
+    end = claims + len(claims).to_bytes(4, "little") + b"PAR1"
+    tracemalloc.start()
+    try:
+        with pytest.raises(PageError, match="its description of itself"):
+            opened(io.BytesIO(b"PAR1" + end))
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 # --- Thrift ---------------------------------------------------------------------------------------------------

@@ -26,8 +26,6 @@ LAST_BYTES = 8
 """Of a file: how long the description before them is, and ``END``."""
 FOOTER_LOOK = 2**16
 """Bytes of the end of a file that are read at first, which is enough for most."""
-MOST_ELEMENTS = 2**16
-"""Of a list in a description of a file, for each of which memory is taken before it is seen that it is there."""
 FIRST_LOOK, LONGEST_HEADER = 256, 2**24
 """Bytes of a page's header; statistics in it may be long."""
 _PAGE = {1: I32, 2: I32, 3: I32}
@@ -89,13 +87,13 @@ def opened(stream: BinaryIO) -> Table:
     import pyarrow.parquet as pq
 
     end, is_one = _end(stream)
-    described = _described(end) if is_one else ()
-    metadata = pq.ParquetFile(pa.BufferReader(end), thrift_container_size_limit=MOST_ELEMENTS).metadata
+    described = _described(end) if is_one else ()  # first: a library takes memory for what a list says that it has
+    metadata = pq.read_metadata(pa.BufferReader(end))
     names = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
     if any(len(group.columns) != len(names) for group in described):
         raise PageError(f"a row group has not one column for each of {len(names)}")
     return Table(
-        pq.ParquetFile(stream, metadata=metadata, thrift_container_size_limit=MOST_ELEMENTS),
+        pq.ParquetFile(stream, metadata=metadata),
         tuple(group._replace(columns=tuple(map(_named, names, group.columns))) for group in described),
     )
 
