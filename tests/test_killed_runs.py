@@ -23,7 +23,7 @@ import dataclasses
 import ule_datasets.base.checkpoint as checkpoint
 checkpoint.SECONDS_BETWEEN_CHECKPOINTS = {seconds}
 from ule_datasets.experiments.profiles import PROFILES
-PROFILES["smoke"] = dataclasses.replace(PROFILES["smoke"], epochs=5, max_train_images=500)
+PROFILES["smoke"] = dataclasses.replace(PROFILES["smoke"], epochs=4, max_train_images=200)
 """
 """Every process imports it by itself: less work, and perhaps more checkpoints."""
 
@@ -90,10 +90,11 @@ def test_killed_at_twenty_random_moments_it_gives_the_same_figures(built_digits:
     while kills < 20:
         command = Command(built_digits, tmp_path / f"killed{rounds}", *MIXED)
         rounds += 1
-        while ended(command.train(logs=1, seconds=generator.uniform(0.0, 2.0)), signal.SIGKILL):
+        while kills < 20 and ended(command.train(logs=1, seconds=generator.uniform(0.0, 2.0)), signal.SIGKILL):
             kills += 1
             continued += command.said().count("continuing an interrupted run")
             assert len(list(command.runs.glob("*.unfinished"))) <= 2, "one for each worker"
+        command.finish()
         assert command.figures() == whole.figures()
         assert [path.name for path in command.runs.iterdir() if path.suffix != ".json"] == []
         shutil.rmtree(command.folder)
