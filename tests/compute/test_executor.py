@@ -310,6 +310,29 @@ def test_what_keeps_a_process_from_being_started_is_said(monkeypatch: pytest.Mon
     assert results == {0: Lost(reason="no process could be started (Too many open files)")}
 
 
+def stay(path: Path) -> None:
+    """Like a task that finishes something when it is to end, for very long."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    path.touch()
+    time.sleep(100)
+
+
+def test_who_interrupts_the_wait_for_a_task_that_is_to_end_has_it_killed(tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        if (tmp_path / "begun").exists():
+            raise KeyboardInterrupt
+
+    started, before = time.monotonic(), signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+    try:
+        with LocalExecutor(2) as executor, pytest.raises(KeyboardInterrupt):
+            next(executor.unordered(stay, [tmp_path / "begun"]))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - started < 90
+
+
 def test_workers_end_when_their_parent_is_killed_and_delete_its_temporary_folder(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(

@@ -97,6 +97,10 @@ def test_other_code_that_was_used_makes_another_run(copy: Path, place: str, old:
         ("victims/fine_tuned.py", "learning_rate=0.001", "learning_rate=0.002"),
         ("base/progress.py", "SECONDS_BETWEEN_LINES", "SECONDS"),
         ("compute/executor.py", "AHEAD = 16", "AHEAD = 8"),
+        ("compute/pauses.py", '_OWN = "own."', '_OWN = "mine."'),
+        ("compute/parts.py", "part.copy_(", "part.add_("),
+        ("base/checkpoint.py", "BETWEEN_CHECKPOINTS = 60.0", "BETWEEN_CHECKPOINTS = 6.0"),
+        ("experiments/unfinished.py", "FORMAT = 1", "FORMAT = 2"),
     ],
 )
 def test_code_that_was_not_used_makes_no_other_run(copy: Path, place: str, old: str, new: str) -> None:

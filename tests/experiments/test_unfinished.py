@@ -117,6 +117,21 @@ def test_a_loss_that_is_not_finite_ends_a_run_that_went_on(tmp_path: Path) -> No
     assert train(protocol, Pausing(file)) == whole
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("precision", list(Precision))
+def test_on_a_gpu_too(precision: Precision, compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "dropping", Dropping)
+    monkeypatch.setitem(VICTIMS, "dropping", Supervised(name="dropping"))
+    how = {"precision": precision, "compiled": compiled, "strategy": parse_strategy("linf-at+cutmix")}
+    for model in ("dropping", "convnet3-w16"):
+        protocol, file = dataclasses.replace(PROTOCOL, model=model, **how), FileCheckpoint(tmp_path / model, "x")
+        whole = train(protocol, device=torch.device("cuda"))
+        with pytest.raises(StoppedError):
+            train(protocol, Pausing(file, 7), device=torch.device("cuda"))
+        assert train(protocol, Pausing(file), device=torch.device("cuda")) == whole
+
+
 # Runs of a store
 
 
