@@ -52,6 +52,8 @@ class Command:
 
     def train(self, *, logs: int, seconds: float) -> subprocess.Popen[str]:
         """Start, and come back so many seconds after so many runs had an epoch behind them, or when all is over."""
+        for log in self.runs.glob("*.log"):  # of one that was killed
+            log.unlink()
         process = self.start()
         while process.poll() is None and len(list(self.runs.glob("*.log"))) < logs:
             time.sleep(0.02)

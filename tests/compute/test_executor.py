@@ -333,6 +333,39 @@ def test_who_interrupts_the_wait_for_a_task_that_is_to_end_has_it_killed(tmp_pat
     assert time.monotonic() - started < 90
 
 
+def save(path: Path) -> None:
+    """Finishes something when it is to end."""
+
+    def end(*_: object) -> None:
+        time.sleep(1)
+        path.with_name("saved").touch()
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    path.touch()
+    time.sleep(100)
+
+
+def test_where_all_processes_are_told_to_end_those_that_have_something_to_finish_are_waited_for(tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        if (tmp_path / "begun").exists():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            os.kill(forkserver._forkserver._forkserver_pid, signal.SIGTERM)  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+    try:
+        with LocalExecutor(2) as executor, pytest.raises(KeyboardInterrupt):
+            next(executor.unordered(save, [tmp_path / "begun"]))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert (tmp_path / "saved").exists()
+    with LocalExecutor(2) as executor:
+        assert list(executor.map(square, [3])) == [9]
+
+
 def test_workers_end_when_their_parent_is_killed_and_delete_its_temporary_folder(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 from types import TracebackType
 
@@ -13,3 +14,6 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
 
 
 sys.excepthook = _tell
+if hasattr(signal, "pthread_sigmask"):
+    # Who ends all processes at once ends the parent too, which waits for its workers: it would not know when they end.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # not ignored: workers open it, and lose none

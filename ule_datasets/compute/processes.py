@@ -245,6 +245,8 @@ def _portable(error: BaseException) -> BaseException:
 def _prepare_worker(life: Connection, folder: str | None) -> None:
     """Leave Ctrl-C to the parent, and end when it is gone, even if it was killed, or has given this one up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_leave, args=(life, folder, parent.sentinel), daemon=True).start()

@@ -210,12 +210,12 @@ def plan_lines(grid: Grid, tasks: Sequence[RunTask], done: Sequence[float]) -> l
         task, shares = tasks[own[0]], [done[i] for i in own]
         lines.append(
             f"  {cell}: {len(own)} run{'s' if len(own) > 1 else ''} of {task.protocol.epochs} epochs on "
-            f"{task.data.num_train:,} images, {flop_left([tasks[i] for i in own], shares):.2g} FLOP{so_far(shares)}"
+            f"{task.data.num_train:,} images, {flop_left([tasks[i] for i in own], shares):.2g} FLOP{_so_far(shares)}"
         )
     return lines
 
 
-def so_far(done: Sequence[float]) -> str:
+def _so_far(done: Sequence[float]) -> str:
     """How many runs are finished and begun, where some are; follows what is left."""
     numbers = {"finished before": list(done).count(1), "begun": sum(0 < share < 1 for share in done)}
     told = [f"{number} {word}" for word, number in numbers.items() if number]
