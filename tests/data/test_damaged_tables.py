@@ -130,10 +130,10 @@ def test_a_file_says_the_same_to_its_library(codec: str, look: int, monkeypatch:
     for number, group in enumerate(found.groups):
         theirs = metadata.row_group(number)
         assert group.unpacked == theirs.total_byte_size
-        for place, column in enumerate(group.columns):
+        for place, (name, column) in enumerate(found.columns(number)):
             its = theirs.column(place)
             start = its.dictionary_page_offset if its.has_dictionary_page else its.data_page_offset
-            assert column.name == its.path_in_schema == metadata.schema.column(place).path
+            assert name == its.path_in_schema == metadata.schema.column(place).path
             assert (column.start, column.packed) == (start, its.total_compressed_size)
             assert column.codec == {"NONE": 0, "SNAPPY": 1}[codec]
     assert found.file.read().equals(table)

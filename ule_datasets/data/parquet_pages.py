@@ -36,8 +36,6 @@ _FOOTER = {4: [{1: [_COLUMN], 2: I64, 3: I64}]}
 class Column(NamedTuple):
     """Where a column of a row group lies."""
 
-    name: str
-    """Names from the root of the schema, with dots between them."""
     codec: int
     start: int
     packed: int
@@ -59,7 +57,20 @@ class Table(NamedTuple):
 
     file: Any
     """``pyarrow``'s."""
+    names: tuple[str, ...]
+    """Of the schema's leaves, each from the root, with dots between."""
     groups: tuple[Group, ...]
+
+    def columns(self, group: int) -> Iterator[tuple[str, Column]]:
+        """The columns of a row group with their names.
+
+        Raises:
+            PageError: they are more or fewer than the schema's leaves.
+        """
+        found = self.groups[group].columns
+        if len(found) != len(self.names):
+            raise PageError(f"row group {group} has {len(found)} columns, not {len(self.names)}")
+        return zip(self.names, found, strict=True)
 
 
 class Page(NamedTuple):
@@ -89,13 +100,8 @@ def opened(stream: BinaryIO) -> Table:
     end, is_one = _end(stream)
     described = _described(end) if is_one else ()  # first: a library takes memory for what a list says that it has
     metadata = pq.read_metadata(pa.BufferReader(end))
-    names = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
-    if any(len(group.columns) != len(names) for group in described):
-        raise PageError(f"a row group has not one column for each of {len(names)}")
-    return Table(
-        pq.ParquetFile(stream, metadata=metadata),
-        tuple(group._replace(columns=tuple(map(_named, names, group.columns))) for group in described),
-    )
+    names = tuple(metadata.schema.column(number).path for number in range(metadata.num_columns))
+    return Table(pq.ParquetFile(stream, metadata=metadata), names, described)
 
 
 def _end(file: BinaryIO) -> tuple[bytes, bool]:
@@ -116,7 +122,7 @@ def _end(file: BinaryIO) -> tuple[bytes, bool]:
 
 @functools.lru_cache(maxsize=2)
 def _described(end: bytes) -> tuple[Group, ...]:
-    """The row groups of a file, without the names of their columns; kept, because groups are read one by one."""
+    """The row groups of a file; kept, because they are read one by one, each by whoever opens the file anew."""
     try:
         found, _ = thrift.read(end, 0, _FOOTER)
         return tuple(_group(values) for values in found[4])
@@ -138,11 +144,7 @@ def _column(values: dict[int, Any]) -> Column:
         start = dictionary
     if min(start, packed) < 0:
         raise PageError("a column of negative size")
-    return Column("", codec, start, packed)
-
-
-def _named(name: str, column: Column) -> Column:
-    return column._replace(name=name)
+    return Column(codec, start, packed)
 
 
 def pages(file: BinaryIO, column: Column) -> Iterator[Page]:

@@ -248,7 +248,7 @@ class _Opened:
         """
         if self.table.groups[group].num_rows == 0:  # it has no pages to look at
             return
-        wanted = [column for column in self.table.groups[group].columns if column.name.split(".")[0] in columns]
+        wanted = [column for name, column in self.table.columns(group) if name.split(".")[0] in columns]
         if isinstance(self.stream, RemoteFile):
             check_fits(sum(column.packed for column in wanted), f"row group {group} of {self.path}")
             self.stream.fetch((column.start, column.start + column.packed) for column in wanted)

@@ -145,8 +145,9 @@ def _check_bounded(table: Table, path: Path, stream: BinaryIO) -> None:
     packed = InputError(f"{path} is packed otherwise than the writer of its format does it")
     if sum(group.num_rows for group in table.groups) * 4 > path.stat().st_size:  # each image has a length
         raise packed
-    for column in (column for group in table.groups for column in group.columns):
-        if column.codec != (UNCOMPRESSED if column.name == UNPACKED else SNAPPY):
-            raise packed
-        if column.name != NUMBERED and any(page.kind == DICTIONARY for page in pages(stream, column)):
-            raise packed
+    for group in range(len(table.groups)):
+        for name, column in table.columns(group):
+            if column.codec != (UNCOMPRESSED if name == UNPACKED else SNAPPY):
+                raise packed
+            if name != NUMBERED and any(page.kind == DICTIONARY for page in pages(stream, column)):
+                raise packed
