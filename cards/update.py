@@ -46,8 +46,8 @@ def with_catalogue(text: str) -> str:
     note = (
         "Clean test accuracy (%) of models trained on the dataset. *Reported*: ResNet-18, standard training, as\n"
         "printed in the paper. *Measured*: by `ule-verify`, in brackets the clean control; `smoke` (narrow ResNet,\n"
-        "10 epochs, at most 10,000 images) shows the effect and confirms no number. Seeds, hardware and commands:\n"
-        "`cards/measured/`."
+        "10 epochs, at most 10,000 images) shows the effect, `quick` (a small network, all images) judges it; neither\n"
+        "confirms a number. Seeds, hardware and commands: `cards/measured/`."
     )
     table = "\n".join([*lines, "", note])
     return f"{before}{START}\n{table}\n{END}{after}"
