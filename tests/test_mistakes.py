@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import hashlib
 import os
 import pickle
@@ -261,6 +262,16 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "damaged Parquet pages": (damaged_parquet_pages, r"train-00001-of-00002.parquet is not a readable Parquet file"),
     "negative label": (labels(0, 1, -1), r"\(row group 0, row 2\) has label -1, allowed is 0 or more"),
     "fractional label": (labels(0.5, 1.0), r"row 0\) has label 0.5; labels must be class numbers"),
+    "label beyond 2^31": (labels(0, 2**31), r"row 1\) has label 2147483648, allowed is 0 to 2147483647"),
+    "label beyond 64 bits": (labels(0.0, 1e308), r"row 1\) has label of more than 64 bits, allowed is 0 to 2147483647"),
+    "dates as labels": (
+        labels(datetime.date(2026, 1, 1)),
+        r"column 'label' holds date32.*; labels must be class numbers",
+    ),
+    "lists as labels": (
+        labels([0], [1]),
+        r"column 'label' holds list<.*>; labels must be class numbers",
+    ),
     "absent label": (labels(0, None), r"row 1\) has no label: 'label' is null"),
     "mixed sizes": (mixed_sizes, r"is 10x10 pixels, \S+ is 8x8; resize all images to one size first"),
     "mixed sizes across files": (mixed_sizes_across_files, r"is 10x10 pixels, .* is 8x8; resize all images to one"),
@@ -286,6 +297,10 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "batch label beyond the names": (
         batch({b"data": PIXELS, b"labels": [0, 3]}),
         r"data_batch_4 \(row 1\) has label 3, allowed is 0 to 2",
+    ),
+    "batch label of 5,000 digits": (
+        batch({b"data": PIXELS, b"labels": [0, 10**5000]}),
+        r"data_batch_4 \(row 1\) has label of more than 64 bits, allowed is 0 to 2",
     ),
     "paths as images": (paths_as_images, r"train.parquet: column 'image' holds string, not encoded images"),
     "numbers as images": (numbers_as_images, r"train.parquet: column 'image' holds .*, not encoded images"),

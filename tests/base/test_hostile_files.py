@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import complaint, make_images, read, run_build, write_image_folder
+from helpers import class_names, complaint, make_images, read, run_build, write_image_folder
 from safetensors.numpy import save_file
 
 from ule_datasets.base import memory
@@ -22,6 +23,7 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.regular import check_file, open_file, read_file
 from ule_datasets.base.tensors import read_tensors
 from ule_datasets.cli.verify import main as verify
+from ule_datasets.data import codec
 from ule_datasets.data.perturbation import Additive, Perturbation, Support
 
 
@@ -192,12 +194,67 @@ def test_what_the_system_says_about_memory_is_understood(tmp_path: Path, monkeyp
     assert memory.available() is None
     information.write_text("MemTotal: 9 kB\nMemAvailable:    1000 kB\n")
     assert memory.available() == 1_024_000
-    (tmp_path / "group").mkdir()
-    for name, content in {"memory.current": "700000", "memory.max": "900000", "memory.stat": "inactive_file 5"}.items():
-        (tmp_path / "group" / name).write_text(f"{content}\n")
-    assert memory.available() in (200_005, 1_024_000), "where a process is in no group of this kind, there is no bound"
-    (tmp_path / "group" / "memory.max").write_text("max\n")
-    assert memory.available() == 1_024_000
+
+
+GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, int]], int | None]] = {
+    "no limit": ("0::/a", {"a": ("max", "700000", 5)}, None),
+    "its own limit": ("0::/a", {"a": ("900000", "700000", 5)}, 200_005),
+    "a limit of what it lies in": ("0::/a/b", {"a/b": ("max", "5", 0), "a": ("900000", "700000", 0)}, 200_000),
+    "the smaller of two": ("0::/a/b", {"a/b": ("6", "5", 0), "a": ("900000", "700000", 0)}, 1),
+    "more than its limit": ("0::/", {".": ("900000", "950000", 0)}, 0),
+    "a group that is not to be seen": ("0::/docker/x", {".": ("900000", "700000", 0)}, 200_000),
+    "version 1": ("4:memory:/a\n0::/", {"memory/a": ("900000", "700000", 5)}, 200_005),
+    "no group": ("", {".": ("900000", "700000", 0)}, None),
+    "nonsense": ("0", {".": ("x", "y", 0)}, None),
+}
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_limits_of_containers_are_kept(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, groups, left = GROUPS[kind]
+    information, groups_of = tmp_path / "meminfo", tmp_path / "cgroup"
+    information.write_text("MemAvailable: 2000 kB\n")
+    groups_of.write_text(own + "\n")
+    for name, (limit, usage, inactive) in groups.items():
+        first = name.startswith("memory")
+        folder = tmp_path / "groups" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ("memory.limit_in_bytes" if first else "memory.max")).write_text(limit)
+        (folder / ("memory.usage_in_bytes" if first else "memory.current")).write_text(usage)
+        (folder / "memory.stat").write_text(f"anon 3\n{'total_' if first else ''}inactive_file {inactive}\n")
+    monkeypatch.setattr(memory, "_INFORMATION", information)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", groups_of)
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
+    assert memory.available() == (2_048_000 if left is None else left)
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "code", "line"),
+    [
+        (12, 0, "warning: 1 of 2 workers at a time: a worker that writes shards takes 8.4 MiB of memory, 12.0 MiB are"),
+        (8, 2, "ule-build: a worker that writes shards takes 8.4 MiB of memory, 8.0 MiB are available: free some"),
+    ],
+)
+def test_a_build_uses_the_workers_that_there_is_memory_for(
+    mebibytes: int, code: int, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ULE_MEMORY", str(mebibytes))
+    outcome = run_build("ops-digits", "--workers", "2", "--out", tmp_path / "x")
+    assert outcome.code == code, outcome.stderr
+    assert any(said.startswith(line) for said in outcome.stderr.splitlines()), outcome.stderr
+
+
+def test_an_image_for_which_there_is_too_little_memory_is_not_taken_for_a_bad_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image_folder(tmp_path / "source", {"train": make_images(2, 2, 600)}, class_names(2))
+    monkeypatch.setattr(codec, "LARGE", 599 * 600)
+    monkeypatch.setenv("ULE_MEMORY", "1")
+    outcome = run_build("ops", "--source", tmp_path / "source", "--out", tmp_path / "x", "--skip-unusable")
+    assert outcome.code == 2
+    assert re.search(r"\.png, decoded, takes 1\.4 MiB of memory, 1\.0 MiB are available", outcome.stderr), (
+        outcome.stderr
+    )
 
 
 @pytest.mark.parametrize("keys", [b"\n" * 50, b"a\n\nb", b"a\nb\nc\nd", b"a", b"a\n"])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.names import LONGEST_NAME, Name, RelativePath
+from ule_datasets.base.names import LONGEST_NAME, DatasetName, Name, RelativePath
 
 HOSTILE = [
     *("", ".", "..", "/", "/etc/passwd", "../x", "a/../../x", "a//b", "a/"),
@@ -55,3 +55,11 @@ def test_whatever_is_accepted_stays_within_on_every_system(text: str) -> None:
     assert not PureWindowsPath(path).drive
     assert (Path("/folder") / path).as_posix() == f"/folder/{path}"
     assert path.isprintable() or all(letter.isprintable() or not letter.isascii() for letter in path)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "../x", "CON", "nul", "a/b", "Big", "a_b", "$x$", "x" * 97, "a.", "ä", "a\n"]
+)
+def test_a_dataset_is_not_called_so(name: str) -> None:
+    with pytest.raises(InputError):
+        DatasetName(name)

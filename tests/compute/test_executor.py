@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing import forkserver
 from pathlib import Path
@@ -26,7 +26,8 @@ import pytest
 from ule_datasets.base import memory
 from ule_datasets.base.errors import InputError
 from ule_datasets.cli.running import run
-from ule_datasets.compute.executor import Lost
+from ule_datasets.compute import executor as executor_module
+from ule_datasets.compute.executor import Lost, Need, _Crew
 from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.compute.processes import LocalExecutor
 
@@ -257,6 +258,44 @@ def test_want_of_memory_is_said_where_the_system_has_killed_for_it_or_does_not_c
         assert dict(executor.unordered(die, [0], attempts=1)) == {0: Lost(reason=KILLED + cause)}
 
 
+@pytest.mark.parametrize(
+    ("free", "workers", "told"),
+    [
+        (None, 3, None),
+        (3 * 300, 3, None),
+        (3 * 300 - 1, 2, "2 of 3 workers at a time: a painter takes 300.0 MiB of memory, 0.9 GiB are available"),
+        (300, 1, "1 of 3 workers at a time: a painter takes 300.0 MiB of memory, 300.0 MiB are available"),
+        (299, 0, "a painter takes 300.0 MiB of memory, 299.0 MiB are available: free some, use a machine with more"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["map", "unordered"])
+def test_so_many_workers_are_used_as_there_is_memory_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, free: int | None, workers: int, told: str | None
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda: None if free is None else free * 2**20)
+    tasks, lines = [Attempted(number=n, folder=tmp_path, seconds=0.2) for n in range(4)], list[str]()
+    need = Need(what="a painter", task=100 * 2**20, process=200 * 2**20, tell=lines.append)
+    with LocalExecutor(3) as executor:
+        if not workers:
+            with pytest.raises(memory.TooLittleMemoryError, match=told):
+                getattr(executor, kind)(attempt, tasks, need=need)
+            return
+        crews = []
+        monkeypatch.setattr(executor_module, "_Crew", lambda *given, made=_Crew: crews.append(given[1]) or made(*given))
+        assert len(list(getattr(executor, kind)(attempt, tasks, need=need))) == 4
+    assert crews == [workers]
+    assert lines == ([] if told is None else [told])
+
+
+def test_one_worker_is_this_process_and_needs_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 150 * 2**20)
+    need = Need(what="a painter", task=100 * 2**20, process=200 * 2**20)
+    with LocalExecutor(1) as executor:
+        assert list(executor.map(square, [3], need=need)) == [9]
+        with pytest.raises(memory.TooLittleMemoryError, match=r"a painter takes 200\.0 MiB of memory, 150\.0 MiB are"):
+            executor.map(square, [3], need=replace(need, task=200 * 2**20))
+
+
 def kill_starter() -> None:
     """Kill the process that workers are forked from, and see it gone."""
     starter = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
@@ -398,10 +437,10 @@ def test_unordered_gives_every_result_with_its_index(workers: int) -> None:
 
 
 def test_unordered_gives_what_is_ready_first_and_uses_a_process_for_each(tmp_path: Path) -> None:
-    tasks = [Attempted(number=n, folder=tmp_path, seconds=seconds) for n, seconds in enumerate([1.5, 0.0, 0.0])]
+    tasks = [Waiting(folder=tmp_path, waits_for=2 if n == 0 else None, number=n) for n in range(3)]
     with LocalExecutor(2) as executor:
-        assert list(executor.unordered(attempt, tasks)) == [(1, 1), (2, 4), (0, 0)]
-    assert len({task.attempts[0] for task in tasks} | {os.getpid()}) == 4
+        assert [index for index, _ in executor.unordered(wait, tasks)] == [1, 2, 0]
+        assert len({process for _, process in executor.unordered(process_of, range(3))} | {os.getpid()}) == 4
 
 
 @pytest.mark.usefixtures("one_thread")

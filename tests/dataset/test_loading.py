@@ -349,6 +349,62 @@ def test_a_source_without_the_images_of_the_dataset_is_refused(half: tuple[Path,
         load(half[1], poison_rate=0.25, source=str(other))
 
 
+MISUSE: dict[str, tuple[dict[str, Any], str]] = {
+    "no dataset": ({"where": None}, r"where is None \(NoneType\), must be a folder, a name, or OWNER/NAME on the Hub"),
+    "a manifest": ({"where": {"name": "x"}}, r"where is {'name': 'x'} \(dict\), must be a folder"),
+    "bytes": ({"where": b"digits"}, r"where is b'digits' \(bytes\), must be a folder"),
+    "an empty name": ({"where": ""}, "where is empty, must be a folder"),
+    "a number as split": ({"split": 3}, r"split is 3 \(int\), must be the name of a split: 'train' or 'test'"),
+    "no split": ({"split": None}, r"split is None \(NoneType\), must be the name of a split"),
+    "two splits": ({"split": ["train", "test"]}, r"split is \['train', 'test'\] \(list\), must be the name of a split"),
+    "a rate in words": ({"poison_rate": "x"}, r"poison_rate is 'x' \(str\), must be a share between 0 and 1, or None"),
+    "a rate that is true": ({"poison_rate": True}, r"poison_rate is True \(bool\), must be a share"),
+    "a complex rate": ({"poison_rate": 1j}, r"poison_rate is 1j \(complex\), must be a share"),
+    "a transform in words": ({"transform": "resize"}, r"transform is 'resize' \(str\), must be a function of a PIL"),
+    "a number as source": ({"source": 1}, r"source is 1 \(int\), must be the place of the clean images, or None"),
+    "an empty source": ({"source": ""}, "source is empty, must be the place of the clean images"),
+    "a revision of 2": ({"revision": 2}, r"revision is 2 \(int\), must be a tag, a branch or a commit as text"),
+    "verify in words": ({"verify": "yes"}, r"verify is 'yes' \(str\), must be True or False"),
+    "very much": ({"split": ["x" * 10**6]}, r"split is \['x{2,20}\.\.\.x+'\] \(list\), must be"),
+}
+
+
+@pytest.mark.parametrize("misuse", MISUSE)
+def test_an_argument_of_another_kind_is_named(misuse: str, built_digits: Path) -> None:
+    arguments, message = MISUSE[misuse]
+    with pytest.raises(InputError, match=f"^load: {message}") as caught:
+        ule_datasets.load(**{"where": built_digits, **arguments})
+    assert len(caught.traceback) <= 3, "it is refused at the border"
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda _: ule_datasets.load(), "missing 1 required positional argument: 'where'"),
+        (lambda folder: ule_datasets.load(folder, "train"), "takes 1 positional argument but 2 were given"),
+        (lambda folder: ule_datasets.load(folder, splitt="train"), "unexpected keyword argument 'splitt'"),
+        (lambda folder: load(folder, split="test")["x"], r"dataset\[i\] takes one number, not 'x' \(str\)"),
+        (lambda folder: load(folder, split="test")[0:2], r"dataset\[i\] takes one number, not slice\(0, 2, None\)"),
+        (lambda folder: load(folder, split="test")[[0]], r"dataset\[i\] takes one number, not \[0\] \(list\)"),
+    ],
+)
+def test_what_python_would_refuse_is_refused_as_it_would(
+    call: Callable[[Path], object], message: str, built_digits: Path
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        call(built_digits)
+
+
+def test_numbers_of_other_libraries_are_numbers(built_digits: Path) -> None:
+    dataset = load(built_digits, split="test", poison_rate=np.float32(0.5))  # type: ignore[arg-type]
+    assert dataset[np.int64(0)][1] == dataset[0][1] == dataset[torch.tensor(0)][1] == dataset[-len(dataset)][1]
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+    with pytest.raises(InputError, match="no dataset at a\0b"):
+        load("a\0b")
+
+
 def test_an_unknown_split_lists_the_known_ones(built_digits: Path) -> None:
     with pytest.raises(InputError, match="has no split 'validation'; it has train, test"):
         load(built_digits, split="validation")

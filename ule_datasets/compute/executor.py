@@ -41,6 +41,20 @@ def _say_nothing(_: object) -> None:
     return None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Need:
+    """Memory that a worker takes at the very least; so many workers are used at a time as there is memory for."""
+
+    what: str
+    """Who takes it: ``a worker that writes shards``."""
+    task: int
+    """Bytes for the largest task."""
+    process: int = 0
+    """Bytes that a process of its own takes besides: libraries, as far as it does not share them."""
+    tell: Callable[[str], None] = _say_nothing
+    """Told in a line where there are fewer workers for want of memory."""
+
+
 class Launcher(ABC, Generic[Task, Result, Handle]):
     """Starts attempts at tasks, and says how each of them ended."""
 
@@ -88,6 +102,14 @@ class Executor(ABC):
     def start(self) -> None:  # noqa: B027 (few have something to do)
         """Prepare for tasks ahead of the first one, where that takes long; does not wait for it."""
 
+    def _fitting(self, need: Need | None) -> int:
+        """How many workers there is memory for, of those there are; on other machines, that is for others to say.
+
+        Raises:
+            TooLittleMemoryError: not even for one.
+        """
+        return self.workers
+
     @abstractmethod
     def _launcher(self, function: Callable[[Task], Result], *, reused: bool) -> Launcher[Task, Result, Any] | None:
         """What starts attempts, each in a new process or in ``reused`` ones; ``None``: tasks run in this process."""
@@ -100,6 +122,7 @@ class Executor(ABC):
         ahead: int = AHEAD,
         attempts: int = 3,
         on_lost: Callable[[str], None] = _say_nothing,
+        need: Need | None = None,
     ) -> Iterator[Result]:
         """Apply ``function`` to every task; lazily, in order.
 
@@ -109,16 +132,16 @@ class Executor(ABC):
         ``on_lost`` is told in words, in the caller's thread while it waits for a result, of every worker that died.
 
         Raises:
-            InputError: ``ahead`` or ``attempts`` is below 1.
+            InputError: ``ahead`` or ``attempts`` is below 1, or there is less memory than what is needed.
             BrokenExecutor: (of ``concurrent.futures``) a task lost its worker in every attempt, and the results of all
                 before it were given; says which, counted from 0, and how the last one died.
             BaseException: whatever ``function`` raises, when its task's turn has come.
         """
         _check(ahead=ahead, attempts=attempts)
-        launcher = self._launcher(function, reused=True)
+        workers, launcher = self._fitting(need), self._launcher(function, reused=True)
         if launcher is None:
             return map(function, tasks)
-        results = _in_order(_Crew(launcher, self.workers, attempts), tasks, ahead * self.workers, on_lost)
+        results = _in_order(_Crew(launcher, workers, attempts), tasks, ahead * workers, on_lost)
         self._unfinished.append(results)
         return results
 
@@ -129,6 +152,7 @@ class Executor(ABC):
         *,
         attempts: int = 2,
         on_lost: Callable[[Task], None] = _say_nothing,
+        need: Need | None = None,
     ) -> Iterator[tuple[int, Result | Lost]]:
         """Apply ``function`` to every task; results come as they are ready, each with the index of its task.
 
@@ -136,14 +160,14 @@ class Executor(ABC):
         before it is tried again or given up; after its last attempt, its result is ``Lost``.
 
         Raises:
-            InputError: ``attempts`` is below 1.
+            InputError: ``attempts`` is below 1, or there is less memory than what is needed.
             BaseException: whatever ``function`` raises.
         """
         _check(attempts=attempts)
-        launcher = self._launcher(function, reused=False)
+        workers, launcher = self._fitting(need), self._launcher(function, reused=False)
         if launcher is None:
             return ((index, function(task)) for index, task in enumerate(tasks))
-        results = _as_they_come(_Crew(launcher, self.workers, attempts), tasks, on_lost)
+        results = _as_they_come(_Crew(launcher, workers, attempts), tasks, on_lost)
         self._unfinished.append(results)
         return results
 

@@ -21,7 +21,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.util import get_temp_dir
 
 from ule_datasets.base import memory
-from ule_datasets.compute.executor import Executor, Launcher, Lost, Result, Task
+from ule_datasets.compute.executor import Executor, Launcher, Lost, Need, Result, Task
 
 _UNKNOWN = 255
 """Exit code where the process that starts workers, and would know theirs, is gone."""
@@ -51,6 +51,17 @@ class LocalExecutor(Executor):
         """Let the process that workers are forked from import the modules, while this one does other work."""
         if self.workers > 1:
             self._processes.prepare()
+
+    def _fitting(self, need: Need | None) -> int:
+        free = memory.available()
+        if need is None or free is None:
+            return self.workers
+        each = need.task + (need.process if self.workers > 1 else 0)
+        if each * self.workers <= free:
+            return self.workers
+        memory.check_fits(each, need.what)
+        need.tell(f"{free // each} of {self.workers} workers at a time: {memory.beside(each, need.what)}")
+        return free // each
 
     def _launcher(self, function: Callable[[Task], Result], *, reused: bool) -> _ProcessLauncher[Task, Result] | None:
         return None if self.workers == 1 else _ProcessLauncher(function, self._processes, reused=reused)

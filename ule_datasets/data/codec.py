@@ -17,6 +17,7 @@ import numpy as np
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.limits import number_given
+from ule_datasets.base.memory import check_fits
 from ule_datasets.data.image_formats import READ, bits_per_channel, reader_of, recognise
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ COMPRESS_LEVEL = 1
 """On CIFAR-10 level 1 is a tenth faster than the highest and 2 % larger (benchmarks/assembly.py)."""
 CONVERTIBLE = frozenset(("1", "L", "LA", "P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L"))
 """Pillow modes that become RGB where a recipe says so; whatever else there is would have to be guessed."""
+LARGE = 2**24
+"""Pixels of an image from which on it is asked, before it is decoded, whether there is memory for it."""
 MAX_PIXELS = 178_956_970
 """Of one image, where ``ULE_MAX_PIXELS`` says nothing else: what Pillow opens at most."""
 CODING = 2
@@ -228,6 +231,8 @@ def _check_bounds(image: ImageFile, kind: str, data: bytes, origin: str, rules: 
                 f"{origin} has {width:,} x {height:,} pixels, more than {rules.max_pixels:,}: make it smaller, or "
                 f"allow for it with ULE_MAX_PIXELS={width * height}"
             )
+    if image.width * image.height > LARGE:
+        check_fits(4 * image.width * image.height, f"{origin}, decoded,")  # Pillow has four bytes for any pixel
     if "progressive" in image.info and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
         raise InputError(f"{origin} is a JPEG file of {scans} scans, each of which is a whole image: save it again")
 

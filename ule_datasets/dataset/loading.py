@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -57,6 +59,8 @@ class PoisonedDataset(Dataset[tuple[Any, int]]):
         return len(self._encoded)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
+        if not isinstance(index, SupportsIndex):
+            raise TypeError(f"dataset[i] takes one number, not {_shown(index)}; torch.utils.data.Subset takes several")
         image, _, _ = open_image(self._encoded[index], f"image {index} ({self.keys[index]})", FINISHED)
         return (image if self.transform is None else self.transform(image)), self.labels[index]
 
@@ -74,7 +78,7 @@ def load(
     split: str = "train",
     transform: Callable[[Any], Any] | None = None,
     poison_rate: float | None = None,
-    source: str | None = None,
+    source: str | Path | None = None,
     revision: str | None = None,
     verify: bool = False,
 ) -> PoisonedDataset:
@@ -96,8 +100,18 @@ def load(
             repository everything is fetched.
 
     Raises:
-        InputError: no such dataset or split, a rate above the built one, or with ``verify`` a damaged dataset.
+        InputError: no such dataset or split, a rate above the built one, with ``verify`` a damaged dataset, or an
+            argument that is none of these.
     """
+    _check_arguments(
+        where=where,
+        split=split,
+        transform=transform,
+        poison_rate=poison_rate,
+        source=source,
+        revision=revision,
+        verify=verify,
+    )
     wanted = [f"data/{split}-*"] + ([PERTURBATION_FILE] if poison_rate is not None else [])
     folder = find_dataset(where, revision, patterns=("*",) if verify else tuple(wanted))
     manifest = Manifest.read(folder)
@@ -109,8 +123,36 @@ def load(
             require_intact(folder, manifest, executor)
     content = read_split(folder, manifest, split)
     if poison_rate is not None and split == "train":
-        _lower_rate(content, folder, poison_rate, source or remembered_source(folder, manifest))
+        location = remembered_source(folder, manifest) if source is None else str(source)
+        _lower_rate(content, folder, poison_rate, location)
     return PoisonedDataset(content, manifest.class_names, transform)
+
+
+def _check_arguments(**given: object) -> None:
+    """Refuse values of kinds that would only fail somewhere within."""
+    for name, value in given.items():
+        kinds, words = _ARGUMENTS[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise InputError(f"load: {name} is {_shown(value)}, must be {words}")
+        if value == "":
+            raise InputError(f"load: {name} is empty, must be {words}")
+    if given["transform"] is not None and not callable(given["transform"]):
+        raise InputError(f"load: transform is {_shown(given['transform'])}, must be {_ARGUMENTS['transform'][1]}")
+
+
+_ARGUMENTS: dict[str, tuple[tuple[type, ...], str]] = {
+    "where": ((str, Path), "a folder, a name, or OWNER/NAME on the Hub"),
+    "split": ((str,), "the name of a split: 'train' or 'test'"),
+    "transform": ((object,), "a function of a PIL image, or None"),
+    "poison_rate": ((int, float, np.integer, np.floating, NoneType), "a share between 0 and 1, or None"),
+    "source": ((str, Path, NoneType), "the place of the clean images, or None"),
+    "revision": ((str, NoneType), "a tag, a branch or a commit as text, or None"),
+    "verify": ((bool,), "True or False"),
+}
+
+
+def _shown(value: object) -> str:
+    return f"{reprlib.repr(value)} ({type(value).__name__})"
 
 
 def read_split(folder: Path, manifest: Manifest, split: str) -> ShardContent:

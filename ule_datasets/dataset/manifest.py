@@ -167,7 +167,7 @@ class Manifest:
             "source_about": about,
             "environment": layout.build.environment,
             "timings": layout.build.timings_seconds,
-            "look": layout.build.source,
+            "look": content["build"].get("source", {}),
         }
         return records.convert(cls, {**content, **values}, origin)
 
@@ -179,10 +179,52 @@ class _Source:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _LookAtSplit:
+    images: int
+    classes: int
+    of_classes: dict[str, int]
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "images", "classes")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _PassedOver:
+    reason: str
+    count: int
+    example: str
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "count")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Look:
+    """Of what kinds the parts of ``Manifest.look`` are, which only people read."""
+
+    form: str = ""
+    called: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, _LookAtSplit] = field(default_factory=dict)
+    sizes: tuple[tuple[int, int], ...] = ()
+    modes: dict[str, int] = field(default_factory=dict)
+    shared: int = 0
+    notes: tuple[str, ...] = ()
+    passed_over: tuple[_PassedOver, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "shared")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Build:
     environment: dict[str, str]
     timings_seconds: dict[str, float]
-    source: dict[str, Any] = field(default_factory=dict)
+    source: _Look = field(default_factory=_Look)
+
+    def __post_init__(self) -> None:
+        for phase, seconds in self.timings_seconds.items():
+            if not 0 <= seconds < math.inf:
+                raise InputError(f"timings_seconds: {phase} took {seconds} s, which is no time")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -229,7 +271,7 @@ def _check_self_digest(origin: str, text: bytes) -> None:
     raise DamagedManifestError(f"{origin} was changed after it was written: its own digest does not agree")
 
 
-def _check_counts(owner: SplitRecord | FileRecord, *names: str) -> None:
+def _check_counts(owner: object, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(owner, name) < 2**63:
             raise InputError(f"{name} is {getattr(owner, name)}, not a number of bytes or images")

@@ -22,10 +22,11 @@ from ule_datasets.base.checkpoint import FileCheckpoint
 from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import make_folder, write_atomically
+from ule_datasets.base.memory import TORCH
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.sealed import is_sealed, seal, unseal
 from ule_datasets.compute.devices import cpu_threads
-from ule_datasets.compute.executor import Executor, Lost
+from ule_datasets.compute.executor import Executor, Lost, Need
 from ule_datasets.compute.ranks import on_ranks
 from ule_datasets.experiments.identity import code_digest
 from ule_datasets.experiments.prepared import PreparedSets
@@ -236,7 +237,7 @@ def work_off(
         own = TrainingSet.of(data, given.digest)
         todo.append(dataclasses.replace(task, data=own, log=log, unfinished=unfinished))
     with _following(todo, reporter, before=sum(_continued(task, reporter) for task in todo)):
-        for number, result in executor.unordered(run_task, todo):
+        for number, result in executor.unordered(run_task, todo, need=_need(todo, reporter)):
             index, task = waiting[number], tasks[waiting[number]]
             if isinstance(result, Lost):
                 done[index] = result
@@ -247,6 +248,12 @@ def work_off(
             accuracy, seconds = result.history.test_accuracy, result.history.seconds
             reporter.say(f"{task}: {accuracy:.1f} % clean test accuracy ({seconds:.0f} s)")
     return done
+
+
+def _need(tasks: Sequence[RunTask], reporter: Reporter) -> Need:
+    """What the largest run takes: its pixels, as they arrive and as arrays, and torch."""
+    pixels = max(((t.data.num_train + t.data.num_test) * 3 * t.data.image_size**2 for t in tasks), default=0)
+    return Need(what="a worker that trains", task=pixels, process=pixels + TORCH, tell=reporter.warn)
 
 
 def _continued(task: RunTask, reporter: Reporter) -> int:

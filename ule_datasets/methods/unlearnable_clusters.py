@@ -366,7 +366,14 @@ class Clusters(Stepwise):
             return None
         if self._workers(left) > 1 and not self.position:
             tasks, images = {cluster + 1: (self._work(), cluster) for cluster in left}, self.train.pixels()
-            return Spread(function=train_generator, tasks=tasks, array=images, unit="generator", take=self._take)
+            return Spread(
+                function=train_generator,
+                tasks=tasks,
+                array=images,
+                unit="generator",
+                take=self._take,
+                memory=self.weights.path.stat().st_size,
+            )
         training = self._trained(left[0])
         return Phase(
             label=f"generator {left[0] + 1} of {self.method.num_clusters}",

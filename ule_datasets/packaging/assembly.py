@@ -13,7 +13,7 @@ from ule_datasets.base.names import DatasetName
 from ule_datasets.base.options import FORMATS
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.shown import plain
-from ule_datasets.compute.executor import Executor
+from ule_datasets.compute.executor import Executor, Need
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import Split, order_free_digest
 from ule_datasets.dataset.declaration import craft_declaration
@@ -24,6 +24,8 @@ from ule_datasets.packaging.folder import BuildFolder
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.reading import Source
 
+_COPIES = 2
+"""Of the pixels of a shard, that writing it takes at the least: clean, and perturbed."""
 Paths = tuple[tuple[str, Path], ...]
 """Of a shard, by format."""
 
@@ -55,7 +57,9 @@ class Assembly:
                 continue
             names.append(name)
             tasks.append((self.source.splits[split].rows(rows.start, rows.stop), split == "train", paths))
-        made = executor.map(write_shard, self._tasks(tasks), on_lost=reporter.warn)
+        pixels = max((part.images.nbytes for part, _, _ in tasks), default=0)
+        need = Need(what="a worker that writes shards", task=_COPIES * pixels, tell=reporter.warn)
+        made = executor.map(write_shard, self._tasks(tasks), on_lost=reporter.warn, need=need)
         if results:
             reporter.say(f"continuing: {len(results)} of {len(results) + len(tasks)} shards are already written")
         label, unit = "assembling", "shard"

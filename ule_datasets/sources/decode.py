@@ -17,6 +17,7 @@ import numpy as np
 from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import replacing
+from ule_datasets.base.memory import TooLittleMemoryError
 from ule_datasets.base.sealed import read_note, write_note
 from ule_datasets.base.version import __version__
 from ule_datasets.data.codec import (
@@ -143,6 +144,8 @@ def usable(
         try:
             label = label_of(raw, task)
             taken = None if label == UNWANTED else take(raw, given)
+        except TooLittleMemoryError:  # the image may well be usable
+            raise
         except InputError as error:
             problems.append(str(error))
             continue
@@ -225,7 +228,8 @@ def label_of(raw: RawSample, task: ChunkTask) -> int:
     elif 0 <= raw.label <= highest:
         return raw.label
     allowed = "0 or more" if highest == LARGEST_LABEL and raw.label < 0 else f"0 to {highest}"
-    raise InputError(f"{raw.origin} has label {raw.label}, allowed is {allowed}")
+    label = raw.label if abs(raw.label) < 2**64 else "of more than 64 bits"  # which may be thousands of digits
+    raise InputError(f"{raw.origin} has label {label}, allowed is {allowed}")
 
 
 def name_of(raw: RawSample, spec: SourceSpec) -> str:

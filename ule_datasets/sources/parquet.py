@@ -299,7 +299,10 @@ def _look(path: Place) -> _File:
         schema, num_row_groups = file.table.file.schema_arrow, len(file.table.groups)
     image_column, label_column = _image_column(path, schema), _find_column(schema, LABEL_COLUMNS)
     names = None if label_column is None else _class_names(path, schema, label_column)
-    texts = label_column is not None and _is_text(schema.field(label_column).type)
+    kind = None if label_column is None else schema.field(label_column).type
+    texts = kind is not None and _is_text(kind)
+    if kind is not None and not (texts or _is_number_type(kind)):
+        raise InputError(f"{path}: column {label_column!r} holds {kind}; labels must be class numbers or names")
     return _File(path, num_row_groups, image_column, label_column, names, texts, tuple(schema.names))
 
 
@@ -310,6 +313,16 @@ def _is_text(kind: Any) -> bool:
     if pa.types.is_dictionary(kind):
         return _is_text(kind.value_type)
     return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+
+
+def _is_number_type(kind: Any) -> bool:
+    """Whether values of an Arrow type may be class numbers, or nothing at all."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _is_number_type(kind.value_type)
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
+    return any(test(kind) for test in tests)
 
 
 def _labels_are_withheld(path: Place) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 from ule_datasets.base.checkpoint import SECONDS_BETWEEN_CHECKPOINTS, Pace, State
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
+from ule_datasets.base.memory import TORCH
 from ule_datasets.base.progress import duration
 from ule_datasets.compute.devices import (
     cpu_threads,
@@ -31,7 +32,7 @@ from ule_datasets.compute.devices import (
     pick_device,
     products_in,
 )
-from ule_datasets.compute.executor import Executor, Lost
+from ule_datasets.compute.executor import Executor, Lost, Need
 from ule_datasets.compute.parts import Part, arrays_of, restore
 from ule_datasets.compute.precision import Precision
 from ule_datasets.compute.processes import LocalExecutor
@@ -79,6 +80,8 @@ class Spread:
     """What such a piece is called."""
     take: Callable[[Any], str]
     """Called with each result as it comes; returns what to tell of it."""
+    memory: int = 0
+    """Bytes that a piece takes at the very least, besides libraries and the array: models and their gradients."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,7 +247,9 @@ class Stepwise(ABC):
             reporter.warn(f"the worker of {work.unit} {number} died; once more")
 
         with _shared(work.array, executor) as array:
-            results = executor.unordered(partial(_do, work.function, array, str(self.device)), tasks, on_lost=lost)
+            do = partial(_do, work.function, array, str(self.device))
+            need = Need(what=f"a worker for a {work.unit}", task=work.memory, process=TORCH, tell=reporter.warn)
+            results = executor.unordered(do, tasks, on_lost=lost, need=need)
             for index, result in reporter.track(results, total=len(tasks), label=f"{work.unit}s", unit=work.unit):
                 if isinstance(result, Lost):
                     raise InputError(
