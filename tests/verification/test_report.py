@@ -28,6 +28,7 @@ from ule_datasets.experiments.effect import Collapse, compare
 from ule_datasets.experiments.grid import Cell, GridResult, LostRun, Run
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.papers.claims import Claim, Regime, Statement, all_claims, select, statements
+from ule_datasets.papers.gates import TRAINING, Gate
 from ule_datasets.papers.statistics import Judged, Verdict
 from ule_datasets.verification.judging import ClaimResult, StatementResult
 from ule_datasets.verification.report.content import DatasetPart, Report, describe_environment
@@ -609,6 +610,16 @@ def test_claims_have_both_verdicts_and_what_stood_in_is_said(tmp_path: Path) -> 
         assert f"{len(given.claims)} claims: {len(select('le-t1-*')) + 6} not run, 2 inconclusive, {counts}" in text
         assert "ops-t5-ops-mixup, ops-q-linf-at-em" in text, "refuted, by id; those with stand-ins are not"
     assert given.refuted == ("ops-t5-ops-mixup", "ops-q-linf-at-em")
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_how_far_training_data_was_fitted_and_by_which_rule_is_told_beside_the_level(tmp_path: Path) -> None:
+    gate = Gate(name=TRAINING, passed=True, detail="90.10 at the last epoch, 99 not wanted because <of the control>")
+    texts = written(tmp_path, report(claims=(judged("ops-t5-ops-standard", gates=(gate,)),)))
+    for text in Page(texts["report.html"]).text, texts["report.md"].replace("&lt;", "<").replace("&gt;", ">"):
+        assert f"training accuracy: {gate.detail}" in text
+    (claim,) = json.loads(texts["report.json"])["claims"]
+    assert claim["gates"] == [{"name": TRAINING, "passed": True, "detail": gate.detail, "caps": False}]
 
 
 @pytest.mark.usefixtures("no_plots")
