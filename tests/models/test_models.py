@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import subprocess
 import sys
@@ -613,6 +614,16 @@ def test_the_quick_network_hands_its_input_on_at_first_and_learns_its_shifts_fas
         with torch.no_grad():
             trained.fill_(0.5)
         assert norm.bias.tolist() == pytest.approx([0.5 * rate] * 64)
+
+
+def test_a_copy_of_the_quick_network_is_another_one_and_answers_alike() -> None:
+    model, images = QuickNet(3).eval(), torch.rand(2, 3, 32, 32)
+    copied = copy.deepcopy(model)
+    assert torch.equal(copied(images), model(images))
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.add_(1)
+    assert not torch.equal(copied(images), model(images))
 
 
 def test_the_quick_network_takes_small_and_large_images() -> None:
