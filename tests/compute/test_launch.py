@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,29 @@ def test_an_error_in_one_process_ends_all() -> None:
 def test_the_death_of_one_process_ends_all() -> None:
     with pytest.raises(ChildFailedError, match=r"exitcode\s*: 7"):
         on_ranks(die_in_one, "", ranks=2, on_cuda=False)
+
+
+def wait(folder: Path, rank: int, device: torch.device | None) -> None:
+    (folder / str(rank)).touch()
+    time.sleep(100)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_and_leaves_signals_as_they_were(tmp_path: Path) -> None:
+    def press(*_: object) -> None:
+        if len(list(tmp_path.iterdir())) == 2:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGALRM, press), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            on_ranks(wait, tmp_path, ranks=2, on_cuda=False)
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before[1:]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before[0])
 
 
 def test_a_run_takes_its_own_kind_of_device(monkeypatch: pytest.MonkeyPatch) -> None:
