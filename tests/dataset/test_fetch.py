@@ -116,6 +116,7 @@ def test_a_perturbation_is_a_file_or_that_of_a_folder(fake: FakeHub, tmp_path: P
     file = tmp_path / "noise.safetensors"
     file.touch()
     assert find_perturbation(str(file)) == FoundPerturbation(path=file)
+    (tmp_path / PERTURBATION).touch()
     assert find_perturbation(str(tmp_path)) == FoundPerturbation(path=tmp_path / PERTURBATION)
     assert fake.asked == []
 

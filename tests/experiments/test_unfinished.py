@@ -280,7 +280,15 @@ def test_without_a_place_nothing_is_kept_and_signals_do_what_they_do(tmp_path: P
         assert run_task(task).history == run_task(make_task(protocol=LONGER)).history
 
 
-def test_a_second_ctrl_c_does_not_wait() -> None:
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C is heard also where whoever started the tests ignores it, as shells do for what runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_does_not_wait(heard: None) -> None:
     with ending_later() as ending:
         assert not ending.wanted
         signal.raise_signal(signal.SIGINT)

@@ -71,7 +71,7 @@ GARBAGE: list[dict[str, Any]] = [
 ]
 PROGRAM = """
 import json, sys
-from ule_datasets import cli
+from ule_datasets.cli import running
 from ule_datasets.places.hub import download
 
 def work(_):
@@ -80,7 +80,7 @@ def work(_):
 
 for number in range(int(sys.argv[1])):
     sys.stdin.readline()
-    print(json.dumps(cli.run("ule-build", work, [])), flush=True)
+    print(json.dumps(running.run("ule-build", work, [])), flush=True)
 """
 
 
