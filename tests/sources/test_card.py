@@ -194,6 +194,7 @@ def test_the_files_are_those_that_load_dataset_takes(name: str, oracle: dict[str
 
 REFUSED_BY_BOTH: dict[str, Case] = {
     "no default": Case({"configs": several("a", "b")}),
+    "no default, and a description of none of them": Case({"configs": several("a", "b"), "dataset_info": LABELS}),
     "two defaults": Case({"configs": [*several("a", "b", default="b"), *several("default")]}),
     "no such configuration": Case({"configs": several("a", "b")}, "c"),
     "configs that are a mapping": Case({"configs": {"config_name": "a"}}),

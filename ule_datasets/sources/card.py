@@ -128,8 +128,8 @@ def _chosen(configs: Mapping[str, dict[str, Any]], infos: Collection[str], confi
     default = [n for n, each in configs.items() if len(configs) == 1 or n == "default" or each.get("default")]
     if len(default) > 1:
         raise _wrong(where, f"has several default configurations: {_some(default)}")
-    if not configs and len(infos) == 1:
-        default = list(infos)
+    if not default and len(infos) == 1:  # the only one that is described, as load_dataset takes it
+        default = [name for name in infos if not configs or name in configs]
     if not default and configs:
         folder = "a copy of it, --source FOLDER" if is_remote(where) else where
         raise InputError(f"{where} has several configurations; say which one with {folder}:CONFIG: {_some(configs)}")
