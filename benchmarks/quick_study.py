@@ -1,4 +1,4 @@
-"""The study that chose the network and the protocol of the profile ``quick``.
+"""The study that chooses the network and the protocol of the profile ``quick``; not finished.
 
     python benchmarks/quick_study.py --source DIR                        # every setting that is not recorded yet
     python benchmarks/quick_study.py --source DIR --only first random    # these, in this order

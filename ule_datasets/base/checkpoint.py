@@ -15,6 +15,7 @@ import numpy as np
 from ule_datasets.base import records
 from ule_datasets.base.files import PARTIAL, replacing
 from ule_datasets.base.memory import TooLittleMemoryError
+from ule_datasets.base.progress import say_nothing
 from ule_datasets.base.sealed import digest_of
 from ule_datasets.base.tensors import read_tensors, write_tensors
 
@@ -123,10 +124,6 @@ class _Header:
     """Of it all; ``None``: an earlier version wrote it."""
 
 
-def _say_nothing(_: str) -> None:
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class FileCheckpoint:
     """One safetensors file, with a digest over identity, facts and arrays."""
@@ -134,7 +131,7 @@ class FileCheckpoint:
     path: Path
     identity: str
     """What the state belongs to; a file with another identity is not loaded."""
-    on_refused: Callable[[str], None] = _say_nothing
+    on_refused: Callable[[str], None] = say_nothing
     """Told in words why a file that is there is not used."""
     work: str = "craft"
     """What is interrupted, for people."""

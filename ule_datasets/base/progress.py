@@ -17,6 +17,10 @@ Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
 
 
+def say_nothing(_: object) -> None:
+    """Told something, tell nobody: for those who are not asked to say how things go."""
+
+
 class Reporter:
     """Writes messages and progress to stderr, and keeps the time of each named phase."""
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from ule_datasets.cli.interrupts import Interrupts
+from ule_datasets.cli.termination import INTERRUPTED as INTERRUPTED
 from ule_datasets.cli.termination import terminable
 
 STOPPED = "interrupted; the same command continues where it stopped"
-DONE, CHECK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 
 
 @terminable

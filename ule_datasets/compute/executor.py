@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, Self, TypeVar
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.progress import say_nothing
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -37,10 +38,6 @@ class Lost:
     """How the last one died, in words."""
 
 
-def _say_nothing(_: object) -> None:
-    return None
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Need:
     """Memory that a worker takes at the very least; so many workers are used at a time as there is memory for."""
@@ -51,7 +48,7 @@ class Need:
     """Bytes for the largest task."""
     process: int = 0
     """Bytes that a process of its own takes besides: libraries, as far as it does not share them."""
-    tell: Callable[[str], None] = _say_nothing
+    tell: Callable[[str], None] = say_nothing
     """Told in a line where there are fewer workers for want of memory."""
 
 
@@ -121,7 +118,7 @@ class Executor(ABC):
         *,
         ahead: int = AHEAD,
         attempts: int = 3,
-        on_lost: Callable[[str], None] = _say_nothing,
+        on_lost: Callable[[str], None] = say_nothing,
         need: Need | None = None,
     ) -> Iterator[Result]:
         """Apply ``function`` to every task; lazily, in order.
@@ -151,7 +148,7 @@ class Executor(ABC):
         tasks: Sequence[Task],
         *,
         attempts: int = 2,
-        on_lost: Callable[[Task], None] = _say_nothing,
+        on_lost: Callable[[Task], None] = say_nothing,
         need: Need | None = None,
     ) -> Iterator[tuple[int, Result | Lost]]:
         """Apply ``function`` to every task; results come as they are ready, each with the index of its task.

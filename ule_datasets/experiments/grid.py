@@ -11,6 +11,7 @@ import torch
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter, duration
+from ule_datasets.base.shown import counted
 from ule_datasets.compute.devices import describe_device
 from ule_datasets.compute.executor import Executor, Lost
 from ule_datasets.experiments.effect import Comparison, compare
@@ -209,7 +210,7 @@ def plan_lines(grid: Grid, tasks: Sequence[RunTask], done: Sequence[float]) -> l
         own = range(first, len(tasks), len(grid.cells))
         task, shares = tasks[own[0]], [done[i] for i in own]
         lines.append(
-            f"  {cell}: {len(own)} run{'s' if len(own) > 1 else ''} of {task.protocol.epochs} epochs on "
+            f"  {cell}: {counted(len(own), 'run')} of {task.protocol.epochs} epochs on "
             f"{task.data.num_train:,} images, {flop_left([tasks[i] for i in own], shares):.2g} FLOP{_so_far(shares)}"
         )
     return lines
@@ -237,8 +238,8 @@ def _announce(grid: Grid, tasks: Sequence[RunTask], done: Sequence[float], paral
         return
     threads = waiting[0][0].threads
     reporter.say(
-        f"profile {grid.profile.name}: {len(waiting)} run{'s' if len(waiting) > 1 else ''} on "
-        f"{describe_device(grid.device)}, {parallel} at a time with {threads} thread{'s' if threads > 1 else ''} each:"
+        f"profile {grid.profile.name}: {counted(len(waiting), 'run')} on "
+        f"{describe_device(grid.device)}, {parallel} at a time with {counted(threads, 'thread')} each:"
     )
     for line in plan_lines(grid, tasks, done):
         reporter.say(line)

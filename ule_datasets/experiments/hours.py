@@ -19,6 +19,7 @@ import torch
 from ule_datasets.base import records
 from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.shown import counted
 from ule_datasets.compute.devices import cpu_threads, describe_device, median_seconds, products_in
 from ule_datasets.compute.precision import Precision
 from ule_datasets.experiments.runs import RunTask
@@ -50,7 +51,7 @@ def expected_hours(tasks: Sequence[RunTask], done: Sequence[float], folder: Path
         elif share < 1:
             taken[task.protocol.model] = len(known)
             hours += (1 - share) * task.protocol.epochs * statistics.median(known) * shared_by / 3600
-    reasons = [f"{model} as {count} earlier run{'s' if count > 1 else ''} took" for model, count in taken.items()]
+    reasons = [f"{model} as {counted(count, 'earlier run')} took" for model, count in taken.items()]
     if bound:
         rate = product_rate(first.device, first.protocol.precision)
         hours += bound / rate / 3600

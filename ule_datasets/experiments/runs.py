@@ -23,7 +23,7 @@ from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import make_folder, write_atomically
 from ule_datasets.base.memory import TORCH
-from ule_datasets.base.progress import Reporter
+from ule_datasets.base.progress import Reporter, say_nothing
 from ule_datasets.base.sealed import is_sealed, seal, unseal
 from ule_datasets.compute.devices import cpu_threads
 from ule_datasets.compute.executor import Executor, Lost, Need
@@ -37,10 +37,6 @@ from ule_datasets.victims.protocol import TrainingProtocol
 from ule_datasets.victims.victim import Victim
 
 SECONDS_BETWEEN_LOOKS = 0.5
-
-
-def _say_nothing(_: str) -> None:
-    return None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -87,7 +83,7 @@ class RunTask:
         """Floating-point operations of the whole run."""
         return self.victim.flop(self.data, self.protocol)
 
-    def checkpoint(self, on_refused: Callable[[str], None] = _say_nothing) -> FileCheckpoint | None:
+    def checkpoint(self, on_refused: Callable[[str], None] = say_nothing) -> FileCheckpoint | None:
         """What is kept of it on this machine until it is finished; told why a file that is there is of no use."""
         if self.unfinished is None:
             return None
@@ -95,7 +91,7 @@ class RunTask:
             self.unfinished, self.identity, threads=self.threads, device=self.device, on_refused=on_refused
         )
 
-    def standing(self, on_refused: Callable[[str], None] = _say_nothing) -> Standing | None:
+    def standing(self, on_refused: Callable[[str], None] = say_nothing) -> Standing | None:
         """Where an interrupted attempt at it stands."""
         checkpoint = self.checkpoint(on_refused)
         state = None if checkpoint is None else checkpoint.load()

@@ -1,8 +1,9 @@
-"""The quick reference network, of no publication: a small one that learns all of CIFAR-10 within minutes on two cores.
+"""The quick reference network, of no publication: a small one, to learn all of CIFAR-10 within minutes on two cores.
 
 Its kind is that of Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (airbench): a 2 x 2 convolution and
-three blocks of two 3 x 3 convolutions. Which of that paper's means it takes, and what each is worth, was measured:
-``benchmarks/quick_study.py`` has the study and the rule by which it was chosen.
+three blocks of two 3 x 3 convolutions. Which of that paper's means it should take, and what each is worth, is the
+question of the study in ``benchmarks/quick_study.py``, which is not finished: ``benchmarks/README.md`` has what was
+measured.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from enum import StrEnum
 from scipy.special import nctdtr, stdtrit  # type: ignore[import-untyped]
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.shown import counted
 
 TAIL = 0.025
 """On either side of an interval."""
@@ -95,7 +96,7 @@ class Estimate:
 
     def __str__(self) -> str:
         spread = "" if self.sd is None else f" ± {self.sd:.2f}"
-        return f"{self.mean:.2f}{spread} ({self.n} run{'s' if self.n > 1 else ''})"
+        return f"{self.mean:.2f}{spread} ({counted(self.n, 'run')})"
 
 
 def spread(values: Sequence[float]) -> str:

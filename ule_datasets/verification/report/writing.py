@@ -211,11 +211,11 @@ def _hardware(report: Report) -> list[str]:
     if report.result is None:
         return []
     words = Counter(
-        f"{run.history.device}, {run.history.threads} thread{'s' if run.history.threads > 1 else ''}"
+        f"{run.history.device}, {shown.counted(run.history.threads, 'thread')}"
         + (f", {run.history.ranks} processes" if run.history.ranks > 1 else "")
         for run in report.result.runs
     )
-    return [f"{name} ({number} run{'s' if number > 1 else ''})" for name, number in words.most_common()]
+    return [f"{name} ({shown.counted(number, 'run')})" for name, number in words.most_common()]
 
 
 def _tested(report: Report) -> str:
