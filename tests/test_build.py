@@ -26,7 +26,7 @@ from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.methods.one_pixel_shortcut import Objective, OnePixelShortcut
-from ule_datasets.packaging.folder import DONE, STAGING, BuildFolder
+from ule_datasets.packaging.folder import DONE, STAGING, BuildFolder, open_folder
 from ule_datasets.recipe import PublishedRecipe, Recipe
 
 DIGITS = RECIPES["ops-digits"]
@@ -399,6 +399,20 @@ def test_every_training_image_differs_from_its_original_in_exactly_the_pixel_of_
     assert np.array_equal(images[np.arange(len(images)), *where], layer.colours[clean.labels, 0])  # type: ignore[union-attr]
     changed[np.arange(len(images)), *where] = False
     assert not changed.any()
+
+
+def test_what_ended_workers_left_half_written_goes_and_what_is_written_stays(tmp_path: Path) -> None:
+    data = BuildFolder(tmp_path / "x").files / "data"
+
+    def fail() -> None:
+        data.mkdir(parents=True)
+        for name in ("a.tar", f".b.tar.7{PARTIAL}"):
+            (data / name).touch()
+        raise StoppedError
+
+    with pytest.raises(StoppedError), open_folder(tmp_path / "x", {"name": "y"}, overwrite=False):
+        fail()
+    assert [path.name for path in data.iterdir()] == ["a.tar"]
 
 
 def test_two_builds_in_one_folder_at_once_are_refused(tmp_path: Path) -> None:

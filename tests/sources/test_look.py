@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -237,7 +238,11 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("case", UNFIT)
-def test_a_dry_run_shows_a_source_and_refuses_it_in_the_words_of_a_build(case: str, tmp_path: Path) -> None:
+def test_a_dry_run_shows_a_source_and_refuses_it_in_the_words_of_a_build(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = shutil.disk_usage(tmp_path)._replace(free=2**50)  # a build would need 20 GB for ImageNet-100
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
     unfit = UNFIT[case]
     words = (unfit.recipe, "--source", write_tree(tmp_path / "source", unfit.files), *unfit.arguments)
     looked, built = run_build(*words, "--dry-run"), run_build(*words, "--out", tmp_path / "out")

@@ -292,6 +292,9 @@ def open_folder(
                 folder.discard()  # nothing here is worth continuing: leave no trace
                 if root_is_new:
                     root.rmdir()
+            else:
+                for half in folder.files.rglob(f".*{PARTIAL}"):  # of workers that were ended because another failed
+                    half.unlink(missing_ok=True)
             raise
 
 
