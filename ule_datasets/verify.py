@@ -57,6 +57,7 @@ from ule_datasets.verification.judging import (
     what_is_wanted,
 )
 from ule_datasets.verification.report.content import DatasetPart, Report, describe_environment
+from ule_datasets.verification.report.runs import refuse_linked_runs
 from ule_datasets.verification.report.writing import write_report
 from ule_datasets.verification.separability import cluster_separability, linear_separability
 from ule_datasets.verification.subjects import Catalogue, Examined, SourceReader, examine, make, plan, plan_in_memory
@@ -147,6 +148,7 @@ def _check(options: VerifyOptions) -> None:
         parse_strategy(strategy)
     if options.report is None and len(options.folders) == 1:
         refuse_links(options.report_folder)
+    refuse_linked_runs(options.report_folder)
     if not options.folders and options.claims is None:
         raise InputError("name a dataset, or claims with --claims (--list-claims shows them)")
 

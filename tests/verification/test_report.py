@@ -256,7 +256,15 @@ def findings(seeds: Sequence[int] = (0, 1, 2)) -> Findings:
 
 def written(folder: Path, given: Report) -> dict[str, str]:
     write_report(given, folder)
-    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if path.suffix != ".png"}
+    return {
+        path.name: path.read_text(encoding="utf-8")
+        for path in folder.iterdir()
+        if path.is_file() and path.suffix != ".png"
+    }
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
 class Page(HTMLParser):
@@ -393,9 +401,13 @@ def test_a_report_is_three_texts_and_the_plots_that_have_something_to_show(tmp_p
     folder = tmp_path / "new" / "verification"
     assert write_report(report(), folder) == folder / "report.html"
     texts = ["report.html", "report.json", "report.md"]
-    assert sorted(path.name for path in folder.iterdir()) == ["accuracy.png", *texts, "strategies.png"]
+    names = ["accuracy.png", *texts, "strategies.png"]
+    assert files_in(folder) == names
+    (run,) = (folder / "runs").iterdir()
+    assert files_in(run) == names, "the run's own"
     write_report(report(result=None, separability={}), folder)
-    assert sorted(path.name for path in folder.iterdir()) == texts, "plots of an older report are gone"
+    assert files_in(folder) == texts, "plots of an older report are gone"
+    assert files_in(run) == names, "but not from its own folder"
 
 
 def test_the_page_is_well_formed_and_self_contained_and_no_id_occurs_twice(tmp_path: Path) -> None:
@@ -788,7 +800,7 @@ def test_what_was_not_done_has_no_section(tmp_path: Path) -> None:
     assert page.references == ["#integrity", "#made"]
     assert "Effect not measured" in page.text
     assert "profile cannot say" not in page.text
-    everything = Page(written(tmp_path, busy())["report.html"]).ids
+    everything = Page(written(tmp_path / "all", busy())["report.html"]).ids
     assert everything == ["effect", "tables", "claims", "statements", "analyses", "runs", "integrity", "made"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -21,10 +22,23 @@ from ule_datasets.papers.statistics import Judged, Verdict, spread
 from ule_datasets.verification.judging import ClaimResult, StatementResult
 from ule_datasets.verification.report.content import EPOCHS_SHOWN, Report, strategy_words
 from ule_datasets.verification.report.plots import PLOT_NAMES, Plot, draw_plots
+from ule_datasets.verification.report.runs import (
+    INTEGRITY,
+    LISTED,
+    REPORT,
+    PastRun,
+    keep_unfiled,
+    open_run,
+    past_runs,
+    show_newest,
+)
 from ule_datasets.verification.report.tables import paper_tables
 from ule_datasets.victims.protocol import ALWAYS_TESTED
 from ule_datasets.victims.table import starts_trained
 
+TEXTS = ("report.md", "report.html")
+FILES = (*TEXTS, *PLOT_NAMES, REPORT)
+"""All that a report may be."""
 NO_MATPLOTLIB = "not drawn: install ule-datasets[plots]"
 RUNS_SHOWN = 24
 """More of them are folded away in the page."""
@@ -40,24 +54,32 @@ MARKS = {
 """In Markdown beside the words, and the tone in the page; the other verdicts have no mark, and are grey."""
 
 
-def write_report(report: Report, folder: Path) -> Path:
+def write_report(report: Report, folder: Path, *, moment: datetime.datetime | None = None) -> Path:
     """Write report.md, report.html (whose path is returned), plots where there are some, and report.json, the last.
 
-    Each file is written atomically; plots of an older report are removed where there is no new one.
+    They go to a folder of this run alone, named after ``moment`` (now), and copies of them to ``folder`` itself, where
+    the page and the text tell of earlier runs besides. Each file is written atomically.
     """
+    keep_unfiled(folder, FILES)
+    before = past_runs(folder)
+    run = open_run(folder, _what(report), _how(report), moment or datetime.datetime.now(datetime.UTC))
     plots = draw_plots(report, _labels(report))
-    for name in set(PLOT_NAMES) - {plot.name for plot in plots or ()}:
-        (folder / name).unlink(missing_ok=True)
     for plot in plots or ():
-        write_atomically(folder / plot.name, plot.png)
-    for name in ("report.md", "report.html"):
-        write_atomically(folder / name, render(f"{name}.jinja", report, plots))
-    write_atomically(folder / "report.json", report.to_json())
+        write_atomically(run / plot.name, plot.png)
+    for name in TEXTS:
+        write_atomically(run / name, render(f"{name}.jinja", report, plots))
+    write_atomically(run / REPORT, report.to_json())
+    show_newest(folder, run, set(FILES) - set(TEXTS))
+    for name in TEXTS:
+        write_atomically(folder / name, render(f"{name}.jinja", report, plots, before))
     return folder / "report.html"
 
 
-def render(template: str, report: Report, plots: Sequence[Plot] | None) -> str:
-    """Fill in ``report.md.jinja`` or ``report.html.jinja``; ``plots`` is ``None`` where matplotlib is missing."""
+def render(template: str, report: Report, plots: Sequence[Plot] | None, earlier: Sequence[PastRun] = ()) -> str:
+    """Fill in ``report.md.jinja`` or ``report.html.jinja``; ``plots`` is ``None`` where matplotlib is missing.
+
+    ``earlier`` are runs whose reports it leads to, the newest first.
+    """
     tags = _tags(report)
     closed = [result for result in report.claims if result.measured]
     return (
@@ -69,6 +91,9 @@ def render(template: str, report: Report, plots: Sequence[Plot] | None) -> str:
             plots={} if plots is None else {plot.name.removesuffix(".png"): plot for plot in plots},
             no_plots=NO_MATPLOTLIB if plots is None else "",
             title=_title(report),
+            earlier=earlier[:LISTED],
+            num_unlisted=len(earlier[LISTED:]),
+            measured_before=_measured_before(report, earlier),
             tag=lambda name: tags.get(name, ""),
             checks=[check for part in report.datasets for check in part.checks],
             effects=_effects(report),
@@ -128,6 +153,24 @@ def _tone(verdict: Verdict) -> str:
 def _title(report: Report) -> str:
     named = [f"{part.name} {part.version}" for part in report.datasets]
     return f"{len(named)} datasets" if len(named) > 3 else _and(named) or "claims"
+
+
+def _what(report: Report) -> str:
+    """What was verified, for the name of a folder."""
+    names = [part.name for part in report.datasets]
+    return f"{len(names)}-datasets" if len(names) > 3 else "+".join(names) or "claims"
+
+
+def _how(report: Report) -> str:
+    """How it was verified, likewise."""
+    return INTEGRITY if report.result is None and not report.claims else report.profile.name
+
+
+def _measured_before(report: Report, earlier: Iterable[PastRun]) -> PastRun | None:
+    """Where nothing was trained, the last run on the same datasets that did train."""
+    if report.result is not None:
+        return None
+    return next((run for run in earlier if run.what == _what(report) and run.how != INTEGRITY), None)
 
 
 def _tags(report: Report) -> dict[str, str]:
