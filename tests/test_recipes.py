@@ -252,8 +252,8 @@ def test_recipe_modules_hold_no_logic() -> None:
         assert not any(isinstance(node, ast.FunctionDef | ast.If | ast.For | ast.While) for node in nodes), path
 
 
-def test_the_recipe_file_of_the_readme_still_runs(tmp_path: Path) -> None:
-    text = (Path(builders.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+def test_the_recipe_file_of_the_tutorial_still_runs(tmp_path: Path) -> None:
+    text = (Path(builders.__file__).parent.parent / "docs/tutorials/own-method.md").read_text(encoding="utf-8")
     (block,) = (part for part in text.split("```python\n") if part.startswith("# mine.py"))
     (tmp_path / "mine.py").write_text(block.partition("```")[0], encoding="utf-8")
     recipe = find_recipe(str(tmp_path / "mine.py"))

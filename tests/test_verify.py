@@ -532,14 +532,21 @@ def test_only_what_the_catalogue_makes_is_judged_against_a_paper() -> None:
     assert "is reduced (a trial)" in why_unjudged("ops-cifar10", digest, "a trial", RECIPES)
 
 
-def test_the_readme_table_is_what_the_results_say() -> None:
-    from cards.update import ROOT, with_catalogue
+@pytest.mark.parametrize("page", update.CATALOGUES)
+def test_the_tables_of_datasets_are_what_the_results_say(page: str) -> None:
+    text = (update.ROOT / page).read_text(encoding="utf-8")
+    assert update.with_catalogue(text, update.CATALOGUES[page]) == text, "run: python -m cards.update"
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_catalogue(text) == text, "run: python -m cards.update"
+
+def test_the_readme_has_some_rows_and_the_catalogue_all() -> None:
+    rows = {}
+    for page in update.CATALOGUES:
+        _, table = (update.ROOT / page).read_text(encoding="utf-8").split(update.START)
+        rows[page] = table.partition(update.END)[0].count("\n| `")
+    assert rows == {"README.md": 3, "docs/catalogue.md": len(RECIPES)}
 
 
-def test_verdicts_on_numbers_go_from_a_report_into_cards_and_the_readme(
+def test_verdicts_on_numbers_go_from_a_report_into_cards_and_the_catalogue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = {"model": "lenet5", "strategy": "standard"}
@@ -586,7 +593,7 @@ def test_verdicts_on_numbers_go_from_a_report_into_cards_and_the_readme(
     assert (own["id"], own["level"], own["reason"]) == ("about-ops-cifar10", "confirmed", "it comes out")
     assert (control["id"], control["level"], "reason" in control) == ("about-cifar10", "not comparable", False)
     monkeypatch.setattr(cards, "measured", lambda name: kept if name == "ops-cifar10" else [])
-    text = update.with_catalogue(f"{update.START}\n{update.END}")
+    text = update.with_catalogue(f"{update.START}\n{update.END}", ["ops-cifar10"])
     assert "| paper, standard, lenet5: 22.4 ± 0.5 (22.4) |" in text
     card = preview(RECIPES["ops-cifar10"])
     assert "Verdict on `about-ops-cifar10` (paper, 22.19 reported): confirmed: it comes out." in card

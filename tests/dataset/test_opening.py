@@ -1,4 +1,4 @@
-"""The lines that README and cards show: they open a built dataset, and run nothing that a hostile one brings."""
+"""The lines that documentation and cards show: they open a built dataset, and run nothing that a hostile one brings."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ def webdataset_lines(block: str) -> str:
 
 
 def documented(dataset: Path, where: str) -> str:
-    """The lines of the README or of the dataset's own card, for this dataset's shards."""
-    (block,) = blocks(((ROOT if where == "README" else dataset) / "README.md").read_text(encoding="utf-8"))
+    """The lines of the documentation or of the dataset's own card, for this dataset's shards."""
+    page = dataset / "README.md" if where == "card" else ROOT / "docs/opening.md"
+    (block,) = blocks(page.read_text(encoding="utf-8"))
     lines = webdataset_lines(block)
     shown = re.findall(r'"([^"]*\.tar)"', lines)
     assert len(shown) == 1, lines
@@ -79,7 +80,7 @@ def add_hostile_members(tar_path: Path, marks: Path) -> None:
                 tar.addfile(info, io.BytesIO(content))
 
 
-@pytest.mark.parametrize("where", ["README", "card"])
+@pytest.mark.parametrize("where", ["documentation", "card"])
 def test_the_documented_lines_give_the_images_of_a_built_dataset(built_digits: Path, where: str) -> None:
     samples = opened(documented(built_digits, where))
     ours = ule_datasets.load(built_digits)
@@ -88,7 +89,7 @@ def test_the_documented_lines_give_the_images_of_a_built_dataset(built_digits: P
     assert all(np.array_equal(np.asarray(image), np.asarray(ours[n][0])) for n, (image, _, _) in enumerate(samples))
 
 
-@pytest.mark.parametrize("where", ["README", "card"])
+@pytest.mark.parametrize("where", ["documentation", "card"])
 def test_the_documented_lines_unpickle_nothing(
     built_digits: Path, tmp_path: Path, where: str, tried: Callable[..., None]
 ) -> None:
@@ -106,7 +107,7 @@ def test_the_documented_lines_unpickle_nothing(
     assert list(marks.iterdir()), "the pickles do what they are made for"
 
 
-@pytest.mark.parametrize("where", ["README", "card"])
+@pytest.mark.parametrize("where", ["documentation", "card"])
 def test_the_documented_lines_open_nothing_but_png(built_digits: Path, tmp_path: Path, where: str) -> None:
     dataset = Path(shutil.copytree(built_digits, tmp_path / "digits"))
     path = dataset / "webdataset/train-000000.tar"
