@@ -246,7 +246,8 @@ class _Making:
         with reporter.phase("figures"):
             figures = draw_figures(source.train, perturbation, source.class_names)
             for figure in figures:
-                write_atomically(files / "figures" / figure.name, figure.png)
+                for name, content in figure.files.items():
+                    write_atomically(files / "figures" / name, content)
         with reporter.phase("card"):
             write_atomically(files / "recipe.json", recipe.to_json() + "\n")
             if source.findings.left_out:

@@ -202,6 +202,10 @@ SHARDS: dict[str, Forge] = {
 }
 BUDGET, NO_BUDGET = {"pixels": 60, "type": "L0"}, {"type": "Unbounded"}
 ELSEWHERE = "https://example.org/x"
+DRAWINGS = {
+    "a script": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+    "an image from elsewhere": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="%b"/></svg>' % ELSEWHERE.encode(),
+}
 DESCRIPTIONS: dict[str, dict[str, Forge]] = {
     "recipe and perturbation": {
         "a class more in the manifest": f.manifest_of(class_names=(*class_names(3), "more")),
@@ -255,6 +259,10 @@ DESCRIPTIONS: dict[str, dict[str, Forge]] = {
         "the card has no front matter": f.replaced("README.md", b"# Tiny"),
         "the card's front matter is broken": f.replaced("README.md", b"---\n{\n---\n"),
         "the card's front matter is 100,000 levels deep": f.replaced("README.md", b"---\n%b\n---\n" % (b"[" * 10**5)),
+        **{
+            f"a drawing of the card with {words}": f.replaced("figures/contact_sheet.svg", b)
+            for words, b in DRAWINGS.items()
+        },
         "a Croissant file that leads elsewhere": f.changed(
             "croissant.json", lambda c: c["distribution"][0].update(contentUrl=ELSEWHERE)
         ),

@@ -151,7 +151,7 @@ def _without_images(recipe: Recipe, folder: Path, manifest: Manifest) -> list[Pl
             for record in manifest.files
             if record.path in WITHOUT_IMAGES
         ),
-        *(PlannedFile.of(f"figures/{figure.name}", figure.png) for figure in figures),
+        *(PlannedFile.of(f"figures/{name}", content) for figure in figures for name, content in figure.files.items()),
         PlannedFile.of(CARD, card.encode()),
     ]
 

@@ -18,6 +18,7 @@ from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import NOWHERE, Additive, Perturbation, Support
 from ule_datasets.dataset.declaration import card_declaration, craft_declaration, croissant_declaration
 from ule_datasets.dataset.integrity.check import Check, differing
+from ule_datasets.dataset.integrity.drawings import drawing_problem
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.recipe import PublishedRecipe, Recipe
 from ule_datasets.sources.spec import Preprocess
@@ -60,7 +61,11 @@ def open_dataset(root: Path, manifest: Manifest) -> tuple[Folder | None, list[Ch
 
 def check_descriptions(folder: Folder) -> list[Check]:
     """What manifest, recipe and perturbation say of each other; what card and other files tell loaders."""
-    said = [problem for read in (_card_problems, _croissant_problems, _craft_problems) for problem in read(folder)]
+    said = [
+        problem
+        for read in (_card_problems, _figure_problems, _croissant_problems, _craft_problems)
+        for problem in read(folder)
+    ]
     return [
         Check.of("manifest", _manifest_problems(folder), "it says what recipe and perturbation say"),
         Check.of("descriptions", said, "card, Croissant file and craft.json say what the manifest says"),
@@ -157,6 +162,18 @@ def _card_problems(folder: Folder) -> Iterator[str]:
         yield from differing(found.get(what), wanted.get(what), f"README.md declares {what}")
     for what, known in (("pretty_name", folder.recipe.title), ("license", folder.recipe.source.licence.hub_id)):
         yield from differing(found.get(what), known, f"README.md declares {what}")
+
+
+def _figure_problems(folder: Folder) -> Iterator[str]:
+    """What else than a drawing an SVG picture is: it is opened by browsers, which run what is in it."""
+    for record in folder.manifest.files:
+        if record.path.endswith(".svg"):
+            try:
+                found = drawing_problem(read_file(folder.root / record.path))
+            except (OSError, InputError):  # the check of the files says so
+                continue
+            if found is not None:
+                yield f"{record.path} has {found}, which no picture of ours has"
 
 
 def _croissant_problems(folder: Folder) -> Iterator[str]:

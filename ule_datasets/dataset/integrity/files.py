@@ -18,7 +18,7 @@ from ule_datasets.dataset.shards import file_record, shard_path
 DESCRIPTIONS = ("README.md", "recipe.json", "craft.json", PERTURBATION_FILE)
 """Files that every dataset has besides the manifest."""
 POSSIBLE = re.compile(rf"croissant\.json|{re.escape(LEFT_OUT)}|figures/[\w.-]+\.png")
-"""Files that it may have as well; a manifest that lists anything else is not of our making."""
+"""Files that it may have as well, and drawings beside pictures; a manifest with anything else is not of our making."""
 BESIDE = {
     VERIFICATION: "reports of ule-verify",
     ".local.json": "where this machine has the source",
@@ -72,7 +72,9 @@ def _format_problems(manifest: Manifest) -> list[str]:
     problems = [f"the manifest lists {path} {count} times" for path, count in paths.items() if count > 1]
     problems += [f"the manifest does not list {name}" for name in DESCRIPTIONS if name not in paths]
     others = paths.keys() - {record.path for record in manifest.shards()} - set(DESCRIPTIONS)
-    problems += [f"the manifest lists {path}" for path in sorted(others) if not POSSIBLE.fullmatch(path)]
+    drawn = {f"{path.removesuffix('.png')}.svg" for path in others if path.endswith(".png")}
+    strange = [path for path in sorted(others - drawn) if not POSSIBLE.fullmatch(path)]
+    problems += [f"the manifest lists {path}" for path in strange]
     if not manifest.formats or list(manifest.formats) != [name for name in FORMATS if name in manifest.formats]:
         return [*problems, f"formats are {list(manifest.formats)}, which must be among {list(FORMATS)}, each once"]
     if "train" not in manifest.splits:

@@ -7,18 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from ule_datasets.data.perturbation import NOWHERE, Additive, Overwrite, Perturbation, Support
-from ule_datasets.data.split import Split, positions_of
-from ule_datasets.packaging.figures.sheet import GAP, MARGIN, MARK, TEXT, TILE, Figure, Sheet, text_width
+from ule_datasets.data.split import Split
+from ule_datasets.packaging.figures.contact import CLASSES_SHOWN, cluster_names, contact_sheet
+from ule_datasets.packaging.figures.sheet import GAP, MARGIN, TEXT, TILE, Figure, Sheet, shortened
 from ule_datasets.packaging.figures.trace import drawn_of, trace_figure
 
-CLASSES_SHOWN = 10
-PER_CLASS = 3
 ROWS_PER_BLOCK = 256
 
 
 def draw_figures(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> tuple[Figure, ...]:
     """The contact sheet; maps of pixels and noise per class or cluster; for methods in rounds how they went."""
-    figures = [_contact_sheet(train, perturbation, class_names)]
+    figures = [contact_sheet(train, perturbation, class_names)]
     for layer in perturbation.layers:
         if isinstance(layer, Overwrite) and layer.support is Support.CLASS:
             figures.append(_shortcut_map(train, layer, class_names))
@@ -28,66 +27,13 @@ def draw_figures(train: Split, perturbation: Perturbation, class_names: Sequence
 def draw_figures_without_images(perturbation: Perturbation, class_names: Sequence[str]) -> tuple[Figure, ...]:
     """Those of ``draw_figures`` that hold no pixel of the source, clean or perturbed."""
     noise = [
-        _noise_map(layer, class_names if layer.support is Support.CLASS else _cluster_names(layer), layer.support)
+        _noise_map(layer, class_names if layer.support is Support.CLASS else cluster_names(layer), layer.support)
         for layer in perturbation.layers
         if isinstance(layer, Additive) and layer.support in (Support.CLASS, Support.CLUSTER)
     ]
     traces = [(r["identifier"], r["notes"].get("trace")) for r in perturbation.about.get("methods", [])]
     drawn = [trace_figure(name, trace) for name, trace in traces if drawn_of(trace or ())]
     return (*noise, *drawn)
-
-
-def _contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> Figure:
-    """For the first classes, or clusters, a few images: clean, poisoned, and the difference amplified."""
-    groups, names = _groups(train, perturbation, class_names)
-    rows = _rows_to_show(groups, perturbation.is_poisoned(train.keys), len(names))
-    indices = np.concatenate(rows)
-    clean, labels = train.images[indices], train.labels[indices]
-    poisoned = perturbation.apply(clean, labels, [train.keys[i] for i in indices.tolist()])
-    difference = poisoned.astype(np.int16) - clean
-    gain = _gain(perturbation, difference)
-    amplified = np.clip(128 + gain * difference, 0, 255).astype(np.uint8)
-    widths = max(len(part) for part in rows)
-    name_width = max(text_width(names[groups[part[0]]]) for part in rows) + MARGIN
-    group = widths * (TILE + GAP) + MARGIN
-    sheet = Sheet(MARGIN + name_width + 3 * group, MARGIN + TEXT + len(rows) * (TILE + GAP) + MARGIN)
-    for column, title in enumerate(("clean", "poisoned", f"difference x {gain}" if gain > 1 else "difference")):
-        sheet.text(MARGIN + name_width + column * group, MARGIN // 2, title)
-    position = 0
-    for line, part in enumerate(rows):
-        top = MARGIN + TEXT + line * (TILE + GAP)
-        sheet.text(MARGIN, top + TILE // 2 - TEXT // 2, names[groups[part[0]]])
-        for offset in range(len(part)):
-            for column, images in enumerate((clean, poisoned, amplified)):
-                left = MARGIN + name_width + column * group + offset * (TILE + GAP)
-                sheet.image(left, top, images[position])
-            position += 1
-    amplification = f", amplified {gain} times" if gain > 1 else ""
-    caption = f"Clean images, the same images poisoned, and the difference (mid grey: none{amplification})."
-    return Figure("contact_sheet.png", caption, sheet.png())
-
-
-def _groups(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> tuple[np.ndarray, Sequence[str]]:
-    """What images are shown by, int64 [N], and its names: the cluster where noise goes by clusters, else the class."""
-    for layer in perturbation.layers:
-        if isinstance(layer, Additive) and layer.members is not None:
-            return layer.members[positions_of(train.keys, layer.keys)], _cluster_names(layer)
-    return train.labels, class_names
-
-
-def _cluster_names(layer: Additive) -> list[str]:
-    return [f"cluster {number}" for number in range(len(layer.levels))]
-
-
-def _gain(perturbation: Perturbation, difference: np.ndarray) -> int:
-    """How often to amplify so that noise fills the range; overwritten pixels are cut off there."""
-    noise = [
-        max(layer.levels.max(initial=0), -int(layer.levels.min(initial=0)))
-        for layer in perturbation.layers
-        if isinstance(layer, Additive)
-    ]
-    largest = max(noise) if noise else np.abs(difference).max()
-    return max(1, int(127 // max(1, largest)))
 
 
 def _noise_map(layer: Additive, names: Sequence[str], whose: Support) -> Figure:
@@ -98,9 +44,9 @@ def _noise_map(layer: Additive, names: Sequence[str], whose: Support) -> Figure:
     for number, (left, top) in zip(numbers, places, strict=True):
         levels = 128 + 127 * layer.levels[number].astype(np.int32) // largest
         sheet.image(left, top, np.clip(levels, 0, 255).astype(np.uint8))
-        sheet.text(left, top + TILE + 1, names[number])
+        sheet.text(left, top + TILE + 1, shortened(names[number], TILE), otherwise=f"{whose} {number}")
     caption = f"Noise of each {whose}; mid grey: none, black and white: {largest}/255 darker and brighter."
-    return Figure(f"{whose}_noise.png", caption, sheet.png())
+    return sheet.figure(f"{whose}_noise", caption)
 
 
 def _shortcut_map(train: Split, layer: Overwrite, class_names: Sequence[str]) -> Figure:
@@ -117,16 +63,15 @@ def _shortcut_map(train: Split, layer: Overwrite, class_names: Sequence[str]) ->
         sheet.image(left, top, mean, tile)
         for p in pixels:
             row, column = int(layer.rows[number, p]), int(layer.columns[number, p])
-            first = left + column * tile // width - 2, top + row * tile // height - 2
-            last = left + (column + 1) * tile // width + 1, top + (row + 1) * tile // height + 1
-            sheet.draw.rectangle((first, last), outline=MARK)
-        sheet.text(left, top + tile + 1, class_names[number])
+            unit = tile / max(height, width)
+            sheet.frame(left + column * unit, top + row * unit, unit, unit)
+        sheet.text(left, top + tile + 1, shortened(class_names[number], tile), otherwise=f"class {number}")
         place = f"({layer.rows[number, pixels[0]]}, {layer.columns[number, pixels[0]]})"
         colour = "#" + bytes(layer.colours[number, pixels[0]].tolist()).hex()
         more = f" +{len(pixels) - 1}" if len(pixels) > 1 else ""
         sheet.text(left, top + tile + 1 + TEXT, f"{place} {colour}{more}")
     caption = "Mean clean image of each class with the overwritten pixel marked: (row, column) and colour."
-    return Figure("shortcut_pixels.png", caption, sheet.png())
+    return sheet.figure("shortcut_pixels", caption)
 
 
 def _grid(count: int, side: int, below: int) -> tuple[Sheet, list[tuple[int, int]]]:
@@ -141,13 +86,3 @@ def _mean(train: Split, rows: np.ndarray) -> np.ndarray:
     for start in range(0, len(rows), ROWS_PER_BLOCK):
         total += train.pixels(rows[start : start + ROWS_PER_BLOCK]).sum(axis=0, dtype=np.int64)
     return total / len(rows)
-
-
-def _rows_to_show(labels: np.ndarray, poisoned: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """Indices of the first poisoned images of the first classes that have any."""
-    rows: list[np.ndarray] = []
-    for number in range(num_classes):
-        members = np.flatnonzero((labels == number) & poisoned)[:PER_CLASS]
-        if len(members) and len(rows) < CLASSES_SHOWN:
-            rows.append(members)
-    return rows

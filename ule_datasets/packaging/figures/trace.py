@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ule_datasets.packaging.figures.sheet import INK, MARGIN, RULE, TEXT, Figure, Sheet, text_width
+from ule_datasets.packaging.figures.sheet import INK, MARGIN, RULE, TEXT, Colour, Figure, Sheet, text_width
 
-WIDTH, HEIGHT = 340, 170
-"""Of a panel's axes, in pixels."""
-LEFT = 34
+WIDTH, HEIGHT = 340, 190
+"""Of a panel's axes."""
+LEFT = 38
 """Room for the numbers beside the axes."""
-COLOURS = ((47, 126, 216), (224, 86, 27), (60, 140, 80))
+LOOKS: tuple[tuple[Colour, float], ...] = (((0, 114, 178), 0), ((213, 94, 0), 9), ((0, 120, 90), 4))
+"""Colour and length of dashes of each panel's line: told apart without colours, and in print."""
 
 
 QUANTITIES = {
@@ -58,10 +59,10 @@ def trace_figure(identifier: str, trace: Sequence[dict[str, Any]]) -> Figure:
     for index, key in enumerate(keys):
         values, title = [record[key] for record in trace], QUANTITIES[key][0]
         highest = 100.0 if title.endswith("%") else 4.0 * max(1, math.ceil(max(values) / 4))
-        _panel(sheet, MARGIN + index * (MARGIN + LEFT + WIDTH), title, values, highest, COLOURS[index])
+        _panel(sheet, MARGIN + index * (MARGIN + LEFT + WIDTH), title, values, highest, LOOKS[index])
     last = ", ".join(f"{QUANTITIES[key][0]}: {_text(key, trace[-1][key])}" for key in keys)
     caption = f"Round by round; after the last one {last}."
-    return Figure(f"trace_{identifier}.png", caption, sheet.png(), about_craft=True)
+    return sheet.figure(f"trace_{identifier}", caption, about_craft=True)
 
 
 def _flat(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -77,26 +78,27 @@ def _text(key: str, value: Any) -> str:
 
 
 def _panel(
-    sheet: Sheet, left: int, title: str, values: Sequence[float], highest: float, colour: tuple[int, int, int]
+    sheet: Sheet, left: int, title: str, values: Sequence[float], highest: float, look: tuple[Colour, float]
 ) -> None:
     """One quantity from 0 to ``highest`` over the rounds."""
     axis, top = left + LEFT, MARGIN + TEXT + 4
-    sheet.text(axis, MARGIN - 2, title)
+    colour, dash = look
+    sheet.text(axis, MARGIN - 4, title)
     for quarter in range(5):
         height = top + HEIGHT - HEIGHT * quarter / 4
-        label = f"{highest * quarter / 4:g}"
-        sheet.draw.line([(axis, height), (axis + WIDTH, height)], RULE, 1, "curve")
-        sheet.text(axis - 5 - text_width(label), round(height) - TEXT // 2, label)
+        sheet.line([(axis, height), (axis + WIDTH, height)], RULE if quarter else INK, 1)
+        sheet.text(axis - 6, height - TEXT / 2 - 1, f"{highest * quarter / 4:g}", right=True)
     points = [
         (axis + WIDTH * (index + 0.5) / len(values), top + HEIGHT - HEIGHT * min(value, highest) / highest)
         for index, value in enumerate(values)
     ]
-    sheet.draw.line(points, colour, 2, "curve")
+    sheet.line([(axis, top), (axis, top + HEIGHT)], INK, 1)
+    if len(points) > 1:
+        sheet.line(points, colour, 2, dash)
     step = max(1, -(-len(values) // 10))
     for index, (x, y) in enumerate(points):
         if len(points) <= 40:
-            sheet.draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
+            sheet.dot(x, y, 3, colour)
         if index % step == 0:
-            sheet.text(round(x) - text_width(str(index + 1)) // 2, top + HEIGHT + 3, str(index + 1))
-    sheet.text(axis + WIDTH // 2 - text_width("round") // 2, top + HEIGHT + 3 + TEXT, "round")
-    sheet.draw.line([(axis, top), (axis, top + HEIGHT)], INK, 1, "curve")
+            sheet.text(x - text_width(str(index + 1)) / 2, top + HEIGHT + 3, str(index + 1))
+    sheet.text(axis + (WIDTH - text_width("round")) / 2, top + HEIGHT + 3 + TEXT, "round")
