@@ -45,7 +45,6 @@ def row(levels: int, num_seeds: int) -> list[str]:
         trace = Perturbation.load(out / FILE_NAME).about["methods"][0]["notes"]["trace"]
         checking = VerifyOptions(folders=(out,), num_seeds=num_seeds, workers=available_cpus())
         report = verify(checking, {}, Reporter())
-    assert report is not None
     assert report.result is not None
     judged = [f"{c.poisoned} ({c.clean}), {c.collapse}" for c in report.result.comparisons]
     return [f"{levels}/255", str(len(trace)), f"{trace[-1]['mean_abs']:.1f}", *judged]

@@ -6,8 +6,15 @@
 from builders import bait, digits, em, ops, uc
 from ule_datasets.recipe import Recipe
 
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (*digits.RECIPES, *em.RECIPES, *bait.RECIPES, *uc.RECIPES, *ops.RECIPES, ops.RECIPE, uc.RECIPE)
+FAMILIES: dict[str, tuple[Recipe, ...]] = {
+    "First steps": digits.RECIPES,
+    "Error-minimising noise (EM) and CIFAR-10-S": em.RECIPES,
+    "BAIT": bait.RECIPES,
+    "Unlearnable Clusters (UC)": uc.RECIPES,
+    "One-Pixel Shortcut (OPS), ablations and baselines": ops.RECIPES,
+    "Your own images": (ops.RECIPE, uc.RECIPE),
 }
+"""In the order in which they are listed, by what their list is headed with."""
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for family in FAMILIES.values() for recipe in family}
 """In the order in which they are listed."""

@@ -14,6 +14,7 @@ import ule_datasets
 
 ROOT = Path(ule_datasets.__file__).parent
 ROOMS = (
+    "__main__",
     "cli",
     "verify",
     "build",

@@ -520,12 +520,12 @@ def test_leftovers_of_a_killed_build_do_not_block_an_overwrite(tiny: Tiny, tmp_p
 # --- the recipe ----------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_recipe_lists_the_known_ones_and_suggests_one(refuse: Callable[..., Outcome]) -> None:
+def test_an_unknown_recipe_is_told_which_are_like_it(refuse: Callable[..., Outcome]) -> None:
     refuse(
-        "no recipe 'ops-cifar'; did you mean ops-cifar10.*? known: digits-s, .*, ops, uc; or give a file NAME.py",
+        "no recipe 'ops-cifar'; did you mean ops-cifar10.* or .*? ule-build --list shows all; or give a file NAME.py",
         "ops-cifar",
     )
-    outcome = refuse("no recipe 'zzz'; known: digits-s, ", "zzz")
+    outcome = refuse("no recipe 'zzz'; ule-build --list shows all", "zzz")
     assert "did you mean" not in outcome.stderr
 
 

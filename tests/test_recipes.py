@@ -326,18 +326,6 @@ def test_another_default_is_another_recipe() -> None:
     assert content["source"]["preprocess"] == {"type": "Rate", "rate": 0.5}
 
 
-def test_the_list_says_which_datasets_are_reduced_and_how_many_images_they_have() -> None:
-    lines = {line.split()[0]: line for line in run_build("--list").stdout.splitlines() if line}
-    assert set(RECIPES) <= set(lines)
-    for name, recipe in RECIPES.items():
-        assert ("(reduced)" in lines[name]) == (recipe.reduced is not None)
-        for count in recipe.num_images.values():
-            assert f"{count:,}" in lines[name]
-    assert " 3,000 of 50,000 + 10,000 " in lines["cifar10-s-small"]
-    assert " 50,000 + 10,000 " in lines["uc-cifar10"], "reduced in size and surrogate, not in images"
-    assert " any " in lines["ops"]
-
-
 def test_a_reduced_recipe_has_the_images_that_its_summary_counts() -> None:
     for recipe in RECIPES.values():
         if recipe.limit_per_class is not None:

@@ -104,12 +104,13 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(
     digits: Path, fresh_runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(digits), "--dry-run", "--strategies", "linf-at", "--seeds", "3", "--quiet"]) == 0
-    err = capsys.readouterr().err
-    assert "6 runs, 0 finished before" in err
-    assert " core hours on " in err
-    assert ": at the rate of large matrix products, " in err
-    assert " PFLOP left\n" in err
-    assert "ops-digits, resnet18-w8, linf-at: 3 runs of 10 epochs on 1,437 images" in err
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "6 runs, 0 finished before" in out
+    assert " core hours on " in out
+    assert ": at the rate of large matrix products, " in out
+    assert " PFLOP left\n" in out
+    assert "ops-digits, resnet18-w8, linf-at: 3 runs of 10 epochs on 1,437 images" in out
     assert not fresh_runs.exists()
     assert not (digits / "verification").exists()
 
@@ -122,7 +123,7 @@ def test_the_quick_profile_trains_its_own_network_in_the_numbers_that_are_faster
     monkeypatch.setattr(pace, "_measured", lambda *_: {Precision.FLOAT32: 2.0, Precision.BFLOAT16: 1.0})
     arguments = [str(digits), "--profile", "quick", "--workers", "1"]
     assert main([*arguments, "--dry-run"]) == 0
-    assert "ops-digits, quicknet, standard: 1 run of 1 epochs on 64 images" in capsys.readouterr().err
+    assert "ops-digits, quicknet, standard: 1 run of 1 epochs on 64 images" in capsys.readouterr().out
     assert not fresh_runs.with_name("pace").exists()
     assert main([*arguments, "--quiet"]) in (0, 1), "nothing is learned in one epoch"
     assert "nothing about any number of a paper" in " ".join(capsys.readouterr().out.split())
@@ -145,16 +146,16 @@ def test_a_dry_run_reads_no_image_and_knows_finished_runs(
     shutil.rmtree(digits / "data")
     capsys.readouterr()
     assert main([str(digits), "--dry-run", "--strategies", "none,mixup"]) == 0
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert "4 runs, 2 finished before" in said
     assert re.search(r"at least \S+ core hours on .*: at the rate of large matrix products", said), (
         "of another strategy"
     )
     assert main([str(digits), "--dry-run", "--strategies", "none", "--seeds", "2"]) == 0
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert re.search(r"about \S+ core hours on .*: resnet18-w8 as 2 earlier runs took", said)
     assert main(["--claims", "ops-t2-resnet18-*", "--profile", "paper", "--dry-run"]) == 0
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert "  ops-cifar10, resnet18, standard: 3 runs of 200 epochs on 50,000 images" in said
     (digits / "recipe.json").unlink()
     assert main([str(digits), "--dry-run"]) == 2
@@ -245,10 +246,10 @@ def test_a_claim_about_the_time_of_making_a_dataset_is_timed_and_trains_nothing(
     (tmp_path / "mine.toml").write_text(f"{start}[[claim]]\n{cost}")
     arguments = [str(digits), "--claims", "mine-*", "--claims-file", str(tmp_path / "mine.toml")]
     assert main([*arguments, "--dry-run"]) == 0
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert "nothing would be trained" in said
     assert "ops-digits is made 3 times, for the time that takes" in said
-    assert "1 claims are looked at, 0 are not" in said
+    assert "1 claim would be looked at, 0 not" in said
     assert main(arguments) == 0
     assert not fresh_runs.exists()
     (found,) = report_of(digits / "verification")["claims"]
@@ -453,10 +454,10 @@ def test_a_source_of_other_images_fails_the_checks(tmp_path: Path, capsys: pytes
         ([], "name a dataset folder"),
         (["nowhere"], "no dataset at nowhere"),
         (["DIGITS", "--profile", "full"], "--profile full: choose from smoke, quick, fast, paper"),
-        (["DIGITS", "--claims", "ops-t99-*"], "no claim matches 'ops-t99-*'; close: "),
+        (["DIGITS", "--claims", "ops-t99-*"], "no claim matches 'ops-t99-*'; did you mean "),
         (["DIGITS", "--claims-file", "nowhere.toml", "--claims", "x"], "nowhere.toml"),
-        (["DIGITS", "--models", "vgg"], "--models vgg: choose from resnet18, "),
-        (["DIGITS", "--models", "vgg@imagenet"], ", or from trained weights resnet18@imagenet, "),
+        (["DIGITS", "--models", "vgg"], "--models vgg; ule-verify --help lists all"),
+        (["DIGITS", "--models", "resnet19"], "--models resnet19; did you mean resnet18, "),
         (["DIGITS", "--models", "resnet20@cifar10"], "cannot download the weights resnet20@cifar10 (no network)"),
         (["DIGITS", "--models", "resnet20@cifar10", "--dry-run", "--weights", "nowhere"], "nowhere: no such file or"),
         (
@@ -464,7 +465,7 @@ def test_a_source_of_other_images_fails_the_checks(tmp_path: Path, capsys: pytes
             "is not the weights resnet20@cif",
         ),
         (["DIGITS", "--models", "resnet20@cifar10", "--weights", "nowhere"], "nowhere: no such file or folder"),
-        (["DIGITS", "--strategies", "pray"], "pray"),
+        (["DIGITS", "--strategies", "cutout+stendard"], "--strategies stendard; did you mean standard? "),
         (
             ["DIGITS", "--analyses", "dreams"],
             "--analyses dreams: choose from shuffled, landscape, finetune, relabelled",
@@ -503,16 +504,21 @@ def test_a_dataset_without_a_test_split_can_only_be_checked(tmp_path: Path, caps
     splits = {"train": make_splits(3, 8, 8)["train"]}
     source = write_image_folder(tmp_path / "mine", splits, ("a", "b", "c"))
     assert build_main(["ops", "--source", str(source), "--out", str(tmp_path / "out"), "--quiet"]) == 0
-    assert main([str(tmp_path / "out"), "--quiet", "--workers", "1"]) == 2
-    assert "has no test split to measure on" in capsys.readouterr().err
+    assert ": its integrity; without a test split nothing can be trained on it" in capsys.readouterr().out
+    for more, told in (((), "was"), (("--dry-run",), "would be")):
+        assert main([str(tmp_path / "out"), "--quiet", "--workers", "1", *more]) == 0
+        out = capsys.readouterr().out
+        assert f"ops: nothing {told} trained: it has no clean test split to measure on" in out
+    assert main([str(tmp_path / "out"), "--quiet", "--workers", "1"]) == 0
+    assert "15 of 15 checks passed" in capsys.readouterr().out, "compared with the source as well"
     assert main([str(tmp_path / "out"), "--quiet", "--workers", "1", "--integrity-only"]) == 0
 
 
 def test_a_dataset_of_one_class_can_only_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_image_folder(tmp_path / "mine", make_splits(1, 8, 8), ("a",))
     assert build_main(["ops", "--source", str(source), "--out", str(tmp_path / "out"), "--quiet"]) == 0
-    assert main([str(tmp_path / "out"), "--quiet", "--workers", "1"]) == 2
-    assert "has images of one class, nothing to train a model on" in capsys.readouterr().err
+    assert main([str(tmp_path / "out"), "--quiet", "--workers", "1"]) == 0
+    assert "nothing was trained: its images are all of one class" in capsys.readouterr().out
     assert main([str(tmp_path / "out"), "--quiet", "--workers", "1", "--integrity-only"]) == 0
 
 

@@ -34,10 +34,10 @@ from ule_datasets.packaging.croissant import croissant_json
 from ule_datasets.packaging.figures import draw_figures
 from ule_datasets.packaging.folder import BuildFolder, FileNote, check_ours, open_folder, tidy
 from ule_datasets.packaging.origin import Origin
+from ule_datasets.packaging.planning import BuildPlan
 from ule_datasets.places.urls import RemoteFolder, shown
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.known import known_location
-from ule_datasets.sources.look import Look
 from ule_datasets.sources.reading import Source, look_at, read_source
 
 WORKER_MODULES: tuple[str, ...] = (
@@ -77,12 +77,7 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
         from ule_datasets.compute.devices import pick_device
 
         pick_device(options.device)  # one that this machine does not have is refused before anything is done
-    identity = {
-        "name": recipe.name,
-        "recipe_digest": recipe.digest,
-        "formats": [name for name in FORMATS if name in options.formats],
-        "given": sorted(perturbation.digest for perturbation in given),
-    }
+    identity = _identity(recipe, options, given)
     check_ours(options.out)
     delivery = None
     if options.deliver_to is None:
@@ -144,16 +139,22 @@ def _remember(recipe: Recipe, options: BuildOptions, origin: Origin | None, mani
         LocalNote(source=source).write(note, manifest)
 
 
-def look_at_source(recipe: Recipe, options: BuildOptions, reporter: Reporter) -> Look:
-    """What a recipe's source looks like, and why a build would refuse it, if that can be told; nothing is written.
+def plan_build(recipe: Recipe, options: BuildOptions, reporter: Reporter) -> BuildPlan:
+    """What ``build`` would do, and what its images look like; nothing is written, crafted or decoded.
+
+    Why a build would refuse the images, if that can be told, is ``look.refusal``.
 
     Raises:
-        InputError: nothing usable there, or other images than the recipe needs.
+        InputError: nothing usable there, other images than the recipe needs, or a folder that a build would refuse.
     """
     _check(options)
+    check_ours(options.out)
+    here = options.deliver_to is None and not options.overwrite
+    given = [Perturbation.load(path) for path in options.perturbations]
+    finished = here and _finished(options.out, _identity(recipe, options, given)) is not None
     with open_executor(options.executor, options.workers, preload=WORKER_MODULES) as executor:
         executor.start()
-        return look_at(
+        look = look_at(
             recipe.source,
             options.source,
             executor=executor,
@@ -161,6 +162,17 @@ def look_at_source(recipe: Recipe, options: BuildOptions, reporter: Reporter) ->
             labels_for=labels_for(recipe),
             skip_unusable=options.skip_unusable,
         )
+    return BuildPlan.of(recipe, options, look, _place(options), finished=finished)
+
+
+def _identity(recipe: Recipe, options: BuildOptions, given: Sequence[Perturbation]) -> dict[str, Any]:
+    """What a folder belongs to."""
+    return {
+        "name": recipe.name,
+        "recipe_digest": recipe.digest,
+        "formats": [name for name in FORMATS if name in options.formats],
+        "given": sorted(perturbation.digest for perturbation in given),
+    }
 
 
 def _check(options: BuildOptions) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import datetime
 import math
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from ule_datasets import countermeasures
 from ule_datasets.analyses import ANALYSES
 from ule_datasets.analyses.analysis import Material
 from ule_datasets.analyses.findings import OPTIONAL, ROLES, Findings, analyse
+from ule_datasets.base.choices import STRATEGIES
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import cache_folder, refuse_links, sweep
+from ule_datasets.base.names import unknown
 from ule_datasets.base.options import VerifyOptions as VerifyOptions
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import WORKER_MODULES
@@ -30,13 +33,9 @@ from ule_datasets.experiments.grid import (
     Cell,
     Grid,
     GridResult,
-    flop_left,
-    plan_lines,
-    shares_done,
     train_grid,
     with_controls,
 )
-from ule_datasets.experiments.hours import expected_hours
 from ule_datasets.experiments.pace import settled
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.experiments.runs import RunStore
@@ -56,12 +55,13 @@ from ule_datasets.verification.judging import (
     roles_of_analyses,
     what_is_wanted,
 )
+from ule_datasets.verification.planning import VerificationPlan
 from ule_datasets.verification.report.content import DatasetPart, Report, describe_environment
 from ule_datasets.verification.report.runs import refuse_linked_runs
 from ule_datasets.verification.report.writing import write_report
 from ule_datasets.verification.separability import cluster_separability, linear_separability
 from ule_datasets.verification.subjects import Catalogue, Examined, SourceReader, examine, make, plan, plan_in_memory
-from ule_datasets.victims.table import VICTIMS, known_victims
+from ule_datasets.victims.table import VICTIMS
 
 TRAINER_MODULES = ("ule_datasets.experiments.runs",)
 """What a process that trains finds imported."""
@@ -71,12 +71,70 @@ SCRATCH = "ule-verify-"
 """How the names of folders for the others begin."""
 
 
-def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | None = None) -> Report | None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Prepared:
+    """What is known before anything is trained."""
+
+    asked: tuple[Claim, ...]
+    said: tuple[Statement, ...]
+    device: torch.device
+    weights: Mapping[str, WeightsFile]
+    examined: list[Examined]
+    subjects: list[Subject]
+    wanted: Wanted
+    grid: Grid | None
+    """``None``: nothing is to be trained."""
+
+
+def plan_verification(
+    options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | None = None
+) -> VerificationPlan:
+    """What ``verify`` would check and train, and how long that may take; no image is read, and nothing trained.
+
+    Raises:
+        InputError: as ``verify`` does, where that can be told from descriptions.
+        DamagedManifestError: a manifest itself was changed.
+    """
+    reporter = reporter or Reporter()
+    known = _prepared(options, catalogue, reporter, planning=True)
+    return VerificationPlan.of(
+        known.grid,
+        known.asked,
+        known.wanted,
+        checked=[str(folder) for folder in options.folders],
+        untrained={one.manifest.name: one.untrained for one in known.examined if one.untrained},
+        profile=options.profile,
+        reporter=reporter,
+    )
+
+
+def _prepared(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter, *, planning: bool) -> _Prepared:
+    """Read, and unless it is only ``planning`` check, the datasets; find out what is to be trained on them."""
+    _check(options)
+    device = pick_device(options.device)
+    asked, said = _asked(options)
+    weights = {} if options.integrity_only else _trained_weights(options, reporter)
+    examined, subjects = _gathered(options, asked, said, catalogue, reporter, planning=planning)
+    wanted = what_is_wanted(asked, said, subjects, PROFILES[options.profile], analyses=options.analyses)
+    grid = _planned(options, subjects, wanted, weights, device, reporter, measure=not planning)
+    return _Prepared(
+        asked=asked,
+        said=said,
+        device=device,
+        weights=weights,
+        examined=examined,
+        subjects=subjects,
+        wanted=wanted,
+        grid=grid,
+    )
+
+
+def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | None = None) -> Report:
     """Check datasets, train on them and on their clean controls, judge the claims about them, and write the report.
 
     With several workers call this under ``if __name__ == "__main__"``, as for any process pool.
 
-    Only what the recipes of ``catalogue`` make is judged against a paper; after a dry run there is no report.
+    Only what the recipes of ``catalogue`` make is judged against a paper.
 
     Raises:
         InputError: not a dataset, no such claim, no clean source to compare and train with, or no trained weights for
@@ -84,16 +142,9 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
         DamagedManifestError: a manifest itself was changed.
     """
     reporter = reporter or Reporter()
-    _check(options)
-    device = pick_device(options.device)
-    asked, said = _asked(options)
-    weights = {} if options.integrity_only else _trained_weights(options, reporter)
-    examined, subjects = _gathered(options, asked, said, catalogue, reporter)
-    wanted = what_is_wanted(asked, said, subjects, PROFILES[options.profile], analyses=options.analyses)
-    grid = _planned(options, subjects, wanted, weights, device, reporter)
-    if options.dry_run:
-        _show_plan(grid, asked, wanted, reporter)
-        return None
+    known = _prepared(options, catalogue, reporter, planning=False)
+    asked, said, grid, wanted = known.asked, known.said, known.grid, known.wanted
+    examined, subjects = known.examined, known.subjects
     timings = _timed(wanted.timed, subjects, reporter)
     result, findings = None, Findings()
     if grid is not None:
@@ -118,8 +169,8 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
             if (found := cluster_separability(s.clean, s.poisoned, s.perturbation, s.keys)) is not None
         },
         collapse_expected={each.name: each.collapse_expected for each in subjects},
-        environment=describe_environment(device),
-        weights=tuple(file.provenance(own) for name, file in weights.items() if (own := VICTIMS[name].weights)),
+        environment=describe_environment(known.device),
+        weights=tuple(file.provenance(own) for name, file in known.weights.items() if (own := VICTIMS[name].weights)),
         command=_command(options, [one.manifest.name for one in examined]),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
@@ -133,17 +184,17 @@ def _check(options: VerifyOptions) -> None:
     for name, number in {**numbers, "threads": options.threads, "ranks": options.ranks}.items():
         if number is not None and number < 1:
             raise InputError(f"--{name} {number}: must be at least 1")
+    parts = [word for strategy in options.strategies for word in strategy.split("+")]
     for name, given, known in (
         ("--profile", (options.profile,), PROFILES),
         ("--executor", (options.executor,), EXECUTORS),
         ("--analyses", options.analyses, OPTIONAL),
+        ("--models", options.models, VICTIMS),
+        ("--strategies", parts, (*STRATEGIES, *filter(_is_part, parts))),
     ):
         for one in given:
             if one not in known:
-                raise InputError(f"{name} {one}: choose from {', '.join(known)}")
-    for model in options.models:
-        if model not in VICTIMS:
-            raise InputError(f"--models {model}: choose from {known_victims()}")
+                raise unknown(f"{name} {one}", one, known, "ule-verify --help lists all")
     for strategy in options.strategies:
         parse_strategy(strategy)
     if options.report is None and len(options.folders) == 1:
@@ -151,6 +202,11 @@ def _check(options: VerifyOptions) -> None:
     refuse_linked_runs(options.report_folder)
     if not options.folders and options.claims is None:
         raise InputError("name a dataset, or claims with --claims (--list-claims shows them)")
+
+
+def _is_part(word: str) -> bool:
+    """Whether a strategy may have such a part."""
+    return any(kind.parse(word) is not None for kind in countermeasures.COUNTERMEASURES)
 
 
 def _timed(names: Iterable[str], subjects: Iterable[Subject], reporter: Reporter) -> dict[str, tuple[Timing, ...]]:
@@ -191,11 +247,17 @@ def _trained_weights(options: VerifyOptions, reporter: Reporter) -> dict[str, We
 
 
 def _gathered(
-    options: VerifyOptions, claims: Sequence[Claim], said: Sequence[Statement], catalogue: Catalogue, reporter: Reporter
+    options: VerifyOptions,
+    claims: Sequence[Claim],
+    said: Sequence[Statement],
+    catalogue: Catalogue,
+    reporter: Reporter,
+    *,
+    planning: bool,
 ) -> tuple[list[Examined], list[Subject]]:
     """The datasets that are named, or that the claims speak of: checked, and ready to be trained on.
 
-    In a dry run only what their descriptions say: nothing is checked, and no image is read.
+    Where it is only ``planning``, only what their descriptions say: nothing is checked, and no image is read.
     """
     folders, recipes = (options.folders, ()) if options.folders else _at_hand(claims, said, catalogue)
     training, workers = not options.integrity_only, options.workers or available_cpus()
@@ -204,10 +266,10 @@ def _gathered(
         _scratch(options, folders) as scratch,
     ):
         sources = SourceReader(options.source, readers, reporter, scratch)
-        if options.dry_run:
-            planned = [plan(folder, sources=sources, catalogue=catalogue) for folder in folders if training]
+        if planning:
+            planned = [plan(folder, sources=sources, training=training, catalogue=catalogue) for folder in folders]
             made = [plan_in_memory(recipe, reporter) for recipe in recipes if training]
-            return [], _fitting([*planned, *made])
+            return planned, _fitting([*(part.subject for part in planned), *made])
         examined = [examine(folder, sources=sources, training=training, catalogue=catalogue) for folder in folders]
         made = [make(recipe, sources=sources) for recipe in recipes if training]
     return examined, _fitting([*(part.subject for part in examined), *made])
@@ -242,6 +304,8 @@ def _planned(
     weights: Mapping[str, WeightsFile],
     device: torch.device,
     reporter: Reporter,
+    *,
+    measure: bool,
 ) -> Grid | None:
     """Everything that is to be trained; ``None``: nothing."""
     cells = with_controls([*_default_cells(options, subjects), *wanted.cells], subjects)
@@ -253,7 +317,7 @@ def _planned(
         threads=options.threads,
         notes=cache_folder() / "pace",
         reporter=reporter,
-        measure=not options.dry_run,
+        measure=measure,
     )
     return Grid(
         profile=profile,
@@ -326,28 +390,6 @@ def _default_cells(options: VerifyOptions, subjects: Sequence[Subject]) -> list[
     ]
 
 
-def _show_plan(grid: Grid | None, claims: Sequence[Claim], wanted: Wanted, reporter: Reporter) -> None:
-    if grid is None:
-        reporter.say("nothing would be trained")
-    else:
-        tasks = grid.tasks()
-        store = RunStore(cache_folder() / "runs")
-        done = shares_done(tasks, store, store.known(tasks, reporter))
-        reporter.say(
-            f"profile {grid.profile.name}: {len(tasks)} runs, {done.count(1)} finished before, "
-            f"{flop_left(tasks, done) / 1e15:.3g} PFLOP left"
-        )
-        for line in plan_lines(grid, tasks, done):
-            reporter.say(line)
-        if min(done) < 1:
-            reporter.say(f"  {expected_hours(tasks, done, store.folder)}")
-    for name in wanted.timed:
-        reporter.say(f"{name} is made {TIMINGS} times, for the time that takes")
-    reporter.say(f"{len(claims) - len(wanted.open)} claims are looked at, {len(wanted.open)} are not:")
-    for reason, number in Counter(wanted.open.values()).most_common():
-        reporter.say(f"  {number}: {reason}")
-
-
 def _trainers(options: VerifyOptions, device: torch.device) -> AbstractContextManager[Executor]:
     """Where runs go: on a GPU one at a time in this process, unless more are asked for."""
     workers = options.workers or (
@@ -374,7 +416,9 @@ def _parts(examined: Sequence[Examined], subjects: Sequence[Subject]) -> tuple[D
             unjudged=unjudged,
         )
 
-    folders = [part(e.manifest, e, "" if e.subject is None else e.subject.unjudged, *e.checks) for e in examined]
+    folders = [
+        part(e.manifest, e, e.untrained if e.subject is None else e.subject.unjudged, *e.checks) for e in examined
+    ]
     return (*folders, *(part(each, each, each.unjudged) for each in subjects if each.manifest_digest is None))
 
 

@@ -229,19 +229,9 @@ def test_select_by_glob_once_each_and_in_order() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["ops-t2-resnet18-opss", "ops-tb-*,ops-t2-resnet18-opss"])
-def test_a_pattern_that_matches_nothing_names_close_ids_and_one_per_table(pattern: str) -> None:
-    with pytest.raises(
-        InputError, match=r"no claim matches 'ops-t2-resnet18-opss'; close: ops-t2-resnet18-ops"
-    ) as error:
+def test_a_pattern_that_matches_nothing_names_close_ids(pattern: str) -> None:
+    with pytest.raises(InputError, match=r"no claim matches 'ops-t2-resnet18-opss'; did you mean ops-t2-resnet18-ops,"):
         select(pattern)
-    for example in (
-        "ops-t1-train_clean-test_clean",
-        "ops-t2-lenet5-clean",
-        "ops-td-clean-standard",
-        "uc-tat-clean-rho1",
-    ):
-        assert example in str(error.value)
-    assert str(error.value).count("-t2-") == 3 + str(error.value).split("one of")[0].count("-t2-") - 1
 
 
 @pytest.mark.parametrize("pattern", ["", " , ", "OPS-*"])

@@ -23,10 +23,10 @@ from ule_datasets.sources.image_folder import Files as Chunk
 
 
 def look(source: Path | str, *arguments: str | Path, recipe: str | Path = "ops", code: int = 0) -> list[str]:
-    """What ``--dry-run`` prints."""
+    """What ``--dry-run`` prints of a source."""
     outcome = run_build(recipe, "--source", source, "--dry-run", *arguments)
     assert outcome.code == code, outcome.stderr
-    return outcome.stdout.splitlines()
+    return [line for line in outcome.stdout.splitlines() if not line.startswith("plan: ")]
 
 
 def photo(width: int, height: int, mode: str = "RGB", kind: str = "PNG") -> bytes:

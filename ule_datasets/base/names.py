@@ -8,11 +8,19 @@ the check, so a value of these types can be joined to a folder without leaving i
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Self
 
 from ule_datasets.base.errors import InputError
 
+FEW = 6
+"""So many names are all told to whoever gives another one."""
+NEAR = 3
+"""So many that are like it, at most, of more names."""
+LIKE = 0.6
+"""How like a name another one must be, of ``difflib``'s 0 to 1."""
 LONGEST_NAME = 200
 """Bytes: file systems take 255, and names are lengthened (``.NAME.1234.partial``)."""
 LONGEST_PATH = 1000
@@ -74,6 +82,25 @@ class RelativePath(str):
         if problem is not None:
             raise InputError(f"{_cut(text)} cannot be a path within a folder: {problem}")
         return super().__new__(cls, text)
+
+
+def unknown(complaint: str, given: str, known: Iterable[str], others: str) -> InputError:
+    """The error for a name that is none of the ``known``: with those that are like it, or with all if they are few.
+
+    ``complaint`` says what was given, and ``others`` how to see all that is known, or what else would do.
+    """
+    names = list(known)
+    if len(names) <= FEW:
+        return InputError(f"{complaint}: choose from {', '.join(names)}")
+    near = nearest(given, names)
+    hint = f"did you mean {', '.join(near[:-1])}{' or ' if near[1:] else ''}{near[-1]}? " if near else ""
+    return InputError(f"{complaint}; {hint}{others}")
+
+
+def nearest(given: str, known: Iterable[str]) -> list[str]:
+    """Of some names those that are like another one, the most like first."""
+    folded = {name.lower(): name for name in known}
+    return [folded[name] for name in difflib.get_close_matches(given.lower(), folded, n=NEAR, cutoff=LIKE)]
 
 
 def _problem(part: str) -> str | None:

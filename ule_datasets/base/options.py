@@ -7,15 +7,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ule_datasets.base.choices import ANALYSES, DEVICES, EXECUTORS, PROFILES, RANDOM_MODELS, STRATEGIES, TRAINED_MODELS
+
 FORMATS = ("parquet", "webdataset")
 VERIFICATION = "verification"
 """The folder of reports."""
+TRAINED, IMAGES, PLACE = "What is trained", "Images and formats", "Files and places"
+HOW, PUBLISHING = "How it runs", "Publishing"
+PANELS = ("", TRAINED, IMAGES, PLACE, HOW, PUBLISHING)
+"""Under which headings help lists options, in this order."""
 
 
-def option(help: str, metavar: str | None = None, *, default: Any = None, name: str = "", after: str = "") -> Any:
-    """A field that the command line has too: as ``name``, else as the field's own; listed in the help ``after`` one."""
-    metadata = {"help": help, "metavar": metavar, "name": name, "after": after}
-    return dataclasses.field(default=default, metadata=metadata)
+def option(
+    help: str,
+    metavar: str | None = None,
+    *,
+    default: Any = None,
+    name: str = "",
+    panel: str = "",
+    rank: int = 1,
+    choices: tuple[str, ...] = (),
+    formerly: tuple[str, ...] = (),
+) -> Any:
+    """A field that the command line has too: as ``name``, else as the field's own.
+
+    It is listed under the heading ``panel``, lower ranks before higher ones. ``choices`` are the words that it takes,
+    for completion; ``formerly`` are other names by which it is known as well, and which nobody is told of.
+    """
+    about = {"help": help, "metavar": metavar, "name": name, "panel": panel, "rank": rank}
+    return dataclasses.field(default=default, metadata={**about, "choices": choices, "formerly": formerly})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandOptions:
+    """What every command can be told about what it tells."""
+
+    json: bool = option("Print the result as JSON and nothing else (docs/reference/json.md).", default=False)
+    quiet: bool = option("No progress, only the result.", default=False)
+    debug: bool = option("Show tracebacks.", default=False, rank=2)
+    version: bool = option("Show the version and stop.", default=False, rank=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,35 +66,50 @@ class BuildOptions:
         "The clean images: hub:OWNER/NAME, digits, or a folder or file in any supported form. "
         "Default: the recipe's own source.",
         "WHERE",
+        panel=PLACE,
+        rank=0,
     )
-    device: str = option("Where noise is crafted. Default: a GPU if there is one.", "auto|cpu|cuda[:I]", default="auto")
     weights: Path | None = option(
         "Pretrained weights of methods that start from some, instead of a download. Default: $ULE_WEIGHTS.",
         "FILE|FOLDER",
+        panel=PLACE,
+    )
+    scratch: Path | None = option(
+        "Where decoded images stand during the build. Default: within --out.", "DIR", panel=PLACE
+    )
+    device: str = option(
+        "Where noise is crafted. Default: a GPU if there is one.", DEVICES, default="auto", panel=HOW, rank=0
     )
     executor: str = option(
-        "Where they run: on this machine, or on a Ray cluster whose machines all see --out and --source. "
+        "Where the workers are: on this machine, or on a Ray cluster whose machines all see --out and --source. "
         "Never changes the result.",
         "local|ray",
         default="local",
+        panel=HOW,
+        choices=EXECUTORS,
     )
-    scratch: Path | None = option("Where decoded images stand during the build. Default: within --out.", "DIR")
+    overwrite: bool = option("Replace an older dataset in the same folder.", default=False, panel=HOW)
     skip_unusable: bool = option(
         "Leave out images that cannot be decoded, list them in left-out.txt, and go on. "
         "Default: name them and build nothing.",
         default=False,
+        panel=IMAGES,
+        rank=2,
     )
-    overwrite: bool = option("Replace an older dataset in the same folder.", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishOptions:
     """Where and what to publish; no images in any case where the source forbids to pass them on."""
 
-    repo_id: str | None = option("Where to publish. Default: ule/NAME.", "OWNER/NAME", after="skip_unusable")
-    private: bool = option("Make a new repository private.", default=False)
-    revision: str | None = option("Publish on this branch. Default: main, and a tag for the version.")
-    perturbation_only: bool = option("Publish no images: perturbation, recipe, digests and card.", default=False)
+    repo_id: str | None = option("Where to publish. Default: ule/NAME.", "OWNER/NAME", panel=PUBLISHING)
+    private: bool = option("Make a new repository private.", default=False, panel=PUBLISHING)
+    revision: str | None = option(
+        "Publish on this branch. Default: main, and a tag for the version.", "BRANCH", panel=PUBLISHING
+    )
+    perturbation_only: bool = option(
+        "Publish no images: perturbation, recipe, digests and card.", default=False, panel=PUBLISHING
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,55 +118,85 @@ class VerifyOptions:
 
     folders: tuple[Path, ...] = ()
     """Dataset folders; none: the datasets that the claims speak of."""
+    integrity_only: bool = option("Train nothing.", default=False)
     profile: str = option(
         "How much is trained: smoke (minutes on two CPU cores, shows a collapse), quick (a small network on all "
         "images, judges effects: recommended without a GPU), fast (a GPU, judges effects), paper (the printed "
         "protocol, judges numbers).",
+        "|".join(PROFILES),
         default="smoke",
+        panel=TRAINED,
+        choices=PROFILES,
     )
-    claims: str | None = option("Run what these claims need, e.g. 'ops-t5-*'; several joined by commas.", "GLOB")
-    claims_file: Path | None = option("A TOML file with claims of your own, besides the papers'.", "FILE")
+    claims: str | None = option(
+        "Run what these claims need, e.g. 'ops-t5-*'; several joined by commas.", "GLOB", panel=TRAINED
+    )
+    claims_file: Path | None = option(
+        "A TOML file with claims of your own, besides the papers'.", "FILE", panel=TRAINED
+    )
     models: tuple[str, ...] = option(
-        "Models to train on every dataset. ARCHITECTURE@DATA (e.g. resnet20@cifar10, "
-        "resnet18@imagenet) starts from trained weights, as in BAIT. Default: resnet18's part.",
+        f"Models to train on every dataset. From random weights: {', '.join(RANDOM_MODELS)}. From trained ones, "
+        f"fine-tuned as in BAIT: {', '.join(TRAINED_MODELS)}. Default: resnet18, or what stands for it in the profile.",
         "A,B",
         default=(),
+        panel=TRAINED,
+        choices=(*RANDOM_MODELS, *TRAINED_MODELS),
+        formerly=("--victims",),
     )
     strategies: tuple[str, ...] = option(
-        "Training strategies, e.g. standard,mixup,linf-at. Default: the profile's.", "A,B", default=()
-    )
-    analyses: tuple[str, ...] = option(
-        "shuffled, landscape, finetune (claims bring their own); relabelled: with classes put into groups.",
+        f"Training strategies: {', '.join(STRATEGIES)}; the number of "
+        "l2-at-eps0.5 is its radius, and parts are joined by '+', as in cutout+mixup. Default: the profile's.",
         "A,B",
         default=(),
+        panel=TRAINED,
+        choices=STRATEGIES,
     )
-    num_seeds: int | None = option("Runs of each kind. Default: the profile's.", "N", name="--seeds")
-    device: str = option("Where to train.", "auto|cpu|cuda[:i]", default="auto")
-    workers: int | None = option("Runs at a time. Default: one per CPU; on a GPU one, more share it.")
-    executor: str = option("Where runs go: processes here, or a Ray cluster.", "local|ray", default="local")
-    gpus_per_run: float = option("With Ray on GPUs: what a run takes, e.g. 0.25.", "SHARE", default=1.0)
-    threads: int = option("Of torch, for each run on a CPU.", "N", default=1)
-    ranks: int = option("Processes, each on a GPU of its own, that share one run (large models).", "N", default=1)
-    compiled: bool = option("Train through torch.compile.", default=False, name="--compile")
-    dry_run: bool = option("Say what would be trained and how long it may take, and train nothing.", default=False)
-    integrity_only: bool = option("Train nothing.", default=False)
+    analyses: tuple[str, ...] = option(
+        f"{', '.join(ANALYSES)} (with classes put into groups). Claims bring their own.",
+        "A,B",
+        default=(),
+        panel=TRAINED,
+        choices=ANALYSES,
+    )
+    num_seeds: int | None = option("Runs of each kind. Default: the profile's.", "N", name="--seeds", panel=TRAINED)
+    compiled: bool = option("Train through torch.compile.", default=False, name="--compile", panel=TRAINED)
     source: str | None = option(
         "The clean images, in any form that ule-build takes. Default: where the build took them from, "
         "else the recipe's own source.",
         "WHERE",
-    )
-    scratch: Path | None = option(
-        "Where images are decoded to that are too many for memory. Default: in the cache folder.", "DIR"
-    )
-    weights: Path | None = option(
-        "The weights that models start from, instead of a download; where runs go to other machines, "
-        "a place that all of them see. Default: $ULE_WEIGHTS.",
-        "FILE|FOLDER",
+        panel=PLACE,
+        rank=0,
     )
     report: Path | None = option(
         "Where the report goes. Default: FOLDER/verification; ./verification for several datasets, "
         "./verification/NAME for one from the Hub.",
         "DIR",
+        panel=PLACE,
+    )
+    weights: Path | None = option(
+        "The weights that models start from, instead of a download; where runs go to other machines, "
+        "a place that all of them see. Default: $ULE_WEIGHTS.",
+        "FILE|FOLDER",
+        panel=PLACE,
+    )
+    scratch: Path | None = option(
+        "Where images are decoded to that are too many for memory. Default: in the cache folder.", "DIR", panel=PLACE
+    )
+    device: str = option("Where to train. Default: a GPU if there is one.", DEVICES, default="auto", panel=HOW, rank=0)
+    workers: int | None = option(
+        "Runs at a time. Default: one per CPU; on a GPU one, more share it.", "N", panel=HOW, rank=0
+    )
+    executor: str = option(
+        "Where the workers are: on this machine, or on a Ray cluster. Never changes the result.",
+        "local|ray",
+        default="local",
+        panel=HOW,
+        choices=EXECUTORS,
+    )
+    gpus_per_run: float = option("With Ray on GPUs: what a run takes, e.g. 0.25.", "SHARE", default=1.0, panel=HOW)
+    threads: int = option("Of torch, for each run on a CPU.", "N", default=1, panel=HOW)
+    ranks: int = option(
+        "Processes, each on a GPU of its own, that share one run (large models).", "N", default=1, panel=HOW
     )
 
     @property

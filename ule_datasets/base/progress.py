@@ -27,6 +27,8 @@ class Reporter:
     def __init__(self, *, silent: bool = False) -> None:
         self.silent = silent
         self.seconds: dict[str, float] = {}
+        self.warnings: list[str] = []
+        """What was warned of so far."""
 
     def say(self, text: str) -> None:
         """One line for the user."""
@@ -35,6 +37,7 @@ class Reporter:
 
     def warn(self, text: str) -> None:
         """Something the user should know although the work goes on; shown even when silent."""
+        self.warnings.append(text)
         _write(f"warning: {text}")
 
     @contextmanager

@@ -4,61 +4,99 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
+import typer.core
+
+from ule_datasets.base.options import PANELS
 
 Given = TypeVar("Given")
+Result = TypeVar("Result")
 Words = tuple[str, ...]
+Complete = Callable[[], Sequence[str]]
 
 
-def argument(metavar: str, help: str) -> Any:
-    """A field for what stands on the command line without a name."""
-    return dataclasses.field(default=None, metadata={"help": help, "metavar": metavar})
+def argument(metavar: str, help: str, complete: Complete = tuple) -> Any:
+    """A field for what stands on the command line without a name; ``complete`` lists what it may be, for a shell."""
+    return dataclasses.field(default=None, metadata={"help": help, "metavar": metavar, "complete": complete})
 
 
-def takes(kind: type[Given]) -> Callable[[Callable[[Given], int]], Callable[..., int]]:
-    """Let Typer see a function of one dataclass as a command that has the fields as its options."""
-
-    def decorate(work: Callable[[Given], int]) -> Callable[..., int]:
-        def command(**values: Any) -> int:
-            return work(kind(**{name: _words(v) if types[name] == Words else v for name, v in values.items()}))
-
-        types = get_type_hints(kind)
-        command.__doc__ = work.__doc__
-        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [_parameter(field, types[field.name]) for field in _in_order(kind)]
-        )
-        return command
-
-    return decorate
+def application(kind: type[Given], work: Callable[[Given], Result]) -> typer.Typer:
+    """A command that calls a function with a dataclass, whose fields are its options, and returns what that returns."""
+    app = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
+    app.command(cls=_renaming(kind))(_command(kind, work))
+    return app
 
 
-def _in_order(kind: Any) -> list[dataclasses.Field[Any]]:
-    """The fields of the command line; one that comes after another takes those with it that follow its declaration."""
-    ordered: list[dataclasses.Field[Any]] = []
-    place = 0
-    for field in dataclasses.fields(kind):
-        if "help" in field.metadata:
-            if after := field.metadata.get("after"):
-                place = [each.name for each in ordered].index(after) + 1
-            ordered.insert(place, field)
-            place += 1
-    return ordered
+def _command(kind: type[Given], work: Callable[[Given], Result]) -> Callable[..., Result]:
+    """The function with the fields as its parameters, as Typer wants it."""
+
+    def command(**values: Any) -> Result:
+        return work(kind(**{name: _words(v) if types[name] == Words else v for name, v in values.items()}))
+
+    types = get_type_hints(kind)
+    # Lines of a docstring end where they do; those of a terminal where it does.
+    command.__doc__ = "\n\n".join(" ".join(each.split()) for each in (work.__doc__ or "").split("\n\n"))
+    shown = [field for field in dataclasses.fields(kind) if "help" in field.metadata]  # type: ignore[arg-type]
+    shown.sort(key=lambda field: (PANELS.index(field.metadata.get("panel", "")), field.metadata.get("rank", 0)))
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [_parameter(field, types[field.name]) for field in shown]
+    )
+    return command
 
 
 def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
     about, default = field.metadata, field.default
     shown = {"help": about["help"], "metavar": about["metavar"]}
     if kind == Words:
-        kind, default = str | None, None
-    name = about.get("name") or f"--{field.name.rstrip('_').replace('_', '-')}"
-    declared = typer.Option(name, **shown) if "name" in about else typer.Argument(**shown)
+        kind, default = list[str] | None, None
+    if kind is bool:
+        shown["metavar"] = ""  # it takes none
+    if "name" in about:
+        shown |= {"rich_help_panel": about["panel"] or None, "show_default": default not in (None, "auto", False)}
+        if choices := about["choices"]:
+            shown["autocompletion"] = _completion(lambda: choices)
+        declared = typer.Option(option_name(field), **shown)
+    else:
+        declared = typer.Argument(**shown, autocompletion=_completion(about["complete"]))
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, declared]
     )
 
 
-def _words(text: str | None) -> Words:
-    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+def option_name(field: dataclasses.Field[Any]) -> str:
+    """What a field is called on the command line."""
+    return str(field.metadata["name"] or f"--{field.name.rstrip('_').replace('_', '-')}")
+
+
+def _renaming(kind: Any) -> type[typer.core.TyperCommand]:
+    """A command that takes options by their former names too, without telling anybody of these."""
+    formerly = {
+        name: option_name(field) for field in dataclasses.fields(kind) for name in field.metadata.get("formerly", ())
+    }
+
+    class Renaming(typer.core.TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            end = args.index("--") if "--" in args else len(args)
+            words = [word.partition("=") for word in args[:end]]
+            renamed = ["".join((formerly.get(name, name), equals, value)) for name, equals, value in words]
+            return super().parse_args(ctx, [*renamed, *args[end:]])
+
+    return Renaming
+
+
+def _completion(choices: Complete) -> Callable[[str], list[str]]:
+    """What a shell may continue a word with; of words joined by commas, the last one."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, begun = incomplete.rpartition(",")
+        return [f"{before}{comma}{choice}" for choice in choices() if choice.startswith(begun)]
+
+    return complete
+
+
+def _words(given: Sequence[str] | None) -> Words:
+    """Words that were joined by commas, or given one by one."""
+    return tuple(word.strip() for text in given or () for word in text.split(",") if word.strip())

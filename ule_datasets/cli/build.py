@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ule_datasets.base.options import FORMATS, BuildOptions, PublishOptions, option
-from ule_datasets.cli.arguments import argument, takes
-from ule_datasets.cli.running import CHECK_FAILED, DONE, run, show_version, table, tell
+from ule_datasets.base.options import (
+    FORMATS,
+    HOW,
+    IMAGES,
+    PLACE,
+    PUBLISHING,
+    BuildOptions,
+    CommandOptions,
+    PublishOptions,
+    option,
+)
+from ule_datasets.base.shown import counted
+from ule_datasets.cli.arguments import Words, application, argument
+from ule_datasets.cli.running import CHECK_FAILED, Answer, run, tell, version
 
 if TYPE_CHECKING:
     from ule_datasets.base.progress import Reporter
@@ -23,113 +34,153 @@ if TYPE_CHECKING:
     from ule_datasets.recipe import Recipe
 
 COMMAND = "ule-build"
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-
-class Format(StrEnum):
-    """How shards are stored."""
-
-    PARQUET = "parquet"
-    WEBDATASET = "webdataset"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return run(COMMAND, lambda arguments: app(arguments, prog_name=COMMAND, standalone_mode=False) or DONE, argv)
+    return run(COMMAND, lambda arguments: app(arguments, prog_name=COMMAND, standalone_mode=False), argv)
+
+
+def _names() -> Sequence[str]:
+    """What a shell may complete the recipe with."""
+    from builders import RECIPES
+
+    return tuple(RECIPES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildArguments(PublishOptions, BuildOptions):
+class BuildArguments(CommandOptions, PublishOptions, BuildOptions):
     """What stands on the command line; where and how, and which recipe."""
 
     out: Path = Path()
-    recipe: str | None = argument("NAME|RECIPE.py", "A name of the catalogue, or a file with a RECIPE.")
+    recipe: str | None = argument(
+        "NAME|RECIPE.py", "A name of the catalogue, or a file with a RECIPE; with --list a pattern.", _names
+    )
+    list_: bool = option("Show the catalogue, or what of it matches NAME, and stop.", default=False, rank=0)
+    dry_run: bool = option(
+        "Say what would be built, of which images, and published; build and craft nothing.", default=False, rank=0
+    )
     where: str | None = option(
         "The dataset folder, or a place such as s3://bucket/folder that files are sent to as they are "
         "written. Default: ./datasets/NAME.",
         "DIR|URL",
         name="--out",
-        after="source",
-    )
-    format: list[Format] | None = option("Repeat for several. Default: both.")
-    seed: int | None = option("Another seed than the recipe's; shows in the name.")
-    limit: int | None = option("A trial on the first N training images of each class.", "N")
-    processes: int | None = option(
-        "Processes. Default: one per CPU. Never changes the result.", name="--workers", after="weights"
-    )
-    crop: int | None = option(
-        "Cut this square from the centre of one's own images, of any sizes.", "PIXELS", after="scratch"
-    )
-    resize: int | None = option("With --crop: bring the shorter side to this length first.", "PIXELS")
-    test_split: str | None = option(
-        "Which split is the clean test split, where there are a test and a validation split. Default: test, if "
-        "it has labels.",
-        "NAME",
-    )
-    class_folder: list[str] | None = option(
-        "A class folder that is called like a split (train, test, ...). Repeat for several.", "NAME"
+        panel=PLACE,
+        rank=0,
     )
     perturbation: list[str] | None = option(
         "Assemble from a saved perturbation, or from that of a dataset on the Hub; craft nothing. "
         "Repeat it where each method has its own.",
         "FILE|FOLDER|REPO",
-        after="skip_unusable",
+        panel=PLACE,
     )
-    no_cache: bool = option("Craft again although a finished craft is kept, and keep nothing.", default=False)
-    push_to_hub: bool = option("Publish the dataset on the Hub when it is built.", default=False)
-    dry_run: bool = option(
-        "Show what the source looks like, and stop; with --push-to-hub, what would be published.",
-        default=False,
-        after="perturbation_only",
+    format: Words = option(
+        "How images are stored: parquet, webdataset, or both, which is the default.",
+        "A,B",
+        default=(),
+        panel=IMAGES,
+        choices=FORMATS,
+        rank=0,
     )
-    list_: bool = option("Show the catalogue and stop.", default=False, after="overwrite")
-    quiet: bool = option("No progress, only the result.", default=False)
-    debug: bool = option("Show tracebacks.", default=False)
-    version: bool = option("Show the version and stop.", default=False)
+    seed: int | None = option("Another seed than the recipe's; shows in the name.", "N", panel=IMAGES)
+    limit: int | None = option("A trial on the first N training images of each class.", "N", panel=IMAGES)
+    crop: int | None = option(
+        "Cut this square from the centre of one's own images, of any sizes.", "PIXELS", panel=IMAGES
+    )
+    resize: int | None = option("With --crop: bring the shorter side to this length first.", "PIXELS", panel=IMAGES)
+    test_split: str | None = option(
+        "Which split is the clean test split, where there are a test and a validation split. Default: test, if "
+        "it has labels.",
+        "NAME",
+        panel=IMAGES,
+    )
+    class_folder: list[str] | None = option(
+        "A class folder that is called like a split (train, test, ...). Repeat for several.", "NAME", panel=IMAGES
+    )
+    processes: int | None = option(
+        "Processes. Default: one per CPU. Never changes the result.", "N", name="--workers", panel=HOW, rank=0
+    )
+    no_cache: bool = option(
+        "Craft again although a finished craft is kept, and keep nothing.", default=False, panel=HOW
+    )
+    push_to_hub: bool = option(
+        "Publish the dataset on the Hub when it is built.", default=False, panel=PUBLISHING, rank=0
+    )
 
 
-@app.command()
-@takes(BuildArguments)
-def build_command(given: BuildArguments) -> int:
+def build_command(given: BuildArguments) -> Answer:
     """Build an unlearnable-example dataset: exact, sharded, with card, manifest and digests.
 
     The same command again continues an interrupted build and leaves a finished one alone.
+
+    Exit codes: 0 done; 1 a check failed; 2 wrong usage or bad input; 130 interrupted, by SIGTERM 143.
     """
     if given.version:
-        return show_version()
+        return version()
     if given.list_:
-        tell(*catalogue())
-        return DONE
+        from ule_datasets.cli.catalogue import catalogue
+
+        return catalogue(given.recipe)
     if given.recipe is None:
         raise typer.BadParameter("name a recipe; ule-build --list shows them")
 
-    from ule_datasets.base.errors import InputError
     from ule_datasets.base.progress import Reporter
-    from ule_datasets.build import build, look_at_source
-    from ule_datasets.dataset.fetching import find_perturbation
-    from ule_datasets.places.hub import check_online
 
     recipe, reporter = _recipe(given.recipe, given), Reporter(silent=given.quiet)
-    if given.dry_run and not given.push_to_hub:
-        look = look_at_source(recipe, _options(recipe, (), given), reporter)
-        tell(*look.lines())
-        if look.refusal:
-            raise InputError(*look.refusal)
-        return DONE
-    if given.push_to_hub and not given.dry_run:
+    return _planned(recipe, given, reporter) if given.dry_run else _built(recipe, given, reporter)
+
+
+app = application(BuildArguments, build_command)
+
+
+def _planned(recipe: Recipe, given: BuildArguments, reporter: Reporter) -> Answer:
+    """What would be done; nothing is."""
+    from builders import RECIPES
+    from ule_datasets.base.errors import InputError
+    from ule_datasets.build import plan_build
+    from ule_datasets.packaging.publication import plan_publication
+
+    plan = plan_build(recipe, _options(recipe, (), given), reporter)
+    if plan.look.refusal:
+        tell(*plan.lines())
+        raise InputError(*plan.look.refusal)
+    lines, content = plan.lines(), plan.content()
+    if given.push_to_hub:
+        if plan.finished:
+            publication = plan_publication(recipe, plan.out, given, catalogue=tuple(RECIPES))
+            lines += publication.describe()
+            content["publication"] = publication.about()
+        else:
+            repository = given.repo_id or f"ule/{recipe.name}"
+            lines.append(f"plan: then publish it as {repository}; which files, and how large, shows once it is built")
+            content["publication"] = {"repo_id": repository}
+    return Answer(lines=lines, content=content)
+
+
+def _built(recipe: Recipe, given: BuildArguments, reporter: Reporter) -> Answer:
+    """Build, compare with what was published, and publish."""
+    from builders import RECIPES
+    from ule_datasets.build import build
+    from ule_datasets.dataset.fetching import find_perturbation
+    from ule_datasets.packaging.publication import plan_publication
+    from ule_datasets.packaging.publish import publish
+    from ule_datasets.places.hub import check_online
+
+    if given.push_to_hub:
         check_online("publish")  # before anything is built
     saved = [find_perturbation(where) for where in given.perturbation or ()]
     result = build(recipe, _options(recipe, tuple(each.path for each in saved), given), reporter)
-    tell(*_summary(result))
+    lines, content = _summary(result), _content(result, reporter)
     if differences := [line for each in saved for line in each.differences(result.manifest)]:
-        tell(*differences, to=sys.stderr)
-        return CHECK_FAILED
-    for each in saved:
-        if each.published is not None:
-            tell(each.proof(result.manifest))
+        return Answer(lines=lines, content=content, complaints=differences, code=CHECK_FAILED)
+    lines += [each.proof(result.manifest) for each in saved if each.published is not None]
     if result.folder is not None and given.push_to_hub:
-        tell(*_publish(recipe, result.folder, given, reporter))
-    return DONE
+        tell(*lines)  # publishing takes long, and may fail
+        plan = plan_publication(recipe, result.folder, given, catalogue=tuple(RECIPES))
+        publication = publish(plan, reporter)
+        lines = [_published(publication, plan)]
+        content["publication"] = {**plan.about(), **dataclasses.asdict(publication)}
+    return Answer(lines=lines, content=content)
 
 
 def _recipe(name: str, given: BuildArguments) -> Recipe:
@@ -163,21 +214,11 @@ def _options(recipe: Recipe, perturbations: tuple[Path, ...], given: BuildArgume
         given,
         out=_work_folder(recipe, away, given.scratch) if away else here,
         deliver_to=away,
-        formats=tuple(each.value for each in given.format) if given.format else FORMATS,
+        formats=given.format or FORMATS,
         perturbations=perturbations,
         workers=available_cpus() if given.processes is None else given.processes,
         cache=not given.no_cache,
     )
-
-
-def _publish(recipe: Recipe, folder: Path, given: BuildArguments, reporter: Reporter) -> list[str]:
-    """Publish, or only say what would be published."""
-    from builders import RECIPES
-    from ule_datasets.packaging.publication import plan_publication
-    from ule_datasets.packaging.publish import publish
-
-    plan = plan_publication(recipe, folder, given, catalogue=tuple(RECIPES))
-    return plan.describe() if given.dry_run else [_published(publish(plan, reporter), plan)]
 
 
 def _work_folder(recipe: Recipe, url: str, scratch: Path | None) -> Path:
@@ -186,39 +227,6 @@ def _work_folder(recipe: Recipe, url: str, scratch: Path | None) -> Path:
 
     own = hashlib.sha256(f"{recipe.digest} {url}".encode()).hexdigest()[:12]
     return (scratch or cache_folder()) / f"ule-{recipe.name}-to-{own}"
-
-
-def catalogue() -> list[str]:
-    """The table of recipes: name, source, methods, images, what is reported, what it needs."""
-    from builders import RECIPES
-    from ule_datasets.methods.method import Repeats
-    from ule_datasets.papers.claims import headline
-
-    rows = [("name", "method", "source", "images", "reported", "needs")]
-    for item in RECIPES.values():
-        claim, all_images = headline(item.name), dict(item.source.num_images or ())
-        where = item.source.default_location
-        needs = [{None: "--source", "digits": "nothing"}.get(where, "download or --source")]
-        needs += [f"weights {weights.name}" for method in item.methods for weights in method.weights]
-        crafted = any(method.repeats == Repeats.DEVICE for method in item.methods)
-        if crafted and item.limit_per_class is None and where != "digits":
-            needs.append("better a GPU")
-        rows.append(
-            (
-                f"{item.name} (reduced)" if item.reduced else item.name,
-                " + ".join(method.title for method in item.methods),
-                item.source.name,
-                " + ".join(_count(used, all_images[split]) for split, used in item.num_images.items()) or "any",
-                f"{claim.value:.2f} %" if claim else "-",
-                "; ".join(needs),
-            )
-        )
-    note = "reported: clean test accuracy of a ResNet-18 trained on the dataset, as printed in its paper"
-    return [*table(rows), "", note]
-
-
-def _count(used: int, there: int) -> str:
-    return f"{used:,}" if used == there else f"{used:,} of {there:,}"
 
 
 def _summary(result: BuildResult) -> list[str]:
@@ -230,14 +238,38 @@ def _summary(result: BuildResult) -> list[str]:
     counts = ", ".join(f"{record.num_examples:,} {name}" for name, record in manifest.splits.items())
     size = sum(file.size for file in manifest.files) / 2**20
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in manifest.timings.items())
+    untested = "" if "test" in manifest.splits else ": its integrity; without a test split nothing can be trained on it"
     return [
-        f"{manifest.name} {manifest.version}: {counts} images, {len(manifest.files)} files, {size:.0f} MiB "
+        f"{manifest.name} {manifest.version}: {counts} images, {counted(len(manifest.files), 'file')}, {size:.0f} MiB "
         f"in {result.place}",
         f"time: {times} (in all {sum(manifest.timings.values()):.1f} s)",
         f"perturbation {manifest.perturbation_digest}",
         *(f"{name} {record.digest}" for name, record in manifest.splits.items()),
-        *([] if result.folder is None else [f"next: ule-verify {result.folder}"]),
+        *([] if result.folder is None else [f"next: ule-verify {result.folder}{untested}"]),
     ]
+
+
+def _content(result: BuildResult, reporter: Reporter) -> dict[str, Any]:
+    """What ``--json`` tells of a build."""
+    manifest = result.manifest
+    return {
+        "planned": False,
+        "name": manifest.name,
+        "version": manifest.version,
+        "reduced": manifest.reduced,
+        "recipe_digest": manifest.recipe_digest,
+        "perturbation_digest": manifest.perturbation_digest,
+        "place": result.place,
+        "formats": list(manifest.formats),
+        "already_complete": result.already_complete,
+        "splits": {name: {"images": s.num_examples, "digest": s.digest} for name, s in manifest.splits.items()},
+        "files": len(manifest.files),
+        "bytes": sum(file.size for file in manifest.files),
+        "seconds": manifest.timings,
+        "source": manifest.look,
+        "warnings": reporter.warnings,
+        "publication": None,
+    }
 
 
 def _published(publication: Publication, plan: Plan) -> str:
@@ -246,8 +278,8 @@ def _published(publication: Publication, plan: Plan) -> str:
         return f"{plan.repo_id} already holds {plan.manifest.name} {plan.manifest.version}{tag}; nothing was uploaded"
     removed = f", {publication.deleted} old ones removed" if publication.deleted else ""
     return (
-        f"published {plan.manifest.name} {plan.manifest.version} as {plan.repo_id}: {publication.uploaded} files "
-        f"uploaded{removed} (commit {publication.commit[:12]}{tag})"
+        f"published {plan.manifest.name} {plan.manifest.version} as {plan.repo_id}: "
+        f"{counted(publication.uploaded, 'file')} uploaded{removed} (commit {publication.commit[:12]}{tag})"
     )
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import runpy
 from pathlib import Path
 
 from builders import RECIPES
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import expanded
+from ule_datasets.base.names import unknown
 from ule_datasets.recipe import Recipe
 
 
 def find_recipe(name: str) -> Recipe:
-    """The catalogue's recipe of that name (refused with the known ones), or the ``RECIPE`` of a Python file."""
+    """The catalogue's recipe of that name (refused with those that are like it), or the ``RECIPE`` of a Python file."""
     if name.endswith(".py"):
         return _from_file(expanded(name))
     if name in RECIPES:
         return RECIPES[name]
-    close = difflib.get_close_matches(name, RECIPES, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise InputError(f"no recipe {name!r}; {hint}known: {', '.join(RECIPES)}; or give a file NAME.py with a RECIPE")
+    others = "ule-build --list shows all; or give a file NAME.py with a RECIPE"
+    raise unknown(f"no recipe {name!r}", name, RECIPES, others)
 
 
 def _from_file(path: Path) -> Recipe:

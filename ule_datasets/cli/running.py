@@ -7,7 +7,8 @@ import errno
 import io
 import sys
 from collections.abc import Callable, Sequence
-from typing import TextIO
+from dataclasses import dataclass
+from typing import Any, TextIO
 
 from ule_datasets.cli.interrupts import Interrupts
 from ule_datasets.cli.termination import INTERRUPTED as INTERRUPTED
@@ -15,21 +16,37 @@ from ule_datasets.cli.termination import terminable
 
 STOPPED = "interrupted; the same command continues where it stopped"
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
+SCHEMA = "ule-datasets answer 1"
+"""Of what ``--json`` prints: docs/reference/json.md."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a command found: for people in lines, for programs as JSON."""
+
+    lines: Sequence[object] = ()
+    content: Any = None
+    """JSON values."""
+    complaints: Sequence[object] = ()
+    """Lines for stderr, and for programs besides the content."""
+    code: int = DONE
 
 
 @terminable
-def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) -> int:
-    """Run a command; whatever goes wrong becomes one or two lines on stderr and an exit code.
+def run(command: str, work: Callable[[list[str]], Any], argv: list[str] | None) -> int:
+    """Run a command that returns an ``Answer``, and tell it; whatever goes wrong becomes one or two lines on stderr.
 
-    0: done; 1: a check failed; 2: wrong usage or bad input; 130: interrupted, 143: by SIGTERM. ``--debug`` shows
-    the traceback.
+    Returns the exit code. 0: done; 1: a check failed; 2: wrong usage or bad input; 130: interrupted, 143: by SIGTERM.
+    ``--debug`` shows the traceback. With ``--json`` stdout gets one JSON value and nothing else, whatever happens.
     """
     code: int = INTERRUPTED
-    lines: tuple[object, ...] = (STOPPED,)
+    lines: Sequence[object] = (STOPPED,)
+    arguments = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in arguments
     with Interrupts() as interrupts:
         try:
             _make_safe()
-            done = _outcome(command, work, sys.argv[1:] if argv is None else argv)
+            done = _outcome(command, work, arguments, as_json=as_json)
             interrupts.end()
             if not interrupts.pressed:
                 code, lines = done
@@ -37,11 +54,16 @@ def run(command: str, work: Callable[[list[str]], int], argv: list[str] | None) 
             interrupts.end()
         if lines:
             tell(f"{command}: {lines[0]}", *lines[1:], to=sys.stderr)
+            if as_json:
+                with contextlib.suppress(OSError):
+                    tell_json(command, Answer(complaints=lines, code=code))
     return code
 
 
-def _outcome(command: str, work: Callable[[list[str]], int], arguments: list[str]) -> tuple[int, tuple[object, ...]]:
-    """Do the work; the exit code, and what is to be said."""
+def _outcome(
+    command: str, work: Callable[[list[str]], Any], arguments: list[str], *, as_json: bool
+) -> tuple[int, Sequence[object]]:
+    """Do the work and tell the answer; the exit code, and what is to be said besides."""
     import traceback
     from concurrent.futures import BrokenExecutor
 
@@ -52,10 +74,15 @@ def _outcome(command: str, work: Callable[[list[str]], int], arguments: list[str
     # Typer carries Click with it from some version on; the base of its usage errors is the same class in both.
     usage_error = typer.BadParameter.__mro__[2]
     try:
-        code = work(arguments)
+        # Whatever libraries print, it is no JSON.
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            answer = work(arguments)
+        if isinstance(answer, Answer):
+            _tell(command, answer, as_json=as_json)
+            answer = answer.code
         sys.stdout.flush()
         # Some versions of Typer catch Ctrl-C themselves and return the code that stands for it.
-        return code, (STOPPED,) if code == INTERRUPTED else ()
+        return answer or DONE, (STOPPED,) if answer == INTERRUPTED else ()
     except typer.Abort:
         return INTERRUPTED, (STOPPED,)
     except typer.Exit as stop:
@@ -80,12 +107,37 @@ def _outcome(command: str, work: Callable[[list[str]], int], arguments: list[str
         return BAD_INPUT, (text,)
 
 
-def show_version() -> int:
-    """Print the package's version; returns the exit code."""
+def _tell(command: str, answer: Answer, *, as_json: bool) -> None:
+    if as_json:
+        tell_json(command, answer)
+    else:
+        tell(*answer.lines)
+    tell(*answer.complaints, to=sys.stderr)
+
+
+def tell_json(command: str, answer: Answer) -> None:
+    """Print an answer as one JSON value; whatever it holds, its texts are lines without anybody's secrets."""
+    import json
+
+    from ule_datasets.base.shown import plain
     from ule_datasets.base.version import __version__
 
-    tell(__version__)
-    return DONE
+    content = {
+        "schema": SCHEMA,
+        "command": command,
+        "version": __version__,
+        "code": answer.code,
+        "complaints": list(map(str, answer.complaints)),
+        "result": answer.content,
+    }
+    print(json.dumps(plain(content), indent=1, ensure_ascii=False))
+
+
+def version() -> Answer:
+    """The package's version."""
+    from ule_datasets.base.version import __version__
+
+    return Answer(lines=(__version__,), content=__version__)
 
 
 def tell(*lines: object, to: TextIO | None = None) -> None:

@@ -2,75 +2,92 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ule_datasets.base.options import VERIFICATION, VerifyOptions, option
-from ule_datasets.cli.arguments import argument, takes
-from ule_datasets.cli.running import CHECK_FAILED, DONE, run, show_version, table, tell
+from ule_datasets.base.options import VERIFICATION, CommandOptions, VerifyOptions, option
+from ule_datasets.cli.arguments import application, argument
+from ule_datasets.cli.running import CHECK_FAILED, DONE, Answer, run, table, version
 
 if TYPE_CHECKING:
+    from ule_datasets.base.progress import Reporter
     from ule_datasets.verification.report.content import Report
 
 COMMAND = "ule-verify"
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return run(COMMAND, lambda arguments: app(arguments, prog_name=COMMAND, standalone_mode=False) or DONE, argv)
+    return run(COMMAND, lambda arguments: app(arguments, prog_name=COMMAND, standalone_mode=False), argv)
+
+
+def _datasets() -> Sequence[str]:
+    """What a shell may complete a dataset with: those in ./datasets."""
+    return sorted(path.parent.name for path in Path("datasets").glob("*/manifest.json"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyArguments(VerifyOptions):
+class VerifyArguments(CommandOptions, VerifyOptions):
     """What stands on the command line."""
 
     datasets: list[str] | None = argument(
-        "[FOLDER|NAME|REPO]...",
-        "Dataset folders, names of those in ./datasets, or OWNER/NAME[@REVISION] on the Hub. With --claims "
-        "it may be left out: then what the claims speak of is taken from ./datasets or made in memory.",
+        "FOLDER|NAME|REPO",
+        "Dataset folders, names of those in ./datasets, or OWNER/NAME (with @REVISION, if need be) on the Hub. With "
+        "--claims it may be left out: then what the claims speak of is taken from ./datasets or made in memory. "
+        "With --list patterns of claims.",
+        _datasets,
     )
-    quiet: bool = option("No progress, only the result.", default=False)
-    debug: bool = option("Show tracebacks.", default=False)
-    version: bool = option("Show the version and stop.", default=False)
-    list_claims: bool = option("List the papers' claims (those of --claims), and stop.", default=False, after="claims")
+    dry_run: bool = option(
+        "Say what would be trained, and how long that may take; check and train nothing.", default=False, rank=0
+    )
+    list_: bool = option(
+        "List the papers' claims, or those of --claims, and stop.", default=False, formerly=("--list-claims",), rank=0
+    )
 
 
-@app.command()
-@takes(VerifyArguments)
-def verify_command(given: VerifyArguments) -> int:
+def verify_command(given: VerifyArguments) -> Answer:
     """Prove that datasets are what they say, train on them and on their clean controls, and judge what papers report.
 
     Finished runs are kept in the cache folder: the same command continues where it stopped.
+
     Exit codes: 0 done; 1 a check failed or a claim was refuted; 2 wrong usage or bad input; 130 interrupted, by SIGTERM
     143.
     """
     if given.version:
-        return show_version()
-    if given.list_claims:
-        return _list_claims(given.claims, given.claims_file)
+        return version()
+    if given.list_:
+        patterns = [*([] if given.claims is None else [given.claims]), *(given.datasets or ())]
+        return _listed(",".join(patterns) or None, given.claims_file)
     if not given.datasets and given.claims is None:
         raise typer.BadParameter("name a dataset folder, or claims with --claims")
 
     from builders import RECIPES
     from ule_datasets.base.progress import Reporter
     from ule_datasets.dataset.manifest import DamagedManifestError
-    from ule_datasets.verify import verify
+    from ule_datasets.verify import plan_verification, verify
 
-    options = _with_folders(given)
+    options, reporter = _with_folders(given), Reporter(silent=given.quiet)
     try:
-        result = verify(options, RECIPES, Reporter(silent=given.quiet and not given.dry_run))
+        if given.dry_run:
+            plan = plan_verification(options, RECIPES, reporter)
+            return Answer(lines=plan.lines(), content={"planned": True, **dataclasses.asdict(plan)})
+        result = verify(options, RECIPES, reporter)
     except DamagedManifestError as error:
-        tell(f"FAILED manifest: {error}")
-        return CHECK_FAILED
-    if result is None:
-        return DONE
-    tell(*_summary(result, options.report_folder))
-    return DONE if result.passed else CHECK_FAILED
+        return Answer(lines=[f"FAILED manifest: {error}"], content={"failed": str(error)}, code=CHECK_FAILED)
+    return Answer(
+        lines=_summary(result, options.report_folder),
+        content=_content(result, options.report_folder, reporter),
+        code=DONE if result.passed else CHECK_FAILED,
+    )
+
+
+app = application(VerifyArguments, verify_command)
 
 
 def _with_folders(given: VerifyArguments) -> VerifyOptions:
@@ -95,7 +112,7 @@ def _find(dataset: str) -> tuple[Path, bool]:
     return folder, remote
 
 
-def _list_claims(pattern: str | None, claims_file: Path | None) -> int:
+def _listed(pattern: str | None, claims_file: Path | None) -> Answer:
     from ule_datasets.papers.claims import listed
 
     claims, statements = listed(pattern, claims_file)
@@ -105,11 +122,55 @@ def _list_claims(pattern: str | None, claims_file: Path | None) -> int:
         rows.append(
             (claim.id, claim.train_dataset, claim.model, claim.strategy, f"{claim.value:g}{spread}", str(claim.regime))
         )
-    if claims:
-        tell(*table(rows))
-    for statement in statements:
-        tell(f"{statement.id}: {statement.statement}")
-    return DONE
+    return Answer(
+        lines=[*(table(rows) if claims else ()), *(f"{one.id}: {one.statement}" for one in statements)],
+        content={
+            "claims": [dataclasses.asdict(claim) for claim in claims],
+            "statements": [dataclasses.asdict(statement) for statement in statements],
+        },
+    )
+
+
+def _content(report: Report, folder: Path, reporter: Reporter) -> dict[str, Any]:
+    """What ``--json`` tells of a verification: what its lines say; everything is in report.json."""
+    return {
+        "planned": False,
+        "passed": report.passed,
+        "intact": report.intact,
+        "datasets": [
+            {
+                "name": part.name,
+                "version": part.version,
+                "reduced": part.reduced,
+                "recipe_digest": part.recipe_digest,
+                "perturbation_digest": part.perturbation_digest,
+                "intact": part.intact,
+                "unjudged": part.unjudged,
+                "checks": [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in part.checks],
+            }
+            for part in report.datasets
+        ],
+        "comparisons": [
+            {
+                "dataset": one.dataset,
+                "control": one.control,
+                "model": one.model,
+                "strategy": one.strategy,
+                "poisoned": {"mean": one.poisoned.mean, "sd": one.poisoned.sd, "runs": one.poisoned.n},
+                "clean": {"mean": one.clean.mean, "sd": one.clean.sd, "runs": one.clean.n},
+                "collapse": str(one.collapse),
+            }
+            for one in report.comparisons
+        ],
+        "claims": [{"id": one.claim.id, "verdict": str(one.verdict)} for one in report.claims],
+        "statements": [{"id": one.statement.id, "verdict": str(one.judged.verdict)} for one in report.statements],
+        "refuted": list(report.refuted),
+        "unexpected": list(report.unexpected),
+        "lost": [{"run": str(run.cell), "seed": run.seed, "reason": run.reason} for run in report.lost],
+        "limits": "" if report.result is None else report.profile.limits,
+        "warnings": reporter.warnings,
+        "report": str(folder / "report.json"),
+    }
 
 
 def _summary(report: Report, folder: Path) -> list[str]:
@@ -119,6 +180,8 @@ def _summary(report: Report, folder: Path) -> list[str]:
         checked = f"{len(passed)} of {len(part.checks)} checks passed" if part.checks else "made in memory"
         lines.append(f"{part.name} {part.version}: {checked}")
         lines += [f"FAILED {check.name}: {check.detail}" for check in part.checks if not check.passed]
+        if part.unjudged and not any(one.dataset == part.name for one in report.comparisons):
+            lines.append(f"{part.name}: nothing was trained: {part.unjudged}")
     for one in report.comparisons:
         lines.append(
             f"{one.dataset}, {one.model}, {one.strategy}: {one.poisoned.percent} clean test accuracy, "

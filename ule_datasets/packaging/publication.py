@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.names import RelativePath
@@ -75,6 +76,17 @@ class Plan:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
+
+    def about(self) -> dict[str, Any]:
+        """For programs: JSON values."""
+        return {
+            "repo_id": self.repo_id,
+            "branch": self.branch,
+            "tag": self.tag,
+            "private": self.private,
+            "with_images": self.with_images,
+            "files": [{"path": str(file.path), "size": file.size} for file in self.files],
+        }
 
     def describe(self) -> list[str]:
         """Lines for ``--dry-run``: every file with its size."""

@@ -15,7 +15,6 @@ Nothing but the standard library is imported here, so that the command line list
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.names import unknown
 
 PAPERS = ("ops", "le", "uc")
 """Keys of the papers, in the order in which their claims are listed; each is a file here."""
@@ -190,13 +190,13 @@ def select(pattern: str, claims: Mapping[str, Claim] | None = None) -> tuple[Cla
         claims: by id.
 
     Raises:
-        InputError: one of the patterns matches nothing; the message names ids that are close, and one per table.
+        InputError: one of the patterns matches nothing; the message names ids that are close.
     """
     claims = all_claims() if claims is None else claims
     patterns = [part.strip() for part in pattern.split(",") if part.strip()]
     for part in patterns or [pattern]:
         if not any(fnmatchcase(id, part) for id in claims):
-            raise InputError(_no_match(part, claims))
+            raise unknown(f"no claim matches {part!r}", part, claims, "ule-verify --list shows all")
     return tuple(claim for id, claim in claims.items() if any(fnmatchcase(id, part) for part in patterns))
 
 
@@ -240,15 +240,6 @@ def listed(pattern: str | None, own: Path | None = None) -> tuple[tuple[Claim, .
 @cache
 def _catalogued(key: str) -> tuple[Paper | None, dict[str, Claim], dict[str, Statement]]:
     return read_claims(FOLDER / f"{key}.toml")
-
-
-def _no_match(pattern: str, claims: Mapping[str, Claim]) -> str:
-    close = difflib.get_close_matches(pattern, claims, n=5, cutoff=0.5)
-    examples: dict[tuple[str, str], str] = {}
-    for id, claim in claims.items():
-        examples.setdefault((claim.paper, claim.table), id)
-    hint = f"close: {', '.join(close)}; " if close else ""
-    return f"no claim matches {pattern!r}; {hint}one of each table: {', '.join(examples.values())}"
 
 
 def _number(value: Any) -> bool:

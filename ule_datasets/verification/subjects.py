@@ -41,7 +41,9 @@ class Examined:
     manifest_digest: str
     checks: tuple[integrity.Check, ...]
     subject: Subject | None
-    """``None``: it is not intact, or nothing is to be trained."""
+    """``None``: it is not intact, nothing is to be trained, or nothing can be."""
+    untrained: str = ""
+    """Why nothing can be trained on it, however intact it is; empty: it can, or nothing is to be trained."""
 
 
 class SourceReader:
@@ -89,10 +91,12 @@ def examine(root: Path, *, sources: SourceReader, training: bool, catalogue: Cat
     """Prove a dataset folder's integrity; where it holds and something is to be trained, give its content.
 
     Raises:
-        InputError: not a dataset, no clean source to train a control with, or no test split to measure on.
+        InputError: not a dataset, or no clean source to train a control with.
         DamagedManifestError: the manifest itself was changed.
     """
     manifest, reporter, scratch = Manifest.read(root), sources.reporter, sources.scratch
+    untrained = _why_untrained(manifest) if training else ""
+    training = training and not untrained
     spool = None if scratch is None else scratch / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
 
     def find_source(recipe: PublishedRecipe, intact: bool) -> Source | None:
@@ -120,7 +124,10 @@ def examine(root: Path, *, sources: SourceReader, training: bool, catalogue: Cat
         subject = _with_samples(known, samples, catalogue.get(known.name), found.source, Reporter(silent=True))
     if training and subject is None:
         reporter.say(f"nothing is trained on {manifest.name}: it is not intact")
+    if untrained:
+        reporter.say(f"nothing is trained on {manifest.name}: {untrained}")
     return Examined(
+        untrained=untrained,
         manifest=manifest,
         title=manifest.name if found.folder is None else found.folder.recipe.title,
         recipe_digest=manifest.recipe_digest,
@@ -130,17 +137,28 @@ def examine(root: Path, *, sources: SourceReader, training: bool, catalogue: Cat
     )
 
 
-def plan(root: Path, *, sources: SourceReader, catalogue: Catalogue) -> Subject:
+def plan(root: Path, *, sources: SourceReader, training: bool, catalogue: Catalogue) -> Examined:
     """What a dataset folder says of itself; nothing is checked, and no image is read.
 
     Raises:
-        InputError: not a dataset, no clean source to train a control with, or no test split to measure on.
+        InputError: not a dataset, or no clean source to train a control with.
         DamagedManifestError: the manifest itself was changed.
     """
     manifest = Manifest.read(root)
     recipe = PublishedRecipe.read(root)
-    sources.location(recipe, root)
-    return _of_folder(root, manifest, recipe, catalogue)
+    untrained, subject = _why_untrained(manifest) if training else "", None
+    if training and not untrained:
+        sources.location(recipe, root)
+        subject = _of_folder(root, manifest, recipe, catalogue)
+    return Examined(
+        manifest=manifest,
+        title=recipe.title,
+        recipe_digest=manifest.recipe_digest,
+        manifest_digest=hashlib.sha256((root / FILE_NAME).read_bytes()).hexdigest(),
+        checks=(),
+        subject=subject,
+        untrained=untrained,
+    )
 
 
 def plan_in_memory(recipe: Recipe, reporter: Reporter) -> Subject | None:
@@ -196,12 +214,15 @@ def why_unjudged(name: str, recipe_digest: str, reduced: str | None, catalogue: 
     return ""
 
 
+def _why_untrained(manifest: Manifest) -> str:
+    """Why no model can be trained on a dataset and measured; empty: one can."""
+    if "test" not in manifest.splits:
+        return "it has no clean test split to measure on; build it from a source that has one (SOURCE/test/CLASS/...)"
+    return "its images are all of one class" if len(manifest.class_names) < 2 else ""
+
+
 def _of_folder(root: Path, manifest: Manifest, recipe: PublishedRecipe, catalogue: Catalogue) -> Subject:
     """What is known of a dataset folder without its samples."""
-    if "test" not in manifest.splits:
-        raise InputError(f"{root} has no test split to measure on: use --integrity-only")
-    if len(manifest.class_names) < 2:
-        raise InputError(f"{root} has images of one class, nothing to train a model on: use --integrity-only")
     unjudged = why_unjudged(manifest.name, manifest.recipe_digest, manifest.reduced, catalogue)
     own = catalogue.get(manifest.name)
     known, ours = None if unjudged else own, own is not None and own.digest == manifest.recipe_digest
