@@ -1168,7 +1168,7 @@ def test_a_dry_run_asks_the_hub_nothing_and_lists_every_file_with_its_size(
     del sizes[".gitattributes"]
     assert {path: int(size.replace(",", "")) for size, path in lines} == sizes
     total = sum(sizes.values()) / 2**20
-    assert f"12 files, {total:.1f} MiB, to tester/mine (main, tag v1.0.0):" in outcome.stdout
+    assert f"{len(sizes)} files, {total:.1f} MiB, to tester/mine (main, tag v1.0.0):" in outcome.stdout
 
 
 def test_the_token_that_is_stored_on_this_machine_is_enough(reader: User, hub: HubServer, digits: Path) -> None:
