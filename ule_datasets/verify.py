@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ule_datasets import countermeasures
@@ -39,9 +40,11 @@ from ule_datasets.experiments.grid import (
 from ule_datasets.experiments.pace import settled
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.experiments.runs import RunStore
-from ule_datasets.experiments.subject import Subject, check_controls
+from ule_datasets.experiments.subject import Samples, Subject, check_controls
 from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.models.weights import WeightsFile, obtain
+from ule_datasets.packaging.figures.contact import SAMPLES_SHOWN, largest_noise, rows_to_show, sample_sheet
+from ule_datasets.packaging.figures.sheet import Sheet
 from ule_datasets.papers.claims import Claim, Statement, all_claims, for_dataset, listed, statements
 from ule_datasets.papers.statistics import Verdict
 from ule_datasets.recipe import Recipe
@@ -168,6 +171,8 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
             for name, s in samples.items()
             if (found := cluster_separability(s.clean, s.poisoned, s.perturbation, s.keys)) is not None
         },
+        pictures={each.name: _picture(samples[each.name], _class_names(each, examined)) for each in subjects},
+        beside=_beside(options, asked, wanted.analyses),
         collapse_expected={each.name: each.collapse_expected for each in subjects},
         environment=describe_environment(known.device),
         weights=tuple(file.provenance(own) for name, file in known.weights.items() if (own := VICTIMS[name].weights)),
@@ -176,6 +181,27 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
     )
     write_report(report, options.report_folder)
     return report
+
+
+def _beside(options: VerifyOptions, asked: Sequence[Claim], analyses: Iterable[str]) -> frozenset[str]:
+    """What is looked at without having been asked for."""
+    claims = {id for id in all_claims() if id not in {claim.id for claim in asked}}
+    said = set(statements()) if options.claims is None else set()
+    return frozenset({*claims, *said, *(set(ANALYSES) - set(analyses))})
+
+
+def _picture(samples: Samples, class_names: Sequence[str]) -> Sheet:
+    """The first changed image of each of the first classes."""
+    groups = rows_to_show(samples.labels, samples.perturbation.is_poisoned(samples.keys), len(class_names))
+    rows = np.array([members[0] for members in groups[:SAMPLES_SHOWN]], dtype=np.int64)
+    names = [class_names[number] for number in samples.labels[rows].tolist()]
+    return sample_sheet(samples.clean[rows], samples.poisoned[rows], largest_noise(samples.perturbation), names)
+
+
+def _class_names(subject: Subject, examined: Sequence[Examined]) -> Sequence[str]:
+    """As its folder has them; numbers for what was made in memory."""
+    known = {str(one.manifest.name): one.manifest.class_names for one in examined}
+    return known.get(subject.name, tuple(f"class {number}" for number in range(subject.num_classes)))
 
 
 def _check(options: VerifyOptions) -> None:

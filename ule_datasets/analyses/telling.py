@@ -15,8 +15,17 @@ class Named:
     dataset: str
 
 
-Cell = str | Named | Judged | tuple[str, ...]
-"""Text, a dataset, a verdict with its reason, or several lines of which the first is the main one."""
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Words that stand out."""
+
+    words: str
+    tone: str
+    """``good``, ``part``, ``bad`` or ``open``."""
+
+
+Cell = str | Named | Judged | Marked | tuple[str, ...]
+"""Text, a dataset, a verdict with its reason, what stands out, or several lines of which the first is the main one."""
 Row = tuple[Cell, ...]
 
 

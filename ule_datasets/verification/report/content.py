@@ -21,6 +21,7 @@ from ule_datasets.dataset.integrity import Check
 from ule_datasets.experiments.effect import Collapse, Comparison
 from ule_datasets.experiments.grid import GridResult, LostRun, Run
 from ule_datasets.experiments.profiles import Profile
+from ule_datasets.packaging.figures.sheet import Sheet
 from ule_datasets.verification.judging import ClaimResult, StatementResult
 from ule_datasets.verification.separability import Separability
 from ule_datasets.victims.strategy import Strategy
@@ -78,6 +79,11 @@ class Report:
     """By dataset whose perturbation has clusters."""
     weights: tuple[Mapping[str, str], ...] = ()
     """Provenance of the trained weights that models started from (``WeightsFile.provenance``)."""
+
+    pictures: Mapping[str, Sheet] = field(default_factory=dict)
+    """By dataset: some of its images, clean and protected."""
+    beside: frozenset[str] = frozenset()
+    """Ids of claims and statements, and names of analyses, that nobody asked for."""
 
     @property
     def intact(self) -> bool:

@@ -63,6 +63,18 @@ class Plot:
     svg: str
     """To be put into an HTML page, any number of them into one; text in the page's colour."""
 
+    @property
+    def width(self) -> float:
+        """Of the drawing, in points."""
+        found = re.search(r'width="([\d.]+)pt"', self.svg)
+        return float(found[1]) if found else 0.0
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The picture, and a drawing of the same on white, by name."""
+        drawing = self.svg.replace("<svg ", '<svg style="background:#ffffff;color:#222222" ', 1)
+        return {self.name: self.png, f"{self.name.removesuffix('.png')}.svg": drawing.encode()}
+
 
 def draw_plots(report: Report, labels: Mapping[str, str]) -> tuple[Plot, ...] | None:
     """Everything there is to draw, in the order of ``PLOT_NAMES``; ``None``: there is something, and no matplotlib.

@@ -1,14 +1,26 @@
-"""The papers' tables, with what was measured beside what they print."""
+"""The tables of a report: what training showed, and the papers' tables with measurements beside what they print."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ule_datasets.papers.claims import Claim, all_claims
+from ule_datasets.analyses.telling import Column, Marked, Named, Row, Table, numbers
+from ule_datasets.analyses.telling import words as text_columns
+from ule_datasets.experiments.effect import MARGIN
+from ule_datasets.papers.claims import Claim
+from ule_datasets.papers.rules import COLLAPSED, FAILED
 from ule_datasets.verification.judging import ClaimResult
-from ule_datasets.verification.report.content import strategy_words
+from ule_datasets.verification.report.content import Report, strategy_words
+from ule_datasets.verification.report.words import collapse_tone
 
+EFFECT_LEGEND = (
+    "Protected, clean control: how many clean test images a model gets right that was trained on the protected images, "
+    "and on the same images before, after the last epoch. Best epoch: the protected model's, chosen by looking at the "
+    "test images. Fitted: how much of its own training images it gets right. Over several seeds: mean ± standard "
+    f"deviation. Collapse shown: at least {MARGIN:g} points below the control, and at most {100 * COLLAPSED:g} % of "
+    f"the way from chance to it; partial collapse: at most {100 * FAILED:g} % of it."
+)
 WIDE = 8
 """Tables of a paper with more datasets than this have them as rows."""
 
@@ -17,14 +29,17 @@ WIDE = 8
 class Entry:
     """A number in a paper's table."""
 
-    claim: Claim
-    result: ClaimResult | None
-    """``None``: the report does not speak of it."""
+    result: ClaimResult
+
+    @property
+    def claim(self) -> Claim:
+        """What the paper says."""
+        return self.result.claim
 
     @property
     def measured(self) -> bool:
         """Whether there is a measurement beside it."""
-        return self.result is not None and bool(self.result.measured)
+        return bool(self.result.measured)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,18 +75,45 @@ ROW_FIELDS = {
 """Fields of a claim that may tell the rows of a table apart, and their heads."""
 
 
+def effect_table(report: Report) -> Table:
+    """What training on each dataset showed; a column that would say one thing is left out."""
+    if report.result is None:
+        return Table([], [])
+    several = {what: len({getattr(one, what) for one in report.comparisons}) > 1 for what in ("dataset", "model")}
+    several["dataset"] |= len(report.datasets) > 1
+    columns: list[Column] = [
+        *(text_columns("dataset") if several["dataset"] else []),
+        *text_columns("strategy"),
+        *(text_columns("model") if several["model"] else []),
+        *text_columns("result"),
+        *numbers("protected", strong=True),
+        *numbers("clean control", "chance", "best epoch", "fitted"),
+    ]
+    rows: list[Row] = [
+        (
+            *([Named(one.dataset)] if several["dataset"] else []),
+            strategy_words(one.strategy),
+            *([one.model] if several["model"] else []),
+            Marked(str(one.collapse), collapse_tone(report, one)),
+            one.poisoned.percent,
+            one.clean.percent,
+            f"{report.result.chance:.1f} %",
+            one.poisoned_best.percent,
+            one.poisoned_train.percent,
+        )
+        for one in report.comparisons
+    ]
+    return Table(columns, rows)
+
+
 def paper_tables(claims: Sequence[ClaimResult]) -> tuple[PaperTable, ...]:
-    """Every table that the report has a claim of, whole and laid out as the paper has it.
+    """The papers' tables, laid out as printed, with the rows and columns of these claims.
 
     Columns are the datasets trained on; rows are what varies among claims on the same one.
     """
-    results = {result.claim.id: result for result in claims}
-    wanted = {(result.claim.paper, result.claim.table) for result in claims}
     tables: dict[tuple[str, str], list[Entry]] = {}
-    for claim in {**all_claims(), **{result.claim.id: result.claim for result in claims}}.values():
-        if (claim.paper, claim.table) in wanted:
-            entry = Entry(claim=claim, result=results.get(claim.id))
-            tables.setdefault((claim.paper, claim.table), []).append(entry)
+    for result in claims:
+        tables.setdefault((result.claim.paper, result.claim.table), []).append(Entry(result=result))
     return tuple(_paper_table(entries) for entries in tables.values())
 
 
@@ -83,6 +125,8 @@ def _paper_table(entries: Sequence[Entry]) -> PaperTable:
     varying = [
         name for name in ROW_FIELDS if any(len({getattr(c, name) for c in own}) > 1 for own in by_dataset.values())
     ]
+    if not varying and any(claim.train_dataset != "none" for claim in claims):
+        varying = ["strategy"]  # a row has a head
     metrics = len({claim.metric for claim in claims}) > 1 and "metric" not in varying
     cells: dict[tuple[tuple[str, str], tuple[str, str]], list[Entry]] = {}
     for entry in entries:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import datetime
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import jinja2
 
 from ule_datasets.analyses import ANALYSES
-from ule_datasets.analyses.telling import Named
+from ule_datasets.analyses.telling import Marked, Named
 from ule_datasets.base import shown
 from ule_datasets.base.files import write_atomically
 from ule_datasets.base.templates import environment
-from ule_datasets.experiments.effect import MARGIN, Collapse
-from ule_datasets.papers.claims import Claim, Regime, papers
-from ule_datasets.papers.rules import COLLAPSED, FAILED
+from ule_datasets.packaging.figures.sheet import Sheet
+from ule_datasets.papers.claims import papers
 from ule_datasets.papers.statistics import Judged, Verdict, spread
-from ule_datasets.verification.judging import ClaimResult, StatementResult
+from ule_datasets.verification.judging import ClaimResult
+from ule_datasets.verification.report import words
+from ule_datasets.verification.report.choice import told_of
 from ule_datasets.verification.report.content import EPOCHS_SHOWN, Report, strategy_words
 from ule_datasets.verification.report.plots import PLOT_NAMES, Plot, draw_plots
 from ule_datasets.verification.report.runs import (
@@ -32,16 +32,19 @@ from ule_datasets.verification.report.runs import (
     past_runs,
     show_newest,
 )
-from ule_datasets.verification.report.tables import paper_tables
-from ule_datasets.victims.protocol import ALWAYS_TESTED
-from ule_datasets.victims.table import starts_trained
+from ule_datasets.verification.report.tables import EFFECT_LEGEND, effect_table, paper_tables
 
 TEXTS = ("report.md", "report.html")
-FILES = (*TEXTS, *PLOT_NAMES, REPORT)
+PICTURES_SHOWN = 3
+"""Samples of more datasets than this are left out."""
+PICTURE_NAMES = tuple(f"samples-{number + 1}.png" for number in range(PICTURES_SHOWN))
+FILES = (
+    *TEXTS,
+    *(file for name in (*PICTURE_NAMES, *PLOT_NAMES) for file in (name, f"{name.removesuffix('.png')}.svg")),
+    REPORT,
+)
 """All that a report may be."""
 NO_MATPLOTLIB = "not drawn: install ule-datasets[plots]"
-RUNS_SHOWN = 24
-"""More of them are folded away in the page."""
 IDS_SHOWN = 4
 """So many ids of open claims with one reason are named in Markdown; the page has all."""
 MARKS = {
@@ -52,6 +55,12 @@ MARKS = {
     Verdict.INCONCLUSIVE: ("❔", "open"),
 }
 """In Markdown beside the words, and the tone in the page; the other verdicts have no mark, and are grey."""
+TONE_MARKS = {"good": "✅", "part": "◐", "bad": "❌", "open": "○"}
+"""In Markdown, beside what one strategy showed."""
+PICTURE_CAPTION = (
+    "Some training images: clean, protected, and the difference on a scale on which nothing is cut off (mid grey: "
+    "none). What changes single pixels is framed."
+)
 
 
 def write_report(report: Report, folder: Path, *, moment: datetime.datetime | None = None) -> Path:
@@ -63,9 +72,10 @@ def write_report(report: Report, folder: Path, *, moment: datetime.datetime | No
     keep_unfiled(folder, FILES)
     before = past_runs(folder)
     run = open_run(folder, _what(report), _how(report), moment or datetime.datetime.now(datetime.UTC))
-    plots = draw_plots(report, _labels(report))
-    for plot in plots or ():
-        write_atomically(run / plot.name, plot.png)
+    plots = draw_plots(report, words.labels(report))
+    drawn = {file: content for plot in plots or () for file, content in plot.files.items()}
+    for name, content in {**drawn, **_picture_files(report)}.items():
+        write_atomically(run / name, content)
     for name in TEXTS:
         write_atomically(run / name, render(f"{name}.jinja", report, plots))
     write_atomically(run / REPORT, report.to_json())
@@ -80,45 +90,50 @@ def render(template: str, report: Report, plots: Sequence[Plot] | None, earlier:
 
     ``earlier`` are runs whose reports it leads to, the newest first.
     """
-    tags = _tags(report)
-    closed = [result for result in report.claims if result.measured]
+    tags, told = words.tags(report), told_of(report)
     return (
         _environment(template)
         .get_template(template)
         .render(
             report=report,
             result=report.result,
+            told=told,
             plots={} if plots is None else {plot.name.removesuffix(".png"): plot for plot in plots},
             no_plots=NO_MATPLOTLIB if plots is None else "",
-            title=_title(report),
+            pictures=_pictures(report),
+            picture_caption=PICTURE_CAPTION,
+            title=words.title(report),
+            headline=words.headline(report),
             earlier=earlier[:LISTED],
             num_unlisted=len(earlier[LISTED:]),
             measured_before=_measured_before(report, earlier),
             tag=lambda name: tags.get(name, ""),
+            tone_marks=TONE_MARKS,
             checks=[check for part in report.datasets for check in part.checks],
-            effects=_effects(report),
-            claim_counts=_counted(_verdict_words(result) for result in report.claims),
-            statement_counts=_counted(_statement_words(result) for result in report.statements),
-            verdict_words=_verdict_words,
+            effects=words.effects(report),
+            effect_tone=words.effect_tone(report),
+            effect_table=effect_table(report),
+            effect_legend=EFFECT_LEGEND,
+            models=list(dict.fromkeys(one.model for one in report.comparisons)),
+            claim_counts=words.counts(words.verdict_words(result) for result in told.claims),
+            statement_counts=words.counts(words.statement_words(result) for result in told.statements),
+            verdict_words=words.verdict_words,
             claim_tone=lambda one: _tone(one.verdict) if one.refuted or one.verdict is not Verdict.REFUTED else "open",
-            reported=_reported,
-            measured=_measured,
+            reported=words.reported,
+            measured=words.measured,
             unjudged=lambda one: one.level.reason in report.unjudged,
-            tables=paper_tables(report.claims),
-            closed=closed,
-            open=_open(result for result in report.claims if not result.measured),
+            tables=paper_tables(told.claims),
+            closed=[result for result in told.claims if result.measured],
+            open=_open(result for result in told.claims if not result.measured),
             ids_shown=IDS_SHOWN,
-            told=[one for one in report.statements if one.judged.verdict is not Verdict.NOT_RUN],
-            untold=[one for one in report.statements if one.judged.verdict is Verdict.NOT_RUN],
+            decided=[one for one in told.statements if one.judged.verdict is not Verdict.NOT_RUN],
+            untold=[one for one in told.statements if one.judged.verdict is Verdict.NOT_RUN],
             papers=papers(),
             analyses=ANALYSES,
-            sections={} if report.result is None else report.findings.sections(report.result),
             epochs_shown=_epochs_shown(report),
-            runs_shown=RUNS_SHOWN,
-            hardware=_hardware(report),
-            tested=_tested(report),
-            fine_tuned=_fine_tuned(report),
-            thresholds=(MARGIN, 100 * COLLAPSED, 100 * FAILED),
+            hardware=words.hardware(report),
+            tested=words.tested(report),
+            fine_tuned=words.fine_tuned(report),
         )
     )
 
@@ -139,7 +154,8 @@ def _environment(template: str) -> jinja2.Environment:
         tone=lambda judged: _tone(judged.verdict),
         strategy=strategy_words,
     )
-    made.tests.update(named=lambda cell: isinstance(cell, Named), judgement=lambda cell: isinstance(cell, Judged))
+    kinds = {"named": Named, "judgement": Judged, "marked": Marked}
+    made.tests.update({name: lambda cell, kind=kind: isinstance(cell, kind) for name, kind in kinds.items()})
     return made
 
 
@@ -148,11 +164,6 @@ def _environment(template: str) -> jinja2.Environment:
 
 def _tone(verdict: Verdict) -> str:
     return MARKS.get(verdict, ("", ""))[1]
-
-
-def _title(report: Report) -> str:
-    named = [f"{part.name} {part.version}" for part in report.datasets]
-    return f"{len(named)} datasets" if len(named) > 3 else _and(named) or "claims"
 
 
 def _what(report: Report) -> str:
@@ -173,66 +184,18 @@ def _measured_before(report: Report, earlier: Iterable[PastRun]) -> PastRun | No
     return next((run for run in earlier if run.what == _what(report) and run.how != INTEGRITY), None)
 
 
-def _tags(report: Report) -> dict[str, str]:
-    """What must be said of a dataset wherever it is named."""
+def _pictures(report: Report) -> Mapping[str, Sheet]:
+    """Samples by dataset, as many as are shown."""
+    return dict(list(report.pictures.items())[:PICTURES_SHOWN])
+
+
+def _picture_files(report: Report) -> dict[str, bytes]:
+    """Their files."""
     found = {}
-    for part in report.datasets:
-        judged = "reduced" if part.reduced else "not judged" if part.unjudged else ""
-        made = "made in memory" if part.manifest_digest is None else ""
-        found[part.name] = ", ".join(words for words in (judged, made) if words)
+    for name, (dataset, sheet) in zip(PICTURE_NAMES, _pictures(report).items(), strict=False):
+        found[name] = sheet.png()
+        found[f"{name.removesuffix('.png')}.svg"] = sheet.svg(f"{dataset}: {PICTURE_CAPTION}").encode()
     return found
-
-
-def _labels(report: Report) -> dict[str, str]:
-    """Names of the datasets for the plots."""
-    return {name: f"{name} ({tag})" if tag else name for name, tag in _tags(report).items()}
-
-
-def _effects(report: Report) -> list[str]:
-    """A sentence for each dataset: which collapse shows under which strategies."""
-    names, labels = dict.fromkeys(one.dataset for one in report.comparisons), _labels(report)
-    models = {one.model for one in report.comparisons}
-    found = []
-    for name in names:
-        words: dict[Collapse, list[str]] = {}
-        for one in report.comparisons:
-            if one.dataset == name:
-                model = f" ({one.model})" if len(models) > 1 or starts_trained(one.model) else ""
-                words.setdefault(one.collapse, []).append(strategy_words(one.strategy) + model)
-        parts = [f"{collapse} under {_and(words[collapse])}" for collapse in Collapse if collapse in words]
-        sentence = "; ".join(parts)
-        alone = len(report.datasets) == 1
-        found.append(f"{sentence[0].upper()}{sentence[1:]}." if alone else f"{labels.get(name, name)}: {sentence}.")
-    return found
-
-
-def _and(words: Sequence[str]) -> str:
-    return " and ".join([*([", ".join(words[:-1])] if words[1:] else []), *words[-1:]])
-
-
-def _counted(words: Iterable[str]) -> str:
-    return ", ".join(f"{number} {word}" for word, number in Counter(words).most_common())
-
-
-def _verdict_words(result: ClaimResult) -> str:
-    """One verdict for a claim: on its number if that could be judged, else on its effect."""
-    level = result.verdict is result.level.verdict
-    words = str(result.verdict) if level else f"effect {result.verdict}"
-    return f"{words} (another model)" if result.stand_in and result.verdict is not Verdict.NOT_RUN else words
-
-
-def _statement_words(result: StatementResult) -> str:
-    stood_in = result.stand_ins and result.judged.verdict is not Verdict.NOT_RUN
-    return f"{result.judged.verdict} (stand-ins)" if stood_in else str(result.judged.verdict)
-
-
-def _reported(claim: Claim) -> str:
-    return f"{claim.value:g}" + ("" if claim.std is None else f" ± {claim.std:g}")
-
-
-def _measured(result: ClaimResult) -> str:
-    """Mean ± sd (runs)."""
-    return f"{result.measured[0]:.3f}" if result.claim.regime is Regime.SIZE else spread(result.measured)
 
 
 def _open(results: Iterable[ClaimResult]) -> list[tuple[str, list[str]]]:
@@ -247,42 +210,3 @@ def _open(results: Iterable[ClaimResult]) -> list[tuple[str, list[str]]]:
 def _epochs_shown(report: Report) -> list[int]:
     longest = 0 if report.result is None else max((len(run.history.epochs) for run in report.result.runs), default=0)
     return [epoch for epoch in EPOCHS_SHOWN if epoch < longest]
-
-
-def _hardware(report: Report) -> list[str]:
-    """What runs were made on, with how many of them."""
-    if report.result is None:
-        return []
-    words = Counter(
-        f"{run.history.device}, {shown.counted(run.history.threads, 'thread')}"
-        + (f", {run.history.ranks} processes" if run.history.ranks > 1 else "")
-        for run in report.result.runs
-    )
-    return [f"{name} ({shown.counted(number, 'run')})" for name, number in words.most_common()]
-
-
-def _tested(report: Report) -> str:
-    """After which epochs the test images were looked at, where that was not after every one."""
-    runs = () if report.result is None else report.result.runs
-    intervals = sorted({each for run in runs if (each := run.history.protocol.test_interval) is not None})
-    every = " or ".join(f"{interval}th" for interval in intervals)
-    return f"each of the first and the last {ALWAYS_TESTED} epochs and every {every} one" if every else ""
-
-
-def _fine_tuned(report: Report) -> list[str]:
-    """A sentence for each model that started from trained weights: which, and how."""
-    runs = () if report.result is None else report.result.runs
-    protocols = {run.cell.model: run.history.protocol for run in runs}
-    found = []
-    for weights in report.weights:
-        protocol = protocols.get(weights["name"])
-        if protocol is not None:
-            inputs = "normalised as for those weights" if protocol.normalise else "in [0, 1] without normalisation"
-            clip = "" if protocol.gradient_clip is None else f"gradients clipped at norm {protocol.gradient_clip:g}, "
-            found.append(
-                f"{weights['name']}: {weights['architecture']} from {weights['file']} ({weights['origin']}, sha256 "
-                f"{weights['sha256']}) with a new last layer; all layers fine-tuned for {protocol.epochs} epochs at "
-                f"learning rate {protocol.optimiser.learning_rate:g}, {protocol.schedule.kind} schedule, {clip}"
-                f"images {inputs}"
-            )
-    return found
