@@ -18,6 +18,7 @@ from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.methods.method import Repeats
 from ule_datasets.packaging.figures.sheet import Figure
 from ule_datasets.packaging.figures.trace import trace_table
+from ule_datasets.packaging.results import results_of
 from ule_datasets.papers.claims import CLEAN_ACCURACY, for_dataset
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.forms import UNLABELLED
@@ -64,8 +65,13 @@ def write_card(
         exact=all(method.repeats == Repeats.EXACT for method in recipe.methods),
         crafts=_crafts(perturbation),
         pixels=_pixels(perturbation, manifest.class_names),
-        measured=cards.measured(recipe.name),
-        claims=[claim for claim in for_dataset(recipe.name) if claim.metric == CLEAN_ACCURACY],
+        digests=_digests(manifest),
+        known=bool(perturbation.layers),
+        results=results_of(
+            [claim for claim in for_dataset(recipe.name) if claim.metric == CLEAN_ACCURACY],
+            cards.measured(recipe.name),
+            manifest.perturbation_digest if perturbation.layers else None,
+        ),
         citations=[cards.citation(key) for key in keys],
         papers=[paper for key in keys if (paper := cards.paper(key)) is not None],
         rebuild=_rebuild_command(recipe),
@@ -113,6 +119,13 @@ def _settings(value: Any, prefix: str) -> list[tuple[str, str]]:
         else:
             rows.append((f"{prefix}{field.name}", str(setting)))
     return rows
+
+
+def _digests(manifest: Manifest) -> list[tuple[str, str]]:
+    """What is known by a digest: in lists, whose lines break anywhere, unlike those of tables."""
+    source = [(f"source, {name}", digest) for name, digest in sorted(manifest.source_digests.items())]
+    made = [("recipe", manifest.recipe_digest), ("perturbation", manifest.perturbation_digest)]
+    return [*source, *made, *((f"dataset, {name}", split.digest) for name, split in manifest.splits.items())]
 
 
 def _crafts(perturbation: Perturbation) -> list[dict[str, Any]]:
