@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 import json
 import re
-import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from helpers import Samples, class_names, make_images, run_build, write_image_folder
-from tiny_weights import save_tiny_weights
+from tiny_recipes import on_small_images, tiny_weights
 
 import builders
 import cards
@@ -36,13 +34,7 @@ from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.dataset.loading import load
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.dataset.shards.parquet import features, schema
-from ule_datasets.methods.bait import Bait
-from ule_datasets.methods.engine.settings import SurrogateSettings
-from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
-from ule_datasets.methods.method import Method
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
-from ule_datasets.models.weights import Weights
 from ule_datasets.papers import claims
 from ule_datasets.recipe import PublishedRecipe, Recipe
 from ule_datasets.sources.digits import DIGITS
@@ -66,38 +58,10 @@ def small_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@functools.cache
-def tiny_weights() -> tuple[Weights, Path]:
-    """Weights of a small network, and the file that holds them."""
-    return save_tiny_weights(Path(tempfile.mkdtemp()))
-
-
-def on_small_images(recipe: Recipe) -> Recipe:
-    """The recipe for any labelled images of one size, with shards of a few of them and little work for surrogates."""
-    nothing = dict.fromkeys(("digests", "num_images", "default_location", "preprocess", "keyed_by"))
-    source = dataclasses.replace(recipe.source, **nothing)  # type: ignore[arg-type]
-    methods = tuple(quick(method) for method in recipe.methods)
-    name = f"{recipe.name}-test"
-    return dataclasses.replace(recipe, name=name, source=source, methods=methods, shard_mebibytes=0.5)
-
-
-def quick(method: Method) -> Method:
-    """The same method with a small surrogate, few steps and two rounds at most."""
-    if isinstance(method, ErrorMinimizing | ClasswiseErrorMinimizing):
-        surrogate = SurrogateSettings(model="convnet3-w16", batch_size=64)
-        return dataclasses.replace(method, surrogate=surrogate, num_steps=2, steps_per_round=2, max_rounds=2)
-    if isinstance(method, Bait):
-        small = {"prior": tiny_weights()[0], "generator_width": 1, "generator_blocks": 1}
-        return dataclasses.replace(method, **small, stages=(1, 0, 1), batch_size=128)
-    if isinstance(method, UnlearnableClusters):
-        small = {"surrogate": tiny_weights()[0], "generator_width": 2, "generator_blocks": 1}
-        return dataclasses.replace(method, **small, num_clusters=3, kmeans_restarts=1, epochs=1, batch_size=200)
-    return method
-
-
 def build_small(recipe: Recipe, source: Path, out: Path, workers: int) -> Manifest:
     options = BuildOptions(out=out, source=str(source), workers=workers, cache=False, weights=tiny_weights()[1])
-    return build(on_small_images(recipe), options, Reporter(silent=True)).manifest
+    small = dataclasses.replace(on_small_images(recipe), name=f"{recipe.name}-test")
+    return build(small, options, Reporter(silent=True)).manifest
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,47 @@
+"""Recipes of the catalogue on few images with little work, as they would be built otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tiny_weights import save_tiny_weights
+
+from ule_datasets.methods.bait import Bait
+from ule_datasets.methods.engine.settings import SurrogateSettings
+from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
+from ule_datasets.methods.method import Method
+from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
+from ule_datasets.models.weights import Weights
+from ule_datasets.recipe import Recipe
+
+
+@functools.cache
+def tiny_weights() -> tuple[Weights, Path]:
+    """Weights of a small network, and the file that holds them."""
+    return save_tiny_weights(Path(tempfile.mkdtemp()))
+
+
+def on_small_images(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe for any labelled images of one size, with shards of a few of them and little work for surrogates."""
+    nothing = dict.fromkeys(("digests", "num_images", "default_location", "preprocess", "keyed_by"))
+    source = dataclasses.replace(recipe.source, **{**nothing, **changes})
+    methods = tuple(quick(method) for method in recipe.methods)
+    return dataclasses.replace(recipe, source=source, methods=methods, shard_mebibytes=0.5)
+
+
+def quick(method: Method) -> Method:
+    """The same method with a small surrogate, few steps and two rounds at most."""
+    if isinstance(method, ErrorMinimizing | ClasswiseErrorMinimizing):
+        surrogate = SurrogateSettings(model="convnet3-w16", batch_size=64)
+        return dataclasses.replace(method, surrogate=surrogate, num_steps=2, steps_per_round=2, max_rounds=2)
+    if isinstance(method, Bait):
+        small = {"prior": tiny_weights()[0], "generator_width": 1, "generator_blocks": 1}
+        return dataclasses.replace(method, **small, stages=(1, 0, 1), batch_size=128)
+    if isinstance(method, UnlearnableClusters):
+        small = {"surrogate": tiny_weights()[0], "generator_width": 2, "generator_blocks": 1}
+        return dataclasses.replace(method, **small, num_clusters=3, kmeans_restarts=1, epochs=1, batch_size=200)
+    return method
