@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 import sys
@@ -11,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,7 +34,7 @@ from ule_datasets.papers.gates import TRAINING, Gate
 from ule_datasets.papers.statistics import Judged, Verdict
 from ule_datasets.verification.judging import ClaimResult, StatementResult
 from ule_datasets.verification.report.content import DatasetPart, Report, describe_environment
-from ule_datasets.verification.report.plots import PLOT_NAMES, _apart, draw_plots
+from ule_datasets.verification.report.plots import CONTROL, PALETTE, PLOT_NAMES, _apart, draw_plots
 from ule_datasets.verification.report.tables import paper_tables
 from ule_datasets.verification.report.writing import write_report
 from ule_datasets.verification.separability import Separability
@@ -960,9 +962,45 @@ def test_the_plots_name_what_they_show_and_are_the_same_each_time() -> None:
         "ops-cifar10 (reduced)",
     ):
         assert text in accuracy.svg, text
-    for text in ("no augmentation", "standard", "9.5", "52.2", "reported; measured with another model or other data"):
+    signs = ("9.5", "52.2", "15.56", "reported; measured with another model or other data")
+    for text in ("no augmentation", "standard", "clean control", "ops-cifar10", "(reduced)", *signs):
         assert text in bars.svg, text
     assert draw_plots(given, {"ops-cifar10": "ops-cifar10 (reduced)"}) == drawn
+
+
+def seen(colour: str, kind: str) -> np.ndarray:
+    """As an eye of some kind sees it (Machado, Oliveira and Fernandes, 2009), in CIE L*a*b*."""
+    kinds = {
+        "protanopia": [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ],
+        "deuteranopia": [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ],
+        "tritanopia": [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ],
+        "all": np.eye(3).tolist(),
+    }
+    xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    levels = np.frombuffer(bytes.fromhex(colour[1:]), dtype=np.uint8) / 255
+    linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    x, y, z = np.array(xyz) @ np.clip(np.array(kinds[kind]) @ linear, 0, 1) / (0.95047, 1, 1.08883)
+    root = [t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in (x, y, z)]
+    return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])
+
+
+@pytest.mark.parametrize("kind", ["all", "protanopia", "deuteranopia", "tritanopia"])
+def test_every_eye_tells_the_colours_of_datasets_apart(kind: str) -> None:
+    colours = [seen(colour, kind) for colour in (CONTROL, *PALETTE)]
+    assert min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(colours, 2)) > 15
+    assert all(35 < colour[0] < 75 for colour in (seen(c, "all") for c in PALETTE)), "on white and on black"
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def _place(layer: Overwrite, number: int, pixel: int) -> dict[str, str]:
     if row == NOWHERE:
         return {"position": "none", "colour": "none"}
     colour = bytes(layer.colours[number, pixel].tolist()).hex()
-    return {"position": f"({row}, {column})", "colour": f"`#{colour}`"}
+    return {"position": f"({row}, {column})", "colour": f"#{colour}"}
 
 
 def _rebuild_command(recipe: Recipe) -> str:

@@ -23,21 +23,25 @@ from ule_datasets.papers.claims import CLEAN_ACCURACY
 from ule_datasets.verification.report.content import Report, strategy_words
 
 PLOT_NAMES = tuple(f"{name}.png" for name in ("accuracy", "strategies", *FIGURES))
-CONTROL = "#2f7ed8"
-PALETTE = (*("#e0561b", "#2a9d57", "#9a5bd0", "#c79100", "#13a3a3"), *("#d6408f", "#8c6239", "#7c8a2e", "#c1121f"))
-"""Of the datasets, in turn; readable on white and on black."""
+CONTROL = "#0072b2"
+PALETTE = ("#d55e00", "#8a14ff", "#35b64a", "#dd8896", "#964f2c", "#ff3dff", "#b63575")
+"""Of the datasets, in turn; readable on white and on black, and told apart by those who see fewer colours."""
+STYLES = ("-", "--", "-.", ":")
+"""Of their lines, in turn."""
 GREY = "#888888"
 INK = "#010203"
 """Stands for the text colour while a plot is drawn: the page's own in HTML."""
 PANELS_A_ROW = 3
-BARS_A_ROW = 32
-BARS_WITH_NUMBERS = 20
+BARS_A_ROW = 20
+NUMBER_ROOM = 14.0
+"""Points of accuracy above a bar that its number takes."""
 CONTOURS = 10
 LAST, BEST, CHANCE = "last epoch", "best epoch", "chance"
 REPORTED, REPORTED_OF_OTHERS = "reported", "reported; measured with another model or other data"
 DOT: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 5}
 RING: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 8, "markerfacecolor": "none"}
-DIAMOND: dict[str, Any] = {"marker": "D", "linestyle": "", "markersize": 6, "markerfacecolor": "#d9d9d9"}
+OUTLINED: dict[str, Any] = {"linestyle": "", "markeredgewidth": 1.6, "markerfacecolor": "#ffffff"}
+"""Seen on every bar, on white and on black."""
 SIGNS: dict[str, dict[str, Any]] = {
     "": {"linewidth": 1.5, "alpha": 0.85},
     CHANCE: {"linestyle": (0, (4, 3)), "linewidth": 1},
@@ -45,8 +49,8 @@ SIGNS: dict[str, dict[str, Any]] = {
     BEST: RING,
     FILLED: DOT,
     HOLLOW: RING,
-    REPORTED: DIAMOND,
-    REPORTED_OF_OTHERS: {**DIAMOND, "markerfacecolor": "none"},
+    REPORTED: {**OUTLINED, "marker": "D", "markersize": 7, "markeredgecolor": "#222222"},
+    REPORTED_OF_OTHERS: {**OUTLINED, "marker": "s", "markersize": 6, "markeredgecolor": GREY},
 }
 """How the signs look that have no colour of their own."""
 
@@ -151,28 +155,31 @@ class _Artist:
         return figure
 
     def strategies(self, ink: str) -> Any:
-        """Test accuracy after the last epoch: a group of bars for each strategy, what papers report as diamonds."""
+        """Test accuracy after the last epoch: named bars in a group for each strategy, with what papers report."""
         rows = list(self._rows_of_bars())
         widest = max(sum(len(group) for _, group in groups) for _, groups in rows)
-        figure = _figure(min(12.0, max(5.0, 1.5 + 0.42 * widest)), 3.0 * len(rows) + 0.5)
+        figure = _figure(min(12.0, max(5.0, 1.5 + 0.55 * widest)), 3.6 * len(rows) + 0.5)
         panels = figure.subplots(len(rows), 1, sharey=True, squeeze=False)[:, 0]
         for panel, (model, groups) in zip(panels, rows, strict=True):
-            ticks = []
+            ticks: list[tuple[float, str]] = []
             start = 0.0
             for strategy, group in groups:
                 for place, cell in enumerate(group):
-                    self._bar(panel, start + place, cell, numbers=widest <= BARS_WITH_NUMBERS)
-                ticks.append((start + (len(group) - 1) / 2, strategy_words(strategy).replace("+", "+\n")))
+                    self._bar(panel, start + place, cell)
+                    ticks.append((start + place, self._bar_name(cell.dataset)))
+                middle, words = start + (len(group) - 1) / 2, strategy_words(strategy).replace("+", "+\n")
+                _write(panel, words, (middle, 112), (0, 0), ha="center", va="bottom", fontweight="bold", fontsize=9)
                 start += len(group) + 1
-            panel.set_xticks([place for place, _ in ticks], [words for _, words in ticks])
+            how: Any = {"rotation": 35, "ha": "right", "rotation_mode": "anchor", "fontsize": 8}
+            panel.set_xticks([place for place, _ in ticks], [words for _, words in ticks], **how)
             panel.set_xlim(-0.9, start - 1.1)
             panel.axhline(self.result.chance, color=GREY, zorder=1, **SIGNS[CHANCE])
-            panel.set_ylim(0, 108)
+            panel.set_ylim(0, 112)
             panel.set_yticks(range(0, 101, 20))
-            _dress(panel, ink, model if len(self.models) > 1 else "", "", "clean test accuracy, %")
+            _dress(panel, ink, "", "", "clean test accuracy, %" + (f"\n{model}" if len(self.models) > 1 else ""))
         drawn = {run.cell for run in self.result.runs}
         signs = {sign for cell, row in self._reported().items() if cell in drawn for _, sign in row}
-        self._legend(figure, {sign: sign for sign in (CHANCE, *sorted(signs))}, bars=True)
+        self._legend(figure, {sign: sign for sign in (CHANCE, *sorted(signs))}, shown=())
         return figure
 
     def curves(self, chart: Curves, ink: str) -> Any:
@@ -181,7 +188,8 @@ class _Artist:
         for panel, (dataset, traces) in zip(panels, chart.panels.items(), strict=True):
             for trace in traces:
                 above = 4 if trace.sign else 3
-                panel.plot(trace.x, trace.y, color=self._colour(trace.dataset), zorder=above, **SIGNS[trace.sign])
+                how = {"linestyle": self._style(trace.dataset), **SIGNS[""]} if not trace.sign else SIGNS[trace.sign]
+                panel.plot(trace.x, trace.y, color=self._colour(trace.dataset), zorder=above, **how)
             panel.set_ylim(bottom=0)
             self._epochs(panel, 0, self.epochs + 0.5)
             _dress(panel, ink, self._named(dataset), "epoch", chart.y)
@@ -245,7 +253,11 @@ class _Artist:
             look = {"color": colour, "va": "center", "fontweight": "bold", "fontsize": 9}
             _write(panel, f"{value:.1f}", (self.epochs, height), (9, 0), **look)
 
-    def _bar(self, panel: Any, place: float, cell: Cell, *, numbers: bool) -> None:
+    def _bar_name(self, dataset: str) -> str:
+        """Below its bar."""
+        return self._named(dataset).replace(" (", "\n(") if dataset in self.datasets else "clean control"
+
+    def _bar(self, panel: Any, place: float, cell: Cell) -> None:
         values = [history.test_accuracy for history in self.result.histories(cell)]
         mean = statistics.fmean(values)
         panel.bar(place, mean, width=0.86, color=self._colour(cell.dataset), alpha=0.8, zorder=2)
@@ -253,10 +265,10 @@ class _Artist:
             panel.errorbar(place, mean, yerr=statistics.stdev(values), color=GREY, capsize=2, linewidth=1.2, zorder=3)
         reported = self._reported().get(cell, [])
         for value, sign in reported:
-            panel.plot(place, value, color=GREY, zorder=4, **SIGNS[sign])
-        if numbers:
-            height = max([mean, *(value for value, _ in reported)])
-            _write(panel, f"{mean:.1f}", (place, height), (0, 6), fontsize=8, ha="center")
+            panel.plot(place, value, zorder=4, **SIGNS[sign])
+            _write(panel, f"{value:g}", (place, value), (6, 0), fontsize=7, va="center", style="italic")
+        height = max([mean, *(value for value, _ in reported if 0 < value - mean < NUMBER_ROOM)])
+        _write(panel, f"{mean:.1f}", (place, height), (0, 7), fontsize=8, ha="center", fontweight="bold")
 
     def _rows_of_bars(self) -> Iterator[tuple[str, list[tuple[str, list[Cell]]]]]:
         """(model, [(strategy, its cells, controls first)]) of each row, as many strategies as fit."""
@@ -284,29 +296,25 @@ class _Artist:
         return PALETTE[self.datasets.index(dataset) % len(PALETTE)] if dataset in self.datasets else CONTROL
 
     def _style(self, dataset: str) -> str:
-        """Another one where the colours begin again."""
-        place = self.datasets.index(dataset) if dataset in self.datasets else 0
-        return ("-", "--", ":", "-.")[place // len(PALETTE) % 4]
+        """A dataset's own, besides its colour; with seven colours and four styles 28 are told apart."""
+        return STYLES[self.datasets.index(dataset) % len(STYLES)] if dataset in self.datasets else STYLES[0]
 
     def _epochs(self, panel: Any, first: float, last: float) -> None:
         step = max(1, self.epochs // 5)
         panel.set_xlim(first, last)
         panel.set_xticks(sorted({1, *range(step, self.epochs + 1, step), self.epochs}))
 
-    def _legend(
-        self, figure: Any, signs: Mapping[str, str], *, bars: bool = False, shown: Sequence[str] | None = None
-    ) -> None:
+    def _legend(self, figure: Any, signs: Mapping[str, str], *, shown: Sequence[str] | None = None) -> None:
         """Below all panels: datasets by colour (those in ``shown`` if not all), and what the signs mean."""
         from matplotlib.lines import Line2D
 
-        look: Any = {"marker": "s", "linestyle": "", "markersize": 8} if bars else {"linewidth": 2}
         entries: list[tuple[str, Any]] = []
-        if any(run.cell.dataset not in self.datasets for run in self.result.runs):
-            entries.append(("clean control", {"color": CONTROL, **look}))
+        if shown != () and any(run.cell.dataset not in self.datasets for run in self.result.runs):
+            entries.append(("clean control", {"color": CONTROL, "linewidth": 2}))
         for name in self.datasets:
             if shown is None or name in shown:
-                style = {} if bars else {"linestyle": self._style(name)}
-                entries.append((self._named(name), {"color": self._colour(name), **look, **style}))
+                look = {"color": self._colour(name), "linewidth": 2, "linestyle": self._style(name)}
+                entries.append((self._named(name), look))
         entries += [(words, {"color": GREY, **SIGNS[sign]}) for words, sign in signs.items()]
         fitting = int(figure.get_figwidth() * 11 / (max(len(words) for words, _ in entries) + 6))
         handles = [Line2D([], [], label=words, **how) for words, how in entries]
