@@ -123,7 +123,7 @@ def test_the_quick_profile_trains_its_own_network_in_the_numbers_that_are_faster
     monkeypatch.setattr(pace, "_measured", lambda *_: {Precision.FLOAT32: 2.0, Precision.BFLOAT16: 1.0})
     arguments = [str(digits), "--profile", "quick", "--workers", "1"]
     assert main([*arguments, "--dry-run"]) == 0
-    assert "ops-digits, quicknet, standard: 1 run of 1 epochs on 64 images" in capsys.readouterr().out
+    assert "ops-digits, quicknet, standard: 1 run of 1 epoch on 64 images" in capsys.readouterr().out
     assert not fresh_runs.with_name("pace").exists()
     assert main([*arguments, "--quiet"]) in (0, 1), "nothing is learned in one epoch"
     assert "nothing about any number of a paper" in " ".join(capsys.readouterr().out.split())

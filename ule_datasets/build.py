@@ -17,7 +17,7 @@ from ule_datasets.base.names import RelativePath
 from ule_datasets.base.options import FORMATS
 from ule_datasets.base.options import BuildOptions as BuildOptions
 from ule_datasets.base.progress import Reporter
-from ule_datasets.base.shown import few, terminal
+from ule_datasets.base.shown import counted, few, terminal
 from ule_datasets.compute.executor import Executor
 from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
@@ -29,7 +29,7 @@ from ule_datasets.dataset.manifest import FILE_NAME, LEFT_OUT, FileRecord, Manif
 from ule_datasets.dataset.shards import file_record
 from ule_datasets.packaging.assembly import Assembly
 from ule_datasets.packaging.card import write_card
-from ule_datasets.packaging.crafting import CraftCache, Workshop, clear_checkpoints, craft, join, labels_for
+from ule_datasets.packaging.crafting import CraftCache, Workshop, clear_checkpoints, craft, join, labels_for, shortfalls
 from ule_datasets.packaging.croissant import croissant_json
 from ule_datasets.packaging.figures import draw_figures
 from ule_datasets.packaging.folder import BuildFolder, FileNote, check_ours, open_folder, tidy
@@ -60,6 +60,8 @@ class BuildResult:
     manifest: Manifest
     already_complete: bool
     """Nothing was done: the folder held exactly this dataset."""
+    shortfalls: tuple[str, ...] = ()
+    """Why the dataset that was built now hardly protects; empty: no reason is known."""
 
 
 def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = None) -> BuildResult:
@@ -100,9 +102,10 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
         origin = Origin.of(recipe, options)
         if origin is not None:
             origin.check_begun(folder, executor, reporter)
+        fell_short: list[str] = []
         if options.overwrite or not folder.is_complete(executor, sent=delivery is not None):
             folder.reopen()
-            _Making(recipe, options, origin, given, folder, delivery, executor, reporter).run()
+            fell_short = _Making(recipe, options, origin, given, folder, delivery, executor, reporter).run()
             folder.note_complete()
         manifest = folder.manifest()
         _remember(recipe, options, origin, manifest)  # before the dataset is there: nobody reads the images once more
@@ -116,7 +119,9 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
             if strays := unlisted(options.out, manifest):
                 also = f"{options.out} also holds {few(strays)}"
                 reporter.warn(f"{also}, not of this dataset: ule-verify will not pass with it")
-    return _result(options, manifest, already_complete=False)
+    for reason in fell_short:
+        reporter.warn(reason)  # the last that is said
+    return dataclasses.replace(_result(options, manifest, already_complete=False), shortfalls=tuple(fell_short))
 
 
 def _check_images(recipe: Recipe, options: BuildOptions, finished: Manifest, reporter: Reporter) -> None:
@@ -206,7 +211,7 @@ def _place(options: BuildOptions) -> str:
 def _announcement(recipe: Recipe, options: BuildOptions) -> str:
     reduced = f" [{recipe.reduced}]" if recipe.reduced else ""
     where = options.source or recipe.source.default_location or "(no source given)"
-    processes = f"{options.workers} process{'es' if options.workers > 1 else ''}"
+    processes = counted(options.workers, "process")
     return f"building {recipe.name} {recipe.version}{reduced} from {shown(where)} into {_place(options)}, {processes}"
 
 
@@ -246,7 +251,8 @@ class _Making:
     executor: Executor
     reporter: Reporter
 
-    def run(self) -> None:
+    def run(self) -> list[str]:
+        """Make everything; returns why it hardly protects, if there are such reasons."""
         recipe, reporter, files = self.recipe, self.reporter, self.folder.files
         with reporter.phase("read source"):
             source = self._source()
@@ -274,6 +280,7 @@ class _Making:
         timings = {name: round(seconds, 3) for name, seconds in reporter.seconds.items()}
         manifest = dataclasses.replace(manifest, files=(*manifest.files, *others), timings=timings)
         write_atomically(files / FILE_NAME, manifest.to_json())
+        return shortfalls(recipe, perturbation)
 
     def _source(self) -> Source:
         try:

@@ -77,21 +77,67 @@ def test_without_a_terminal_lines_say_how_many_how_fast_and_how_long(capsys: pyt
     tracked = Reporter().track(items, total=3, label="reading photos", unit="chunk", images=lambda size: size)
     assert list(tracked) == items
     lines = capsys.readouterr().err.splitlines()
-    pattern = re.compile(r"reading photos: (\d) of 3 chunks, ([\d,]+) images/s, about (\d+) s left")
+    pattern = re.compile(r"reading photos: (\d) of 3 chunks, ([\d,]+) images/s(?:, about (\d+) s left)?")
     found = [pattern.fullmatch(line) for line in lines]
     assert [match[1] for match in found if match] == ["1", "2", "3"]
     assert [int(match[2]) for match in found if match] == [10, 20, 20], "600 images in half a minute"
-    assert [int(match[3]) for match in found if match] == [20, 10, 0]
+    assert [match[3] for match in found if match] == ["20", "10", None]
 
 
 def test_lines_come_ten_seconds_apart(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(Reporter().track(range(1000), total=1000, label="reading", unit="chunk")) == list(range(1000))
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "OF_THE_TIME", 0.0)
     assert list(Reporter().track("ab", total=2, label="reading", unit="chunk")) == ["a", "b"]
     first, second = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"reading: 1 of 2 chunks, about 0 s left", first)
-    assert re.fullmatch(r"reading: 2 of 2 chunks, about 0 s left", second)
+    assert re.fullmatch(r"reading: 1 of 2 chunks, about 1 s left", first)
+    assert second == "reading: 2 of 2 chunks"
+
+
+class Minutes(Clock):
+    """A minute passes whenever somebody looks."""
+
+    def monotonic(self) -> float:
+        self.now += 60.0
+        return self.now
+
+
+def test_long_work_tells_of_itself_ever_more_rarely(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "time", Minutes())
+    reporter, hours = Reporter(), 10
+    for label in ("reading", "training"):
+        assert len(list(reporter.track(range(30 * hours), total=30 * hours, label=label, unit="step"))) == 30 * hours
+    told = [int(line.split()[1]) for line in capsys.readouterr().err.splitlines()]
+    assert 40 < len(told) < 50, "an hour's lines are as many as ten hours'"
+    assert told[:3] == [1, 2, 3]
+
+
+def test_what_takes_longer_than_was_said_is_corrected(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "time", Minutes())
+    reporter = Reporter()
+    reporter.expect(600.0, "training")
+    assert len(list(reporter.track(range(30), total=30, label="training", unit="epoch"))) == 30
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "training: 1 of 30 epochs, about 29 min left, 30 min in all, not 10 min as it seemed"
+    assert "seemed" not in "".join(lines[1:]), "said once"
+    assert list(reporter.track("a", total=1, label="training", unit="epoch")) == ["a"]
+    assert "seemed" not in capsys.readouterr().err, "expected once"
+
+
+def test_a_forecast_is_corrected_when_it_proves_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "time", clock := Clock())
+    forecast = progress.Forecast(120.0, 10, "round")
+    assert forecast.after(1) == "", "as was said"
+    clock.now += 170.0
+    assert forecast.after(4) == "a round takes 48 s, not 12 s as it seemed: about 5 min left for 6 rounds"
+    assert forecast.after(4) == ""
+    clock.now += 1000.0
+    assert forecast.after(10) == "a round takes 121 s, not 48 s as it seemed".replace("121 s", "2 min")
 
 
 @pytest.mark.usefixtures("clock")

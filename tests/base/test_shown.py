@@ -145,3 +145,19 @@ def test_a_template_shows_everything_safely_but_its_own_markup() -> None:
     assert markdown == "<\\|\\`> `c` <b> \\|\\` \\|\\` x\\|\\`"
     page = environment(shown.html).from_string("<p>{{ a }}{{ b }}</p>").render(a="<\x1b>", b=Markup("<b>"))
     assert page == "<p>&lt;\\x1b&gt;<b></p>"
+
+
+@pytest.mark.parametrize(
+    ("number", "one", "told"),
+    [
+        (0, "image", "0 images"),
+        (1, "class", "1 class"),
+        (2, "class", "2 classes"),
+        (1234, "batch", "1,234 batches"),
+        (3, "epoch", "3 epochs"),
+        (2, "process", "2 processes"),
+        (2, "box", "2 boxes"),
+    ],
+)
+def test_numbers_have_their_nouns(number: int, one: str, told: str) -> None:
+    assert shown.counted(number, one) == told

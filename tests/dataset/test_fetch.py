@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -254,9 +255,36 @@ def test_a_dataset_on_the_hub_is_fetched_as_far_as_it_is_wanted(fake_with_manife
 
 @pytest.mark.parametrize("where", ["ops-digits", "/no/such/ops-digits", "here/is/no/ops-digits"])
 def test_a_dataset_that_is_nowhere_is_refused_with_the_command_that_builds_it(fake: FakeHub, where: str) -> None:
-    with pytest.raises(InputError, match=rf"no dataset at {where} .*; build it with: ule-build ops-digits"):
+    message = rf"no dataset at {where}: there is no such folder.*; build it with: ule-build ops-digits"
+    with pytest.raises(InputError, match=message):
         find_dataset(where)
     assert fake.asked == []
+
+
+@pytest.mark.parametrize("where", ["datasets/none", "photos/none", "./photos/none", "ops-digits"])
+def test_a_folder_that_is_not_here_is_said_to_be_missing_and_not_asked_for(fake: FakeHub, where: str) -> None:
+    Path("photos").mkdir()
+    with pytest.raises(InputError, match=rf"no dataset at {where}: there is no such folder"):
+        find_dataset(where)
+    if "/" in where:
+        with pytest.raises(InputError, match=f"--perturbation {where}: no such file or folder"):
+            find_perturbation(where)
+    assert fake.asked == []
+
+
+def test_a_name_that_is_not_there_is_told_what_is_like_it() -> None:
+    known = ["ops-digits", *(f"other-{number}" for number in range(9))]
+    for given, told in (
+        ("ops-digts", "nor ./datasets/ops-digts; did you mean ops-digits?"),
+        ("ops-digits", "; build it with: ule-build ops-digits"),
+        ("zzz", "; ule-build --list shows what can be built"),
+    ):
+        with pytest.raises(InputError, match=re.escape(told)):
+            find_dataset(given, buildable=known)
+    Path("datasets/mine-1").mkdir(parents=True)
+    Path("datasets/mine-1/manifest.json").write_text("{}")
+    with pytest.raises(InputError, match=r"in \./datasets there is mine-1$"):
+        find_dataset("mine-2", buildable=known)
 
 
 def test_a_folder_that_looks_like_a_repository_is_a_folder(fake: FakeHub) -> None:

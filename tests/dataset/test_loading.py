@@ -412,7 +412,7 @@ def test_an_unknown_split_lists_the_known_ones(built_digits: Path) -> None:
 
 def test_an_unknown_dataset_says_how_to_build_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    message = r"no dataset at ops-digits \(nor in ./datasets/ops-digits\); build it with: ule-build ops-digits"
+    message = r"no such folder, nor ./datasets/ops-digits; build it with: ule-build ops-digits"
     with pytest.raises(InputError, match=message):
         load("ops-digits")
 

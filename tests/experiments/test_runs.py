@@ -327,6 +327,7 @@ def test_what_was_finished_survives_a_kill(tmp_path: Path, trained: list[int]) -
 def test_epochs_are_shown_while_others_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "SECONDS_BETWEEN_LOOKS", 0.01)
     monkeypatch.setattr("ule_datasets.base.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("ule_datasets.base.progress.OF_THE_TIME", 0.0)
     longer = dataclasses.replace(PROTOCOL, epochs=20)
     found, listener = work([make_task(seed, protocol=longer) for seed in (1, 0)], tmp_path, workers=2)
     assert [found[index].seed for index in range(2)] == [1, 0]  # type: ignore[union-attr]

@@ -41,8 +41,9 @@ def few(words: Sequence[str], shown: int = 3) -> str:
 
 
 def counted(number: int, one: str, several: str = "") -> str:
-    """``1 image``, ``1,234 images``; ``several`` where it does not end with a mere ``s``."""
-    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+    """``1 image``, ``1,234 images``, ``2 classes``; ``several`` where it does not end with a mere ``s`` or ``es``."""
+    ending = "es" if one.endswith(("s", "x", "sh", "tch")) else "s"
+    return f"{number:,} {one if number == 1 else several or one + ending}"
 
 
 def terminal(text: object) -> str:

@@ -245,6 +245,7 @@ def _summary(result: BuildResult) -> list[str]:
         f"time: {times} (in all {sum(manifest.timings.values()):.1f} s)",
         f"perturbation {manifest.perturbation_digest}",
         *(f"{name} {record.digest}" for name, record in manifest.splits.items()),
+        *(f"WARNING: {reason}" for reason in result.shortfalls),
         *([] if result.folder is None else [f"next: ule-verify {result.folder}{untested}"]),
     ]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ule_datasets.base.options import VERIFICATION, CommandOptions, VerifyOptions, option
+from ule_datasets.base.shown import counted
 from ule_datasets.cli.arguments import application, argument
 from ule_datasets.cli.running import CHECK_FAILED, DONE, Answer, run, table, version
 
@@ -102,10 +103,11 @@ def _with_folders(given: VerifyArguments) -> VerifyOptions:
 
 def _find(dataset: str) -> tuple[Path, bool]:
     """A dataset's folder, and whether it is the Hub's cache."""
+    from builders import RECIPES
     from ule_datasets.dataset.fetching import find_dataset, in_hub_cache, require_images
     from ule_datasets.dataset.manifest import Manifest
 
-    folder = find_dataset(dataset)
+    folder = find_dataset(dataset, buildable=RECIPES)
     remote = in_hub_cache(folder)
     if remote:
         require_images(folder, Manifest.read(folder), dataset)
@@ -177,7 +179,7 @@ def _summary(report: Report, folder: Path) -> list[str]:
     lines = []
     for part in report.datasets:
         passed = [check for check in part.checks if check.passed]
-        checked = f"{len(passed)} of {len(part.checks)} checks passed" if part.checks else "made in memory"
+        checked = f"{len(passed)} of {counted(len(part.checks), 'check')} passed" if part.checks else "made in memory"
         lines.append(f"{part.name} {part.version}: {checked}")
         lines += [f"FAILED {check.name}: {check.detail}" for check in part.checks if not check.passed]
         if part.unjudged and not any(one.dataset == part.name for one in report.comparisons):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import expanded
+from ule_datasets.base.names import nearest, unknown
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION
 from ule_datasets.dataset.manifest import FILE_NAME as MANIFEST
 from ule_datasets.dataset.manifest import Manifest
@@ -62,36 +64,77 @@ def find_perturbation(where: str) -> FoundPerturbation:
         )
     if path.exists():
         return FoundPerturbation(path=path / PERTURBATION if path.is_dir() else path)
-    repository = parse_repository(where)
+    repository = _repository(where)
     if repository is None:
         raise InputError(f"--perturbation {where}: no such file or folder, and not OWNER/NAME on the Hub")
     name, revision = repository
-    folder = download(name, revision, [PERTURBATION, MANIFEST], elsewhere="or give a file or folder")
+    elsewhere = f"or give a file or folder: here is no {where}"
+    folder = download(name, revision, [PERTURBATION, MANIFEST], elsewhere=elsewhere)
     if not (folder / PERTURBATION).exists() or not (folder / MANIFEST).exists():
         raise InputError(f"{name} is not a dataset of ours: it has no {PERTURBATION} or no {MANIFEST}")
     return FoundPerturbation(path=folder / PERTURBATION, repository=name, published=Manifest.read(folder))
 
 
-def find_dataset(where: str | Path, revision: str | None = None, *, patterns: tuple[str, ...] = ("*",)) -> Path:
+def find_dataset(
+    where: str | Path,
+    revision: str | None = None,
+    *,
+    patterns: tuple[str, ...] = ("*",),
+    buildable: Collection[str] | None = None,
+) -> Path:
     """The folder of a dataset: given as such, as the name of one in ``./datasets``, or ``OWNER/NAME`` on the Hub.
 
-    Of a repository ``patterns`` are fetched, besides what describes it; refused where no finished dataset is.
+    Of a repository ``patterns`` are fetched, besides what describes it. ``buildable`` names what could be built, for
+    the message; ``None``: nobody knows.
+
+    Raises:
+        InputError: no finished dataset is there.
     """
     for folder in (expanded(where), Path("datasets") / where):
         if (folder / MANIFEST).exists():
             return folder
-    repository = None if expanded(where).exists() else parse_repository(str(where))
+    repository = _repository(str(where))
     if repository is None:
-        raise InputError(
-            f"no dataset at {where} (nor in ./datasets/{where}); build it with: ule-build {Path(where).name}"
-        )
+        raise _missing(str(where), buildable)
     name, at = repository
     folder = download(
-        name, revision or at, [MANIFEST, "recipe.json", *patterns], elsewhere="or build it yourself: ule-build"
+        name,
+        revision or at,
+        [MANIFEST, "recipe.json", *patterns],
+        elsewhere=f"or build it yourself: ule-build; here is no folder {where}",
     )
     if not (folder / MANIFEST).exists():
         raise InputError(f"{name} is not a dataset of ours: it has no {MANIFEST}")
     return folder
+
+
+def _repository(where: str) -> tuple[str, str | None] | None:
+    """Repository and revision, where they are meant; ``None``: the text is a path on this machine.
+
+    So it is where the folder is here that its first part names, and in ``datasets``, where datasets are built: no
+    owner on the Hub is called so.
+    """
+    first = Path(where).parts[0] if where else ""
+    if expanded(where).exists() or first == "datasets" or (first != where and expanded(first).is_dir()):
+        return None
+    return parse_repository(where)
+
+
+def _missing(where: str, buildable: Collection[str] | None) -> InputError:
+    """The error for a place without a finished dataset."""
+    name = Path(where).name
+    if expanded(where).is_dir():
+        return InputError(f"no dataset at {where}: the folder has no {MANIFEST}, so nothing was built there to its end")
+    if expanded(where).exists():
+        return InputError(f"no dataset at {where}: it is a file; give the dataset's folder")
+    there = [path.parent.name for path in Path("datasets").glob(f"*/{MANIFEST}")]
+    near = nearest(name, there)
+    said = f"no dataset at {where}: there is no such folder" + ("" if "/" in where else f", nor ./datasets/{where}")
+    if near:
+        return InputError(f"{said}; in ./datasets there is {', '.join(near)}")
+    if buildable is None or name in buildable:
+        return InputError(f"{said}; build it with: ule-build {name}")
+    return unknown(said, name, buildable, "ule-build --list shows what can be built")
 
 
 def require_images(folder: Path, manifest: Manifest, where: str | Path) -> None:

@@ -210,8 +210,9 @@ def plan_lines(grid: Grid, tasks: Sequence[RunTask], done: Sequence[float]) -> l
         own = range(first, len(tasks), len(grid.cells))
         task, shares = tasks[own[0]], [done[i] for i in own]
         lines.append(
-            f"  {cell}: {counted(len(own), 'run')} of {task.protocol.epochs} epochs on "
-            f"{task.data.num_train:,} images, {flop_left([tasks[i] for i in own], shares):.2g} FLOP{_so_far(shares)}"
+            f"  {cell}: {counted(len(own), 'run')} of {counted(task.protocol.epochs, 'epoch')} on "
+            f"{counted(task.data.num_train, 'image')}, "
+            f"{flop_left([tasks[i] for i in own], shares):.2g} FLOP{_so_far(shares)}"
         )
     return lines
 
@@ -245,6 +246,7 @@ def _announce(grid: Grid, tasks: Sequence[RunTask], done: Sequence[float], paral
         reporter.say(line)
     seconds = estimate_seconds(*zip(*waiting, strict=True)) / min(parallel, len(waiting))
     reporter.say(f"this will take about {duration(seconds)}, going by the time of a few steps")
+    reporter.expect(seconds, "training")
 
 
 def estimate_seconds(tasks: Sequence[RunTask], done: Sequence[float] | None = None) -> float:

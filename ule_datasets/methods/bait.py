@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -31,6 +32,7 @@ import numpy as np
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.base.progress import duration
+from ule_datasets.base.shown import counted
 from ule_datasets.compute.devices import median_seconds, resident
 from ule_datasets.compute.parts import Part
 from ule_datasets.compute.precision import Precision
@@ -59,6 +61,8 @@ else:
 
 IMAGES_AT_ONCE = 512
 """Images that the finished generator takes together."""
+LEAST_SUCCESS = 1.0
+"""Percent of the images: with fewer, a craft has reached nothing."""
 IMAGES_TIMED = {"cpu": 32, "cuda": 512}
 """Of a generator step, for the estimate; a GPU is slow with few."""
 
@@ -147,6 +151,16 @@ class Bait(BoundedNoise):
     def weights(self) -> tuple[Weights, ...]:
         """The prior."""
         return (self.prior,)
+
+    def shortfall(self, notes: Mapping[str, Any]) -> str:
+        """Hardly an image is taken for the wrong class in the end."""
+        trace = notes.get("trace") or [{"success": 0.0}]
+        if trace[-1]["success"] >= LEAST_SUCCESS:
+            return ""
+        return (
+            f"{trace[-1]['success']:.1f} % of the images are classified as their wrong class in the last round; more "
+            "rounds (stages) help"
+        )
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Work through the stages on ``context.device``; an additive layer with an entry per class.
@@ -358,10 +372,10 @@ class Rounds(Stepwise):
         if not (left := self._left()):
             return None
         seconds, flop = self._seconds_per_round()
-        text = f"about {duration(seconds)} a round, {duration(seconds * left)} for {left} rounds"
+        text = f"about {duration(seconds)} a round, {duration(seconds * left)} for {counted(left, 'round')}"
         if self.device.type == "cpu":
             text += "; one thread does it, so that the result is the same for any number of cores"
-        return Estimate(text=text, seconds=seconds * left, flop=flop * left)
+        return Estimate(text=text, seconds=seconds * left, flop=flop * left, rounds=left)
 
     def _seconds_per_round(self) -> tuple[float, float]:
         """Estimated seconds of a round, and its FLOP."""

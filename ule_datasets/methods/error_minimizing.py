@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import statistics
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +28,7 @@ import numpy as np
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.base.progress import duration
+from ule_datasets.base.shown import counted
 from ule_datasets.compute.parts import Part
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Additive, Support
@@ -81,6 +83,10 @@ class ErrorMinimizing(BoundedNoise):
     def __post_init__(self) -> None:
         _check(self)
 
+    def shortfall(self, notes: Mapping[str, Any]) -> str:
+        """The stop rule is far."""
+        return _shortfall(self, notes)
+
     def generate(self, train: Split, context: Context) -> Crafted:
         """Alternate on ``context.device`` until the stop rule is met; an additive layer with an entry per image."""
         rounds = SampleWise(self, train, context)
@@ -126,6 +132,10 @@ class ClasswiseErrorMinimizing(BoundedNoise):
         if not 0 < self.subset <= 1:
             raise InputError(f"ClasswiseErrorMinimizing: subset is {self.subset}, not in (0, 1]")
 
+    def shortfall(self, notes: Mapping[str, Any]) -> str:
+        """The stop rule is far."""
+        return _shortfall(self, notes)
+
     def generate(self, train: Split, context: Context) -> Crafted:
         """Alternate on ``context.device`` until the stop rule is met; an additive layer with an entry per class."""
         rounds = ClassWise(self, train, context)
@@ -141,6 +151,18 @@ def _check(method: _Method) -> None:
     check_at_least(1, method, "num_steps", "steps_per_round", "max_rounds")
     if not 0 < method.stop_accuracy <= 1:
         raise InputError(f"{type(method).__name__}: stop_accuracy is {method.stop_accuracy}, not in (0, 1]")
+
+
+def _shortfall(method: _Method, notes: Mapping[str, Any]) -> str:
+    """That the surrogate was not brought even half way to where the rounds should end."""
+    trace = notes.get("trace") or [{"accuracy": 0.0}]
+    reached, wanted = float(trace[-1]["accuracy"]), 100 * method.stop_accuracy
+    if notes.get("stop_rule_met") or reached >= wanted / 2:
+        return ""
+    return (
+        f"after {counted(len(trace), 'round')} the surrogate is right about {reached:.1f} % of the perturbed images, "
+        f"the rounds should end at {wanted:g} %; more rounds (max_rounds) or a surrogate that learns faster help"
+    )
 
 
 class _Rounds(Stepwise):
@@ -222,7 +244,7 @@ class _Rounds(Stepwise):
         notes = super().run()
         if not self._reached():
             self.context.reporter.warn(
-                f"{self.method.title}: after {len(self.trace)} rounds the surrogate's accuracy is "
+                f"{self.method.title}: after {counted(len(self.trace), 'round')} the surrogate's accuracy is "
                 f"{self.trace[-1]['accuracy']:.2f} %, the stop rule ({100 * self.method.stop_accuracy:g} %) is not met"
             )
         return notes
@@ -286,7 +308,7 @@ class _Rounds(Stepwise):
             f"about {duration(model + noise)} a round (model {duration(model)}, noise {duration(noise)}), "
             f"{duration(rounds * (model + noise))} if it takes {rounds} rounds"
         )
-        return Estimate(text=text, seconds=rounds * (model + noise), flop=rounds * flop)
+        return Estimate(text=text, seconds=rounds * (model + noise), flop=rounds * flop, rounds=rounds)
 
 
 class SampleWise(_Rounds):

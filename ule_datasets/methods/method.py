@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -83,6 +84,10 @@ class Method(Protocol):
     def bounds(self) -> Budget:
         """How far its layers change an image at most, a bound for each."""
         ...
+
+    def shortfall(self, notes: Mapping[str, Any]) -> str:
+        """What a craft fell short of so far that it hardly protects, by the notes that it left; empty: nothing."""
+        return ""
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Make layers for the clean training images.

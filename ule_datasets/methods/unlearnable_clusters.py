@@ -17,7 +17,7 @@ official code; where that code does something unexpected there is a named option
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -62,6 +62,8 @@ else:
 
 MOST_JUDGED = 256
 """Images of each cluster that are looked at before and after; the canonical order makes the first ones random."""
+LEAST_MOVED = 5.0
+"""Percent of the images: with fewer, a craft has reached nothing."""
 IMAGES_TIMED = (4, 16)
 """Of a step on a CPU, for the estimate: two sizes tell the generator's share from that of the images."""
 
@@ -167,6 +169,18 @@ class UnlearnableClusters(BoundedNoise):
     def weights(self) -> tuple[Weights, ...]:
         """The surrogate."""
         return (self.surrogate,)
+
+    def shortfall(self, notes: Mapping[str, Any]) -> str:
+        """Hardly an image comes to lie nearest to the wrong cluster."""
+        found = [cluster for cluster in notes.get("clusters", ()) if cluster["judged"]]
+        judged = sum(cluster["judged"] for cluster in found)
+        moved = sum(cluster["judged"] * cluster["after"]["nearest"] for cluster in found) / max(1, judged)
+        if moved >= LEAST_MOVED:
+            return ""
+        return (
+            f"{moved:.1f} % of the images that were looked at come to lie nearest to the centre of the wrong cluster; "
+            "more epochs, or a surrogate that tells the images apart, help"
+        )
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Cluster, then train one generator a cluster on ``context.device``; an additive layer with an entry for each.
@@ -416,8 +430,9 @@ class Clusters(Stepwise):
         step, image = self._seconds(GeneratorTraining(self._bench(), left[0]))
         seconds = (step * steps + image * images) / len(left) * math.ceil(len(left) / workers)
         at_a_time = f", {workers} at a time" if workers > 1 else ""
-        text = f"about {duration(seconds)} for {len(left)} generators{at_a_time}"
-        return Estimate(text=text, seconds=seconds, flop=2 * self._forward * images)
+        text = f"about {duration(seconds)} for {counted(len(left), 'generator')}{at_a_time}"
+        flop = 2 * self._forward * images
+        return Estimate(text=text, seconds=seconds, flop=flop, rounds=len(left), unit="generator")
 
     def _left(self) -> list[int]:
         finished = {line["cluster"] for line in self.trace}

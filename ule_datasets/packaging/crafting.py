@@ -136,6 +136,17 @@ def labels_for(recipe: Recipe) -> str:
     return next((method.title for method in recipe.methods if method.needs_labels), "")
 
 
+def shortfalls(recipe: Recipe, perturbation: Perturbation) -> list[str]:
+    """What crafts of the recipe's methods fell short of so far that the dataset hardly protects."""
+    found = []
+    for method, (_, (_, record)) in zip(recipe.methods, _parts(perturbation), strict=False):
+        # A method in a user's file may be any class with what a method needed before this was asked.
+        told = getattr(method, "shortfall", None)
+        if told is not None and (reason := told(record.get("notes", {}))):
+            found.append(f"{method.title} reached next to nothing, so this dataset hardly protects: {reason}")
+    return found
+
+
 def clear_checkpoints(recipe: Recipe, workshop: Workshop) -> None:
     """Delete what an interrupted craft of the recipe left behind."""
     for index in range(len(recipe.methods)):

@@ -12,6 +12,7 @@ from typing import Any
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.names import RelativePath
 from ule_datasets.base.options import PublishOptions as PublishOptions
+from ule_datasets.base.shown import counted
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.dataset.manifest import FILE_NAME as MANIFEST
@@ -92,7 +93,8 @@ class Plan:
         """Lines for ``--dry-run``: every file with its size."""
         what = "" if self.with_images else " (no images: perturbation, recipe, digests, card)"
         tag = f", tag {self.tag}" if self.tag else ""
-        head = f"{len(self.files)} files, {self.size / 2**20:.1f} MiB, to {self.repo_id} ({self.branch}{tag}){what}:"
+        files = f"{counted(len(self.files), 'file')}, {self.size / 2**20:.1f} MiB"
+        head = f"{files}, to {self.repo_id} ({self.branch}{tag}){what}:"
         return [head, *(f"  {file.size:>12,}  {file.path}" for file in self.files)]
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
+from ule_datasets.base.shown import counted
 from ule_datasets.compute.executor import available_cpus
 from ule_datasets.dataset.manifest import FILE_NAME as MANIFEST
 from ule_datasets.packaging.publication import CARD, MAIN, Plan, PlannedFile, damaged
@@ -254,7 +255,7 @@ class _Repository:
         """Upload what is missing, then commit everything at once; looks again before a commit is repeated."""
         plan, missing, extra = self.plan, state.lacks(self.plan), state.too_many(self.plan)
         size = sum(file.size for file in missing)
-        self.reporter.say(f"uploading {len(missing)} files ({size / 2**20:.1f} MiB) to {self.id}")
+        self.reporter.say(f"uploading {counted(len(missing), 'file')} ({size / 2**20:.1f} MiB) to {self.id}")
         with ThreadPoolExecutor(available_cpus()) as pool:  # hashing lets other threads run
             additions = list(pool.map(_addition, missing))
         with self.reporter.phase("upload"):

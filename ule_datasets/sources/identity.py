@@ -32,7 +32,7 @@ class Identity:
         images = " and ".join(f"{count:,} {split}" for split, count in self.counts.items())
         images += " image" if sum(self.counts.values()) == 1 else " images"
         digest = self.digests.get("train", "")[:8]
-        classes = counted(len(self.class_names), "class", "classes")
+        classes = counted(len(self.class_names), "class")
         return f"{images}, digest {digest}, {classes}: {few(self.class_names, SHOWN)}"
 
 

@@ -115,7 +115,7 @@ class Look:
         if len(train) == 1:
             yield f"all training images are of one class, {next(iter(train))!r}"
         elif max(train.values()) == 1:
-            yield f"every class has one training image ({counted(len(train), 'class', 'classes')})"
+            yield f"every class has one training image ({counted(len(train), 'class')})"
         test = self.classes.get(TEST)
         if test is not None:
             for split, one, other in ((TRAIN, train, test), (TEST, test, train)):
@@ -211,7 +211,7 @@ def _counted(counts: Mapping[str, int]) -> str:
         return f"{images} without labels"
     named = [f"{name} {count:,}" for name, count in _few(counts).items()]
     named[-1:-1] = ["..."] if len(counts) > len(named) else []
-    return f"{images} of {counted(len(counts), 'class', 'classes')} ({', '.join(named)})"
+    return f"{images} of {counted(len(counts), 'class')} ({', '.join(named)})"
 
 
 def _few(counts: Mapping[str, int]) -> dict[str, int]:

@@ -23,7 +23,7 @@ from ule_datasets.base.checkpoint import SECONDS_BETWEEN_CHECKPOINTS, Pace, Stat
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.base.memory import TORCH
-from ule_datasets.base.progress import duration
+from ule_datasets.base.progress import Forecast, duration
 from ule_datasets.compute.devices import (
     cpu_threads,
     describe_device,
@@ -91,6 +91,10 @@ class Estimate:
     text: str
     seconds: float
     flop: float
+    rounds: int = 0
+    """In how many entries of the trace; 0: it is not corrected as they come."""
+    unit: str = "round"
+    """What such an entry is called."""
 
 
 class Stepwise(ABC):
@@ -111,6 +115,9 @@ class Stepwise(ABC):
         """Where the next step of the phase begins."""
         self.environments = [self.environment()]
         self._pace = Pace(SECONDS_BETWEEN_CHECKPOINTS)
+        self._forecast: Forecast | None = None
+        self._known_rounds = 0
+        """Entries of the trace when that was made."""
         self._shuffled: tuple[tuple[str | int, ...], Tensor] = ((), torch.empty(0))
 
     # --- what a method says ---
@@ -228,6 +235,9 @@ class Stepwise(ABC):
             gpu = duration(estimate.flop / GPU_FLOPS)
             text += f"; on a GPU that sustains {GPU_FLOPS / 1e12:.0f} TFLOP/s {gpu}"
         reporter.say(text)
+        if estimate.rounds:
+            self._forecast = Forecast(estimate.seconds, estimate.rounds, estimate.unit)
+            self._known_rounds = len(self.trace)
 
     def _go_through(self, phase: Phase) -> None:
         steps = range(self.position, phase.steps.stop, phase.steps.step)
@@ -250,7 +260,8 @@ class Stepwise(ABC):
             do = partial(_do, work.function, array, str(self.device))
             need = Need(what=f"a worker for a {work.unit}", task=work.memory, process=TORCH, tell=reporter.warn)
             results = executor.unordered(do, tasks, on_lost=lost, need=need)
-            for index, result in reporter.track(results, total=len(tasks), label=f"{work.unit}s", unit=work.unit):
+            label = f"training {work.unit}s"
+            for index, result in reporter.track(results, total=len(tasks), label=label, unit=work.unit):
                 if isinstance(result, Lost):
                     raise InputError(
                         f"{self.method.title}: {work.unit} {numbers[index]} could not be trained: {result.reason}; "
@@ -259,13 +270,22 @@ class Stepwise(ABC):
                 made, machine = result
                 there = {**self.environment(), **machine}
                 self.environments += [] if there in self.environments else [there]
-                self._end(work.take(made))
+                self._end(work.take(made), at_once=executor.workers)
 
-    def _end(self, told: str) -> None:
+    def _end(self, told: str, *, at_once: int = 1) -> None:
+        rounds = len(self.trace)
         self.done, self.position = self.done + 1, 0
         self.save()
         if told:
             self.context.reporter.say(told)
+            self._correct(rounds - self._known_rounds, at_once)
+
+    def _correct(self, rounds: int, at_once: int) -> None:
+        """Say how long it will take, where that is no longer what was said; of so many rounds at once, after them."""
+        if self._forecast is None or rounds < 1 or rounds % at_once:
+            return
+        if correction := self._forecast.after(rounds):
+            self.context.reporter.say(correction)
 
 
 @contextmanager
