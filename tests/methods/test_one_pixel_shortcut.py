@@ -245,7 +245,27 @@ def test_upload_noise_has_the_distribution_of_rounded_uniform_noise(quantize: Qu
         assert np.allclose(share[[0, -1]], 1 / (4 * levels), atol=0.005)
 
 
+@settings(max_examples=30)
+@given(data=st.data(), margin=st.integers(0, 3))
+def test_with_a_margin_the_search_sees_what_is_inside_it_alone(data: st.DataObject, margin: int) -> None:
+    images = np.random.default_rng(data.draw(st.integers(0, 999))).integers(0, 4, (12, 8, 8, 3), dtype=np.uint8) * 85
+    labels = np.arange(12) % 3
+    inside = images[:, margin : 8 - margin, margin : 8 - margin]
+    shifted = [
+        [(row + margin, column + margin, colour) for row, column, colour in pixels]
+        for pixels in chosen(OnePixelShortcut(num_pixels=2), moments_of(inside, labels, 3))
+    ]
+    assert chosen(OnePixelShortcut(num_pixels=2, margin=margin), moments_of(images, labels, 3)) == shifted
+
+
+def test_a_margin_that_leaves_no_pixel_is_refused() -> None:
+    with pytest.raises(InputError, match="only 0 pixels with a margin of 4"):
+        OnePixelShortcut(margin=4).search(moments_of(np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, np.int64), 1))
+
+
 def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(InputError, match="margin is -1"):
+        OnePixelShortcut(margin=-1)
     with pytest.raises(InputError, match="num_pixels is 0"):
         OnePixelShortcut(num_pixels=0)
     with pytest.raises(InputError, match="search_fraction is 0"):

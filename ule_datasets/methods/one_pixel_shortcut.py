@@ -94,6 +94,10 @@ class OnePixelShortcut(Method):
     """A (position, colour) pair taken by an earlier class is not available to later ones (official code)."""
     allow_same_position: bool = False
     """Let two pixels of one class fall on one position, the later winning (official code); else distinct."""
+    margin: int = 0
+    """Rows and columns at every border that get no pixel (ours, off by default: the paper searches the whole image).
+    A crop with padding then never cuts the pixel off where it is at most as wide; and images whose borders are empty
+    in all classes do not draw the pixels of all classes into one corner."""
     search_fraction: float = 1.0
     """Share of each class that the search sees, drawn by the seed."""
     upload: Upload = Upload.CLEAN
@@ -104,6 +108,8 @@ class OnePixelShortcut(Method):
     def __post_init__(self) -> None:
         if self.num_pixels < 1:
             raise InputError(f"OnePixelShortcut: num_pixels is {self.num_pixels}, must be at least 1")
+        if self.margin < 0:
+            raise InputError(f"OnePixelShortcut: margin is {self.margin}, must be at least 0")
         if not 0 < self.search_fraction <= 1:
             raise InputError(f"OnePixelShortcut: search_fraction is {self.search_fraction}, not in (0, 1]")
         if self.upload is Upload.NOISY and not 1 <= self.noise_levels <= 127:
@@ -141,9 +147,12 @@ class OnePixelShortcut(Method):
         taken: set[tuple[int, int, int]] = set()
         chosen: list[list[Candidate]] = []
         for moments in classes:
-            height, width, _ = moments.sums.shape
+            height, width = (max(0, side - 2 * self.margin) for side in moments.sums.shape[:2])
             if self.num_pixels > height * width:
-                raise InputError(f"num_pixels is {self.num_pixels}, the images have only {height * width} pixels")
+                inside = f" with a margin of {self.margin}" if self.margin else ""
+                raise InputError(
+                    f"num_pixels is {self.num_pixels}, the images have only {height * width} pixels{inside}"
+                )
             if moments.count > MOST_IMAGES_PER_CLASS:
                 raise InputError(f"a class has {moments.count} images; sums stay exact up to {MOST_IMAGES_PER_CLASS}")
             pixels = self._search_class(moments, len(chosen), taken if self.exclude_used else set())
@@ -161,7 +170,9 @@ class OnePixelShortcut(Method):
         if moments.count == 0:
             return []
         distance, spread = _scores(moments, self.objective)
-        free = np.ones(distance.shape, dtype=bool)
+        free = np.zeros(distance.shape, dtype=bool)
+        inside = slice(self.margin, -self.margin or None)
+        free[inside, inside] = True
         for pair in taken:
             free[pair] = False
         pixels: list[Candidate] = []
