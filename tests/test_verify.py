@@ -61,6 +61,7 @@ def report_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "report.json").read_text())  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_the_smoke_profile_shows_the_collapse_on_the_digits_and_confirms_no_number(
     digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,6 +287,7 @@ def test_claims_without_a_dataset_are_run_on_what_is_made_in_memory(
     assert len(report["runs"]) == 4, "a claim and its control, two seeds"
 
 
+@pytest.mark.slow
 def test_local_processes_and_ray_give_the_same_numbers(
     one_epoch: None, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -256,6 +256,7 @@ def dim_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([s.image for s in samples]) // 4, np.array([s.label for s in samples], np.int64)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_model_reads_the_shortcut_that_it_was_trained_on_and_a_clean_one_does_not(tmp_path: Path) -> None:
     images, labels = dim_digits("train")

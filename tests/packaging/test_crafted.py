@@ -176,6 +176,7 @@ class Craft:
         return run_build_process(*words, environment=self.environment)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_of_the_craft_and_rerun_gives_the_same_files(trial: Path, tmp_path: Path) -> None:
     craft, generator = Craft(tmp_path / "x"), random.Random(3)
     continued = 0
