@@ -86,7 +86,7 @@ class Made:
     seconds: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Study:
     """Finished runs in a file, one JSON object a line, and the digits."""
 
