@@ -1,8 +1,7 @@
 """Which setting makes ``digits-s`` a demonstration that never disappoints: a study with its rule fixed beforehand.
 
-    python benchmarks/demonstration.py --results FILE screen       # every setting, three crafts
-    python benchmarks/demonstration.py --results FILE confirm      # the chosen one, twenty runs
-    python benchmarks/demonstration.py --results FILE table
+    python benchmarks/demonstration.py --results FILE           # continues where it stopped
+    python benchmarks/demonstration.py --results FILE --table   # what is recorded
 
 What a run is: a craft (a seed), then the training of ``smoke``'s network on the poisoned digits without augmentation
 and with ``standard`` (a seed, a number of threads), tested on clean digits; the control is the same training on clean
@@ -14,6 +13,9 @@ collapse in all three, the one nearest to the composition of CIFAR-10-S is chose
 Confirmation: crafts 0 to 4, training seeds 0 and 1, one and two threads: twenty runs; at least 19 have to show it. If
 they do not, that is reported, and the next setting is confirmed in the same way. No setting is added or changed after
 its runs were seen but by a new entry at the end of ``SETTINGS``, with the reason.
+
+So that nothing is run that cannot change the choice, settings are screened in this order until one passes and is
+confirmed, a setting is left when a craft fails, and a confirmation when two runs fail.
 """
 
 from __future__ import annotations
@@ -72,6 +74,9 @@ SETTINGS: dict[str, tuple[Method, ...]] = {
 }
 """From the composition of CIFAR-10-S away; all but the first with the pixel inside, which costs nothing."""
 CHANCE = 10.0
+RESULTS = Path(__file__).parent / "results" / "demonstration.jsonl"
+Plan = tuple[tuple[int, int, int], ...]
+"""Seed of the craft, seed of the training, threads."""
 SCREENING = tuple((seed, seed, 1) for seed in (100, 101, 102))
 CONFIRMATION = tuple((craft, seed, threads) for craft, threads, seed in product(range(5), (1, 2), (0, 1)))
 STRATEGIES = ("none", "standard")
@@ -104,15 +109,15 @@ class Study:
         with self.results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def run(self, setting: str, plan: tuple[tuple[int, int, int], ...]) -> None:
-        """Do what is missing of a plan of (craft seed, training seed, threads)."""
-        for craft_seed, seed, threads in plan:
-            clean = {"setting": "clean", "craft": None, "seed": seed, "threads": threads}
-            poisoned = {"setting": setting, "craft": craft_seed, "seed": seed, "threads": threads}
-            for run in (clean, poisoned):
-                known = [record for record in self.records() if run.items() <= record.items()]
-                if not known:
+    def passes(self, setting: str, plan: Plan, *, failures: int) -> bool:
+        """Do what is missing of a plan, and whether at most so many runs of it fail; left where more have failed."""
+        for number in range(len(plan)):
+            for run in _runs(setting, *plan[number]):
+                if not any(run.items() <= record.items() for record in self.records()):
                     self.add({**run, **self._measure(run), "environment": environment(), "torch": torch.__version__})
+            if list(self.judged(setting, plan)).count(False) > failures:
+                return False
+        return True
 
     def _measure(self, run: Mapping[str, Any]) -> dict[str, Any]:
         train, test = self.source.train, self.source.splits["test"]
@@ -155,7 +160,7 @@ class Study:
             perturbation = craft(recipe, self.source, Workshop(reporter=Reporter(silent=True), device="cpu"))
         return Made(perturbation, round(time.process_time() - started, 1))
 
-    def judged(self, setting: str, plan: tuple[tuple[int, int, int], ...]) -> Iterator[bool]:
+    def judged(self, setting: str, plan: Plan) -> Iterator[bool]:
         """Whether each finished run of the plan shows the collapse."""
         clean = {(r["seed"], r["threads"]): r for r in self.records() if r["setting"] == "clean"}
         for record in self.records():
@@ -165,20 +170,12 @@ class Study:
                     control[one] > 95 and record[one] <= line_at(COLLAPSED, CHANCE, control[one]) for one in STRATEGIES
                 )
 
-    def chosen(self) -> Iterator[str]:
-        """The settings that passed the screening, in order."""
+    def choose(self) -> str | None:
+        """The first setting that passes the screening and is confirmed; ``None``: no setting."""
         for setting in SETTINGS:
-            shown = list(self.judged(setting, SCREENING))
-            if len(shown) == len(SCREENING) and all(shown):
-                yield setting
-
-    def confirm(self) -> None:
-        """Twenty runs of the first setting that passed the screening; of the next where that fails."""
-        for setting in self.chosen():
-            self.run(setting, CONFIRMATION)
-            if sum(self.judged(setting, CONFIRMATION)) >= 19:
-                return
-        print("no setting is confirmed")
+            if self.passes(setting, SCREENING, failures=0) and self.passes(setting, CONFIRMATION, failures=1):
+                return setting
+        return None
 
     def table(self) -> None:
         """Markdown, a row per setting and stage."""
@@ -198,19 +195,22 @@ class Study:
                 print(f"| {setting} | {stage} | {shown} | {told[0]} | {told[1]} |")
 
 
+def _runs(setting: str, craft_seed: int, seed: int, threads: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A run and its control, before it."""
+    how = {"seed": seed, "threads": threads}
+    return {"setting": "clean", "craft": None, **how}, {"setting": setting, "craft": craft_seed, **how}
+
+
 def main() -> None:
-    """Screen, confirm, or print the table."""
+    """Screen and confirm, and print the table."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("stage", choices=("screen", "confirm", "table"))
-    arguments.add_argument("--results", type=Path, required=True, help="one JSON object per finished run; continued")
+    arguments.add_argument("--results", type=Path, default=RESULTS, help="one JSON object a run (default: %(default)s)")
+    arguments.add_argument("--table", action="store_true", help="run nothing")
     given = arguments.parse_args()
     source = read_source(DIGITS, "digits", executor=LocalExecutor(1), reporter=Reporter(silent=True), spool=None)
     study = Study(given.results, source)
-    if given.stage == "screen":
-        for setting in SETTINGS:
-            study.run(setting, SCREENING)
-    elif given.stage == "confirm":
-        study.confirm()
+    if not given.table:
+        print(f"chosen: {study.choose()}")
     study.table()
 
 

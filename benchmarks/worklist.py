@@ -1,0 +1,232 @@
+"""Works off a list of commands in order of value, as long as there is time; the same command goes on.
+
+    python benchmarks/worklist.py benchmarks/worklists/evidence.toml --source DIR --out DIR --minutes 60
+    python benchmarks/worklist.py benchmarks/worklists/evidence.toml --source DIR --out DIR --table   # what is done
+    python -m cards.update DIR/reports/*.json                                                         # into the cards
+
+A list is TOML: tables ``[[work]]`` of ``shows`` (one line), ``commands`` with names in braces, and the values that a
+name takes, each combination of which is a piece of work; the last name changes fastest. ``{source}`` and ``{out}`` are
+what was given. Commands are those of this project (``ule-build``, ``ule-verify``), ``pytest`` and ``python``; each runs
+by itself, with its caches in ``--out``. When the time is up, the running one is interrupted as by Ctrl-C, keeps its
+state there, and goes on next time: so a list may be worked off in pieces of any length. What fails is noted with its
+output, and tried again when the list is worked off again.
+
+In ``--out``: ``done/PIECE.json`` (commands, seconds, machine, digests of what was built), ``logs/``,
+``reports/PIECE.json`` (of ``ule-verify``), ``summary.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import environment
+
+from ule_datasets.base.progress import duration
+from ule_datasets.compute.devices import describe_device, pick_device
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = {
+    "ule-build": ("-m", "ule_datasets.cli.build"),
+    "ule-verify": ("-m", "ule_datasets.cli.verify"),
+    "pytest": ("-m", "pytest"),
+    "python": (),
+}
+GRACE = 60
+"""Seconds in which an interrupted command has to keep its state."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """What is begun and finished as one."""
+
+    name: str
+    shows: str
+    commands: tuple[tuple[str, ...], ...]
+
+
+def pieces_of(path: Path, source: str, out: Path) -> Iterator[Piece]:
+    """All pieces of a list, in order."""
+    for work in tomllib.loads(path.read_text(encoding="utf-8"))["work"]:
+        shows, commands = work.pop("shows"), work.pop("commands")
+        for values in product(*work.values()):
+            chosen = {"source": source, "out": str(out), **dict(zip(work, map(str, values), strict=True))}
+            filled = tuple(tuple(part.format(**chosen) for part in shlex.split(command)) for command in commands)
+            words = [*map(str, values)] or [shows]
+            name = "-".join("".join(c if c.isalnum() else "-" for c in word.lower()) for word in words)
+            yield Piece(name=name, shows=shows.format(**chosen), commands=filled)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worker:
+    """Where results go, and until when."""
+
+    out: Path
+    until: float
+    """Of ``time.monotonic``."""
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.until - time.monotonic()
+
+    def record(self, piece: Piece) -> Path:
+        """The file that says that a piece is done."""
+        return self.out / "done" / f"{piece.name}.json"
+
+    def work_off(self, pieces: tuple[Piece, ...]) -> int:
+        """Everything that is not done and not too late for; how many pieces failed."""
+        failed = 0
+        for piece in pieces:
+            if self.record(piece).exists():
+                continue
+            if self.left <= 0:
+                break
+            print(f"{piece.name}: {piece.shows}", flush=True)
+            started = time.monotonic()
+            codes = self._run(piece)
+            if codes is None:
+                print(f"{piece.name}: time is up, to be continued", flush=True)
+                break
+            failed += not self._finish(piece, codes, time.monotonic() - started)
+        return failed
+
+    def _run(self, piece: Piece) -> tuple[int, ...] | None:
+        """The commands' exit codes, up to the first that failed; ``None``: time was up."""
+        (self.out / "logs").mkdir(parents=True, exist_ok=True)
+        codes = []
+        with (self.out / "logs" / f"{piece.name}.txt").open("a", encoding="utf-8") as log:
+            for program, *words in piece.commands:
+                command = [sys.executable, *PROGRAMS[program], *words]
+                log.write(f"$ {shlex.join([program, *words])}\n")
+                log.flush()
+                process = subprocess.Popen(command, cwd=ROOT, env=self._environment(), stdout=log, stderr=log)
+                try:
+                    codes.append(process.wait(timeout=max(0.1, self.left)))
+                except subprocess.TimeoutExpired:
+                    process.send_signal(signal.SIGINT)
+                    try:
+                        process.wait(timeout=GRACE)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+                        process.wait()
+                    return None
+                if codes[-1] not in _GOOD.get(program, (0,)):
+                    break
+        return tuple(codes)
+
+    def _environment(self) -> dict[str, str]:
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        return {**os.environ, "ULE_CACHE": str(self.out / "cache"), "PYTHONPATH": path}
+
+    def _finish(self, piece: Piece, codes: tuple[int, ...], seconds: float) -> bool:
+        """Note what a piece that has run left; whether all of it went well."""
+        good = len(codes) == len(piece.commands) and codes[-1] in _GOOD.get(piece.commands[-1][0], (0,))
+        if not good:
+            print(f"{piece.name}: failed ({codes[-1]}), see {self.out / 'logs' / piece.name}.txt", flush=True)
+            return False
+        report = self._report(piece)
+        if report is not None:
+            (self.out / "reports").mkdir(exist_ok=True)
+            shutil.copyfile(report, self.out / "reports" / f"{piece.name}.json")
+        self.record(piece).parent.mkdir(exist_ok=True)
+        found = {
+            "piece": piece.name,
+            "shows": piece.shows,
+            "commands": [shlex.join(command) for command in piece.commands],
+            "codes": codes,
+            "seconds": round(seconds, 1),
+            "device": describe_device(pick_device("auto")),
+            "environment": environment(),
+            "torch": torch.__version__,
+            "made": self._made(piece),
+            "measured": [] if report is None else _measured(report),
+        }
+        _write(self.record(piece), json.dumps(found, indent=1))
+        print(f"{piece.name}: done in {duration(seconds)}", flush=True)
+        return True
+
+    def _report(self, piece: Piece) -> Path | None:
+        """Where the last command's report is."""
+        words = piece.commands[-1]
+        return Path(words[words.index("--report") + 1]) / "report.json" if "--report" in words else None
+
+    def _made(self, piece: Piece) -> dict[str, Any]:
+        """Digests of the datasets that its commands built."""
+        made = {}
+        for words in piece.commands:
+            if words[0] == "ule-build" and "--out" in words:
+                manifest = json.loads((Path(words[words.index("--out") + 1]) / "manifest.json").read_text())
+                made[manifest["name"]] = {key: manifest[key] for key in ("recipe_digest", "perturbation_digest")}
+        return made
+
+    def summary(self, pieces: tuple[Piece, ...]) -> str:
+        """Markdown: a row for every piece."""
+        rows = ["| piece | state | seconds | measured |", "|---|---|---:|---|"]
+        for piece in pieces:
+            if self.record(piece).exists():
+                found = json.loads(self.record(piece).read_text())
+                rows.append(f"| {piece.name} | done | {found['seconds']:.0f} | {'; '.join(found['measured'])} |")
+            else:
+                rows.append(f"| {piece.name} | open | | {piece.shows} |")
+        return "\n".join(rows) + "\n"
+
+
+_GOOD = {"ule-verify": (0, 1), "pytest": (0,)}
+"""Exit codes of a command that did its work: a refuted claim is a result."""
+
+
+def _measured(report: Path) -> list[str]:
+    """What a report measured, a line for each kind of run."""
+    return [
+        f"{one['dataset']}, {one['model']}, {one['strategy']}: {one['poisoned']['mean']:.1f} "
+        f"(clean {one['clean']['mean']:.1f}), {one['collapse']}"
+        for one in json.loads(report.read_text(encoding="utf-8"))["comparisons"]
+    ]
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing."""
+    beside = path.with_suffix(".part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def main(default: Path | None = None) -> int:
+    """Work off a list, and write the summary."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("list", type=Path, nargs=1 if default is None else "?", default=default, help="a TOML file")
+    options.add_argument("--source", required=True, help="CIFAR-10 in any form that ule-build reads")
+    options.add_argument("--out", type=Path, required=True, help="results, logs, caches; continued")
+    options.add_argument("--minutes", type=float, default=float("inf"), help="(default: until all is done)")
+    options.add_argument("--only", help="pieces whose name has this in it")
+    options.add_argument("--table", action="store_true", help="run nothing")
+    given = options.parse_args()
+    (path,) = given.list if isinstance(given.list, list) else (given.list,)
+    out = given.out.resolve()
+    source = str(Path(given.source).resolve()) if Path(given.source).exists() else given.source
+    every = tuple(pieces_of(path, source, out))
+    worker = Worker(out=out, until=time.monotonic() + 60 * given.minutes)
+    failed = 0 if given.table else worker.work_off(tuple(p for p in every if (given.only or "") in p.name))
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / "summary.md", worker.summary(every))
+    print(worker.summary(every), end="")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
