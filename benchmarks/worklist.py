@@ -1,15 +1,15 @@
 """Works off a list of commands in order of value, as long as there is time; the same command goes on.
 
-    python benchmarks/worklist.py benchmarks/worklists/evidence.toml --source DIR --out DIR --minutes 60
-    python benchmarks/worklist.py benchmarks/worklists/evidence.toml --source DIR --out DIR --table   # what is done
-    python -m cards.update DIR/reports/*.json                                                         # into the cards
+    python benchmarks/worklist.py benchmarks/EVIDENCE.md --source DIR --out DIR --minutes 60
+    python benchmarks/worklist.py benchmarks/EVIDENCE.md --source DIR --out DIR --table   # what is done
+    python -m cards.update DIR/reports/*.json                                             # into the cards
 
-A list is TOML: tables ``[[work]]`` of ``shows`` (one line), ``commands`` with names in braces, and the values that a
-name takes, each combination of which is a piece of work; the last name changes fastest. ``{source}`` and ``{out}`` are
-what was given. Commands are those of this project (``ule-build``, ``ule-verify``), ``pytest`` and ``python``; each runs
-by itself, with its caches in ``--out``. When the time is up, the running one is interrupted as by Ctrl-C, keeps its
-state there, and goes on next time: so a list may be worked off in pieces of any length. What fails is noted with its
-output, and tried again when the list is worked off again.
+A list is a Markdown page with blocks of TOML: tables ``[[work]]`` of ``shows`` (one line), ``commands`` with names in
+braces, and the values that a name takes, each combination of which is a piece of work; the last name changes fastest.
+``{source}``, ``{out}`` and ``{device}`` are what was given. Commands are those of this project (``ule-build``,
+``ule-verify``), ``pytest`` and ``python``; each runs by itself, with its caches in ``--out``. When the time is up, the
+running one is interrupted as by Ctrl-C, keeps its state there, and goes on next time: so a list may be worked off in
+pieces of any length. What fails is noted with its output, and tried again when the list is worked off again.
 
 In ``--out``: ``done/PIECE.json`` (commands, seconds, machine, digests of what was built), ``logs/``,
 ``reports/PIECE.json`` (of ``ule-verify``), ``summary.md``.
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -59,16 +60,16 @@ class Piece:
     commands: tuple[tuple[str, ...], ...]
 
 
-def pieces_of(path: Path, source: str, out: Path) -> Iterator[Piece]:
-    """All pieces of a list, in order."""
-    for work in tomllib.loads(path.read_text(encoding="utf-8"))["work"]:
+def pieces_of(page: str, given: Mapping[str, str]) -> Iterator[Piece]:
+    """All pieces of a list, in order, with what was given in their commands."""
+    blocks = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    for work in tomllib.loads("".join(blocks))["work"]:
         shows, commands = work.pop("shows"), work.pop("commands")
         for values in product(*work.values()):
-            chosen = {"source": source, "out": str(out), **dict(zip(work, map(str, values), strict=True))}
+            chosen = {**given, **dict(zip(work, map(str, values), strict=True))}
             filled = tuple(tuple(part.format(**chosen) for part in shlex.split(command)) for command in commands)
-            words = [*map(str, values)] or [shows]
-            name = "-".join("".join(c if c.isalnum() else "-" for c in word.lower()) for word in words)
-            yield Piece(name=name, shows=shows.format(**chosen), commands=filled)
+            told = shows.format(**chosen)
+            yield Piece(name=re.sub(r"[^a-z0-9]+", "-", told.lower()).strip("-"), shows=told, commands=filled)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,11 +97,11 @@ class Worker:
                 continue
             if self.left <= 0:
                 break
-            print(f"{piece.name}: {piece.shows}", flush=True)
+            print(f"{piece.shows} ...", flush=True)
             started = time.monotonic()
             codes = self._run(piece)
             if codes is None:
-                print(f"{piece.name}: time is up, to be continued", flush=True)
+                print("time is up; the same command goes on", flush=True)
                 break
             failed += not self._finish(piece, codes, time.monotonic() - started)
         return failed
@@ -137,7 +138,7 @@ class Worker:
         """Note what a piece that has run left; whether all of it went well."""
         good = len(codes) == len(piece.commands) and codes[-1] in _GOOD.get(piece.commands[-1][0], (0,))
         if not good:
-            print(f"{piece.name}: failed ({codes[-1]}), see {self.out / 'logs' / piece.name}.txt", flush=True)
+            print(f"... failed ({codes[-1]}), see {self.out / 'logs' / piece.name}.txt", flush=True)
             return False
         report = self._report(piece)
         if report is not None:
@@ -157,7 +158,7 @@ class Worker:
             "measured": [] if report is None else _measured(report),
         }
         _write(self.record(piece), json.dumps(found, indent=1))
-        print(f"{piece.name}: done in {duration(seconds)}", flush=True)
+        print(f"... done in {duration(seconds)}", flush=True)
         return True
 
     def _report(self, piece: Piece) -> Path | None:
@@ -176,13 +177,13 @@ class Worker:
 
     def summary(self, pieces: tuple[Piece, ...]) -> str:
         """Markdown: a row for every piece."""
-        rows = ["| piece | state | seconds | measured |", "|---|---|---:|---|"]
+        rows = ["| piece | seconds | measured |", "|---|---:|---|"]
         for piece in pieces:
+            seconds, measured = "open", ""
             if self.record(piece).exists():
-                found = json.loads(self.record(piece).read_text())
-                rows.append(f"| {piece.name} | done | {found['seconds']:.0f} | {'; '.join(found['measured'])} |")
-            else:
-                rows.append(f"| {piece.name} | open | | {piece.shows} |")
+                found = json.loads(self.record(piece).read_text(encoding="utf-8"))
+                seconds, measured = f"{found['seconds']:.0f}", "; ".join(found["measured"])
+            rows.append(f"| {piece.shows} | {seconds} | {measured} |")
         return "\n".join(rows) + "\n"
 
 
@@ -206,25 +207,28 @@ def _write(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def main(default: Path | None = None) -> int:
-    """Work off a list, and write the summary."""
+def main(default: Path | None = None, device: str = "auto") -> int:
+    """Work off a list, and write the summary; 1 where a piece failed."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("list", type=Path, nargs=1 if default is None else "?", default=default, help="a TOML file")
+    if default is None:
+        options.add_argument("list", type=Path, help="a Markdown page with work in it")
     options.add_argument("--source", required=True, help="CIFAR-10 in any form that ule-build reads")
     options.add_argument("--out", type=Path, required=True, help="results, logs, caches; continued")
     options.add_argument("--minutes", type=float, default=float("inf"), help="(default: until all is done)")
-    options.add_argument("--only", help="pieces whose name has this in it")
+    options.add_argument("--only", default="", help="pieces whose name has this in it")
+    options.add_argument("--device", default=device, help="(default: %(default)s)")
     options.add_argument("--table", action="store_true", help="run nothing")
     given = options.parse_args()
-    (path,) = given.list if isinstance(given.list, list) else (given.list,)
-    out = given.out.resolve()
     source = str(Path(given.source).resolve()) if Path(given.source).exists() else given.source
-    every = tuple(pieces_of(path, source, out))
+    out, page = given.out.resolve(), (default or given.list).read_text(encoding="utf-8")
+    asked = {"source": source, "out": str(out), "device": given.device}
+    every = tuple({piece.name: piece for piece in pieces_of(page, asked)}.values())  # blocks may overlap
+    pieces = tuple(piece for piece in every if given.only in piece.name)
     worker = Worker(out=out, until=time.monotonic() + 60 * given.minutes)
-    failed = 0 if given.table else worker.work_off(tuple(p for p in every if (given.only or "") in p.name))
+    failed = 0 if given.table else worker.work_off(pieces)
     out.mkdir(parents=True, exist_ok=True)
     _write(out / "summary.md", worker.summary(every))
-    print(worker.summary(every), end="")
+    print(worker.summary(pieces), end="")
     return int(failed > 0)
 
 

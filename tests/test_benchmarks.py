@@ -26,6 +26,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "bait": (*SOURCE, *ONCE, "--width", "2", "--blocks", "1", "--images", "4"),
     "clusters": (*ONCE, "--images", "8", "--batch", "4", "--model", "resnet20"),
     "decode": ("{photographs}", *ONCE, *ONE_WORKER, "--images", "4", "--work", "{here}"),
+    "demonstration": ("--results", "{here}/runs.jsonl", "--table"),
     "digits_epsilon": ("--epsilon", "24", "--seeds", "1"),
     "durability": ("--source", "digits", "--recipe", "ops-digits", *ONCE, "--workers", "1", "--work", "{here}"),
     "memory": ("--recipe", "ops-digits", "--source", "digits", *ONCE, *ONE_WORKER),
@@ -36,6 +37,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "search": (*SOURCE, *ONCE, "--sample", "20"),
     "training": (*ONCE, "--images", "256", "--strategies", "standard", "--steps", "1", "--threads", "1"),
 }
+WORK_LISTS = ("worklist", "gpu", "released_tap")
+"""Tested in tests/test_worklists.py."""
 MANY_PROCESSES = ("digits_epsilon", "memory", "publishing", "scale")
 """These start programs of their own, or train for minutes."""
 
@@ -69,7 +72,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_benchmark_is_here() -> None:
     names = {path.stem for path in FOLDER.glob("*.py")}
-    assert names == {*CASES, "common", "synthetic_images"}
+    assert names == {*CASES, "common", "synthetic_images", *WORK_LISTS}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW) if n in MANY_PROCESSES else n for n in CASES])

@@ -1,0 +1,135 @@
+"""Lists of work: worked off in order, in pieces of any length, and what they ask for exists."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import make_images
+
+from builders import RECIPES
+from ule_datasets.base.errors import InputError
+from ule_datasets.cli.recipes import find_recipe
+from ule_datasets.countermeasures import parse_strategy
+from ule_datasets.data.codec import encode_png
+from ule_datasets.experiments.profiles import PROFILES
+from ule_datasets.papers.claims import listed
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+GIVEN = {"source": "SOURCE", "out": "OUT", "device": "cuda"}
+
+
+@pytest.fixture
+def worklist(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("worklist")
+
+
+def work_off(
+    worklist: ModuleType, page: str, out: Path, monkeypatch: pytest.MonkeyPatch, *words: str
+) -> tuple[int, dict[str, Any]]:
+    """The exit code, and what is recorded as done."""
+    (out.parent / "list.md").write_text(page)
+    given = ["worklist.py", str(out.parent / "list.md"), "--source", "digits", "--out", str(out), *words]
+    monkeypatch.setattr(sys, "argv", given)
+    code = worklist.main()
+    return code, {path.stem: json.loads(path.read_text()) for path in (out / "done").glob("*.json")}
+
+
+COUNTING = """Prose.
+
+```toml
+[[work]]
+shows = "number {number}"
+commands = ["python {out}/../count.py {number}", "python {out}/../refuse.py {number}"]
+number = [1, 2, 3]
+```
+"""
+
+
+def test_pieces_run_in_order_once_and_those_that_failed_again(
+    worklist: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    ran_file = tmp_path / "ran.txt"
+    (tmp_path / "count.py").write_text(f"import sys; print(sys.argv[1], end=' ', file=open({str(ran_file)!r}, 'a'))")
+    (tmp_path / "refuse.py").write_text("import sys; sys.exit('not this one' if sys.argv[1] == '2' else 0)")
+    for ran in ("1 2 3 ", "1 2 3 2 "):
+        code, done = work_off(worklist, COUNTING, out, monkeypatch)
+        assert code == 1
+        assert sorted(done) == ["number-1", "number-3"]
+        assert ran_file.read_text() == ran
+    assert (out / "summary.md").read_text().count("| open |") == 1
+    assert "not this one" in (out / "logs" / "number-2.txt").read_text()
+
+
+def test_when_time_is_up_the_running_piece_is_interrupted_and_goes_on_next_time(
+    worklist: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, program = tmp_path / "out", tmp_path / "program.py"
+    program.write_text(
+        "import pathlib, time\n"
+        f"state = pathlib.Path({str(tmp_path / 'state')!r})\n"
+        "try:\n"
+        "    if not state.exists():\n"
+        "        time.sleep(600)\n"
+        "except KeyboardInterrupt:\n"
+        "    state.touch()\n"
+        "    raise\n"
+    )
+    page = f'```toml\n[[work]]\nshows = "long"\ncommands = ["python {program}"]\n```\n'
+    assert work_off(worklist, page, out, monkeypatch, "--minutes", "0.05") == (0, {})
+    assert (tmp_path / "state").exists()
+    code, done = work_off(worklist, page, out, monkeypatch)
+    assert (code, list(done)) == (0, ["long"])
+    assert done["long"]["environment"]["cpu"]
+
+
+@pytest.mark.parametrize("name", ["EVIDENCE.md", "GPU.md"])
+def test_the_lists_ask_for_what_there_is(worklist: ModuleType, name: str) -> None:
+    pieces = list(worklist.pieces_of((FOLDER / name).read_text(encoding="utf-8"), GIVEN))
+    assert pieces
+    for piece in pieces:
+        assert "{" not in piece.name + piece.shows
+        for program, *words in piece.commands:
+            assert program in worklist.PROGRAMS
+            if program == "ule-build":
+                assert words[0] in RECIPES or (FOLDER.parent / words[0]).is_file()
+            if program == "python":
+                assert (FOLDER.parent / words[0]).is_file()
+            options = dict(itertools.pairwise(words))
+            assert options.get("--profile", "quick") in PROFILES
+            assert all(parse_strategy(each) for each in options.get("--strategies", "none").split(","))
+            assert listed(options.get("--claims")), "an unknown one is refused"
+
+
+def test_released_images_find_their_clean_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    recipe, module = find_recipe(str(FOLDER / "released_tap.py")), importlib.import_module("released_tap")
+    assert recipe.name == "released-tap"
+    rng = np.random.default_rng(0)
+    clean, _ = make_images(10, 4, 32)
+    clean[1] = clean[0]  # there are copies in CIFAR-10 too
+    order = rng.permutation(len(clean))
+    noisy = clean[order] + rng.integers(-8, 9, clean.shape)
+    released = np.clip(noisy, 0, 255).astype(np.uint8)
+    for number, image in enumerate(released):
+        (tmp_path / f"{number:02}.png").write_bytes(encode_png(image))
+    read = module.read_all(tmp_path, clean.shape)
+    assert np.array_equal(read, released)
+    rows = module.owners(read, clean, 8)
+    assert sorted(rows) == list(range(len(clean)))
+    assert np.abs(clean[rows].astype(int) - released).max() <= 8
+    (tmp_path / "00.png").unlink()
+    with pytest.raises(InputError, match="39 PNGs in"):
+        module.read_all(tmp_path, clean.shape)
+    released[3] = 255 - clean[order[3]] // 2
+    with pytest.raises(InputError, match=r"image 3 .* is within 8 of no clean image"):
+        module.owners(released, clean, 8)
