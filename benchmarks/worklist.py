@@ -28,7 +28,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -116,16 +116,13 @@ class Worker:
                 log.write(f"$ {shlex.join([program, *words])}\n")
                 log.flush()
                 process = subprocess.Popen(command, cwd=ROOT, env=self._environment(), stdout=log, stderr=log)
-                try:
-                    codes.append(process.wait(timeout=max(0.1, self.left)))
-                except subprocess.TimeoutExpired:
+                if not _ended(process, lambda: self.left > 0):
                     process.send_signal(signal.SIGINT)
-                    try:
-                        process.wait(timeout=GRACE)
-                    except subprocess.TimeoutExpired:
+                    if not _ended(process, lambda: self.left > -GRACE):
                         process.kill()
                         process.wait()
                     return None
+                codes.append(process.returncode)
                 if codes[-1] not in _GOOD.get(program, (0,)):
                     break
         return tuple(codes)
@@ -189,6 +186,13 @@ class Worker:
 
 _GOOD = {"ule-verify": (0, 1), "pytest": (0,)}
 """Exit codes of a command that did its work: a refuted claim is a result."""
+
+
+def _ended(process: subprocess.Popen[bytes], may_wait: Callable[[], bool]) -> bool:
+    """Whether it ended while one might wait."""
+    while process.poll() is None and may_wait():
+        time.sleep(0.2)
+    return process.poll() is not None
 
 
 def _measured(report: Path) -> list[str]:

@@ -78,6 +78,7 @@ def test_when_time_is_up_the_running_piece_is_interrupted_and_goes_on_next_time(
         "import pathlib, time\n"
         f"state = pathlib.Path({str(tmp_path / 'state')!r})\n"
         "try:\n"
+        "    state.with_name('begun').touch()\n"
         "    if not state.exists():\n"
         "        time.sleep(600)\n"
         "except KeyboardInterrupt:\n"
@@ -85,7 +86,10 @@ def test_when_time_is_up_the_running_piece_is_interrupted_and_goes_on_next_time(
         "    raise\n"
     )
     page = f'```toml\n[[work]]\nshows = "long"\ncommands = ["python {program}"]\n```\n'
-    assert work_off(worklist, page, out, monkeypatch, "--minutes", "0.05") == (0, {})
+    with monkeypatch.context() as patch:
+        left = property(lambda _: 0.0 if (tmp_path / "begun").exists() else 600.0)
+        patch.setattr(worklist.Worker, "left", left)
+        assert work_off(worklist, page, out, patch) == (0, {})
     assert (tmp_path / "state").exists()
     code, done = work_off(worklist, page, out, monkeypatch)
     assert (code, list(done)) == (0, ["long"])
