@@ -115,7 +115,14 @@ class Worker:
                 command = [sys.executable, *PROGRAMS[program], *words]
                 log.write(f"$ {shlex.join([program, *words])}\n")
                 log.flush()
-                process = subprocess.Popen(command, cwd=ROOT, env=self._environment(), stdout=log, stderr=log)
+                process = subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=self._environment(),
+                    stdout=log,
+                    stderr=log,
+                    preexec_fn=_hear_interrupts,
+                )
                 if not _ended(process, lambda: self.left > 0):
                     process.send_signal(signal.SIGINT)
                     if not _ended(process, lambda: self.left > -GRACE):
@@ -186,6 +193,11 @@ class Worker:
 
 _GOOD = {"ule-verify": (0, 1), "pytest": (0,)}
 """Exit codes of a command that did its work: a refuted claim is a result."""
+
+
+def _hear_interrupts() -> None:
+    """Shells have what they start in the background ignore Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _ended(process: subprocess.Popen[bytes], may_wait: Callable[[], bool]) -> bool:

@@ -16,6 +16,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.compute.devices import cpu_threads
 from ule_datasets.models.architectures import MODELS, build_model, forward_flop, num_parameters
 from ule_datasets.models.cifar_resnet import CifarBlock, CifarResNet, shortcut
 from ule_datasets.models.compact_transformer import (
@@ -631,3 +632,22 @@ def test_the_quick_network_takes_small_and_large_images() -> None:
     assert any(isinstance(module, nn.ReLU) for module in QuickNet(3, relu=True).modules())
     for size in (8, 32, 100):
         assert model(torch.rand(2, 3, size, size)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("inputs", [4, 8, 15])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_narrow_shortcuts_have_the_gradients_of_a_strided_convolution(inputs: int, threads: int) -> None:
+    torch.manual_seed(0)
+    ours = BasicBlock(inputs, 16, 2).shortcut[0].to(memory_format=torch.channels_last)  # type: ignore[index]
+    plain = nn.Conv2d(inputs, 16, 1, stride=2, bias=False).double()
+    plain.weight.data.copy_(ours.weight.data)
+    images = torch.randn(29, inputs, 33, 32).to(memory_format=torch.channels_last).requires_grad_()
+    exact = images.detach().double().requires_grad_()
+    with cpu_threads(threads):
+        answers = ours(images)
+        gradients = torch.randn_like(answers)
+        answers.backward(gradients)
+    expected = plain(exact)
+    expected.backward(gradients.double())
+    for one, other in ((answers, expected), (ours.weight.grad, plain.weight.grad), (images.grad, exact.grad)):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-4)

@@ -9,6 +9,19 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+SAFE_INPUTS = 16
+"""With fewer channels oneDNN (3.12, in torch 2.14) writes past a buffer in the backward pass of a strided 1 x 1
+convolution with channels last: wrong gradients or a crash, mostly with several threads (uxlfoundation/oneDNN#6035)."""
+
+
+class Subsampled(nn.Conv2d):
+    """A strided 1 x 1 convolution of the pixels that it looks at, without a stride: the same products and sums."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Float [B, inputs, H, W] to float [B, outputs, H / stride, W / stride], rounded up."""
+        rows, columns = self.stride
+        return functional.conv2d(features[:, :, ::rows, ::columns], self.weight, self.bias)
+
 
 class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions around a shortcut: the identity, or 1 x 1 where the shape changes."""
@@ -21,8 +34,9 @@ class BasicBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
+            pointwise = Subsampled if inputs < SAFE_INPUTS else nn.Conv2d
             self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+                pointwise(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
             )
 
     def forward(self, features: Tensor) -> Tensor:
