@@ -35,6 +35,7 @@ from ule_datasets.dataset.loading import load
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.dataset.shards.parquet import features, schema
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
+from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
 from ule_datasets.papers import claims
 from ule_datasets.recipe import PublishedRecipe, Recipe
 from ule_datasets.sources.digits import DIGITS
