@@ -132,6 +132,10 @@ def test_a_name_is_written_by_a_font_that_has_its_letters_or_without_their_signs
         assert fonts.legible("plain", "class 0") == "plain"
         assert fonts.legible("Café", "class 0") == "Cafe"
         assert fonts.legible("猫", "class 7") == "class 7"
+        sheet = Sheet(100, 40)
+        sheet.text(0, 0, "猫", otherwise="class 7")
+        assert sheet.figure("x", "A cat.").caption == "A cat. For want of a font: class 7 is 猫."
+        assert ">猫</text>" in sheet.svg("x"), "the reader has one"
     finally:
         fonts._font_of.cache_clear()
     monkeypatch.undo()

@@ -1,4 +1,8 @@
-"""Which font writes a text: Pillow's own where it has the letters, else fonts that are on this machine."""
+"""Which font writes a text: Pillow's own where it has the letters, else fonts that are on this machine.
+
+Pillow's own has ASCII. So pictures with other letters, and they alone, depend on the machine besides the version of
+Pillow; an SVG has the text itself.
+"""
 
 from __future__ import annotations
 

@@ -59,6 +59,8 @@ class Sheet:
     height: int
     _parts: list[tuple[Callable[[ImageDraw.ImageDraw, Image.Image], object], str]] = field(default_factory=list)
     """Each as something that draws it, and as SVG."""
+    _replaced: dict[str, str] = field(default_factory=dict)
+    """Texts that no font here can write, by what stands for them."""
 
     def image(self, left: float, top: float, pixels: np.ndarray, side: int = TILE) -> None:
         """An image (uint8 [H, W, 3]), enlarged without smoothing or reduced by averages to ``side``."""
@@ -84,6 +86,8 @@ class Sheet:
         In the PNG ``otherwise`` stands for a text whose letters no font here has; an SVG is written by the reader's.
         """
         drawn = legible(text, otherwise)
+        if drawn == otherwise != text:
+            self._replaced[otherwise] = text
 
         def write(draw: ImageDraw.ImageDraw, _: Image.Image) -> None:
             x = left * SCALE - (_width(drawn, SIZE * SCALE) if right else 0)
@@ -144,8 +148,10 @@ class Sheet:
         return f"{head}<title>{shown.html(title)}</title>\n{ground}{parts}\n</svg>\n"
 
     def figure(self, stem: str, caption: str, *, about_craft: bool = False) -> Figure:
-        """Both files."""
-        return Figure(stem, caption, self.png(), self.svg(caption), about_craft)
+        """Both files; where something stands for a text in the picture, the sentence says what for."""
+        stand = ", ".join(f"{short} is {text}" for short, text in self._replaced.items() if short)
+        told = f"{caption} For want of a font: {stand}." if stand else caption
+        return Figure(stem, told, self.png(), self.svg(caption), about_craft)
 
     def _box(self, box: tuple[float, float, float, float], colour: Colour, thick: float) -> None:
         left, top, right, bottom = box

@@ -183,12 +183,14 @@ def _shown(report: Report) -> list[str]:
         best = Counter(min((one.collapse for one in own), key=list(Collapse).index) for own in by_dataset.values())
         words = ", ".join(f"{collapse} by {best[collapse]}" for collapse in Collapse if best[collapse])
         return [f"Of {len(by_dataset)} datasets, under the strategy that each is best at: {words}."]
-    several = len({one.model for one in report.comparisons}) > 1
+    models = list(dict.fromkeys(one.model for one in report.comparisons))
+    several = len(models) > 1
+    how = ", ".join([*([] if several else models), counted(report.profile.epochs, "epoch")])
     told = [_protects(name, own, several) for name, own in by_dataset.items()]
     return [
         *told,
-        "In brackets: clean test images that a model gets right when trained on it, and when trained on the clean "
-        f"images instead; guessing gives {report.result.chance:g} %.",
+        f"In brackets: clean test images that a model ({how}) gets right when trained on it, and when trained on the "
+        f"clean images instead; guessing gives {report.result.chance:g} %.",
     ]
 
 
