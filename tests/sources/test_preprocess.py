@@ -65,7 +65,7 @@ def test_without_a_resize_only_the_centre_is_taken() -> None:
 
 
 def test_without_preprocessing_sizes_must_agree(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"pixels, \S+ is \d+x\d+; resize all images to one size first"):
+    with pytest.raises(InputError, match=r"pixels, \S+ is \d+x\d+ \(and \d+ more like it\); --crop \d+ --resize"):
         read(images_of_many_sizes(tmp_path))
 
 

@@ -18,11 +18,11 @@ from ule_datasets.data.split import Split, canonical_order, first_rows, keys_fro
 from ule_datasets.data.spool import Images, SpooledImages
 from ule_datasets.places.hub import PREFIX as HUB
 from ule_datasets.places.urls import is_remote, shown
-from ule_datasets.sources.decode import ChunkTask, Decoded, files_of, sizes_differ
+from ule_datasets.sources.decode import ChunkTask, Decoded, files_of
 from ule_datasets.sources.forms import SINGLE_FILES
 from ule_datasets.sources.tree import as_text
+from ule_datasets.sources.unusable import Misfit, refusal
 
-PROBLEMS_SHOWN = 3
 Chunks = Sequence[tuple[ChunkTask, Decoded]]
 
 
@@ -132,16 +132,12 @@ def left_out(by_split: Mapping[str, Chunks], *, skip_unusable: bool) -> list[tup
     """
     chunks = [(name, decoded) for name, pairs in by_split.items() for _, decoded in pairs]
     problems = [(name, problem) for name, decoded in chunks for problem in decoded.problems]
-    misfits = _misfits([decoded for _, decoded in chunks])
-    refused = [*([] if skip_unusable else (problem for _, problem in problems)), *misfits]
-    if refused:
-        some = "; ".join(refused[:PROBLEMS_SHOWN])
-        more = f"; and {len(refused) - PROBLEMS_SHOWN} more" if len(refused) > PROBLEMS_SHOWN else ""
-        message = f"{counted(len(refused), 'unusable sample')}: {some}{more}"
-        if misfits:
-            raise InputError(message)
-        advice = "the same command with --skip-unusable leaves such images out, and decodes none of the others again"
-        raise UnusableImagesError(f"{message}; {advice}")
+    first, misfits = _misfits([decoded for _, decoded in chunks])
+    refused = [] if skip_unusable else [problem for _, problem in problems]
+    if refused or misfits:
+        own = not any(task.spec.published for pairs in by_split.values() for task, _ in pairs)
+        message = refusal(refused, first, misfits, own=own)
+        raise InputError(message) if misfits else UnusableImagesError(message)
     for name, pairs in by_split.items():
         names = Counter(key for _, decoded in pairs for key in decoded.names)
         if repeated := [key for key, count in names.items() if count > 1]:
@@ -149,7 +145,7 @@ def left_out(by_split: Mapping[str, Chunks], *, skip_unusable: bool) -> list[tup
             raise InputError(
                 f"{len(repeated)} {appear} twice in the {name} split, first {repeated[0]}; names are the keys"
             )
-    return problems
+    return [(name, str(problem)) for name, problem in problems]
 
 
 def _filled(by_split: Mapping[str, Chunks]) -> list[str]:
@@ -182,18 +178,16 @@ def _images(filled: Chunks) -> Images:
     return SpooledImages.in_files(files, first.image_shape)
 
 
-def _misfits(chunks: Sequence[Decoded]) -> list[str]:
-    """What says that sizes differ: within chunks, and between the first images of them."""
-    found: list[str] = []
-    first: tuple[str, tuple[int, int, int]] | None = None
-    for chunk in chunks:
-        if chunk.image_shape is None:
-            continue
-        first = first or (chunk.first_origin, chunk.image_shape)
-        if chunk.image_shape != first[1]:
-            found.append(sizes_differ(*first, chunk.first_origin, chunk.image_shape))
-        found += chunk.misfits
-    return found
+def _misfits(chunks: Sequence[Decoded]) -> tuple[Misfit | None, list[Misfit]]:
+    """The first image, and those of other sizes: within chunks, and the first ones of others."""
+    firsts = [(chunk.first, chunk.misfits) for chunk in chunks]
+    first = next((own for own, _ in firsts if own is not None), None)
+    found: list[Misfit] = []
+    for own, misfits in firsts:
+        if first is not None and own is not None and (own.width, own.height) != (first.width, first.height):
+            found.append(own)
+        found += misfits
+    return first, found
 
 
 def _here(where: str, by_split: Mapping[str, Chunks]) -> str:

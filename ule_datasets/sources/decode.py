@@ -34,6 +34,7 @@ from ule_datasets.data.split import sample_digest
 from ule_datasets.places.remote_path import RemotePath, each
 from ule_datasets.sources.forms import Chunk, Place, RawSample, Unusable, official_name
 from ule_datasets.sources.spec import SourceSpec
+from ule_datasets.sources.unusable import Misfit, Problem
 
 UNWANTED = -1
 """In a label map: samples of this class are left out, unread."""
@@ -77,9 +78,9 @@ class Decoded:
     names: list[str] = field(default_factory=list)
     """Official names, where they are the keys."""
     first_origin: str = ""
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     """What is wrong with the samples that could not be used."""
-    misfits: list[str] = field(default_factory=list)
+    misfits: list[Misfit] = field(default_factory=list)
     """Which samples have another size than the first one; never left out, since the first may be the odd one."""
     converted: dict[str, int] = field(default_factory=dict)
     """How many images of which Pillow mode were turned into RGB."""
@@ -91,6 +92,11 @@ class Decoded:
     """How many of the labels are of images that would not be used: in a look, which shows these too."""
 
     @property
+    def first(self) -> Misfit | None:
+        """The first image, which gives the size; ``None``: there is none."""
+        return None if self.image_shape is None else Misfit(self.first_origin, self.image_shape[1], self.image_shape[0])
+
+    @property
     def num_usable(self) -> int:
         """How many samples are used."""
         return len(self.labels) - self.refused
@@ -100,7 +106,7 @@ class Decoded:
         if self.image_shape is None:
             self.first_origin, self.image_shape = origin, shape
         elif shape != self.image_shape:
-            self.misfits.append(sizes_differ(self.first_origin, self.image_shape, origin, shape))
+            self.misfits.append(Misfit(origin, shape[1], shape[0]))
             return False
         return True
 
@@ -131,7 +137,7 @@ def usable(
     task: ChunkTask,
     samples: Iterable[tuple[RawSample | Unusable, Given]],
     take: Callable[[RawSample, Given], Taken],
-    problems: list[str],
+    problems: list[Problem],
 ) -> Iterator[tuple[RawSample, int, Taken]]:
     """The samples of a chunk that are wanted, their labels, and what is taken of each; ``problems`` gets the others'.
 
@@ -139,7 +145,7 @@ def usable(
     """
     for raw, given in samples:
         if isinstance(raw, Unusable):
-            problems.append(raw.problem)
+            problems.append(Problem(raw.origin, raw.what))
             continue
         try:
             label = label_of(raw, task)
@@ -147,7 +153,7 @@ def usable(
         except TooLittleMemoryError:  # the image may well be usable
             raise
         except InputError as error:
-            problems.append(str(error))
+            problems.append(Problem.of(raw.origin, str(error)))
             continue
         if taken is not None:
             yield raw, label, taken
@@ -185,14 +191,6 @@ def extremes(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Of widths and heights, those of the fewest and of the most pixels."""
     ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     return [*ordered[:1], *ordered[-1:]]
-
-
-def sizes_differ(first: str, first_shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]) -> str:
-    """The message for two images of different sizes."""
-    return (
-        f"{other} is {other_shape[1]}x{other_shape[0]} pixels, {first} is {first_shape[1]}x{first_shape[0]}; "
-        "resize all images to one size first"
-    )
 
 
 def rules_of(task: ChunkTask) -> Rules:

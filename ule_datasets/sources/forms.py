@@ -39,8 +39,15 @@ class RawSample:
 class Unusable:
     """Stands where a sample should be; those after it can be read."""
 
-    problem: str
-    """What is wrong, and where."""
+    origin: str
+    """Where it comes from."""
+    what: str
+    """What is wrong; follows the origin in a sentence."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, and where."""
+        return f"{self.origin}{self.what}"
 
 
 class Chunk(Protocol):

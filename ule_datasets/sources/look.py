@@ -21,6 +21,7 @@ from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, RawSample, Unusa
 from ule_datasets.sources.image_folder import Files
 from ule_datasets.sources.splits import TEST, TRAIN
 from ule_datasets.sources.tree import PassedOver, as_text
+from ule_datasets.sources.unusable import Problem, by_cause, summary
 
 SHOWN = 3
 """Classes that are named before the last one."""
@@ -48,7 +49,7 @@ class Look:
     """Width and height of the image with the fewest and of the one with the most pixels."""
     modes: Mapping[str, int] = field(default_factory=dict)
     """How many images are stored in which Pillow mode."""
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     """What is wrong with images that cannot be used."""
     shared: int = 0
     """How many test images have the pixels and the label of a training image; known once they are decoded."""
@@ -98,7 +99,8 @@ class Look:
             modes = ", ".join(f"{count:,} {mode}" for mode, count in self.modes.items())
             lines.append(f"source: images of {size} pixels ({modes})")
         if self.problems:
-            lines.append(f"source: {counted(len(self.problems), 'image')} cannot be used, first: {self.problems[0]}")
+            cannot = f"{counted(len(self.problems), 'image')} cannot be used"
+            lines.append(f"source: {cannot}: {summary(by_cause(self.problems))}")
         return lines
 
     def warnings(self) -> Iterator[str]:
@@ -166,7 +168,7 @@ def _glance(task: ChunkTask, rules: Rules) -> Decoded:
 
     for raw, label, (mode, (width, height), refusal, name) in usable(task, _heads(task.chunk), take, seen.problems):
         if refusal:
-            seen.problems.append(refusal)
+            seen.problems.append(Problem.of(raw.origin, refusal))
             seen.refused += 1
         else:
             seen.fits(raw.origin, (height, width, 3) if rules.crop is None else (rules.crop, rules.crop, 3))

@@ -58,7 +58,7 @@ class RowGroup:
             for row, values in enumerate(rows):
                 origin = f"{place} {row})"
                 if values is None:
-                    yield Unusable(f"{origin} has a name or label that is not UTF-8")
+                    yield Unusable(origin, " has a name or label that is not UTF-8")
                 else:
                     yield self._sample(origin, most, numbers, *values)
 
@@ -66,16 +66,16 @@ class RowGroup:
         self, origin: str, most: int, numbers: Mapping[str, int], content: Any, path: Any, label: Any = 0
     ) -> RawSample | Unusable:
         if content is None and path:
-            return Unusable(f"{origin} has no image bytes: the file points to images on another machine")
+            return Unusable(origin, " has no image bytes: the file points to images on another machine")
         if content is None:
-            return Unusable(f"{origin} has no image: {self.image_column!r} is null")
+            return Unusable(origin, f" has no image: {self.image_column!r} is null")
         if label is None or label == "":
-            return Unusable(f"{origin} has no label: {self.label_column!r} is {'null' if label is None else 'empty'}")
+            return Unusable(origin, f" has no label: {self.label_column!r} is {'null' if label is None else 'empty'}")
         number = _number(label, numbers)
         if number is None:
-            return Unusable(f"{origin} has label {label!r}; labels must be class numbers")
+            return Unusable(origin, f" has label {label!r}; labels must be class numbers")
         if len(content) > most:
-            return Unusable(f"{origin}: its image {IMAGE_FILE.problem(len(content))}")
+            return Unusable(origin, f": its image {IMAGE_FILE.problem(len(content))}")
         # Some tools store bytes as lists of numbers.
         return RawSample(bytes(content), number, origin, stem_of(path) if isinstance(path, str) else "")
 

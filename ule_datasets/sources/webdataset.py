@@ -66,14 +66,14 @@ class Shard:
     def _sample(self, sample: Sample) -> RawSample | Unusable:
         origin, images = f"{self.path} ({sample.key})", sample.images
         if sample.problem:
-            return Unusable(f"{origin}: {sample.problem}")
+            return Unusable(origin, f": {sample.problem}")
         if len(images) != 1 or (LABEL in sample.parts) != self.labelled:
             wanted = "a .cls member" if self.labelled else "no .cls member, as in the samples before"
             found = few([repr(name) for name in sorted(sample.parts)], SHOWN)
-            return Unusable(f"{origin}: {_dots(sample) or f'expected one image and {wanted}, found [{found}]'}")
+            return Unusable(origin, f": {_dots(sample) or f'expected one image and {wanted}, found [{found}]'}")
         text = sample.parts[LABEL].strip() if self.labelled else b"0"
         if not text.isdigit() or len(text) > LONGEST_NUMBER:
-            return Unusable(f"{origin}: the .cls member holds {text[:20]!r}, not a class number")
+            return Unusable(origin, f": the .cls member holds {text[:20]!r}, not a class number")
         return RawSample(sample.parts[images[0]], int(text), origin, sample.key.rpartition("/")[2])
 
 
@@ -102,7 +102,7 @@ def read_shard(path: Place, wanted: Callable[[str], bool] = lambda _: True) -> I
     if current is not None:
         yield current
     if damage:
-        yield Unusable(f"{path} is not a whole tar archive: {damage}")
+        yield Unusable(str(path), f" is not a whole tar archive: {damage}")
 
 
 def _add(sample: Sample, extension: str, member: tar.Member, *, wanted: bool) -> None:
