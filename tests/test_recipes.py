@@ -144,9 +144,11 @@ def test_card_of_recipe_can_be_rendered_without_building(name: str, tmp_path: Pa
     assert jinja2.Template(cards.about(name) or "").render(recipe=recipe) in body
     assert recipe.digest in body
     told = [claim for claim in claims.for_dataset(name) if claim.metric == claims.CLEAN_ACCURACY]
-    assert body.count(" paper, Table ") == len(told)
+    numbers = {(claim.model, claim.strategy, claim.variant, claim.value, claim.std) for claim in told}
+    assert len(re.findall(r" paper, (?:Table|text)", body)) == len(numbers), "each once, with all its places"
     for claim in told:
-        assert f"| {claim.model} | {claim.strategy} | {claim.value:g}" in body
+        strategy = f"{claim.strategy} ({claim.variant})" if claim.variant else claim.strategy
+        assert f"| {claim.model} | {strategy} | {claim.value:g}" in body
     for key in {method.citation for method in recipe.methods}:
         paper = cards.paper(key)
         assert paper is not None

@@ -152,6 +152,14 @@ def test_no_font_that_stands_in_for_all_letters_is_taken() -> None:
     assert not fonts._has(fonts._own(11), chr(0x10FFFE))
 
 
+def test_strange_names_are_drawn_too() -> None:
+    for name in ("a\x00\x1b[31m\ud800\ufffe\uffff<b>&\"'", "x" * 100_000, "\u202e", ""):
+        sheet = Sheet(100, 40)
+        sheet.text(0, 0, shortened(name, 60), otherwise="class 0")
+        assert sheet.png()
+        assert drawing_problem(sheet.svg(name[:300]).encode()) is None
+
+
 def test_a_long_name_is_cut_to_its_place() -> None:
     assert shortened("short", 100) == "short"
     cut = shortened("a very long name that goes on and on", 60)

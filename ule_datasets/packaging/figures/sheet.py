@@ -25,6 +25,10 @@ INK, PAPER, RULE = (32, 32, 32), (255, 255, 255), (205, 205, 205)
 MARK, HALO = (213, 94, 0), (255, 255, 255)
 """A frame around what is to be seen, and the line on both sides of it: one of them stands out on every image."""
 _SVG_INK = "currentColor"
+_LONGEST = 200
+"""Letters of a text that are looked at when it is shortened."""
+_NO_XML = {0xFFFE: None, 0xFFFF: None}
+"""The two letters that XML cannot hold, besides those that are written out everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ class Sheet:
                 x += font.getlength(part)
 
         anchor = ' text-anchor="end"' if right else ""
-        self._add(write, f'<text x="{left:g}" y="{top + SIZE:g}"{anchor}>{shown.html(text)}</text>')
+        self._add(write, f'<text x="{left:g}" y="{top + SIZE:g}"{anchor}>{_xml(text)}</text>')
 
     def frame(self, left: float, top: float, width: float, height: float) -> None:
         """A frame around something small, seen on every ground."""
@@ -145,7 +149,7 @@ class Sheet:
             f'height="{self.height}" font-family="sans-serif" font-size="{SIZE}" fill="{ink}">\n'
         )
         parts = "\n".join(part for _, part in self._parts)
-        return f"{head}<title>{shown.html(title)}</title>\n{ground}{parts}\n</svg>\n"
+        return f"{head}<title>{_xml(title)}</title>\n{ground}{parts}\n</svg>\n"
 
     def figure(self, stem: str, caption: str, *, about_craft: bool = False) -> Figure:
         """Both files; where something stands for a text in the picture, the sentence says what for."""
@@ -174,13 +178,20 @@ def text_width(text: str) -> int:
 
 def shortened(text: str, width: int) -> str:
     """A text cut so that it takes no more than ``width``."""
-    if text_width(text) <= width:
+    if len(text) <= _LONGEST and text_width(text) <= width:
         return text
-    return next((cut for end in range(len(text) - 1, 0, -1) if text_width(cut := f"{text[:end]}..") <= width), "..")
+    return next(
+        (cut for end in range(min(len(text) - 1, _LONGEST), 0, -1) if text_width(cut := f"{text[:end]}..") <= width),
+        "..",
+    )
 
 
 def _width(text: str, size: int) -> float:
     return sum(font.getlength(part) for font, part in split_by_font(text, size))
+
+
+def _xml(text: str) -> str:
+    return str(shown.html(text)).translate(_NO_XML)
 
 
 def _hex(colour: Colour) -> str:
