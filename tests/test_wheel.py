@@ -41,7 +41,7 @@ def run(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
         done = subprocess.run(
             [str(home / "env/bin" / words[0]), *words[1:]],
             cwd=home,
-            env={**kept, "HOME": str(home), "ULE_CACHE": str(home / "cache")},
+            env={**kept, "HOME": str(home), "ULE_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
