@@ -23,6 +23,7 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks.md",
+    "benchmarks/EVIDENCE.md": "evidence.md",
     "benchmarks/GPU.md": "gpu.md",
     "CITATION.cff": "CITATION.cff",
 }

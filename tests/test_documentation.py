@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,8 +26,10 @@ from ule_datasets.cli import build, verify
 SHELL = [command for page in PAGES for block in blocks(page) if block.language == "bash" for command in commands(block)]
 FAST = ("README.md", "docs/tutorials/own-method.md")
 """Pages that are gone through among the fast tests; the others are slow."""
-OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "benchmarks/GPU.md")
+OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", *(f"benchmarks/{name}.md" for name in ("README", "EVIDENCE", "GPU")))
 """Pages whose commands have tests of their own, and whose links are looked at here."""
+ON_THE_SITE: set[str] = set(runpy.run_path(str(ROOT / "docs/generated.py"))["ELSEWHERE"])
+"""Files outside ``docs`` that have a place there."""
 INLINE = re.compile(r"`((?:ule-build|ule-verify) [^`]+)`")
 
 
@@ -75,7 +78,10 @@ def test_every_block_says_what_it_is() -> None:
 def test_links_lead_to_files(page: str) -> None:
     text = documented.FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
     for target in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", text):
-        assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
+        path = (ROOT / page).parent.joinpath(target).resolve()
+        assert path.exists(), f"{page}: {target}"
+        name = path.relative_to(ROOT).as_posix()
+        assert name in ON_THE_SITE or name.startswith("docs/"), f"{page}: the site does not have {target}"
 
 
 def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
