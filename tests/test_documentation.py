@@ -150,7 +150,7 @@ def test_a_page_can_be_gone_through(page: str, hub: HubServer, tmp_path: Path) -
         env=environment,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=3600,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
