@@ -118,6 +118,11 @@ SETTINGS: dict[str, Setting] = {
     "short-plain-momentum": _short(nesterov=False),
     # Added after relu-random-9 ended at 85.3 % (9 epochs) and short-gelu-random at 85.2 % (4 epochs): GELU.
     "short-gelu-rate-0.2": _replace(FIRST, epochs=4, optimiser=_replace(QUICK, learning_rate=0.2)),
+    "short-gelu-rate-0.1": _replace(FIRST, epochs=4, optimiser=_replace(QUICK, learning_rate=0.1)),
+    "short-gelu-random-rate-0.2": _replace(FIRST, epochs=4, fixed=False, optimiser=_replace(QUICK, learning_rate=0.2)),
+    "rate-0.2": _replace(FIRST, optimiser=_replace(QUICK, learning_rate=0.2)),
+    "rate-0.2-9": _replace(FIRST, epochs=9, optimiser=_replace(QUICK, learning_rate=0.2)),
+    "rate-0.1-9": _replace(FIRST, epochs=9, optimiser=_replace(QUICK, learning_rate=0.1)),
     "short-gelu-smoothing": _replace(FIRST, epochs=4, label_smoothing=0.2),
     "short-gelu-shift-rate-1": _replace(FIRST, epochs=4, shift_rate=1.0),
     "first-smoothing": _replace(FIRST, label_smoothing=0.2),

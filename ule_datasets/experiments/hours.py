@@ -45,7 +45,8 @@ def expected_hours(tasks: Sequence[RunTask], done: Sequence[float], folder: Path
     hours, bound = 0.0, 0.0
     taken: dict[str, int] = {}
     for task, share in zip(tasks, done, strict=True):
-        known = earlier.get(_kind(content(task.protocol), _steps(task), _setting(task)))
+        steps = task.protocol.steps_per_epoch(task.data.num_train, task.ranks)
+        known = earlier.get(_kind(content(task.protocol), steps, _setting(task)))
         if known is None:
             bound += (1 - share) * task.flop
         elif share < 1:
@@ -95,12 +96,6 @@ def _kind(protocol: dict[str, Any], steps: int, setting: tuple[object, ...]) -> 
 
 def _setting(task: RunTask) -> tuple[object, ...]:
     return describe_device(task.device), task.threads, task.ranks
-
-
-def _steps(task: RunTask) -> int:
-    """Of an epoch, as the loop takes them."""
-    count, size = task.data.num_train, task.protocol.batch_size
-    return max(1, count // size + (count % size >= 2 * task.ranks))
 
 
 def product_rate(device: torch.device, precision: Precision) -> float:

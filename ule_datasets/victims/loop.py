@@ -196,13 +196,13 @@ class _Run:
         return record
 
     def batches(self) -> tuple[Tensor, ...]:
-        """The rows of a freshly shuffled epoch, int64 on the device, batch by batch; the last may be smaller.
+        """The rows of a freshly shuffled epoch, int64 on the device, batch by batch; the last may be of another size.
 
-        Batch statistics need two images in every process: where the last batch has fewer, it joins the one before.
+        As many as ``TrainingProtocol.steps_per_epoch`` says.
         """
         order = to_device(torch.randperm(len(self._images), generator=self._order), self._device)
         batches = torch.split(order, self._protocol.batch_size)
-        if len(batches) > 1 and len(batches[-1]) < 2 * self.ranks:
+        if len(batches) > self._steps_per_epoch:
             batches = (*batches[:-2], torch.cat(batches[-2:]))
         return batches
 
@@ -326,8 +326,7 @@ class _Run:
 
     @property
     def _steps_per_epoch(self) -> int:
-        count, size = len(self._images), self._protocol.batch_size
-        return max(1, count // size + (count % size >= 2 * self.ranks))
+        return self._protocol.steps_per_epoch(len(self._images), self.ranks)
 
 
 def _windows(steps: list[int], states: list[list[float]]) -> tuple[Window, ...]:

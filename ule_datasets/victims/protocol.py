@@ -196,6 +196,14 @@ class TrainingProtocol:
         every = range(0, self.epochs + 1, self.test_interval or 1)
         return frozenset({*ends, *every} & {*range(1, self.epochs + 1)})
 
+    def steps_per_epoch(self, num_images: int, ranks: int = 1) -> int:
+        """How many batches an epoch has, in which every image is once, with so many processes sharing each.
+
+        Batch statistics need two images in every process: where the last batch has fewer, it joins the one before.
+        """
+        whole, rest = divmod(num_images, self.batch_size)
+        return max(1, whole + (rest >= 2 * ranks))
+
     def __str__(self) -> str:
         return f"{self.model}, {self.strategy.name}"
 
