@@ -53,11 +53,11 @@ from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.history import EpochRecord
 from ule_datasets.victims.protocol import OneCycle, Sgd, TrainingProtocol, Triangle
 from ule_datasets.victims.supervised import Supervised
-from ule_datasets.victims.table import QUICK
 
 RESULTS = Path(__file__).parent / "results" / "quick_study.jsonl"
 KEY = ("setting", "seed", "images", "precision")
 """What makes two recorded runs the same."""
+BEGUN_WITH = Sgd(learning_rate=0.4, momentum=0.85, weight_decay=1.33e-3, nesterov=True)
 MODEL, DATASET = "quicknet-studied", "ops-cifar10"
 TRIANGLE = Triangle()
 AT_LEAST, AT_MOST = 91.0, 0.16
@@ -74,7 +74,7 @@ class Setting:
     shift_rate: float = 8.0
     epochs: int = 8
     batch_size: int = 256
-    optimiser: Sgd = QUICK
+    optimiser: Sgd = BEGUN_WITH
     schedule: Triangle | OneCycle = TRIANGLE
     label_smoothing: float = 0.0
     relu: bool = False
@@ -83,15 +83,16 @@ class Setting:
 
 
 _replace = dataclasses.replace
-CHOSEN = "relu-random-9"
-"""What the library has under the name ``quicknet``, and the profile ``quick``."""
+CHOSEN = "rate-0.2"
+"""What the library has under the name ``quicknet``, and the profile ``quick``: the best so far, not yet by the rule."""
 FIRST = Setting(fixed=True)
 RELU = _replace(FIRST, relu=True)
+FIFTH = _replace(FIRST, optimiser=_replace(BEGUN_WITH, learning_rate=0.2))
 SHORT = _replace(RELU, epochs=4)
 
 
 def _short(**changes: Any) -> Setting:
-    return _replace(SHORT, optimiser=_replace(QUICK, **changes))
+    return _replace(SHORT, optimiser=_replace(BEGUN_WITH, **changes))
 
 
 SETTINGS: dict[str, Setting] = {
@@ -117,12 +118,16 @@ SETTINGS: dict[str, Setting] = {
     "short-momentum-0.9": _short(learning_rate=0.27, momentum=0.9),
     "short-plain-momentum": _short(nesterov=False),
     # Added after relu-random-9 ended at 85.3 % (9 epochs) and short-gelu-random at 85.2 % (4 epochs): GELU.
-    "short-gelu-rate-0.2": _replace(FIRST, epochs=4, optimiser=_replace(QUICK, learning_rate=0.2)),
-    "short-gelu-rate-0.1": _replace(FIRST, epochs=4, optimiser=_replace(QUICK, learning_rate=0.1)),
-    "short-gelu-random-rate-0.2": _replace(FIRST, epochs=4, fixed=False, optimiser=_replace(QUICK, learning_rate=0.2)),
-    "rate-0.2": _replace(FIRST, optimiser=_replace(QUICK, learning_rate=0.2)),
-    "rate-0.2-9": _replace(FIRST, epochs=9, optimiser=_replace(QUICK, learning_rate=0.2)),
-    "rate-0.1-9": _replace(FIRST, epochs=9, optimiser=_replace(QUICK, learning_rate=0.1)),
+    "short-gelu-rate-0.2": _replace(FIFTH, epochs=4),
+    "short-gelu-rate-0.1": _replace(FIRST, epochs=4, optimiser=_replace(BEGUN_WITH, learning_rate=0.1)),
+    "short-gelu-random-rate-0.2": _replace(
+        FIRST, epochs=4, fixed=False, optimiser=_replace(BEGUN_WITH, learning_rate=0.2)
+    ),
+    "rate-0.2": FIFTH,
+    "rate-0.2-9": _replace(FIFTH, epochs=9),
+    "rate-0.2-ops": _replace(FIFTH, data="ops"),
+    "random-rate-0.2-ops": _replace(FIFTH, fixed=False, data="ops"),
+    "rate-0.1-9": _replace(FIRST, epochs=9, optimiser=_replace(BEGUN_WITH, learning_rate=0.1)),
     "short-gelu-smoothing": _replace(FIRST, epochs=4, label_smoothing=0.2),
     "short-gelu-shift-rate-1": _replace(FIRST, epochs=4, shift_rate=1.0),
     "first-smoothing": _replace(FIRST, label_smoothing=0.2),

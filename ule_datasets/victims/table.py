@@ -13,7 +13,7 @@ from ule_datasets.victims.protocol import AdamW, Sgd
 from ule_datasets.victims.supervised import Supervised
 from ule_datasets.victims.victim import Victim
 
-QUICK = Sgd(learning_rate=0.4, momentum=0.85, weight_decay=1.33e-3, nesterov=True)
+QUICK = Sgd(learning_rate=0.2, momentum=0.85, weight_decay=1.33e-3, nesterov=True)
 """Of the quick reference network, chosen with it (``benchmarks/quick_study.py``)."""
 
 _ROWS: tuple[Victim, ...] = (
