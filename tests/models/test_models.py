@@ -49,7 +49,7 @@ PARAMETERS = {
     "convnet3": 373_834,
     "convnet3-w32": 94_762,
     "convnet3-w16": 24_346,
-    "quicknet": 569_656,
+    "quicknet": 569_368,
     "lenet5": 62_006,
     "densenet121": 6_956_298,
     "cvt-7-4": 3_716_619,
