@@ -163,3 +163,12 @@ def test_the_package_itself_runs_the_commands(words: list[str], code: int, begin
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert (done.stdout or done.stderr).startswith(begins)
+
+
+@pytest.mark.parametrize(
+    "words", [("--repo-id", "me/x"), ("--private",), ("--revision", "x"), ("--perturbation-only",)]
+)
+def test_options_of_publishing_are_refused_where_nothing_is_published(words: tuple[str, ...]) -> None:
+    outcome = run_build("ops-digits", "--dry-run", *words)
+    assert outcome.code == 2
+    assert f"{words[0]} goes with --push-to-hub" in outcome.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
@@ -32,3 +33,8 @@ def test_whoever_handles_it_already_goes_on_to() -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert seen == [signal.SIGTERM]
+
+
+def test_the_answer_for_programs_has_that_code_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("ule-verify", lambda _: signal.raise_signal(signal.SIGTERM) or 0, ["--json"]) == 143
+    assert json.loads(capsys.readouterr().out)["code"] == 143

@@ -460,3 +460,8 @@ def test_the_package_names_what_it_exports() -> None:
     assert sys.modules["ule_datasets"].load is load
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         ule_datasets.nonsense  # noqa: B018
+
+
+def test_a_folder_without_a_name_is_no_dataset() -> None:
+    with pytest.raises(InputError, match=r"no dataset at \."):
+        load(".")

@@ -120,3 +120,13 @@ def test_where_a_source_is_read_from_is_for_the_catalogue_to_say(source: str, lo
     content["source"] |= {"name": source, "default_location": "https://collector.example/images/"}
     parsed = PublishedRecipe.parse(json.dumps(content))
     assert (parsed.source.name, parsed.source.default_location) == (source, location)
+
+
+def test_embedded_images_are_remembered_for_a_recipe_of_ones_own_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()  # not what was read
+    assert run_build("ops", "--source", "digits", "--limit", "3", "--out", "own").code == 0
+    manifest = Manifest.read(tmp_path / "own")
+    assert remembered_source(tmp_path / "own", manifest) == "digits"

@@ -88,7 +88,9 @@ class BuildOptions:
         panel=HOW,
         choices=EXECUTORS,
     )
-    overwrite: bool = option("Replace an older dataset in the same folder.", default=False, panel=HOW)
+    overwrite: bool = option(
+        "Replace an older dataset in the same folder, and what was verified of it.", default=False, panel=HOW
+    )
     skip_unusable: bool = option(
         "Leave out images that cannot be decoded, list them in left-out.txt, and go on. "
         "Default: name them and build nothing.",
@@ -110,6 +112,13 @@ class PublishOptions:
     perturbation_only: bool = option(
         "Publish no images: perturbation, recipe, digests and card.", default=False, panel=PUBLISHING
     )
+
+    def only_publishing(self) -> str | None:
+        """The first of these options that was given; ``None``: none was."""
+        for field in dataclasses.fields(PublishOptions):
+            if getattr(self, field.name) != field.default:
+                return f"--{field.name.replace('_', '-')}"
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

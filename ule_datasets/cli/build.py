@@ -124,6 +124,9 @@ def build_command(given: BuildArguments) -> Answer:
     if given.recipe is None:
         raise typer.BadParameter("name a recipe; ule-build --list shows them")
 
+    if not given.push_to_hub and (unused := given.only_publishing()):
+        raise typer.BadParameter(f"{unused} goes with --push-to-hub")
+
     from ule_datasets.base.progress import Reporter
 
     recipe, reporter = _recipe(given.recipe, given), Reporter(silent=given.quiet)

@@ -32,7 +32,6 @@ class Answer:
     code: int = DONE
 
 
-@terminable
 def run(command: str, work: Callable[[list[str]], Any], argv: list[str] | None) -> int:
     """Run a command that returns an ``Answer``, and tell it; whatever goes wrong becomes one or two lines on stderr.
 
@@ -43,7 +42,7 @@ def run(command: str, work: Callable[[list[str]], Any], argv: list[str] | None) 
     lines: Sequence[object] = (STOPPED,)
     arguments = sys.argv[1:] if argv is None else argv
     as_json = "--json" in arguments
-    with Interrupts() as interrupts:
+    with terminable() as terminations, Interrupts() as interrupts:
         try:
             _make_safe()
             done = _outcome(command, work, arguments, as_json=as_json)
@@ -52,6 +51,7 @@ def run(command: str, work: Callable[[list[str]], Any], argv: list[str] | None) 
                 code, lines = done
         except KeyboardInterrupt:
             interrupts.end()
+        code = terminations.code(code)
         if lines:
             tell(f"{command}: {lines[0]}", *lines[1:], to=sys.stderr)
             if as_json:

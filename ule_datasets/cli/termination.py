@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-import functools
 import signal
 import threading
-from collections.abc import Callable
-from typing import ParamSpec
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 INTERRUPTED, TERMINATED = 130, 143
-P = ParamSpec("P")
 
 
-def terminable(command: Callable[P, int]) -> Callable[P, int]:
-    """Let SIGTERM interrupt a command as Ctrl-C does, where nobody else handles it; then its exit code says so."""
+class Terminations:
+    """Whether a SIGTERM came, and what exit code that makes of an interrupted command."""
 
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> int:
-        came: list[int] = []
+    def __init__(self) -> None:
+        self.came = False
 
-        def interrupt(number: int, _: object) -> None:
-            came.append(number)
-            signal.raise_signal(signal.SIGINT)
+    def code(self, code: int) -> int:
+        """The exit code to tell: SIGTERM's own where the command was interrupted by it."""
+        return TERMINATED if self.came and code == INTERRUPTED else code
 
-        alone = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        if threading.current_thread() is not threading.main_thread() or not alone:
-            return command(*args, **kwargs)
-        signal.signal(signal.SIGTERM, interrupt)
-        try:
-            code = command(*args, **kwargs)
-        finally:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        return TERMINATED if came and code == INTERRUPTED else code
 
-    return run
+@contextmanager
+def terminable() -> Iterator[Terminations]:
+    """Let SIGTERM interrupt what runs within as Ctrl-C does, where nobody else handles it."""
+    terminations = Terminations()
+
+    def interrupt(*_: object) -> None:
+        terminations.came = True
+        signal.raise_signal(signal.SIGINT)
+
+    alone = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if threading.current_thread() is not threading.main_thread() or not alone:
+        yield terminations
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield terminations
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

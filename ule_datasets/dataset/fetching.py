@@ -114,7 +114,7 @@ def _repository(where: str) -> tuple[str, str | None] | None:
     So it is where the folder is here that its first part names, and in ``datasets``, where datasets are built: no
     owner on the Hub is called so.
     """
-    first = Path(where).parts[0] if where else ""
+    first = (*Path(where).parts, "")[0]
     if expanded(where).exists() or first == "datasets" or (first != where and expanded(first).is_dir()):
         return None
     return parse_repository(where)

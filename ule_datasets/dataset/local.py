@@ -20,7 +20,7 @@ from ule_datasets.base.files import cache_folder, write_atomically
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.places import hub
 from ule_datasets.places.urls import is_remote, shown
-from ule_datasets.sources.place import on_this_machine
+from ule_datasets.sources.place import EMBEDDED, on_this_machine
 
 FILE_NAME = ".local.json"
 KEY_BYTES = 32
@@ -76,13 +76,16 @@ def remembered_source(folder: Path, manifest: Manifest) -> str | None:
     if note is None or not note.source:
         return None
     anywhere = note.source.startswith(hub.PREFIX) or is_remote(note.source)
-    return note.source if anywhere or on_this_machine(note.source)[0].exists() else None
+    there = anywhere or note.source == EMBEDDED or on_this_machine(note.source)[0].exists()
+    return note.source if there else None
 
 
 def as_remembered(where: str) -> str | None:
     """A location that means the same from another working folder; ``None`` where it holds what nothing may keep."""
     if shown(where) != where:  # a URL with a password
         return None
+    if where == EMBEDDED:
+        return where
     path, config = on_this_machine(where)
     return f"{path.resolve()}{f':{config}' if config else ''}" if path.exists() else where
 

@@ -26,7 +26,7 @@ from ule_datasets.sources.forms import UNLABELLED, Form, Wanted
 from ule_datasets.sources.identity import Identity
 from ule_datasets.sources.look import Look, glance
 from ule_datasets.sources.own import refuse_perturbed
-from ule_datasets.sources.place import LOCATIONS, open_place, without
+from ule_datasets.sources.place import EMBEDDED, LOCATIONS, open_place, without
 from ule_datasets.sources.spec import SourceSpec
 from ule_datasets.sources.splits import TRAIN, UnknownSplitError
 from ule_datasets.sources.tree import Tree
@@ -247,7 +247,7 @@ def find_form(where: str, spec: SourceSpec | None = None) -> Form:
         InputError: nothing there, nothing that looks like images, or images in several forms.
     """
     wanted = ANYTHING if spec is None else spec.wanted
-    if where == "digits":
+    if where == EMBEDDED:
         return digits.find(wanted)
     try:
         tree = open_place(where, wanted)
