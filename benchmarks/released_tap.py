@@ -54,7 +54,7 @@ class Released(Method):
     def generate(self, train: Split, context: Context) -> Crafted:
         """Read the released images of the folder in ``$RELEASED_TAP``, and subtract the clean ones."""
         released = read_all(Path(os.environ.get(FOLDER, "")), train.images.shape)
-        clean = train.images[:]
+        clean = train.pixels()
         rows = owners(released, clean, self.levels)
         noise = np.empty(clean.shape, np.int8)
         noise[rows] = (released.astype(np.int16) - clean[rows]).astype(np.int8)

@@ -16,10 +16,14 @@ from helpers import make_images
 
 from builders import RECIPES
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.seeds import Seed
 from ule_datasets.cli.recipes import find_recipe
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.data.codec import encode_png
+from ule_datasets.data.perturbation import Perturbation
+from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.experiments.profiles import PROFILES
+from ule_datasets.methods.method import Context
 from ule_datasets.papers.claims import listed
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -131,6 +135,13 @@ def test_released_images_find_their_clean_ones(tmp_path: Path, monkeypatch: pyte
     rows = module.owners(read, clean, 8)
     assert sorted(rows) == list(range(len(clean)))
     assert np.abs(clean[rows].astype(int) - released).max() <= 8
+    monkeypatch.setenv(module.FOLDER, str(tmp_path))
+    labels = np.zeros(len(clean), np.int64)
+    keys = [sample_digest(image, number) for number, image in enumerate(clean)]
+    train = Split.from_samples("train", clean, labels, keys)
+    (layer,) = recipe.methods[0].generate(train, Context(num_classes=10, seed=Seed(0))).layers
+    poisoned = Perturbation(layers=(layer,), source_digest="").apply(train.pixels(), train.labels, train.keys)
+    assert sorted(map(bytes, poisoned)) == sorted(map(bytes, released))
     (tmp_path / "00.png").unlink()
     with pytest.raises(InputError, match="39 PNGs in"):
         module.read_all(tmp_path, clean.shape)
