@@ -28,7 +28,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -130,7 +130,7 @@ class Worker:
                         process.wait()
                     return None
                 codes.append(process.returncode)
-                if codes[-1] not in _GOOD.get(program, (0,)):
+                if not _went_well(program, codes[-1]):
                     break
         return tuple(codes)
 
@@ -140,8 +140,7 @@ class Worker:
 
     def _finish(self, piece: Piece, codes: tuple[int, ...], seconds: float) -> bool:
         """Note what a piece that has run left; whether all of it went well."""
-        good = len(codes) == len(piece.commands) and codes[-1] in _GOOD.get(piece.commands[-1][0], (0,))
-        if not good:
+        if not _went_well(piece.commands[len(codes) - 1][0], codes[-1]):
             print(f"... failed ({codes[-1]}), see {self.out / 'logs' / piece.name}.txt", flush=True)
             return False
         report = self._report(piece)
@@ -167,15 +166,16 @@ class Worker:
 
     def _report(self, piece: Piece) -> Path | None:
         """Where the last command's report is."""
-        words = piece.commands[-1]
-        return Path(words[words.index("--report") + 1]) / "report.json" if "--report" in words else None
+        folder = _given(piece.commands[-1], "--report")
+        return None if folder is None else folder / "report.json"
 
     def _made(self, piece: Piece) -> dict[str, Any]:
         """Digests of the datasets that its commands built."""
         made = {}
         for words in piece.commands:
-            if words[0] == "ule-build" and "--out" in words:
-                manifest = json.loads((Path(words[words.index("--out") + 1]) / "manifest.json").read_text())
+            folder = _given(words, "--out")
+            if words[0] == "ule-build" and folder is not None:
+                manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
                 made[manifest["name"]] = {key: manifest[key] for key in ("recipe_digest", "perturbation_digest")}
         return made
 
@@ -191,8 +191,14 @@ class Worker:
         return "\n".join(rows) + "\n"
 
 
-_GOOD = {"ule-verify": (0, 1), "pytest": (0,)}
-"""Exit codes of a command that did its work: a refuted claim is a result."""
+def _went_well(program: str, code: int) -> bool:
+    """Whether a command did its work: a refuted claim is a result."""
+    return code == 0 or (program == "ule-verify" and code == 1)
+
+
+def _given(words: Sequence[str], option: str) -> Path | None:
+    """The path that a command is given with an option."""
+    return Path(words[words.index(option) + 1]) if option in words else None
 
 
 def _hear_interrupts() -> None:

@@ -134,9 +134,8 @@ def _reported(recipe: Recipe) -> str:
     claim = headline(recipe.name)
     if claim is None:
         return "–"
-    spread = f" ± {claim.std:g}" if claim.std is not None else ""
     paper = "" if claim.paper == "ops" else f"{claim.paper.upper()} paper, "
-    return f"{claim.value:g}{spread} ({paper}Table {claim.table})"
+    return f"{claim.printed} ({paper}Table {claim.table})"
 
 
 def _measured(recipe: Recipe) -> str:

@@ -33,8 +33,8 @@ from ule_datasets.data import parquet_pages, thrift
 from ule_datasets.data.parquet_pages import PageError, opened
 from ule_datasets.data.thrift import I32, I64, DamagedError
 from ule_datasets.dataset.shards import parquet as shards
-from ule_datasets.sources.forms import Unusable
 from ule_datasets.sources.reading import find_form
+from ule_datasets.sources.unusable import Unusable
 
 FEW, MANY = 300, 20_000
 MEBIBYTES = 4096

@@ -31,7 +31,8 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.limits import Limit
 from ule_datasets.data.parquet_pages import DICTIONARY, opened, pages
 from ule_datasets.sources import parquet, tar
-from ule_datasets.sources.forms import RawSample, Unusable
+from ule_datasets.sources.forms import RawSample
+from ule_datasets.sources.unusable import Unusable
 from ule_datasets.sources.webdataset import Shard
 
 IMAGES = [encode(image) for image in make_images(6, 1, 8).images]

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from helpers import class_names, encode, make_splits, run_build, write_image_folder
 
-from ule_datasets.sources.unusable import CAUSES_SHOWN, Misfit, Problem, by_cause, refusal, summary
+from ule_datasets.sources.unusable import CAUSES_SHOWN, Misfit, Unusable, by_cause, refusal, summary
 
 FIRST = Misfit("a.png", 640, 480)
 
 
-def problems(**counts: int) -> list[Problem]:
-    return [Problem(f"{what}{n}.png", f" is {what}, {n} bytes") for what, count in counts.items() for n in range(count)]
+def problems(**counts: int) -> list[Unusable]:
+    return [
+        Unusable(f"{what}{n}.png", f" is {what}, {n} bytes") for what, count in counts.items() for n in range(count)
+    ]
 
 
 def test_causes_are_told_from_the_most_frequent_on() -> None:
@@ -30,8 +32,8 @@ def test_causes_are_told_from_the_most_frequent_on() -> None:
 
 
 def test_a_problem_is_the_message_and_knows_its_origin() -> None:
-    assert Problem.of("x.png", "x.png is grey") == Problem("x.png", " is grey")
-    assert str(Problem.of("x.png", "there is no memory")) == "there is no memory"
+    assert Unusable.of("x.png", "x.png is grey") == Unusable("x.png", " is grey")
+    assert str(Unusable.of("x.png", "there is no memory")) == "there is no memory"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Self
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.shown import joined
 
 FEW = 6
 """So many names are all told to whoever gives another one."""
@@ -93,7 +94,7 @@ def unknown(complaint: str, given: str, known: Iterable[str], others: str) -> In
     if len(names) <= FEW:
         return InputError(f"{complaint}: choose from {', '.join(names)}")
     near = nearest(given, names)
-    hint = f"did you mean {', '.join(near[:-1])}{' or ' if near[1:] else ''}{near[-1]}? " if near else ""
+    hint = f"did you mean {joined(near, 'or')}? " if near else ""
     return InputError(f"{complaint}; {hint}{others}")
 
 

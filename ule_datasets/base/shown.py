@@ -40,6 +40,11 @@ def few(words: Sequence[str], shown: int = 3) -> str:
     return ", ".join(words[:shown]) + (", ..." if len(words) > shown else "")
 
 
+def joined(words: Sequence[str], last: str = "and") -> str:
+    """``a, b and c``; with another word before the last one."""
+    return f" {last} ".join([*([", ".join(words[:-1])] if words[1:] else []), *words[-1:]])
+
+
 def counted(number: int, one: str, several: str = "") -> str:
     """``1 image``, ``1,234 images``, ``2 classes``; ``several`` where it does not end with a mere ``s`` or ``es``."""
     ending = "es" if one.endswith(("s", "x", "sh", "tch")) else "s"

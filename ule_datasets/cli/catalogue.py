@@ -15,6 +15,7 @@ from ule_datasets.cli.running import Answer, table
 from ule_datasets.methods.method import Repeats
 from ule_datasets.papers.claims import headline
 from ule_datasets.recipe import Recipe
+from ule_datasets.sources.spec import EMBEDDED
 
 WIDTH = 80
 """Characters of a line, at most."""
@@ -82,13 +83,13 @@ class Entry:
             images={split: Images(used=used, of=there[split]) for split, used in recipe.num_images.items()},
             reported=None if claim is None else claim.value,
             weights=tuple(weights.name for method in recipe.methods for weights in method.weights),
-            gpu=crafted and recipe.limit_per_class is None and where != "digits",
+            gpu=crafted and recipe.limit_per_class is None and where != EMBEDDED,
         )
 
     @property
     def provision(self) -> str:
         """Where its images come from, in words."""
-        return {None: "give them with --source", "digits": "nothing to download"}.get(self.where, "download")
+        return {None: "give them with --source", EMBEDDED: "nothing to download"}.get(self.where, "download")
 
 
 def catalogue(pattern: str | None) -> Answer:

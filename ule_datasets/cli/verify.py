@@ -120,10 +120,7 @@ def _listed(pattern: str | None, claims_file: Path | None) -> Answer:
     claims, statements = listed(pattern, claims_file)
     rows = [("claim", "trained on", "model", "strategy", "reported", "kind")]
     for claim in claims:
-        spread = "" if claim.std is None else f" ± {claim.std:g}"
-        rows.append(
-            (claim.id, claim.train_dataset, claim.model, claim.strategy, f"{claim.value:g}{spread}", str(claim.regime))
-        )
+        rows.append((claim.id, claim.train_dataset, claim.model, claim.strategy, claim.printed, str(claim.regime)))
     return Answer(
         lines=[*(table(rows) if claims else ()), *(f"{one.id}: {one.statement}" for one in statements)],
         content={

@@ -20,7 +20,8 @@ from ule_datasets.base.files import cache_folder, write_atomically
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.places import hub
 from ule_datasets.places.urls import is_remote, shown
-from ule_datasets.sources.place import EMBEDDED, on_this_machine
+from ule_datasets.sources.place import on_this_machine
+from ule_datasets.sources.spec import EMBEDDED
 
 FILE_NAME = ".local.json"
 KEY_BYTES = 32

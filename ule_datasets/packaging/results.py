@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ule_datasets.base.shown import counted, joined
 from ule_datasets.papers.claims import Claim
 
 NOTHING = "–"
@@ -72,10 +73,9 @@ def _printed(claims: Iterable[Claim]) -> dict[tuple[str, str], list[tuple[str, s
     """By model and strategy: (number, where it is printed), each number of a paper once."""
     found: dict[tuple[str, str], dict[tuple[str, str], dict[str, None]]] = {}
     for claim in claims:
-        strategy = f"{claim.strategy} ({claim.variant})" if claim.variant else claim.strategy
-        number = f"{claim.value:g}" + (f" ± {claim.std:g}" if claim.std else "")
-        places = found.setdefault((claim.model, strategy), {}).setdefault((claim.paper, number), {})
-        places["text" if claim.table == "text" else claim.table] = None
+        _, _, model, strategy = claim.experiment
+        places = found.setdefault((model, strategy), {}).setdefault((claim.paper, claim.printed), {})
+        places[claim.table] = None
     return {
         how: [(number, _where(paper, list(places))) for (paper, number), places in numbers.items()]
         for how, numbers in found.items()
@@ -85,21 +85,15 @@ def _printed(claims: Iterable[Claim]) -> dict[tuple[str, str], list[tuple[str, s
 def _where(paper: str, tables: Sequence[str]) -> str:
     """``OPS paper, Tables 2 and 5``."""
     numbered = [table for table in tables if table != "text"]
-    *first, last = numbered or [""]
-    words = (
-        f"Table{'s' if first else ''} {' and '.join([*([', '.join(first)] if first else []), last])}" if last else ""
-    )
-    in_text = "text" if "text" in tables else ""
-    return f"{paper.upper()} paper, {' and '.join(part for part in (words, in_text) if part)}"
+    words = [f"Table{'s' if numbered[1:] else ''} {joined(numbered)}"] if numbered else []
+    return f"{paper.upper()} paper, {' and '.join([*words, *(['text'] if 'text' in tables else [])])}"
 
 
 def _measured(row: Mapping[str, Any]) -> dict[str, str]:
-    seeds = row["seeds"]
-    seeded = f"{len(seeds)} seeds" if len(seeds) > 1 else "1 seed"
     return {
         "measured": _mean(row["poisoned"], row["poisoned_sd"]),
         "control": _mean(row["clean"], row["clean_sd"]),
-        "how": f"{row['profile']}, {seeded}, {row['hardware']}",
+        "how": f"{row['profile']}, {counted(len(row['seeds']), 'seed')}, {row['hardware']}",
     }
 
 

@@ -136,6 +136,11 @@ class Claim:
     comes out with none of them."""
 
     @property
+    def printed(self) -> str:
+        """The number as printed, with its spread."""
+        return f"{self.value:g}" + ("" if self.std is None else f" ± {self.std:g}")
+
+    @property
     def experiment(self) -> tuple[str, str, str, str]:
         """(training set, test set, model, strategy): claims with the same one are judged on the same runs.
 

@@ -32,9 +32,9 @@ from ule_datasets.data.codec import (
 )
 from ule_datasets.data.split import sample_digest
 from ule_datasets.places.remote_path import RemotePath, each
-from ule_datasets.sources.forms import Chunk, Place, RawSample, Unusable, official_name
+from ule_datasets.sources.forms import Chunk, Place, RawSample, official_name
 from ule_datasets.sources.spec import SourceSpec
-from ule_datasets.sources.unusable import Misfit, Problem
+from ule_datasets.sources.unusable import Misfit, Unusable
 
 UNWANTED = -1
 """In a label map: samples of this class are left out, unread."""
@@ -78,7 +78,7 @@ class Decoded:
     names: list[str] = field(default_factory=list)
     """Official names, where they are the keys."""
     first_origin: str = ""
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Unusable] = field(default_factory=list)
     """What is wrong with the samples that could not be used."""
     misfits: list[Misfit] = field(default_factory=list)
     """Which samples have another size than the first one; never left out, since the first may be the odd one."""
@@ -137,7 +137,7 @@ def usable(
     task: ChunkTask,
     samples: Iterable[tuple[RawSample | Unusable, Given]],
     take: Callable[[RawSample, Given], Taken],
-    problems: list[Problem],
+    problems: list[Unusable],
 ) -> Iterator[tuple[RawSample, int, Taken]]:
     """The samples of a chunk that are wanted, their labels, and what is taken of each; ``problems`` gets the others'.
 
@@ -145,7 +145,7 @@ def usable(
     """
     for raw, given in samples:
         if isinstance(raw, Unusable):
-            problems.append(Problem(raw.origin, raw.what))
+            problems.append(raw)
             continue
         try:
             label = label_of(raw, task)
@@ -153,7 +153,7 @@ def usable(
         except TooLittleMemoryError:  # the image may well be usable
             raise
         except InputError as error:
-            problems.append(Problem.of(raw.origin, str(error)))
+            problems.append(Unusable.of(raw.origin, str(error)))
             continue
         if taken is not None:
             yield raw, label, taken

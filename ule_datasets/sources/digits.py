@@ -13,7 +13,7 @@ import numpy as np
 
 from ule_datasets.data.split import sample_digest
 from ule_datasets.sources.forms import Form, RawSample
-from ule_datasets.sources.spec import Licence, SourceSpec
+from ule_datasets.sources.spec import EMBEDDED, Licence, SourceSpec
 from ule_datasets.sources.splits import choose
 from ule_datasets.sources.wanted import ANYTHING, Wanted
 
@@ -32,7 +32,7 @@ DIGITS = SourceSpec(
         ("test", "6a8e612e0bfbabaa4fe5a2b7bac8d4b9fe16480feb2f2758f09fa257d1e0097c"),
     ),
     num_images=(("train", 1_437), ("test", 360)),
-    default_location="digits",
+    default_location=EMBEDDED,
     flippable=False,
     licence=Licence(
         hub_id="cc-by-4.0",

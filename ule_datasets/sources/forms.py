@@ -12,6 +12,7 @@ import numpy as np
 from ule_datasets.sources.splits import Chosen, by_split, choose, gaps
 from ule_datasets.sources.tree import PassedOver, Tally, Tree, kind_of
 from ule_datasets.sources.tree import Place as Place
+from ule_datasets.sources.unusable import Unusable
 from ule_datasets.sources.wanted import Wanted as Wanted
 
 SINGLE_FILES = (".parquet", ".tar", ".tar.gz", ".tgz")
@@ -33,21 +34,6 @@ class RawSample:
     """Where it comes from, for messages."""
     name: str = ""
     """Its file's name without folder and suffix; empty where the form keeps none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """Stands where a sample should be; those after it can be read."""
-
-    origin: str
-    """Where it comes from."""
-    what: str
-    """What is wrong; follows the origin in a sentence."""
-
-    @property
-    def problem(self) -> str:
-        """What is wrong, and where."""
-        return f"{self.origin}{self.what}"
 
 
 class Chunk(Protocol):

@@ -17,11 +17,11 @@ from ule_datasets.base.shown import counted, few
 from ule_datasets.data.codec import Rules, head_of, only_our_bounds, too_small
 from ule_datasets.sources.collect import Chunks
 from ule_datasets.sources.decode import ChunkTask, Decoded, extremes, name_of, rules_of, usable
-from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, RawSample, Unusable
+from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, RawSample
 from ule_datasets.sources.image_folder import Files
 from ule_datasets.sources.splits import TEST, TRAIN
 from ule_datasets.sources.tree import PassedOver, as_text
-from ule_datasets.sources.unusable import Problem, by_cause, summary
+from ule_datasets.sources.unusable import Unusable, by_cause, summary
 
 SHOWN = 3
 """Classes that are named before the last one."""
@@ -49,7 +49,7 @@ class Look:
     """Width and height of the image with the fewest and of the one with the most pixels."""
     modes: Mapping[str, int] = field(default_factory=dict)
     """How many images are stored in which Pillow mode."""
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[Unusable, ...] = ()
     """What is wrong with images that cannot be used."""
     shared: int = 0
     """How many test images have the pixels and the label of a training image; known once they are decoded."""
@@ -168,7 +168,7 @@ def _glance(task: ChunkTask, rules: Rules) -> Decoded:
 
     for raw, label, (mode, (width, height), refusal, name) in usable(task, _heads(task.chunk), take, seen.problems):
         if refusal:
-            seen.problems.append(Problem.of(raw.origin, refusal))
+            seen.problems.append(Unusable.of(raw.origin, refusal))
             seen.refused += 1
         else:
             seen.fits(raw.origin, (height, width, 3) if rules.crop is None else (rules.crop, rules.crop, 3))

@@ -16,10 +16,11 @@ from ule_datasets.base.shown import few
 from ule_datasets.base.signatures import HEAD, mistaken
 from ule_datasets.data.parquet_pages import Column, PageError, Table, opened, pages
 from ule_datasets.places.remote_path import RemoteFile, RemotePath, each
-from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, Unusable, Wanted, chosen_files
+from ule_datasets.sources.forms import UNLABELLED, Chunk, Form, Place, RawSample, Wanted, chosen_files
 from ule_datasets.sources.own import refuse_perturbed_table
 from ule_datasets.sources.splits import TRAIN, refuse_other_spellings
 from ule_datasets.sources.tree import Tally, Tree, stem_of, suffix_of
+from ule_datasets.sources.unusable import Unusable
 
 IMAGE_COLUMNS = ("image", "img")
 SUFFIX = ".parquet"

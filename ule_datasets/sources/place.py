@@ -27,8 +27,6 @@ LOCATIONS = (
     "hub:OWNER/NAME[@REVISION][:CONFIG], digits, or a folder or file (Parquet, WebDataset tar, image folder, "
     "cifar-10-batches-py or its archive), here or (but for cifar-10-batches-py) at a URL such as s3://BUCKET/FOLDER"
 )
-EMBEDDED = "digits"
-"""Images that come with a library that is installed."""
 ON_THE_HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?(:(?P<config>.+))?")
 SUFFIXES = ((".parquet",), TAR, tuple(IMAGES))
 """What files of each form are called."""

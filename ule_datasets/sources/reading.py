@@ -26,8 +26,8 @@ from ule_datasets.sources.forms import UNLABELLED, Form, Wanted
 from ule_datasets.sources.identity import Identity
 from ule_datasets.sources.look import Look, glance
 from ule_datasets.sources.own import refuse_perturbed
-from ule_datasets.sources.place import EMBEDDED, LOCATIONS, open_place, without
-from ule_datasets.sources.spec import SourceSpec
+from ule_datasets.sources.place import LOCATIONS, open_place, without
+from ule_datasets.sources.spec import EMBEDDED, SourceSpec
 from ule_datasets.sources.splits import TRAIN, UnknownSplitError
 from ule_datasets.sources.tree import Tree
 from ule_datasets.sources.wanted import ANYTHING

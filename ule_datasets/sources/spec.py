@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ule_datasets.base.errors import InputError
 from ule_datasets.sources.wanted import Wanted
 
+EMBEDDED = "digits"
+"""The location of images that come with a library that is installed."""
 SIZES = {"cifar10": 32, "digits": 32}
 """Rows and columns of sources whose images all come in one size."""
 

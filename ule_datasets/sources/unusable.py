@@ -15,8 +15,8 @@ USUAL_CROP, USUAL_RESIZE = 224, 256
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong with a sample."""
+class Unusable:
+    """What is wrong with a sample, and where; stands in its place, and those after it can be read."""
 
     origin: str
     """Where it comes from."""
@@ -24,7 +24,7 @@ class Problem:
     """Follows the origin in a sentence."""
 
     @classmethod
-    def of(cls, origin: str, message: str) -> Problem:
+    def of(cls, origin: str, message: str) -> Unusable:
         """Of a message that begins with the origin, or speaks of something else."""
         return cls(origin, message.removeprefix(origin)) if message.startswith(origin) else cls("", message)
 
@@ -45,30 +45,30 @@ class Misfit:
     width: int
     height: int
 
-    def beside(self, first: Misfit) -> Problem:
+    def beside(self, first: Misfit) -> Unusable:
         """The problem with it."""
-        return Problem(
+        return Unusable(
             self.origin,
             f" is {self.width}x{self.height} pixels, {first.origin} is {first.width}x{first.height}",
         )
 
 
-def by_cause(problems: Iterable[Problem]) -> list[tuple[Problem, int]]:
+def by_cause(problems: Iterable[Unusable]) -> list[tuple[Unusable, int]]:
     """The first problem of every cause and how many there are, most frequent first."""
-    found: dict[str, list[Problem]] = {}
+    found: dict[str, list[Unusable]] = {}
     for problem in problems:
         found.setdefault(problem.cause, []).append(problem)
     return sorted(((alike[0], len(alike)) for alike in found.values()), key=lambda each: -each[1])
 
 
-def summary(groups: Sequence[tuple[Problem, int]]) -> str:
+def summary(groups: Sequence[tuple[Unusable, int]]) -> str:
     """The causes in a sentence."""
     told = [f"{first}{f' (and {count - 1:,} more like it)' if count > 1 else ''}" for first, count in groups]
     others = sum(count for _, count in groups[CAUSES_SHOWN:])
     return "; ".join(told[:CAUSES_SHOWN]) + (f"; and {counted(others, 'other')} of other kinds" if others else "")
 
 
-def refusal(problems: Sequence[Problem], first: Misfit | None, misfits: Sequence[Misfit], *, own: bool) -> str:
+def refusal(problems: Sequence[Unusable], first: Misfit | None, misfits: Sequence[Misfit], *, own: bool) -> str:
     """Why images are refused, and what helps; ``own``: they may be cut. ``first`` is what misfits do not fit."""
     sizes = [(misfits[0].beside(first), len(misfits))] if first is not None and misfits else []
     groups = sorted([*sizes, *by_cause(problems)], key=lambda each: -each[1])

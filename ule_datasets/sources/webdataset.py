@@ -15,9 +15,10 @@ from ule_datasets.base.limits import IMAGE_FILE, LABEL_FILE
 from ule_datasets.base.shown import few
 from ule_datasets.sources import tar
 from ule_datasets.sources.cifar_batches import is_archive
-from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, Unusable, Wanted, chosen_files
+from ule_datasets.sources.forms import UNLABELLED, Form, Place, RawSample, Wanted, chosen_files
 from ule_datasets.sources.layout import SUFFIXES
 from ule_datasets.sources.tree import Tally, Tree, suffix_of
+from ule_datasets.sources.unusable import Unusable
 
 LABEL = "cls"
 LONGEST_NUMBER = 19
@@ -171,7 +172,7 @@ def _first_sample(paths: Sequence[Place]) -> tuple[Sample, bool]:
         samples = read_shard(path, LABEL.__eq__)
         for sample in samples:
             if isinstance(sample, Unusable):
-                damage = damage or sample.problem
+                damage = damage or str(sample)
             elif sample.images:
                 rest = (other for other in samples if isinstance(other, Sample))
                 return sample, any(LABEL in other.parts for other in itertools.chain([sample], rest))

@@ -26,7 +26,7 @@ from ule_datasets.packaging.crafting import CraftCache, Workshop, craft
 from ule_datasets.papers import claims
 from ule_datasets.recipe import PublishedRecipe, Recipe
 from ule_datasets.sources.reading import Source, read_source
-from ule_datasets.sources.spec import Preprocess
+from ule_datasets.sources.spec import EMBEDDED, Preprocess
 
 Catalogue = Mapping[str, Recipe]
 
@@ -58,7 +58,7 @@ class SourceReader:
     def at_hand(self, recipe: Recipe | PublishedRecipe, folder: Path | None) -> str | None:
         """Where the clean images are on this machine; ``None``: they would have to be fetched."""
         remembered = None if folder is None else remembered_source(folder, Manifest.read(folder))
-        embedded = "digits" if recipe.source.default_location == "digits" else None
+        embedded = EMBEDDED if recipe.source.default_location == EMBEDDED else None
         return self._given or remembered or embedded
 
     def location(self, recipe: Recipe | PublishedRecipe, folder: Path | None = None) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from ule_datasets.base.shown import counted
+from ule_datasets.base.shown import counted, joined
 from ule_datasets.experiments.effect import Collapse, Comparison
-from ule_datasets.papers.claims import Claim, Regime
+from ule_datasets.papers.claims import Regime
 from ule_datasets.papers.statistics import Verdict, spread
 from ule_datasets.verification.judging import ClaimResult, StatementResult
 from ule_datasets.verification.report.content import Report, strategy_words
@@ -68,14 +68,12 @@ def effect_tone(report: Report) -> str:
     """Of all effects together: good only where every collapse that was expected shows in full."""
     if report.unexpected:
         return "bad"
-    expected = [name for name, wanted in report.collapse_expected.items() if wanted]
-    best = {
-        name: min(
-            (list(Collapse).index(one.collapse) for one in report.comparisons if one.dataset == name), default=None
-        )
-        for name in expected
-    }
-    tones = {"" if place is None else TONES.get(list(Collapse)[place], "") for place in best.values()}
+    found = [
+        _best(one for one in report.comparisons if one.dataset == name)
+        for name, expected in report.collapse_expected.items()
+        if expected
+    ]
+    tones = {"" if best is None else TONES.get(best, "") for best in found}
     return "" if not tones or "" in tones else "part" if "part" in tones else "good"
 
 
@@ -97,11 +95,6 @@ def statement_words(result: StatementResult) -> str:
     """A statement's verdict, and whether it speaks of others than the paper."""
     stood_in = result.stand_ins and result.judged.verdict is not Verdict.NOT_RUN
     return f"{result.judged.verdict} (stand-ins)" if stood_in else str(result.judged.verdict)
-
-
-def reported(claim: Claim) -> str:
-    """The number as printed."""
-    return f"{claim.value:g}" + ("" if claim.std is None else f" ± {claim.std:g}")
 
 
 def measured(result: ClaimResult) -> str:
@@ -148,11 +141,6 @@ def fine_tuned(report: Report) -> list[str]:
     return found
 
 
-def joined(words: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join([*([", ".join(words[:-1])] if words[1:] else []), *words[-1:]])
-
-
 def counts(words: Iterable[str]) -> str:
     """How often each of some words stands there."""
     return ", ".join(f"{number} {word}" for word, number in Counter(words).most_common())
@@ -180,7 +168,7 @@ def _shown(report: Report) -> list[str]:
     if not by_dataset or report.result is None:
         return []
     if len(by_dataset) > SENTENCES:
-        best = Counter(min((one.collapse for one in own), key=list(Collapse).index) for own in by_dataset.values())
+        best = Counter(map(_best, by_dataset.values()))
         words = ", ".join(f"{collapse} by {best[collapse]}" for collapse in Collapse if best[collapse])
         return [f"Of {len(by_dataset)} datasets, under the strategy that each is best at: {words}."]
     models = list(dict.fromkeys(one.model for one in report.comparisons))
@@ -192,6 +180,11 @@ def _shown(report: Report) -> list[str]:
         f"In brackets: clean test images that a model ({how}) gets right when trained on it, and when trained on the "
         f"clean images instead; guessing gives {report.result.chance:g} %.",
     ]
+
+
+def _best(comparisons: Iterable[Comparison]) -> Collapse | None:
+    """What shows under the strategy that protects best; ``None``: nothing was tried."""
+    return min((one.collapse for one in comparisons), key=list(Collapse).index, default=None)
 
 
 def _protects(name: str, comparisons: Sequence[Comparison], several: bool) -> str:

@@ -119,7 +119,7 @@ def render(template: str, report: Report, plots: Sequence[Plot] | None, earlier:
             statement_counts=words.counts(words.statement_words(result) for result in told.statements),
             verdict_words=words.verdict_words,
             claim_tone=lambda one: _tone(one.verdict) if one.refuted or one.verdict is not Verdict.REFUTED else "open",
-            reported=words.reported,
+            reported=lambda claim: claim.printed,
             measured=words.measured,
             unjudged=lambda one: one.level.reason in report.unjudged,
             tables=paper_tables(told.claims),
