@@ -250,7 +250,8 @@ def _opencv(data: bytes) -> np.ndarray:
     import cv2
 
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    decoded: np.ndarray = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    decoded: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    assert decoded is not None
     return decoded
 
 
