@@ -112,7 +112,7 @@ def test_the_source_says_which_images_it_has(module: Any) -> None:
 def test_the_paper_is_read_like_those_that_are_here(tmp_path: Path) -> None:
     (text,) = re.findall(r"^```toml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
-    claims, _ = listed("mine-*", tmp_path / "mine.toml")
+    claims, _ = listed(["mine-*"], tmp_path / "mine.toml")
     assert [(claim.value, claim.strategy, claim.model) for claim in claims] == [
         (94.5, "cutout", "resnet18"),
         (20.5, "cutout", "resnet18"),

@@ -450,6 +450,37 @@ def test_a_folder_with_a_manifest_of_something_else_is_left_alone(tiny: Tiny, tm
         assert_refused("manifest.json is not a manifest of ours", out, "ops", "--source", tiny.source, *option)
 
 
+def test_a_dataset_with_a_damaged_manifest_is_left_alone_and_a_way_out_is_told(tiny: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "dataset"
+    shutil.copytree(tiny.dataset, out)
+    manifest = out / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"ops"', '"uc"'))
+    for option in ((), ("--overwrite",)):
+        message = (
+            rf"its own digest does not agree; .*--overwrite replaces none: move {out} away, or choose another --out"
+        )
+        assert_refused(message, out, "ops", "--source", tiny.source, *option)
+
+
+def test_a_bad_source_of_a_finished_dataset_is_refused_and_a_good_one_said_to_be_unread(
+    built_digits: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "dataset"
+    shutil.copytree(built_digits, out)
+    assert_refused("no such file or folder", out, "ops-digits", "--source", tmp_path / "nowhere")
+    outcome = run_build("ops-digits", "--source", "digits", "--out", out)
+    assert outcome.code == 0
+    assert "is finished: the images of --source digits are not read" in outcome.stderr
+
+
+def test_a_tilde_in_a_place_is_the_home_folder(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    outcome = run_build("ops", "--source", tiny.source, "--out", "~/x", "--scratch", "~/decoded")
+    assert outcome.code == 0, outcome.stderr
+    assert (tmp_path / "x" / "manifest.json").exists()
+    assert (tmp_path / "decoded").exists()
+
+
 def test_a_file_in_place_of_the_folder_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("years of work")
     for option in ((), ("--overwrite",)):
@@ -629,6 +660,9 @@ def test_a_copy_of_a_published_recipe_may_keep_its_name(
         (("--limit", "-3"), "--limit -3: must be at least 1"),
         (("--limit", "many"), r"'--limit'.*integer.*\(see ule-build --help\)"),
         (("--workers", "0"), "--workers 0: must be at least 1"),
+        (("--format", ""), "--format is empty; leave it away for the default"),
+        (("--format", ","), "--format is empty; leave it away for the default"),
+        (("--source", ""), "--source is empty; leave it away for the default"),
         (("--format", "zip"), "--format zip: choose from parquet, webdataset"),
         (("--nonsense",), r"--nonsense.*\(see ule-build --help\)"),
         (("another-name",), r"another-name.*\(see ule-build --help\)"),

@@ -304,9 +304,9 @@ def test_local_processes_and_ray_give_the_same_numbers(
 
 
 def test_listing_claims_needs_no_dataset_and_no_torch(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--list-claims"]) == 0
+    assert main(["--list"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 452 + 11
-    assert main(["--list-claims", "--claims", "ops-t2-resnet18-*,ops-q-l2*"]) == 0
+    assert main(["--list", "--claims", "ops-t2-resnet18-*,ops-t2-resnet18-em", "--claims", "ops-q-l2*"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0].rstrip(":") for line in lines] == [
         "claim",
@@ -455,11 +455,11 @@ def test_a_source_of_other_images_fails_the_checks(tmp_path: Path, capsys: pytes
     [
         ([], "name a dataset folder"),
         (["nowhere"], "no dataset at nowhere"),
-        (["DIGITS", "--profile", "full"], "--profile full: choose from smoke, quick, fast, paper"),
+        (["DIGITS", "--profile", "full"], "--profile full is unknown: choose from smoke, quick, fast, paper"),
         (["DIGITS", "--claims", "ops-t99-*"], "no claim matches 'ops-t99-*'; did you mean "),
         (["DIGITS", "--claims-file", "nowhere.toml", "--claims", "x"], "nowhere.toml"),
-        (["DIGITS", "--models", "vgg"], "--models vgg; ule-verify --help lists all"),
-        (["DIGITS", "--models", "resnet19"], "--models resnet19; did you mean resnet18, "),
+        (["DIGITS", "--models", "vgg"], "--models vgg is unknown; ule-verify --help lists all"),
+        (["DIGITS", "--models", "resnet19"], "--models resnet19 is unknown; did you mean resnet18, "),
         (["DIGITS", "--models", "resnet20@cifar10"], "cannot download the weights resnet20@cifar10 (no network)"),
         (["DIGITS", "--models", "resnet20@cifar10", "--dry-run", "--weights", "nowhere"], "nowhere: no such file or"),
         (
@@ -467,14 +467,20 @@ def test_a_source_of_other_images_fails_the_checks(tmp_path: Path, capsys: pytes
             "is not the weights resnet20@cif",
         ),
         (["DIGITS", "--models", "resnet20@cifar10", "--weights", "nowhere"], "nowhere: no such file or folder"),
-        (["DIGITS", "--strategies", "cutout+stendard"], "--strategies stendard; did you mean standard? "),
+        (["DIGITS", "--strategies", "cutout+stendard"], "--strategies stendard is unknown; did you mean standard? "),
         (
             ["DIGITS", "--analyses", "dreams"],
-            "--analyses dreams: choose from shuffled, landscape, finetune, relabelled",
+            "--analyses dreams is unknown: choose from shuffled, landscape, finetune, relabelled",
         ),
-        (["DIGITS", "--executor", "slurm"], "--executor slurm: choose from local, ray"),
+        (["DIGITS", "--executor", "slurm"], "--executor slurm is unknown: choose from local, ray"),
         (["DIGITS", "--ranks", "0"], "--ranks 0: must be at least 1"),
-        (["DIGITS", "DIGITS"], "ops-digits is given twice"),
+        (["DIGITS", "DIGITS", "--integrity-only"], "is given twice"),
+        ([""], "FOLDER|NAME|REPO is empty"),
+        (["DIGITS", "--claims", ""], "--claims is empty; leave it away for the default"),
+        (
+            ["DIGITS", "--models", "resnet20@cifar10", "--weights", "~/no-such-place"],
+            "/no-such-place: no such file or folder",
+        ),
         (["DIGITS", "--seeds", "0"], "--seeds 0: must be at least 1"),
         (["DIGITS", "--workers", "0"], "--workers 0: must be at least 1"),
         (["DIGITS", "--device", "tpu"], "device 'tpu': on this machine it can be auto, cpu"),

@@ -35,10 +35,11 @@ from ule_datasets.packaging.figures import draw_figures
 from ule_datasets.packaging.folder import BuildFolder, FileNote, check_ours, open_folder, tidy
 from ule_datasets.packaging.origin import Origin
 from ule_datasets.packaging.planning import BuildPlan
-from ule_datasets.places.urls import RemoteFolder, shown
+from ule_datasets.places import hub
+from ule_datasets.places.urls import RemoteFolder, is_remote, shown
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.known import known_location
-from ule_datasets.sources.reading import Source, look_at, read_source
+from ule_datasets.sources.reading import Source, find_form, look_at, read_source
 
 WORKER_MODULES: tuple[str, ...] = (
     "ule_datasets.dataset.shards",
@@ -126,6 +127,10 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
 
 def _check_images(recipe: Recipe, options: BuildOptions, finished: Manifest, reporter: Reporter) -> None:
     """Refuse a finished dataset of other images than those that the user names."""
+    if options.source is not None and recipe.source.digests is not None:
+        if not (options.source.startswith(hub.PREFIX) or is_remote(options.source)):  # else looking takes long
+            find_form(options.source, recipe.source)
+        reporter.say(f"{_place(options)} is finished: the images of --source {shown(options.source)} are not read")
     note = note_of(options.deliver_to or options.out)
     origin = None if options.source is None else Origin.of(recipe, options)
     if origin is None or origin.is_known(finished, note):

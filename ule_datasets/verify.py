@@ -154,7 +154,7 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
         result, findings = _trained(options, grid, wanted.analyses, reporter)
     profile = PROFILES[options.profile] if grid is None else grid.profile
     claims = asked
-    if options.claims is None:
+    if not options.claims:
         claims, said = (*asked, *_about(subjects)), tuple(statements().values())
     samples = {subject.name: subject.samples() for subject in subjects}
     told = judge_statements(said, result, subjects, findings)
@@ -186,7 +186,7 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
 def _beside(options: VerifyOptions, asked: Sequence[Claim], analyses: Iterable[str]) -> frozenset[str]:
     """What is looked at without having been asked for."""
     claims = {id for id in all_claims() if id not in {claim.id for claim in asked}}
-    said = set(statements()) if options.claims is None else set()
+    said = set() if options.claims else set(statements())
     return frozenset({*claims, *said, *(set(ANALYSES) - set(analyses))})
 
 
@@ -220,14 +220,18 @@ def _check(options: VerifyOptions) -> None:
     ):
         for one in given:
             if one not in known:
-                raise unknown(f"{name} {one}", one, known, "ule-verify --help lists all")
+                raise unknown(f"{name} {one} is unknown", one, known, "ule-verify --help lists all")
     for strategy in options.strategies:
         parse_strategy(strategy)
+    places = [folder.resolve() for folder in options.folders]
+    for number, folder in enumerate(options.folders):
+        if places[number] in places[:number]:
+            raise InputError(f"{folder} is given twice")
     if options.report is None and len(options.folders) == 1:
         refuse_links(options.report_folder)
     refuse_linked_runs(options.report_folder)
-    if not options.folders and options.claims is None:
-        raise InputError("name a dataset, or claims with --claims (--list-claims shows them)")
+    if not options.folders and not options.claims:
+        raise InputError("name a dataset, or claims with --claims (ule-verify --list shows them)")
 
 
 def _is_part(word: str) -> bool:
@@ -362,12 +366,12 @@ def _planned(
 
 def _asked(options: VerifyOptions) -> tuple[tuple[Claim, ...], tuple[Statement, ...]]:
     """What the user names: by pattern, or all claims of a file of the user's own."""
-    if options.claims is not None:
+    if options.claims:
         return listed(options.claims, options.claims_file)
     if options.claims_file is None:
         return (), ()
     known = all_claims()
-    own = [claim for claim in listed(None, options.claims_file)[0] if claim.id not in known]
+    own = [claim for claim in listed((), options.claims_file)[0] if claim.id not in known]
     return tuple(own), ()
 
 
@@ -403,7 +407,7 @@ def _at_hand(
 def _default_cells(options: VerifyOptions, subjects: Sequence[Subject]) -> list[Cell]:
     """Models and strategies that were named; without claims and names, those of the profile."""
     named = bool(options.models or options.strategies)
-    if options.claims is not None and not named:
+    if options.claims and not named:
         return []
     profile = PROFILES[options.profile]
     models = options.models or (profile.trained_for("resnet18") or "resnet18",)
@@ -452,7 +456,7 @@ def _command(options: VerifyOptions, names: Sequence[str]) -> str:
     """The command that repeats this: what decides the result, without the paths of this machine."""
     usual = {"--device": "auto", "--executor": "local", "--threads": 1, "--ranks": 1}
     given = {
-        "--claims": None if options.claims is None else f"'{options.claims}'",
+        "--claims": f"'{','.join(options.claims)}'" if options.claims else None,
         "--claims-file": None if options.claims_file is None else options.claims_file.name,
         "--analyses": ",".join(options.analyses),
         "--models": ",".join(options.models),

@@ -90,6 +90,7 @@ def test_help_is_as_wide_as_the_terminal_and_names_every_option_and_choice(
     monkeypatch.setenv("COLUMNS", str(width))
     text = told(name, "--help")
     assert max(map(len, text.splitlines())) == width
+    assert "bool" not in text, "a flag takes no value"
     words = set(text.replace(",", " ").replace(";", " ").replace("│", " ").replace("|", " ").split())
     for option, field in options_of(KINDS[name]).items():
         assert option in words

@@ -82,6 +82,12 @@ def test_a_verification_and_its_plan_have_the_documented_keys(
     assert all(claim["id"].startswith("ops-t1-") for claim in listed["claims"])
 
 
+def test_help_is_one_value_too_and_read_on_stderr() -> None:
+    outcome = run_build("--help", "--json")
+    assert answer_of(outcome)["result"] is None
+    assert "--push-to-hub" in outcome.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

@@ -330,17 +330,22 @@ def test_a_trial_can_be_lowered_too(run_cli: Callable[..., Outcome], tmp_path: P
 # --- errors --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rate", [0.53, 1, 1.5, -0.1])
+@pytest.mark.parametrize("rate", [0.53, 1])
 def test_a_rate_that_was_not_built_is_refused(rate: float, half: tuple[Path, Path]) -> None:
     source, dataset = half
     with pytest.raises(InputError, match=rf"poison_rate {rate}: this dataset was built with 20 of 40 poisoned"):
         load(dataset, poison_rate=rate, source=str(source))
 
 
-@pytest.mark.parametrize("rate", [float("nan"), float("inf")])
-def test_a_rate_that_is_no_number_is_refused(rate: float, half: tuple[Path, Path]) -> None:
-    with pytest.raises(InputError, match=f"poison_rate {rate}"):
+@pytest.mark.parametrize("rate", [1.5, -0.1, float("nan"), float("inf")])
+def test_a_rate_that_is_no_share_is_refused(rate: float, half: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match=f"poison_rate is {rate}, must be a share between 0 and 1"):
         load(half[1], poison_rate=rate)
+
+
+def test_a_source_that_nothing_would_be_taken_from_is_refused(half: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match="source is where poison_rate takes clean images from; give both"):
+        load(half[1], source=half[0])
 
 
 def test_a_source_without_the_images_of_the_dataset_is_refused(half: tuple[Path, Path], tmp_path: Path) -> None:
@@ -412,7 +417,9 @@ def test_an_unknown_split_lists_the_known_ones(built_digits: Path) -> None:
 
 def test_an_unknown_dataset_says_how_to_build_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    message = r"no such folder, nor ./datasets/ops-digits; build it with: ule-build ops-digits"
+    message = (
+        r"no such folder, nor ./datasets/ops-digits; build it with: ule-build ops-digits, if ule-build --list has it"
+    )
     with pytest.raises(InputError, match=message):
         load("ops-digits")
 

@@ -137,8 +137,11 @@ class VerifyOptions:
         panel=TRAINED,
         choices=PROFILES,
     )
-    claims: str | None = option(
-        "Run what these claims need, e.g. 'ops-t5-*'; several joined by commas.", "GLOB", panel=TRAINED
+    claims: tuple[str, ...] = option(
+        "Run what these claims need, e.g. 'ops-t5-*'; several joined by commas, or one by one.",
+        "GLOB",
+        default=(),
+        panel=TRAINED,
     )
     claims_file: Path | None = option(
         "A TOML file with claims of your own, besides the papers'.", "FILE", panel=TRAINED

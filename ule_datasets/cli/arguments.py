@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 import typer.core
 
+from ule_datasets.base.files import expanded
 from ule_datasets.base.options import PANELS
 
 Given = TypeVar("Given")
@@ -34,12 +36,19 @@ def _command(kind: type[Given], work: Callable[[Given], Result]) -> Callable[...
     """The function with the fields as its parameters, as Typer wants it."""
 
     def command(**values: Any) -> Result:
-        return work(kind(**{name: _words(v) if types[name] == Words else v for name, v in values.items()}))
+        return work(kind(**{name: given(name, value) for name, value in values.items()}))
+
+    def given(name: str, value: Any) -> Any:
+        found = words(value or ()) if types[name] == Words else value
+        if value == "" or (isinstance(value, list) and (not found or "" in found)):
+            raise typer.BadParameter(_empty(fields[name]))
+        return expanded(found) if isinstance(found, Path) else found
 
     types = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     # Lines of a docstring end where they do; those of a terminal where it does.
     command.__doc__ = "\n\n".join(" ".join(each.split()) for each in (work.__doc__ or "").split("\n\n"))
-    shown = [field for field in dataclasses.fields(kind) if "help" in field.metadata]  # type: ignore[arg-type]
+    shown = [field for field in fields.values() if "help" in field.metadata]
     shown.sort(key=lambda field: (PANELS.index(field.metadata.get("panel", "")), field.metadata.get("rank", 0)))
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [_parameter(field, types[field.name]) for field in shown]
@@ -52,8 +61,6 @@ def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
     shown = {"help": about["help"], "metavar": about["metavar"]}
     if kind == Words:
         kind, default = list[str] | None, None
-    if kind is bool:
-        shown["metavar"] = ""  # it takes none
     if "name" in about:
         shown |= {"rich_help_panel": about["panel"] or None, "show_default": default not in (None, "auto", False)}
         if choices := about["choices"]:
@@ -72,12 +79,22 @@ def option_name(field: dataclasses.Field[Any]) -> str:
 
 
 def _renaming(kind: Any) -> type[typer.core.TyperCommand]:
-    """A command that takes options by their former names too, without telling anybody of these."""
+    """A command that takes options by their former names too, without telling anybody of these.
+
+    Its help says of no flag that it takes a value, whatever others added it.
+    """
     formerly = {
         name: option_name(field) for field in dataclasses.fields(kind) for name in field.metadata.get("formerly", ())
     }
 
     class Renaming(typer.core.TyperCommand):
+        def get_params(self, ctx: Any) -> list[Any]:
+            params: list[Any] = super().get_params(ctx)
+            for flag in params:
+                if getattr(flag, "is_flag", False):
+                    flag.metavar = ""  # it takes none
+            return params
+
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             end = args.index("--") if "--" in args else len(args)
             words = [word.partition("=") for word in args[:end]]
@@ -97,6 +114,13 @@ def _completion(choices: Complete) -> Callable[[str], list[str]]:
     return complete
 
 
-def _words(given: Sequence[str] | None) -> Words:
+def words(given: Sequence[str]) -> Words:
     """Words that were joined by commas, or given one by one."""
-    return tuple(word.strip() for text in given or () for word in text.split(",") if word.strip())
+    return tuple(word.strip() for text in given for word in text.split(",") if word.strip())
+
+
+def _empty(field: dataclasses.Field[Any]) -> str:
+    """The complaint about a value without a character: most likely a variable of the shell that is not set."""
+    if "name" in field.metadata:
+        return f"{option_name(field)} is empty; leave it away for the default"
+    return f"{field.metadata['metavar']} is empty; is a variable of the shell not set?"

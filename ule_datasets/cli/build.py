@@ -203,16 +203,14 @@ def _recipe(name: str, given: BuildArguments) -> Recipe:
 
 
 def _options(recipe: Recipe, perturbations: tuple[Path, ...], given: BuildArguments) -> BuildOptions:
+    from ule_datasets.base.files import expanded
     from ule_datasets.compute.executor import available_cpus
     from ule_datasets.places.urls import is_remote, shown
 
     away = given.where if given.where is not None and is_remote(given.where) else None
-    for name, value in (("--out", given.where), ("--source", given.source)):
-        if value == "":  # most likely a variable of the shell that is not set
-            raise typer.BadParameter(f"{name} is empty; leave it away for the default")
     if away is not None and given.push_to_hub:
         raise typer.BadParameter(f"publishing starts from a folder: --out {shown(away)} is a URL")
-    here = Path(given.where) if given.where else Path("datasets") / recipe.name
+    here = expanded(given.where) if given.where else Path("datasets") / recipe.name
     return replace(
         given,
         out=_work_folder(recipe, away, given.scratch) if away else here,

@@ -80,6 +80,8 @@ def _outcome(
         if isinstance(answer, Answer):
             _tell(command, answer, as_json=as_json)
             answer = answer.code
+        elif as_json and not answer:  # help, for instance: it went to stderr, as all that is no JSON
+            tell_json(command, Answer())
         sys.stdout.flush()
         # Some versions of Typer catch Ctrl-C themselves and return the code that stands for it.
         return answer or DONE, (STOPPED,) if answer == INTERRUPTED else ()

@@ -13,7 +13,7 @@ import typer
 
 from ule_datasets.base.options import VERIFICATION, CommandOptions, VerifyOptions, option
 from ule_datasets.base.shown import counted
-from ule_datasets.cli.arguments import application, argument
+from ule_datasets.cli.arguments import application, argument, words
 from ule_datasets.cli.running import CHECK_FAILED, DONE, Answer, run, table, version
 
 if TYPE_CHECKING:
@@ -63,9 +63,8 @@ def verify_command(given: VerifyArguments) -> Answer:
     if given.version:
         return version()
     if given.list_:
-        patterns = [*([] if given.claims is None else [given.claims]), *(given.datasets or ())]
-        return _listed(",".join(patterns) or None, given.claims_file)
-    if not given.datasets and given.claims is None:
+        return _listed((*given.claims, *words(given.datasets or ())), given.claims_file)
+    if not given.datasets and not given.claims:
         raise typer.BadParameter("name a dataset folder, or claims with --claims")
 
     from builders import RECIPES
@@ -114,10 +113,10 @@ def _find(dataset: str) -> tuple[Path, bool]:
     return folder, remote
 
 
-def _listed(pattern: str | None, claims_file: Path | None) -> Answer:
+def _listed(patterns: Sequence[str], claims_file: Path | None) -> Answer:
     from ule_datasets.papers.claims import listed
 
-    claims, statements = listed(pattern, claims_file)
+    claims, statements = listed(patterns, claims_file)
     rows = [("claim", "trained on", "model", "strategy", "reported", "kind")]
     for claim in claims:
         rows.append((claim.id, claim.train_dataset, claim.model, claim.strategy, claim.printed, str(claim.regime)))

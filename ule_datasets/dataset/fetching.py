@@ -132,7 +132,9 @@ def _missing(where: str, buildable: Collection[str] | None) -> InputError:
     said = f"no dataset at {where}: there is no such folder" + ("" if "/" in where else f", nor ./datasets/{where}")
     if near:
         return InputError(f"{said}; in ./datasets there is {', '.join(near)}")
-    if buildable is None or name in buildable:
+    if buildable is None:
+        return InputError(f"{said}; build it with: ule-build {name}, if ule-build --list has it")
+    if name in buildable:
         return InputError(f"{said}; build it with: ule-build {name}")
     return unknown(said, name, buildable, "ule-build --list shows what can be built")
 

@@ -100,8 +100,8 @@ def load(
             repository everything is fetched.
 
     Raises:
-        InputError: no such dataset or split, a rate above the built one, with ``verify`` a damaged dataset, or an
-            argument that is none of these.
+        InputError: no such dataset or split, a rate above the built one, a source without a rate, with ``verify`` a
+            damaged dataset, or an argument that is none of these.
     """
     _check_arguments(
         where=where,
@@ -136,6 +136,11 @@ def _check_arguments(**given: object) -> None:
             raise InputError(f"load: {name} is {_shown(value)}, must be {words}")
         if value == "":
             raise InputError(f"load: {name} is empty, must be {words}")
+    rate = given["poison_rate"]
+    if isinstance(rate, int | float | np.integer | np.floating) and not 0 <= rate <= 1:
+        raise InputError(f"load: poison_rate is {rate}, must be {_ARGUMENTS['poison_rate'][1]}")
+    if given["source"] is not None and rate is None:
+        raise InputError("load: source is where poison_rate takes clean images from; give both, or leave it away")
     if given["transform"] is not None and not callable(given["transform"]):
         raise InputError(f"load: transform is {_shown(given['transform'])}, must be {_ARGUMENTS['transform'][1]}")
 
@@ -170,7 +175,7 @@ def read_split(folder: Path, manifest: Manifest, split: str) -> ShardContent:
 def _lower_rate(content: ShardContent, folder: Path, rate: float, location: str | None) -> None:
     """Replace images by their clean originals until only ``rate`` of all are poisoned."""
     built = sum(content.poisoned)
-    wanted = share_of(rate, len(content.keys)) if 0 <= rate <= 1 else built + 1
+    wanted = share_of(rate, len(content.keys))
     if wanted > built:
         raise InputError(f"poison_rate {rate}: this dataset was built with {built} of {len(content.keys)} poisoned")
     if wanted == built:

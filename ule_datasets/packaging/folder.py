@@ -23,7 +23,7 @@ from ule_datasets.base.names import RelativePath
 from ule_datasets.base.options import VERIFICATION
 from ule_datasets.base.shown import few
 from ule_datasets.compute.executor import Executor
-from ule_datasets.dataset.manifest import FILE_NAME, FileRecord, Manifest
+from ule_datasets.dataset.manifest import FILE_NAME, DamagedManifestError, FileRecord, Manifest
 from ule_datasets.dataset.shards import file_record
 
 STAGING = ".build"
@@ -333,7 +333,13 @@ def check_ours(root: Path) -> None:
     if not root.is_dir():
         raise InputError(f"--out {root} is a file; give a folder that is new, empty or a dataset of ours")
     if (root / FILE_NAME).exists():
-        Manifest.read(root)
+        try:
+            Manifest.read(root)
+        except DamagedManifestError as error:
+            raise InputError(
+                f"{error}; so nothing says for certain which files are the dataset's, and --overwrite replaces none: "
+                f"move {root} away, or choose another --out"
+            ) from error
         return
     if (root / STAGING / f"{IDENTITY}.json").exists():
         return

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -216,8 +216,8 @@ def headline(name: str) -> Claim | None:
     return next((c for c in for_dataset(name) if (c.model, c.strategy, c.metric) in wanted), None)
 
 
-def listed(pattern: str | None, own: Path | None = None) -> tuple[tuple[Claim, ...], tuple[Statement, ...]]:
-    """The claims and the statements, of the catalogue and of one's ``own`` file, whose ids match; ``None``: all.
+def listed(patterns: Sequence[str], own: Path | None = None) -> tuple[tuple[Claim, ...], tuple[Statement, ...]]:
+    """The claims and the statements, of the catalogue and of one's ``own`` file, whose ids match; no patterns: all.
 
     Raises:
         InputError: a pattern matches neither a claim nor a statement, or the file is not one of claims, or takes an
@@ -230,11 +230,11 @@ def listed(pattern: str | None, own: Path | None = None) -> tuple[tuple[Claim, .
         if taken:
             raise InputError(f"{own}: the id {taken[0]} is one of the catalogue's; choose another")
         claims, sentences = {**claims, **more}, {**sentences, **more_sentences}
-    if pattern is None:
+    if not patterns:
         return tuple(claims.values()), tuple(sentences.values())
     chosen: dict[str, Claim] = {}
     said: dict[str, Statement] = {}
-    for part in (each.strip() for each in pattern.split(",")):
+    for part in patterns:
         matching = [id for id in sentences if fnmatchcase(id, part)]
         said.update((id, sentences[id]) for id in matching)
         if not matching or any(fnmatchcase(id, part) for id in claims):
