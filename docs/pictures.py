@@ -57,9 +57,9 @@ def pictures(folder: Path = FOLDER) -> Iterator[Picture]:
 def small(method: Method) -> Method:
     """With the surrogate and the bound of ``digits-s``, where there is one."""
     if isinstance(method, ErrorMinimizing):
-        return RECIPES["digits-s"].methods[0]
+        return replace(method, epsilon=32, step_size=3.2, surrogate=SMALL)
     if isinstance(method, ClasswiseErrorMinimizing):
-        return replace(method, epsilon=16, step_size=1.6, subset=1.0, surrogate=SMALL)
+        return RECIPES["digits-s"].methods[0]
     return method
 
 

@@ -27,7 +27,6 @@ CASES: dict[str, tuple[str, ...]] = {
     "clusters": (*ONCE, "--images", "8", "--batch", "4", "--model", "resnet20"),
     "decode": ("{photographs}", *ONCE, *ONE_WORKER, "--images", "4", "--work", "{here}"),
     "demonstration": ("--results", "{here}/runs.jsonl", "--table"),
-    "digits_epsilon": ("--epsilon", "24", "--seeds", "1"),
     "durability": ("--source", "digits", "--recipe", "ops-digits", *ONCE, "--workers", "1", "--work", "{here}"),
     "memory": ("--recipe", "ops-digits", "--source", "digits", *ONCE, *ONE_WORKER),
     "noise": (*SOURCE, *ONCE, "--model", "convnet3-w16", "--images", "16", "--steps", "2"),
@@ -39,7 +38,7 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 WORK_LISTS = ("worklist", "gpu", "released_tap")
 """Tested in tests/test_worklists.py."""
-MANY_PROCESSES = ("digits_epsilon", "memory", "publishing", "scale")
+MANY_PROCESSES = ("memory", "publishing", "scale")
 """These start programs of their own, or train for minutes."""
 
 

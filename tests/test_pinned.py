@@ -22,10 +22,10 @@ from ule_datasets.methods.method import Context, Method
 
 CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
     "digits-s": (
-        "56b6d82dd394bbcb4680df700de74e008b0f4d4a79ae4222441b2034f0c195d4",
+        "9a46b67d556835669635e90718bd3601a53fe723661bc1ee44cb3de2e5842e93",
         (
-            "d4e427a0edfc92e7bd46f9b01d97116cc45ddd693aab1e64dbd1dd1b9ed6d7a3",
-            "e38a6c07e6fef3d66c02137048575c3b6892d18cc2072b1f02c3e707991cbd21",
+            "1f53462e60b567b6d92781f9f98b598d0e9af4471e8f7513495bb659486a0241",
+            "0f271d4d29854efd4215649d6ead625e218927653bdc97f63b625bd9bc8ad1f5",
         ),
     ),
     "ops-digits": (

@@ -54,7 +54,7 @@ def test_a_build_whose_craft_reached_nothing_ends_with_a_warning(tmp_path: Path)
     words = (tmp_path / "weak.py", "--limit", "2", "--out", tmp_path / "x", "--quiet")
     outcome = run_build(*words)
     assert outcome.code == 0, outcome.stderr
-    told = "Error-minimising noise, sample-wise reached next to nothing, so this dataset hardly protects: after 1 round"
+    told = "Error-minimising noise, class-wise reached next to nothing, so this dataset hardly protects: after 1 round"
     assert outcome.stderr.splitlines()[-1].startswith(f"warning: {told}")
     assert outcome.stdout.splitlines()[-2].startswith(f"WARNING: {told}")
     again = json.loads(run_build(*words, "--json", "--overwrite").stdout)

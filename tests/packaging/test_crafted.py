@@ -20,12 +20,12 @@ from builders import RECIPES
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
 from ule_datasets.data.bounds import LInf
-from ule_datasets.data.perturbation import FILE_NAME, Additive, Overwrite, Perturbation
+from ule_datasets.data.perturbation import FILE_NAME, Additive, Overwrite, Perturbation, Support
 from ule_datasets.data.split import positions_of
 from ule_datasets.dataset.loading import load
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.methods.engine.settings import SurrogateSettings
-from ule_datasets.methods.error_minimizing import ErrorMinimizing
+from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 from ule_datasets.sources.digits import DIGITS
@@ -33,14 +33,17 @@ from ule_datasets.sources.reading import Source
 
 TRIAL = ("digits-s", "--limit", "12")
 NAME = "digits-s-trial12"
-EM_ALONE = """
+NOISE_ALONE, PIXEL_ALONE = (
+    f"""
 from dataclasses import replace
 from builders import RECIPES
 
 DIGITS_S = RECIPES["digits-s"]
-RECIPE = replace(DIGITS_S, name="my-noise", methods=DIGITS_S.methods[:1], budget=DIGITS_S.budget[:1])
+RECIPE = replace(DIGITS_S, name="{name}", methods=DIGITS_S.methods[{part}], budget=DIGITS_S.budget[{part}])
 """
-"""A user's recipe file: the noise of digits-s without the pixel."""
+    for name, part in (("my-noise", ":1"), ("my-pixel", "1:"))
+)
+"""A user's recipe files: the noise of digits-s without the pixel, and the pixel without the noise."""
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -70,8 +73,10 @@ def check_images(folder: Path, source: Source, levels: int) -> None:
     assert set(np.unique(images[each, row, column])) <= {0, 255}
     difference = images.astype(np.int16) - clean
     difference[each, row, column] = 0
-    assert np.abs(difference).max() == levels, "the noise uses its bound, and keeps it"
-    expected = np.clip(clean.astype(np.int16) + noise.levels[positions_of(train.keys, noise.keys)], 0, 255)
+    largest = np.abs(difference).max()
+    assert largest == levels if noise.support is Support.SAMPLE else levels // 2 < largest <= levels, "uses its bound"
+    entries = labels if noise.support is Support.CLASS else positions_of(train.keys, noise.keys)
+    expected = np.clip(clean.astype(np.int16) + noise.levels[entries], 0, 255)
     expected[each, row, column] = images[each, row, column]
     assert np.array_equal(images, expected)
     test_rows = positions_of(test.keys, source.splits["test"].keys)
@@ -80,7 +85,7 @@ def check_images(folder: Path, source: Source, levels: int) -> None:
 
 def test_digits_s_is_noise_within_its_bound_and_one_exact_pixel(trial: Path) -> None:
     (noise, _), (bound, _) = RECIPES["digits-s"].methods, RECIPES["digits-s"].budget
-    assert isinstance(noise, ErrorMinimizing)
+    assert isinstance(noise, ClasswiseErrorMinimizing)
     assert isinstance(bound, LInf)
     assert noise.epsilon == bound.levels
     check_images(trial, read("digits", DIGITS), bound.levels)
@@ -107,9 +112,9 @@ def test_crafting_again_gives_the_same_files(trial: Path, tmp_path: Path) -> Non
 
 
 def test_two_saved_perturbations_make_the_same_files_as_one_build(trial: Path, tmp_path: Path) -> None:
-    (tmp_path / "noise.py").write_text(EM_ALONE)
-    assert run_build(tmp_path / "noise.py", "--limit", "12", "--out", tmp_path / "noise").code == 0
-    assert run_build("ops-digits", "--limit", "12", "--out", tmp_path / "pixel").code == 0
+    for name, recipe in (("noise", NOISE_ALONE), ("pixel", PIXEL_ALONE)):
+        (tmp_path / f"{name}.py").write_text(recipe)
+        assert run_build(tmp_path / f"{name}.py", "--limit", "12", "--out", tmp_path / name).code == 0
     both = ("--perturbation", tmp_path / "pixel", "--perturbation", tmp_path / "noise" / FILE_NAME)
     outcome = run_build(*TRIAL, "--out", tmp_path / "x", *both)
     assert outcome.code == 0, outcome.stderr
@@ -127,12 +132,12 @@ def test_a_finished_craft_is_used_again_by_other_recipes_and_formats(
 ) -> None:
     monkeypatch.setenv("ULE_CACHE", str(tmp_path / "cache"))
     assert "crafted before" not in run_build(*TRIAL, "--out", tmp_path / "a").stderr
-    (tmp_path / "noise.py").write_text(EM_ALONE)
+    (tmp_path / "noise.py").write_text(NOISE_ALONE)
     outcome = run_build(tmp_path / "noise.py", "--limit", "12", "--out", tmp_path / "b", "--format", "parquet")
-    assert "sample-wise: crafted before on" in outcome.stderr
+    assert "class-wise: crafted before on" in outcome.stderr
     assert "round 1" not in outcome.stderr
     repackaged = run_build(*TRIAL, "--out", tmp_path / "c", "--overwrite")
-    assert "sample-wise: crafted before on" in repackaged.stderr
+    assert "class-wise: crafted before on" in repackaged.stderr
     assert data_files(tmp_path / "a") == data_files(tmp_path / "c") == data_files(trial)
     other_seed = run_build(*TRIAL, "--seed", "1", "--out", tmp_path / "d")
     assert "crafted before" not in other_seed.stderr
@@ -148,14 +153,14 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_done(tmp_path:
 def test_manifest_and_card_say_what_the_result_depends_on(trial: Path) -> None:
     manifest = Manifest.read(trial)
     noise, pixel = manifest.craft
-    assert (noise["identifier"], noise["repeats"]) == ("em_s", "device")
+    assert (noise["identifier"], noise["repeats"]) == ("em_c", "device")
     assert (pixel["identifier"], pixel["repeats"], pixel["environments"]) == ("ops", "exact", [])
     (environment,) = noise["environments"]
     assert environment["torch"] == torch.__version__
     card = (trial / "README.md").read_text(encoding="utf-8")
     assert f"{environment['device']} (cpu_capability" in card
     assert "| round | surrogate right on the perturbed images, % |" in card
-    assert "figures/trace_em_s.png" in card
+    assert "figures/trace_em_c.png" in card
     assert "**Reduced setting.**" in card
 
 
