@@ -71,7 +71,7 @@ PROFILES: dict[str, Profile] = {
         ),
         Profile(
             name="quick",
-            epochs=8,
+            epochs=10,
             schedule=Triangle(),
             precision=Precision.FLOAT32,
             faster_of=(Precision.FLOAT32, Precision.BFLOAT16),
@@ -80,7 +80,7 @@ PROFILES: dict[str, Profile] = {
             strategies=("standard",),
             fine_tuning_epochs=20,
             stand_in="quicknet",
-            limits="All images, but a small network of this project in place of ResNet-18, for 8 epochs: enough to "
+            limits="All images, but a small network of this project in place of ResNet-18, for 10 epochs: enough to "
             "judge effects; it says nothing about any number of a paper.",
         ),
         Profile(

@@ -32,7 +32,7 @@ MODELS: dict[str, ModelFactory] = {
     "convnet3": partial(ConvNet3, width=64),
     "convnet3-w32": partial(ConvNet3, width=32),
     "convnet3-w16": partial(ConvNet3, width=16),
-    "quicknet": partial(QuickNet, widths=(64, 128, 128), fixed=True),
+    "quicknet": partial(QuickNet, widths=(48, 128, 192), fixed=True),
     "lenet5": LeNet5,
     "densenet121": partial(DenseNet, growth=32, blocks=(6, 12, 24, 16)),
     "cvt-7-4": partial(cvt, width=256, num_layers=7, patch=4),
