@@ -76,10 +76,6 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
     reporter = reporter or Reporter()
     _check(options)
     given = [Perturbation.load(path) for path in options.perturbations]
-    if options.device not in ("auto", "cpu"):
-        from ule_datasets.compute.devices import pick_device
-
-        pick_device(options.device)  # one that this machine does not have is refused before anything is done
     identity = _identity(recipe, options, given)
     check_ours(options.out)
     delivery = None
@@ -155,7 +151,8 @@ def plan_build(recipe: Recipe, options: BuildOptions, reporter: Reporter) -> Bui
     Why a build would refuse the images, if that can be told, is ``look.refusal``.
 
     Raises:
-        InputError: nothing usable there, other images than the recipe needs, or a folder that a build would refuse.
+        InputError: nothing usable there, other images than the recipe needs, a folder that a build would refuse, or
+            a device or weights that are not here.
     """
     _check(options)
     check_ours(options.out)
@@ -194,6 +191,12 @@ def _check(options: BuildOptions) -> None:
         raise InputError(f"--workers {options.workers}: must be at least 1")
     if options.executor not in EXECUTORS:
         raise InputError(f"--executor {options.executor}: choose from {', '.join(EXECUTORS)}")
+    if options.weights is not None and not options.weights.exists():
+        raise InputError(f"--weights {options.weights}: no such file or folder")
+    if options.device not in ("auto", "cpu"):
+        from ule_datasets.compute.devices import pick_device
+
+        pick_device(options.device)
 
 
 def _finished_before(options: BuildOptions, manifest: Manifest, identity: dict[str, Any]) -> BuildResult:

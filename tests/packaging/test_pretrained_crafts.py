@@ -17,6 +17,7 @@ from helpers import Outcome, data_files, encode, make_images, run_build
 from tiny_weights import save_tiny_weights
 
 from ule_datasets.data.perturbation import FILE_NAME, Additive, Perturbation, Support
+from ule_datasets.methods.engine.stepwise import Stepwise
 from ule_datasets.models.architectures import build_model
 from ule_datasets.models.weights import Weights
 
@@ -177,11 +178,16 @@ def test_weights_that_are_nowhere_or_not_the_recipe_s(
     weights, file = tiny
     recipe = (bait if kind == "bait" else clusters)(tmp_path, weights)
     words = [recipe, "--source", "digits", "--limit", "5", "--out", tmp_path / "x"]
-    assert "with --weights or $ULE_WEIGHTS" in refused(run_build(*words))
-    assert "no such file" in refused(run_build(*words, "--weights", tmp_path / "absent"))
+    for planned in ([], ["--dry-run"]):
+        assert "with --weights or $ULE_WEIGHTS" in refused(run_build(*words, *planned))
+        absent = run_build(*words, *planned, "--weights", tmp_path / "absent")
+        assert f"--weights {tmp_path / 'absent'}: no such file or folder" in refused(absent)
     damaged = tmp_path / file.name
     damaged.write_bytes(file.read_bytes()[:-100])
-    assert f"is not the weights {weights.name}: its sha256" in refused(run_build(*words, "--weights", damaged))
+    for planned in ([], ["--dry-run"]):
+        outcome = run_build(*words, *planned, "--weights", damaged)
+        assert f"is not the weights {weights.name}: its sha256" in refused(outcome)
+    assert run_build(*words, "--dry-run", "--weights", file).code == 0
     monkeypatch.setenv("ULE_WEIGHTS", str(file.parent))
     assert run_build(*words).code == 0
 
@@ -190,7 +196,9 @@ def test_more_clusters_than_images_and_a_folder_without_any(tiny: tuple[Weights,
     weights, file = tiny
     recipe = clusters(tmp_path, weights)
     words = [recipe, "--out", tmp_path / "x", "--weights", file, "--source"]
-    assert "2 images, too few for 3 clusters" in refused(run_build(*words, write_pile(tmp_path / "two", 2)))
+    two = write_pile(tmp_path / "two", 2)
+    for planned in ([], ["--dry-run"]):
+        assert "2 images, too few for 3 clusters" in refused(run_build(*words, two, *planned))
     (tmp_path / "empty").mkdir()
     assert "no images found there" in refused(run_build(*words, tmp_path / "empty"))
     odd = write_pile(tmp_path / "odd", 6, size=18)
@@ -227,3 +235,36 @@ def test_a_missing_extra_is_named(
     )
     outcome = run_build(clusters(tmp_path, named), "--source", pile, "--out", tmp_path / "x", "--weights", file)
     assert 'pip install "ule-datasets[pretrained]"' in refused(outcome)
+
+
+class StoppedError(Exception):
+    """The moment of a craft's interruption."""
+
+
+def test_a_dry_run_tells_how_far_a_begun_craft_is(
+    tiny: tuple[Weights, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, file = tiny
+    words = ["--source", "digits", "--limit", "5", "--out", tmp_path / "x", "--weights", file]
+    recipe = clusters(tmp_path, weights)
+    save = Stepwise.save
+
+    def stop(self: Stepwise) -> None:
+        save(self)
+        if len(self.trace) == 2:
+            raise StoppedError
+
+    assert "crafted on" in run_build(recipe, *words, "--dry-run").stdout
+    with monkeypatch.context() as patched:
+        patched.setattr(Stepwise, "save", stop)
+        stopped = run_build(recipe, *words)
+    assert "StoppedError" in stopped.stderr, stopped.stderr
+    begun = run_build(recipe, *words, "--dry-run").stdout
+    assert "plan: Unlearnable Clusters: continued after 2 generators on" in begun
+    assert "crafted on" in run_build(recipe, *words, "--dry-run", "--overwrite").stdout
+    assert "crafted on" in run_build(recipe, *words, "--dry-run", "--seed", "7").stdout, "another craft"
+
+
+def test_a_device_that_is_not_here_is_refused_in_a_dry_run_too() -> None:
+    for device in ("cuda:99", "abacus"):
+        assert f"device '{device}'" in refused(run_build("ops-digits", "--dry-run", "--device", device))

@@ -17,7 +17,7 @@ from ule_datasets.base.files import PARTIAL, replacing
 from ule_datasets.base.memory import TooLittleMemoryError
 from ule_datasets.base.progress import say_nothing
 from ule_datasets.base.sealed import digest_of
-from ule_datasets.base.tensors import read_tensors, write_tensors
+from ule_datasets.base.tensors import read_metadata, read_tensors, write_tensors
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 LONG = SECONDS_BETWEEN_CHECKPOINTS / 100
@@ -122,6 +122,20 @@ class _Header:
     facts: dict[str, Any]
     digest: str | None = None
     """Of it all; ``None``: an earlier version wrote it."""
+
+
+def facts_of(path: Path, identity: str) -> dict[str, Any] | None:
+    """The facts of a kept state whose identity begins so, for telling of it; its arrays are not looked at.
+
+    ``None``: there is no such file, or it cannot be continued from as far as that shows.
+    """
+    try:
+        header = records.parse(_Header, read_metadata(path).get("ule", "{}"), "its header")
+    except TooLittleMemoryError:  # of arrays that are not read here
+        raise
+    except (OSError, ValueError):  # then the craft says why it begins anew
+        return None
+    return header.facts if header.digest is not None and header.identity.startswith(identity) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,22 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         raise ValueError(str(error)) from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What stands beside the arrays of a safetensors file; none of them is read.
+
+    Raises:
+        InputError, OSError, ValueError: as ``check_tensors`` does.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    check_tensors(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
 def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write contiguous arrays as a safetensors file, straight from where they are.
 

@@ -74,6 +74,8 @@ class Method(Protocol):
     """Whether what it makes depends on what the recipe's earlier methods made."""
     redrawable: ClassVar[bool] = False
     """Whether it is a draw at random, made anew by the seed for every repetition of an experiment."""
+    round_name: ClassVar[str] = "round"
+    """What an entry of the trace of its unfinished work is called."""
 
     @property
     def weights(self) -> tuple[Weights, ...]:
@@ -88,6 +90,13 @@ class Method(Protocol):
     def shortfall(self, notes: Mapping[str, Any]) -> str:
         """What a craft fell short of so far that it hardly protects, by the notes that it left; empty: nothing."""
         return ""
+
+    def check_amount(self, num_images: int) -> None:
+        """Refuse too few training images, before anything is done; by default no number is too small.
+
+        Raises:
+            InputError: there are too few.
+        """
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Make layers for the clean training images.

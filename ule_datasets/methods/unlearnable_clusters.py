@@ -102,6 +102,7 @@ class UnlearnableClusters(BoundedNoise):
     title: ClassVar[str] = "Unlearnable Clusters"
     citation: ClassVar[str] = "zhang2023clusters"
     needs_labels: ClassVar[bool] = False
+    round_name: ClassVar[str] = "generator"
 
     surrogate: Weights
     """The trained model whose features count: what its last linear layer sees, or the embedding of an encoder."""
@@ -181,6 +182,12 @@ class UnlearnableClusters(BoundedNoise):
             f"{moved:.1f} % of the images that were looked at come to lie nearest to the centre of the wrong cluster; "
             "more epochs, or a surrogate that tells the images apart, help"
         )
+
+    def check_amount(self, num_images: int) -> None:
+        """Every cluster needs an image."""
+        if num_images < self.num_clusters:
+            images = counted(num_images, "image")
+            raise InputError(f"{self.title}: {images}, too few for {self.num_clusters} clusters")
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Cluster, then train one generator a cluster on ``context.device``; an additive layer with an entry for each.
@@ -337,9 +344,7 @@ class Clusters(Stepwise):
                 f"{method.title}: images are {height} x {width}; generators make images whose sides are multiples of 4 "
                 f"and at least {least}"
             )
-        if len(train) < method.num_clusters:
-            images = counted(len(train), "image")
-            raise InputError(f"{method.title}: {images}, too few for {method.num_clusters} clusters")
+        method.check_amount(len(train))
         # Tells also whether the surrogate takes images of this size.
         surrogate = method.surrogate
         self._forward = architectures.forward_flop(surrogate.architecture, surrogate.num_outputs, max(height, width))

@@ -95,6 +95,22 @@ def obtain(weights: Weights, given: Path | None, reporter: Reporter) -> WeightsF
     Raises:
         InputError: they are nowhere, cannot be downloaded, or the file has another digest.
     """
+    found = at_hand(weights, given)
+    if found is not None:
+        return found
+    kind, what = weights.origin.split(":", 1)
+    reporter.say(f"weights {weights.name}: from {weights.origin}, unless they were downloaded before")
+    if kind == "hub":
+        return _checked(_from_hub(what, weights), weights)
+    return _checked(_from_address(what if kind == "url" else _torchvision_address(what), weights), weights)
+
+
+def at_hand(weights: Weights, given: Path | None) -> WeightsFile | None:
+    """The file of the weights where ``obtain`` downloads nothing; ``None``: it would look among downloads, or download.
+
+    Raises:
+        InputError: ``given`` does not exist, they cannot be downloaded, or the file has another digest.
+    """
     in_vain = []
     chosen = os.environ.get(VARIABLE)
     for place, chosen_by in ((given, "--weights"), (expanded(chosen) if chosen else None, f"${VARIABLE}")):
@@ -113,10 +129,7 @@ def obtain(weights: Weights, given: Path | None, reporter: Reporter) -> WeightsF
         )
     if kind == "package":
         return _checked(_in_package(what, weights), weights)
-    reporter.say(f"weights {weights.name}: from {weights.origin}, unless they were downloaded before")
-    if kind == "hub":
-        return _checked(_from_hub(what, weights), weights)
-    return _checked(_from_address(what if kind == "url" else _torchvision_address(what), weights), weights)
+    return None
 
 
 def _in(place: Path, weights: Weights, chosen_by: str) -> WeightsFile | None:

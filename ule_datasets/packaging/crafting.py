@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint
+from ule_datasets.base.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint, facts_of
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import make_room, mark_used, replacing
 from ule_datasets.base.progress import Reporter
@@ -97,12 +97,24 @@ def craft(recipe: Recipe, source: Source, workshop: Workshop) -> Perturbation:
     """
     if not source.labelled and labels_for(recipe):
         raise no_labels(source.location, labels_for(recipe))
+    check_amount(recipe, len(source.train))  # of all methods, before the first one takes hours
     made: list[Part] = []
     for index, (method, digest) in enumerate(zip(recipe.methods, recipe.craft_digests, strict=True)):
         earlier = tuple(layer for layers, _ in made for layer in layers)
         found = _cached(recipe, method, digest, source, workshop)
         made.append(found or _made(recipe, index, source, workshop, earlier))
     return _joined(recipe, made, source)
+
+
+def check_amount(recipe: Recipe, num_images: int) -> None:
+    """Refuse too few training images for one of the methods.
+
+    Raises:
+        InputError: in the method's words.
+    """
+    for method in recipe.methods:
+        if hasattr(method, "check_amount"):  # a user's file may hold a class from before this was asked
+            method.check_amount(num_images)
 
 
 def join(recipe: Recipe, given: Sequence[Perturbation], source: Source) -> Perturbation:
@@ -248,5 +260,19 @@ def _checkpoint(recipe: Recipe, index: int, source_digest: str, workshop: Worksh
     if workshop.checkpoints is None:
         return MemoryCheckpoint()
     identity = f"{recipe.craft_digests[index]} {source_digest}"
-    path = workshop.checkpoints / f"craft-{index}.safetensors"
-    return FileCheckpoint(path, identity, on_refused=workshop.reporter.warn)
+    return FileCheckpoint(checkpoint_path(workshop.checkpoints, index), identity, on_refused=workshop.reporter.warn)
+
+
+def checkpoint_path(folder: Path, index: int) -> Path:
+    """Where the state of a recipe's method, counted from 0, is kept."""
+    return folder / f"craft-{index}.safetensors"
+
+
+def rounds_kept(folder: Path, index: int, craft_digest: str) -> int | None:
+    """How many rounds an interrupted craft has behind it; ``None``: none was begun, or of other settings.
+
+    Only what stands beside the arrays is read: whether they are intact shows when the craft goes on.
+    """
+    facts = facts_of(checkpoint_path(folder, index), craft_digest)
+    trace = None if facts is None else facts.get("trace")
+    return len(trace) if isinstance(trace, list) else None
