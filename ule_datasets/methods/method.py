@@ -97,6 +97,7 @@ class Method(Protocol):
         Raises:
             InputError: there are too few.
         """
+        del num_images
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Make layers for the clean training images.
