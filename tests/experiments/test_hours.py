@@ -14,7 +14,8 @@ from made_up import PROTOCOL, bright_or_dark, make_task
 from ule_datasets.compute.devices import describe_device
 from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import parse_strategy
-from ule_datasets.experiments import hours
+from ule_datasets.experiments import grid, hours
+from ule_datasets.experiments.grid import estimate_left
 from ule_datasets.experiments.hours import expected_hours, product_rate
 from ule_datasets.experiments.runs import Finished, RunStore, RunTask, run_task
 from ule_datasets.victims.history import RunHistory
@@ -83,6 +84,21 @@ def test_runs_on_other_hardware_say_nothing_and_both_bases_are_told(tmp_path: Pa
     told = expected_hours([make_task(), other], [0.0, 0.0], tmp_path)
     assert "convnet3-w16 as 1 earlier run took; the others at the rate of large matrix products" in told
     assert expected_hours([make_task()], [0.0], tmp_path / "nowhere").startswith("at least")
+
+
+def test_a_verification_that_trains_is_announced_by_what_earlier_runs_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept(tmp_path, 2.0, 5.0, 3.0)
+    tasks = [make_task(protocol=LONG), make_task(5, protocol=LONG)]
+    with monkeypatch.context() as patched:
+        patched.setattr(grid, "time_task", lambda _: pytest.fail("timed, though it is known"))
+        assert estimate_left(tasks, [0.0, 0.5], tmp_path) == (16_200.0, "the time of earlier runs")
+    other = make_task(protocol=dataclasses.replace(PROTOCOL, batch_size=20))
+    monkeypatch.setattr(grid, "time_task", lambda _: 40.0)
+    both = "the time of earlier runs and the time of a few steps"
+    assert estimate_left([*tasks, other], [0.0, 0.5, 0.25], tmp_path) == (16_230.0, both)
+    assert estimate_left([other], [0.0], tmp_path / "nowhere") == (40.0, "the time of a few steps")
 
 
 def test_the_rate_of_a_device_is_measured() -> None:

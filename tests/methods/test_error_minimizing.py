@@ -816,6 +816,22 @@ def test_the_work_is_announced_with_an_estimate_and_every_round_is_told(make: Ca
     assert [line.split(":")[0] for line in said[1:]] == ["round 1", "round 2"]
 
 
+@both_kinds
+def test_an_estimate_counts_what_is_left(make: Callable[..., Method]) -> None:
+    engine: Any = SampleWise if make is sample_wise else ClassWise
+    rounds = engine(make(max_rounds=50), SPLIT, make_context())
+    usual = engine.usual_rounds
+    assert rounds.estimate().rounds == usual
+    assert rounds.estimate().text.endswith(f"if it takes {usual} rounds")
+    rounds.trace = [{}] * (usual - 3)
+    assert rounds.estimate().rounds == 3
+    assert rounds.estimate().text.endswith("if it takes 3 more rounds")
+    rounds.trace = [{}] * (usual + 5)
+    assert rounds.estimate().rounds == 1, "at least one, for nobody knows"
+    assert rounds.estimate().text.endswith("if it takes 1 more round")
+    assert engine(make(max_rounds=2), SPLIT, make_context()).estimate().rounds == 2
+
+
 # --- settings --------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.executor import Lost
 from ule_datasets.experiments.effect import Comparison, compare
-from ule_datasets.experiments.grid import GridResult, estimate_seconds, shares_done
+from ule_datasets.experiments.grid import GridResult, estimate_left, shares_done
 from ule_datasets.experiments.runs import RunTask
 from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.history import RunHistory
@@ -150,8 +150,9 @@ def _trained(tasks: Sequence[RunTask], material: Material) -> list[RunHistory | 
     waiting = [task for index, task in enumerate(tasks) if index not in known]
     said = f"training with other labels: {len(tasks)} runs, {len(known)} finished before"
     if waiting:
-        seconds = estimate_seconds(waiting, shares_done(waiting, material.store, known=()))
+        done = shares_done(waiting, material.store, known=())
+        seconds, basis = estimate_left(waiting, done, material.store.folder)
         minutes = seconds / min(material.executor.workers, len(waiting)) / 60
-        said += f"; this will take about {max(1, round(minutes))} min, going by the time of a few steps"
+        said += f"; this will take about {max(1, round(minutes))} min, going by {basis}"
     material.reporter.say(said)
     return material.train(tasks, known)

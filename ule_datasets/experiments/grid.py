@@ -15,6 +15,7 @@ from ule_datasets.base.shown import counted
 from ule_datasets.compute.devices import describe_device
 from ule_datasets.compute.executor import Executor, Lost
 from ule_datasets.experiments.effect import Comparison, compare
+from ule_datasets.experiments.hours import measured_seconds
 from ule_datasets.experiments.profiles import Profile
 from ule_datasets.experiments.runs import RunStore, RunTask, time_task, work_off
 from ule_datasets.experiments.subject import Subject
@@ -171,7 +172,7 @@ def train_grid(grid: Grid, *, store: RunStore, executor: Executor, reporter: Rep
     parallel = max(1, min(executor.workers, len(grid.cells) * len(grid.seeds)))
     tasks = grid.tasks()
     known = store.known(tasks, reporter)
-    _announce(grid, tasks, shares_done(tasks, store, known), parallel, reporter)
+    _announce(grid, tasks, shares_done(tasks, store, known), parallel, store, reporter)
     outcomes = work_off(tasks, store, executor, reporter, known=known)
     runs, lost = [], []
     for index, (seed, cell) in enumerate(product(grid.seeds, grid.cells)):
@@ -229,8 +230,10 @@ def flop_left(tasks: Sequence[RunTask], done: Sequence[float]) -> float:
     return sum(task.flop * (1 - share) for task, share in zip(tasks, done, strict=True))
 
 
-def _announce(grid: Grid, tasks: Sequence[RunTask], done: Sequence[float], parallel: int, reporter: Reporter) -> None:
-    """Say what is done already and what will be done; time a few steps to say how long that will take."""
+def _announce(
+    grid: Grid, tasks: Sequence[RunTask], done: Sequence[float], parallel: int, store: RunStore, reporter: Reporter
+) -> None:
+    """Say what is done already and what will be done, and how long that will take."""
     for task, share in zip(tasks, done, strict=True):
         if share == 1:
             reporter.say(f"reusing a finished run: {task}")
@@ -244,9 +247,25 @@ def _announce(grid: Grid, tasks: Sequence[RunTask], done: Sequence[float], paral
     )
     for line in plan_lines(grid, tasks, done):
         reporter.say(line)
-    seconds = estimate_seconds(*zip(*waiting, strict=True)) / min(parallel, len(waiting))
-    reporter.say(f"this will take about {duration(seconds)}, going by the time of a few steps")
+    seconds, basis = estimate_left([task for task, _ in waiting], [share for _, share in waiting], store.folder)
+    seconds /= min(parallel, len(waiting))
+    reporter.say(f"this will take about {duration(seconds)}, going by {basis}")
     reporter.expect(seconds, "training")
+
+
+def estimate_left(tasks: Sequence[RunTask], done: Sequence[float], folder: Path) -> tuple[float, str]:
+    """Seconds of what is left of the tasks one after another, and what that goes by.
+
+    Each goes by finished runs of its kind in ``folder``; those without any by ``estimate_seconds``.
+    """
+    known = measured_seconds(tasks, done, folder)
+    seconds = sum(each for each in known if each is not None)
+    others = [(task, share) for task, share, each in zip(tasks, done, known, strict=True) if each is None]
+    bases = ["the time of earlier runs"] if len(others) < len(tasks) else []
+    if others:
+        seconds += estimate_seconds([task for task, _ in others], [share for _, share in others])
+        bases.append("the time of a few steps")
+    return seconds, " and ".join(bases)
 
 
 def estimate_seconds(tasks: Sequence[RunTask], done: Sequence[float] | None = None) -> float:

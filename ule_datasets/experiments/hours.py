@@ -45,8 +45,7 @@ def expected_hours(tasks: Sequence[RunTask], done: Sequence[float], folder: Path
     hours, bound = 0.0, 0.0
     taken: dict[str, int] = {}
     for task, share in zip(tasks, done, strict=True):
-        steps = task.protocol.steps_per_epoch(task.data.num_train, task.ranks)
-        known = earlier.get(_kind(content(task.protocol), steps, _setting(task)))
+        known = earlier.get(_kind_of(task))
         if known is None:
             bound += (1 - share) * task.flop
         elif share < 1:
@@ -61,6 +60,23 @@ def expected_hours(tasks: Sequence[RunTask], done: Sequence[float], folder: Path
         reasons.append(f"{others}at the rate of large matrix products, {each}, which no run exceeds")
     amount = f"{'at least' if bound else 'about'} {hours:.2g} {'GPU' if on_gpu else 'core'} hours"
     return f"{amount} on {describe_device(first.device)}: {'; '.join(reasons)}"
+
+
+def measured_seconds(tasks: Sequence[RunTask], done: Sequence[float], folder: Path) -> list[float | None]:
+    """Seconds that what is left of each task takes by the median of finished runs of its kind; ``None``: there is none.
+
+    Args:
+        tasks: what is trained.
+        done: how much of each is behind it, from 0 to 1.
+        folder: of finished runs.
+    """
+    earlier = _seconds_per_epoch(folder)
+
+    def seconds(task: RunTask, share: float) -> float | None:
+        known = earlier.get(_kind_of(task))
+        return None if known is None else (1 - share) * task.protocol.epochs * statistics.median(known)
+
+    return [seconds(task, share) for task, share in zip(tasks, done, strict=True)]
 
 
 def _seconds_per_epoch(folder: Path) -> dict[_Kind, list[float]]:
@@ -92,6 +108,11 @@ class _Run:
 def _kind(protocol: dict[str, Any], steps: int, setting: tuple[object, ...]) -> _Kind:
     names = ("model", "batch_size", "precision", "compiled")
     return *(protocol.get(name) for name in names), protocol["strategy"]["name"], steps, *setting
+
+
+def _kind_of(task: RunTask) -> _Kind:
+    steps = task.protocol.steps_per_epoch(task.data.num_train, task.ranks)
+    return _kind(content(task.protocol), steps, _setting(task))
 
 
 def _setting(task: RunTask) -> tuple[object, ...]:

@@ -303,10 +303,13 @@ class _Rounds(Stepwise):
         trained = len(self.model_rows(0)) * self.method.steps_per_round
         gradients, checks = self.work()
         model, noise = training * trained, gradient * (gradients + checks / 2)
-        flop, rounds = forward * (3 * trained + 2 * gradients + checks), self.usual_rounds
+        flop = forward * (3 * trained + 2 * gradients + checks)
+        usual = min(self.usual_rounds, self.method.max_rounds)
+        rounds = max(1, usual - len(self.trace))
+        many = counted(rounds, "more round" if self.trace else "round")
         text = (
             f"about {duration(model + noise)} a round (model {duration(model)}, noise {duration(noise)}), "
-            f"{duration(rounds * (model + noise))} if it takes {rounds} rounds"
+            f"{duration(rounds * (model + noise))} if it takes {many}"
         )
         return Estimate(text=text, seconds=rounds * (model + noise), flop=rounds * flop, rounds=rounds)
 
