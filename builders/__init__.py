@@ -3,7 +3,7 @@
 ``RECIPE`` of a module is the one for one's own images.
 """
 
-from builders import bait, digits, em, ops, uc
+from builders import ar, bait, digits, em, lsp, ops, uc
 from ule_datasets.recipe import Recipe
 
 FAMILIES: dict[str, tuple[Recipe, ...]] = {
@@ -12,7 +12,9 @@ FAMILIES: dict[str, tuple[Recipe, ...]] = {
     "BAIT": bait.RECIPES,
     "Unlearnable Clusters (UC)": uc.RECIPES,
     "One-Pixel Shortcut (OPS), ablations and baselines": ops.RECIPES,
-    "Your own images": (ops.RECIPE, uc.RECIPE),
+    "Linearly separable perturbations (LSP, SynPer)": lsp.RECIPES,
+    "Autoregressive perturbations (AR)": ar.RECIPES,
+    "Your own images": (ops.RECIPE, lsp.RECIPE, uc.RECIPE),
 }
 """In the order in which they are listed, by what their list is headed with."""
 

@@ -32,6 +32,8 @@ SHOWN = (
     "em-cifar10",
     "em-c-cifar10",
     "cifar10-s",
+    "lsp-cifar10",
+    "ar-cifar10",
 )
 """Recipes with each method once, as far as they need no trained weights."""
 

@@ -146,9 +146,25 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
         "9b23226dbb48e632369f0a574c38a547f7cfc4ba45b9f908ea41546cce08c782",
         ("dc8a1e58651007db155aa51e93b4b1598f367bb14706b7dc6cf90575e2cdc1df",),
     ),
+    "lsp-cifar10": (
+        "b044dc6e67f7363640d3baa53bd20634dcadbf5edc3f52b3a30b88ec17841eb2",
+        ("c35883475f19ef078b30b1871184ad64e6f5a1c23a6460e3c3a8628ae64593b7",),
+    ),
+    "synper-pets": (
+        "fdeae3ea036cbe7d43c4bafbc4ef8879e96d2f15d6c03fbf1ac4539f34c77983",
+        ("d27ef3a6eca81a5e1c15722fb8051d46fc261e2dc233f92bb7d555b3607bdeb2",),
+    ),
+    "ar-cifar10": (
+        "e07e3e3a6dd7c980b26e240496af4ff552aeb76af69306126c35b46d731c4be4",
+        ("c7382680faecf66b4faaed83b9a1064147a25965882f9e4ebd29c28796474bc4",),
+    ),
     "ops": (
         "27c3039bf1b27044b7adf9c5ee9a486ba89b7c55a3b5752efb2ee1c60a5452d0",
         ("e15f54403514bca092986e93f174df3ab5277708a5418c04d73f1273b2f55e84",),
+    ),
+    "lsp": (
+        "71bb52036dacd33762e78c3957364f4494035710d4bc5dd1cd1bd3fdb234eedb",
+        ("aec3df5aeca10a743f5a27c3adcfdd9f700ed3784311ad912b83d8e4cddb9e17",),
     ),
     "uc": (
         "326e2a0ab68520e8ac0fb94e3ae97c28f76eef5ba260ca6e9d9767913d08a101",
@@ -173,7 +189,10 @@ EXACT: dict[str, str] = {
     "ops-search10pct-noisy-cifar10": "a9500a9ab01e3f0c00ecc79d3e831c38aa6bfa78b37623cfd783d5601f4387e1",
     "ops-imagenet100": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
     "ops-imagenet1k": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
+    "lsp-cifar10": "5ef6a3ad86ce3d9471c517d2a814f312817ae9f74b29f84a48138d2296b9b802",
+    "ar-cifar10": "59dc44d5dcee54bb2887769046f07ba3909d285162a2c0abcef5927e3c8c9c48",
     "ops": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
+    "lsp": "005efa39fcd918496ac600bbdbbff97b39e3b37dfb70710a98ee54dea771c975",
 }
 """Perturbations of recipes that repeat anywhere, on the images of ``small_split``."""
 OPS_DIGITS = "45614f8a0ac94d60699c80575ca157f671010c4b4ce2cb30c17cec2fbdb8cba8"

@@ -219,7 +219,7 @@ def test_every_recipe_of_every_module_of_builders_is_in_the_catalogue() -> None:
     found = [*own, *(recipe for family in families for recipe in family.RECIPES)]
     assert sorted(recipe.name for recipe in found) == sorted(RECIPES)
     assert all(RECIPES[recipe.name] is recipe for recipe in found)
-    assert [recipe.source.name for recipe in own] == ["own-images"] * 2
+    assert [recipe.source.name for recipe in own] == ["own-images"] * 3
 
 
 def test_recipe_modules_hold_no_logic() -> None:

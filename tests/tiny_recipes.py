@@ -10,10 +10,13 @@ from typing import Any
 
 from tiny_weights import save_tiny_weights
 
+from ule_datasets.methods.autoregressive import Autoregressive
 from ule_datasets.methods.bait import Bait
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
+from ule_datasets.methods.linearly_separable import LinearlySeparable
 from ule_datasets.methods.method import Method
+from ule_datasets.methods.synthetic_perturbations import SyntheticPerturbations
 from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
 from ule_datasets.models.weights import Weights
 from ule_datasets.recipe import Recipe
@@ -41,6 +44,11 @@ def quick(method: Method) -> Method:
     if isinstance(method, Bait):
         small = {"prior": tiny_weights()[0], "generator_width": 1, "generator_blocks": 1}
         return dataclasses.replace(method, **small, stages=(1, 0, 1), batch_size=128)
+    if isinstance(method, Autoregressive):
+        return dataclasses.replace(method, least_response=1)
+    if isinstance(method, SyntheticPerturbations):
+        small = {"surrogate": tiny_weights()[0], "num_clusters": 3, "kmeans_restarts": 1}
+        return dataclasses.replace(method, **small, noise=LinearlySeparable(per_side=4))
     if isinstance(method, UnlearnableClusters):
         small = {"surrogate": tiny_weights()[0], "generator_width": 2, "generator_blocks": 1}
         return dataclasses.replace(method, **small, num_clusters=3, kmeans_restarts=1, epochs=1, batch_size=200)

@@ -101,7 +101,7 @@ class Recipe:
         if self.source.published:
             raise InputError(
                 f"{self.name} says itself what its images are cut to: {self.source.preprocess or 'nothing'}; "
-                "--crop is for recipes on one's own images, such as ops and uc"
+                "--crop is for recipes on one's own images, such as ops, lsp and uc"
             )
         size = f"{step.crop}px" if step.resize is None else f"{step.resize}-{step.crop}px"
         return self._derived(
@@ -119,7 +119,7 @@ class Recipe:
         if self.source.url:
             raise InputError(
                 f"{self.name} knows the splits and classes of {self.source.title}; --test-split and --class-folder are "
-                "for recipes on one's own images, such as ops and uc"
+                "for recipes on one's own images, such as ops, lsp and uc"
             )
         source = dataclasses.replace(self.source, test_split=test_split, class_folders=tuple(sorted(class_folders)))
         return dataclasses.replace(self, source=source)

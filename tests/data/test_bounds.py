@@ -75,6 +75,15 @@ def test_rounding_may_lengthen_noise_so_the_plain_norm_of_the_bytes_is_a_bound_o
     assert L2(levels=4.9, rounding=0.5).exceeded(difference).all(), "noise of norm 4.9 never becomes four times 3"
 
 
+def test_a_root_mean_square_is_the_norm_for_images_of_any_size() -> None:
+    for size in (2, 7):
+        difference = np.full((1, size, size + 1, 3), 6, dtype=np.uint8)
+        assert not L2(levels=6, per_value=True).exceeded(difference).any()
+        assert L2(levels=5.999, per_value=True).exceeded(difference).all()
+        assert not L2(levels=5, rounding=1, per_value=True).exceeded(difference).any()
+        assert L2(levels=4.999, rounding=1, per_value=True).exceeded(difference).all()
+
+
 def test_a_large_image_is_measured_without_overflow() -> None:
     difference = np.full((1, 300, 300, 3), 255, dtype=np.uint8)
     length = 255 * math.sqrt(300 * 300 * 3)
@@ -97,6 +106,7 @@ def test_no_image_exceeds_a_bound_where_there_are_no_images_and_none_that_did_no
         (L0(pixels=3), "l_0 3 pixels"),
         (L2(levels=255), "l_2 255/255"),
         (L2(levels=332.553, rounding=1), "l_2 332.553/255 before rounding"),
+        (L2(levels=6, rounding=1, per_value=True), "root mean square 6/255 before rounding"),
         (Unbounded(), "unbounded"),
     ],
     ids=str,
@@ -109,7 +119,9 @@ def test_a_bound_says_what_it_is_and_comes_back_from_its_json(bound: Bound, text
 
 
 def test_equal_norms_have_the_same_json() -> None:
-    assert json.dumps(dataclasses.asdict(L2(levels=8, rounding=1))) == '{"levels": 8.0, "rounding": 1.0}'
+    assert json.dumps(dataclasses.asdict(L2(levels=8, rounding=1))) == json.dumps(
+        dataclasses.asdict(L2(levels=8.0, rounding=1.0))
+    )
 
 
 def test_every_bound_is_in_the_table_under_its_name() -> None:

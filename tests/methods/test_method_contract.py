@@ -37,14 +37,17 @@ from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.quantization import Apply, Quantize, largest_level
 from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.methods import purified
+from ule_datasets.methods.autoregressive import Autoregressive
 from ule_datasets.methods.bait import Bait
 from ule_datasets.methods.engine import stepwise
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
+from ule_datasets.methods.linearly_separable import LinearlySeparable
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut, Upload
 from ule_datasets.methods.pixel_baselines import OPSColor, OPSPosition, RandPix
 from ule_datasets.methods.purified import Purified
+from ule_datasets.methods.synthetic_perturbations import SyntheticPerturbations
 from ule_datasets.methods.unlearnable_clusters import CropRule, UnlearnableClusters
 from ule_datasets.models.weights import Weights
 from ule_datasets.recipe import Recipe
@@ -57,6 +60,12 @@ SMALL_EM: dict[str, Any] = {
     "max_rounds": 2,
 }
 SMALL_GENERATOR: dict[str, Any] = {"batch_size": 16, "generator_width": 1, "generator_blocks": 1}
+SMALL_SYNPER: dict[str, Any] = {
+    "num_clusters": 2,
+    "kmeans_restarts": 1,
+    "feature_batch": 16,
+    "noise": LinearlySeparable(),
+}
 SMALL_UC: dict[str, Any] = {"num_clusters": 2, "kmeans_restarts": 1, "epochs": 1, "augmentation": CropRule.PAD}
 
 
@@ -77,6 +86,9 @@ METHODS: dict[str, Row] = {
     "ops-position": Row(lambda _: OPSPosition(), {"search": OnePixelShortcut(num_pixels=2)}),
     "ops-color": Row(lambda _: OPSColor(), {"palette": ()}),
     "randpix": Row(lambda _: RandPix(), {}),
+    "lsp": Row(lambda _: LinearlySeparable(), {"patch": 0}),
+    "ar": Row(lambda _: Autoregressive(least_response=0), {"most_candidates": 2}),
+    "synper": Row(lambda w: SyntheticPerturbations(surrogate=w, **SMALL_SYNPER), {"num_clusters": 1}),
     "purified": Row(lambda _: Purified(countermeasure=Noisy()), {"countermeasure": Cutout()}),
 }
 NUM_CLASSES, COUNT, SIZE = 3, 36, 16

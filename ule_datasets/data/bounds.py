@@ -74,6 +74,9 @@ class L2(Bound):
 
     levels: float
     rounding: float = 0.0
+    per_value: bool = False
+    """Whether ``levels`` is a root mean square, for images of any size: the norm divided by the square root of the
+    number of an image's values."""
 
     def __post_init__(self) -> None:
         _check_at_least_0("L2", "levels", self.levels)
@@ -83,13 +86,15 @@ class L2(Bound):
             object.__setattr__(self, name, float(getattr(self, name)))
 
     def __str__(self) -> str:
-        return f"l_2 {self.levels:g}/255{' before rounding' if self.rounding else ''}"
+        kind = "root mean square" if self.per_value else "l_2"
+        return f"{kind} {self.levels:g}/255{' before rounding' if self.rounding else ''}"
 
     def exceeded(self, difference: np.ndarray) -> np.ndarray:
         """Whether the norm is larger; squares of bytes, and of halves, add up without rounding."""
         least = np.maximum(np.arange(256) - self.rounding, 0) ** 2
         squares = [np.bincount(values, minlength=256) @ least for values in _flat(difference)]
-        return np.asarray(np.sqrt(np.array(squares)) > self.levels)
+        number = math.prod(difference.shape[1:]) if self.per_value else 1
+        return np.asarray(np.sqrt(np.array(squares) / number) > self.levels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

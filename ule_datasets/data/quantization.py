@@ -21,6 +21,11 @@ class Quantize(StrEnum):
     DELTA_INT8 = "delta_int8"
     """The perturbation is rounded before it is added, halves to the even level (official REM code)."""
 
+    @property
+    def largest_shift(self) -> float:
+        """By how many grey levels a value may be moved at most."""
+        return 1.0 if self is Quantize.TRUNC else 0.5
+
 
 class Apply(StrEnum):
     """Which part of a perturbation is used."""

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import expanded
@@ -68,6 +69,27 @@ class Weights:
         return re.split("[:/]", self.origin)[-1]
 
 
+class Wanted(Protocol):
+    """A file that is known by its digest: weights, or other numbers that a method starts from."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Of the file, or its first digits, at least eight."""
+        ...
+
+    @property
+    def file_name(self) -> str:
+        """What it is called in a folder."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightsFile:
     """Weights on this machine, with the digest that was asked for."""
@@ -111,15 +133,9 @@ def at_hand(weights: Weights, given: Path | None) -> WeightsFile | None:
     Raises:
         InputError: ``given`` does not exist, they cannot be downloaded, or the file has another digest.
     """
-    in_vain = []
-    chosen = os.environ.get(VARIABLE)
-    for place, chosen_by in ((given, "--weights"), (expanded(chosen) if chosen else None, f"${VARIABLE}")):
-        if place is None:
-            continue
-        found = _in(place, weights, chosen_by)
-        if found is not None:
-            return found
-        in_vain.append(str(place))
+    found, in_vain = look_for(weights, given)
+    if found is not None:
+        return found
     kind, what = weights.origin.split(":", 1)
     if kind == "file":
         looked = f", and not in {' or '.join(in_vain)}" if in_vain else ""
@@ -132,7 +148,25 @@ def at_hand(weights: Weights, given: Path | None) -> WeightsFile | None:
     return None
 
 
-def _in(place: Path, weights: Weights, chosen_by: str) -> WeightsFile | None:
+def look_for(wanted: Wanted, given: Path | None) -> tuple[WeightsFile | None, list[str]]:
+    """A file that the user gave, or that is in ``$ULE_WEIGHTS``; ``None`` if it is not there. And where it is not.
+
+    Raises:
+        InputError: a place does not exist, or a file has another digest.
+    """
+    in_vain: list[str] = []
+    chosen = os.environ.get(VARIABLE)
+    for place, chosen_by in ((given, "--weights"), (expanded(chosen) if chosen else None, f"${VARIABLE}")):
+        if place is None:
+            continue
+        found = _in(place, wanted, chosen_by)
+        if found is not None:
+            return found, in_vain
+        in_vain.append(str(place))
+    return None, in_vain
+
+
+def _in(place: Path, weights: Wanted, chosen_by: str) -> WeightsFile | None:
     """The file itself, or one of a folder: by its name, then by the digits of the digest in its name."""
     if place.is_file():
         return _checked(place, weights)
@@ -144,7 +178,7 @@ def _in(place: Path, weights: Weights, chosen_by: str) -> WeightsFile | None:
     return _checked(named[0], weights) if named else None
 
 
-def _checked(path: Path, weights: Weights) -> WeightsFile:
+def _checked(path: Path, weights: Wanted) -> WeightsFile:
     try:
         with open_file(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
