@@ -150,7 +150,8 @@ SETTINGS: dict[str, Setting] = {
         FIFTH, epochs=4, optimiser=_replace(BEGUN_WITH, learning_rate=0.2, weight_decay=5e-4)
     ),
     "short-gelu-rate-0.2-shift-rate-1": _replace(FIFTH, epochs=4, shift_rate=1.0),
-    # Added after rate-0.2-9 ended at 90.7 % and rate-0.2-middle at 90.0 %: narrow where images are large, wide where small.
+    # Added after rate-0.2-9 ended at 90.7 % and rate-0.2-middle at 90.0 %: narrow where images are large, wide where
+    # they are small.
     "rate-0.2-late": _replace(FIFTH, widths=(48, 128, 192), epochs=10),
     # Added after rate-0.2-late ended at 90.9 %: further in the same direction.
     "rate-0.2-later": _replace(FIFTH, widths=(32, 128, 256), epochs=11),
