@@ -66,14 +66,14 @@ def test_the_method_keeps_its_bound_and_repeats(module: Any) -> None:
     assert len(np.unique(first.layers[0].levels)) == 17
 
 
-@example("countermeasures/jpeg")
+@example("countermeasures/shrinking")
 def test_the_countermeasure_prepares_images_and_is_named_by_its_options(module: Any, tmp_path: Path) -> None:
     images, labels = make_images(2, 3, 16)
     pieces = PieceFiles(folder=tmp_path, image_shape=(16, 16, 3))
-    prepared = module.Jpeg().prepare(images, labels, Preparation(pieces=pieces, seed=Seed(0)))
+    prepared = module.Shrunk().prepare(images, labels, Preparation(pieces=pieces, seed=Seed(0)))
     assert prepared.shape == images.shape
     assert not np.array_equal(np.asarray(prepared), images)
-    assert (module.Jpeg().name, module.Jpeg.parse("jpeg-q50")) == ("jpeg", module.Jpeg(quality=50))
+    assert (module.Shrunk().name, module.Shrunk.parse("shrunk-f4")) == ("shrunk", module.Shrunk(factor=4))
 
 
 @example("victims/smoothed")

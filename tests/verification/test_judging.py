@@ -104,7 +104,7 @@ def test_a_size_needs_nothing() -> None:
         (claim("le-text-train-time-reduction"), PAPER, "training time saved"),
         (own(model="efficientnet_b1"), PAPER, "there is no model efficientnet_b1 here"),
         (claim("ops-t2-densenet121-ops"), SMOKE, "the smoke profile trains resnet18-w8 in place of resnet18, and no"),
-        (own(strategy="gray"), PAPER, "gray is no strategy of training here"),
+        (own(strategy="avatar"), PAPER, "avatar is no strategy of training here"),
         (own(variant="pad=2"), PAPER, "a variant of a strategy that is not here: pad=2"),
         (own(metric="clean test loss"), PAPER, "clean test loss is not measured here"),
         (claim("ops-t2-resnet18-em"), PAPER, "em-cifar10 not at hand: build it with ule-build, or name its folder"),
@@ -124,6 +124,37 @@ def test_why_a_claim_cannot_be_run(given: Claim, profile: Profile, reason: str) 
     assert result.verdict is result.level.verdict is result.effect.verdict is Verdict.NOT_RUN
     assert result.level.reason == found
     assert not result.refuted
+
+
+def test_the_choice_of_an_oracle_needs_all_that_it_chooses_among() -> None:
+    wanted = what_is_wanted([CLAIMS["le-t1-em-cifar10-iss"]], [], [EM], PAPER)
+    assert wanted.open == {}
+    assert [(cell.dataset, cell.strategy) for cell in wanted.cells] == [("em-cifar10", "gray"), ("em-cifar10", "jpeg")]
+    assert what_is_wanted([CLAIMS["le-t1-em-cifar10-iss"]], [], [OPS], PAPER).open.keys() == {"le-t1-em-cifar10-iss"}
+
+
+def test_the_best_that_an_oracle_could_choose_is_judged_and_called_so() -> None:
+    given = CLAIMS["le-t1-em-cifar10-iss"]
+    cells = {
+        Cell(dataset, "resnet18", strategy): values
+        for strategy, values, clean in (
+            ("gray", (93.1, 92.9, 93.0), (92.3, 92.4, 92.5)),
+            ("jpeg", (81.0, 81.5, 82.0), (85.3, 85.4, 85.5)),
+        )
+        for dataset, values in (("em-cifar10", values), ("cifar10", clean))
+    }
+    found = judged(given, cells, subjects=(EM,))
+    assert found.claim == given
+    assert found.cell == Cell("em-cifar10", "resnet18", "gray")
+    assert found.measured == (93.1, 92.9, 93.0)
+    assert found.control == (92.3, 92.4, 92.5)
+    assert found.effect.verdict is Verdict.CONFIRMED
+    for each in (found.level, found.effect):
+        assert each.reason.endswith("an oracle's choice: of gray and jpeg by clean test accuracy, here gray")
+    cells = {cell: values for cell, values in cells.items() if cell.strategy == "gray"}
+    found = judged(given, cells, subjects=(EM,))
+    assert found.verdict is Verdict.NOT_RUN
+    assert found.level.reason == "iss is the better of gray and jpeg, and jpeg is open: no run was finished"
 
 
 def test_every_claim_of_the_catalogue_has_a_cell_or_a_reason() -> None:

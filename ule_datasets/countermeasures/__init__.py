@@ -12,12 +12,21 @@ from typing import Final
 from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures.adversarial import L2Attack, LInfAttack
 from ule_datasets.countermeasures.cutout import Cutout
+from ule_datasets.countermeasures.filtering import Bilateral, Gaussian3, Mean3, Median3
 from ule_datasets.countermeasures.mixing import CutMix, Mixup
 from ule_datasets.countermeasures.randaugment import RandAugment, TorchvisionRandAugment
+from ule_datasets.countermeasures.squeezing import BitDepth, Gray, Jpeg
 from ule_datasets.victims.augmentation import Augmentation
 from ule_datasets.victims.strategy import Countermeasure, Strategy
 
 COUNTERMEASURES: Final[tuple[type[Countermeasure], ...]] = (
+    Gray,
+    BitDepth,
+    Mean3,
+    Gaussian3,
+    Median3,
+    Bilateral,
+    Jpeg,
     LInfAttack,
     L2Attack,
     RandAugment,
@@ -28,6 +37,15 @@ COUNTERMEASURES: Final[tuple[type[Countermeasure], ...]] = (
 )
 """What strategies are made of, in canonical order."""
 
+ORACLES: Final[dict[str, tuple[str, ...]]] = {"iss": ("gray", "jpeg")}
+"""What papers call the best of several strategies by clean test accuracy. Nobody who trains can choose so, having no
+clean test images: it is an oracle's choice, and no strategy."""
+
+
+def alternatives(slug: str) -> tuple[str, ...]:
+    """The strategies of which a paper's ``slug`` is the best one: itself, or those an oracle chooses among."""
+    return ORACLES.get(slug, (slug,))
+
 
 def parse_strategy(slug: str, *, flippable: bool = True) -> Strategy:
     """The strategy of a slug: ``none``, ``standard``, or parts joined by ``+`` in any order.
@@ -36,8 +54,13 @@ def parse_strategy(slug: str, *, flippable: bool = True) -> Strategy:
     strategy's name has the parts in canonical order.
 
     Raises:
-        InputError: a part is unknown, or two parts would take the same place.
+        InputError: a part is unknown, two parts would take the same place, or it is an oracle's choice.
     """
+    if slug in ORACLES:
+        raise InputError(
+            f"strategy {slug!r} is an oracle's choice, the best of {' and '.join(ORACLES[slug])} by clean test "
+            f"accuracy; name {','.join(ORACLES[slug])}"
+        )
     if slug == "none":
         return Strategy(name=slug, augmentation=Augmentation(crop_padding=0, flip=False))
     taken: dict[str, Countermeasure] = {}

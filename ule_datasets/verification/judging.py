@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ule_datasets.analyses import ANALYSES
 from ule_datasets.analyses.analysis import MODEL, STRATEGY, standard_cell
 from ule_datasets.analyses.findings import ROLES, Findings, judging, measuring
 from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
-from ule_datasets.countermeasures import parse_strategy
+from ule_datasets.countermeasures import alternatives, parse_strategy
 from ule_datasets.experiments.grid import Cell, GridResult
 from ule_datasets.experiments.profiles import Profile
 from ule_datasets.experiments.subject import Subject
@@ -116,7 +118,7 @@ def what_is_wanted(
     cells: dict[Cell, None] = {}
     weights, made, open_ = set(), set(analyses), {}
     timed: dict[str, None] = {}
-    for claim in claims:
+    for claim in (each for written in claims for each in _alternatives(written)):
         found = cell_of(claim, subjects, profile)
         if isinstance(found, str):
             open_[claim.id] = found
@@ -150,7 +152,7 @@ def what_is_wanted(
 
 
 def cell_of(claim: Claim, subjects: Sequence[Subject], profile: Profile) -> Cell | str | None:
-    """What a claim needs trained; ``None``: nothing; text: why it cannot be run."""
+    """What a claim needs trained, of an oracle's choice the first; ``None``: nothing; text: why it cannot be run."""
     if claim.regime is Regime.SIZE:
         return None if claim.model in MODELS else f"there is no model {claim.model} here"
     if claim.regime is Regime.COST:
@@ -161,7 +163,7 @@ def cell_of(claim: Claim, subjects: Sequence[Subject], profile: Profile) -> Cell
     if model is None:
         return f"the {profile.name} profile trains {profile.stand_in} in place of resnet18, and no other model"
     try:
-        strategy = parse_strategy(claim.strategy).name
+        strategy = parse_strategy(alternatives(claim.strategy)[0]).name
     except InputError:
         return f"{claim.strategy} is no strategy of training here"
     if claim.variant:
@@ -240,7 +242,11 @@ def judge_claims(
         if claim.regime is Regime.COST:
             found.append(_judge_time(claim, subjects, (timings or {}).get(claim.train_dataset, ())))
         else:
-            found.append(_judge_claim(claim, result, subjects, findings, profile, claim.id in wanted))
+            tried = [
+                _judge_claim(one, result, subjects, findings, profile, claim.id in wanted)
+                for one in _alternatives(claim)
+            ]
+            found.append(tried[0] if len(tried) == 1 else _best_of(claim, tried))
     return tuple(found)
 
 
@@ -295,6 +301,27 @@ def _judge_claim(
     if not values:
         return _open(claim, f"not asked for: --claims {claim.id}")
     return dataclasses.replace(_judge_runs(claim, cell, values, result, subjects), best=(), control=())
+
+
+def _alternatives(claim: Claim) -> tuple[Claim, ...]:
+    """The claim; where its strategy is an oracle's choice, the same number said of each that it chooses among."""
+    slugs = alternatives(claim.strategy)
+    return (claim,) if slugs == (claim.strategy,) else tuple(dataclasses.replace(claim, strategy=s) for s in slugs)
+
+
+def _best_of(claim: Claim, tried: Sequence[ClaimResult]) -> ClaimResult:
+    """What follows for an oracle's choice: all that it chooses among were trained, and the best of them counts."""
+    slugs = " and ".join(one.claim.strategy for one in tried)
+    for one in tried:
+        if not one.measured:
+            reason = one.level.reason
+            return _open(
+                claim, f"{claim.strategy} is the better of {slugs}, and {one.claim.strategy} is open: {reason}"
+            )
+    best = max(tried, key=lambda one: float(np.nan_to_num(np.mean(one.measured), nan=-1.0)))
+    words = f"; an oracle's choice: of {slugs} by clean test accuracy, here {best.claim.strategy}"
+    level, effect = (Judged(each.verdict, each.reason + words) for each in (best.level, best.effect))
+    return dataclasses.replace(best, claim=claim, level=level, effect=effect)
 
 
 def _judge_time(claim: Claim, subjects: Sequence[Subject], timings: tuple[Timing, ...]) -> ClaimResult:
