@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from helpers import make_splits, write_image_folder
+from helpers import make_splits, snapshot, write_image_folder
 from made_up import Noisy
 from tiny_weights import FILE, TINY, register_tiny_weights
 
@@ -20,12 +20,13 @@ import cards
 from builders import RECIPES
 from cards import update
 from cards.render import preview
-from ule_datasets import countermeasures
+from ule_datasets import countermeasures, verify
 from ule_datasets.cli.build import main as build_main
 from ule_datasets.cli.verify import main
 from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import COUNTERMEASURES
 from ule_datasets.dataset.integrity import content
+from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.experiments import pace
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.models.weights import WEIGHTS
@@ -643,3 +644,32 @@ def test_a_cifar10_classifier_stays_one_on_the_shortcut(
     assert one["poisoned"]["mean"] > 70
     assert one["collapse"] == "collapse not shown"
     assert report["weights"][0]["sha256"].startswith("12fca82f0bebc4135bf1f32f6e3710e6")
+
+
+def test_overwriting_a_dataset_keeps_its_reports_apart_and_waits_for_a_verification(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = [str(digits), "--workers", "1", "--quiet", "--integrity-only"]
+    rebuild = ["ops-digits", "--out", str(digits), "--overwrite", "--workers", "1", "--quiet"]
+    write, codes = verify.write_report, []
+
+    def meanwhile(*arguments: Any) -> Any:
+        before = snapshot(digits)
+        codes.append(build_main(rebuild))
+        assert snapshot(digits) == before
+        return write(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(verify, "write_report", meanwhile)
+        assert main(check) == 0
+    assert codes == [2]
+    assert f"a verification of {digits} is at work" in capsys.readouterr().err
+    for number in (1, 2):
+        old, reports = Manifest.read(digits), snapshot(digits / "verification")
+        assert build_main(rebuild) == 0
+        assert not (digits / "verification").exists()
+        ending = "" if number == 1 else "-2"
+        named = f"{old.name}-{old.version}-{old.perturbation_digest[:12]}{ending}"
+        assert snapshot(digits / "verification-of-replaced" / named) == reports
+        assert main(check) == 0, "what is kept is no stray"
+        assert len(list((digits / "verification" / "runs").iterdir())) == 1, "nothing of what was there before"

@@ -6,7 +6,7 @@ import datetime
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from ule_datasets.compute.opening import EXECUTORS, open_executor
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.dataset.integrity import Check
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
+from ule_datasets.dataset.reading import being_verified
 from ule_datasets.experiments.grid import (
     Cell,
     Grid,
@@ -144,7 +145,14 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
             a model that starts from some.
         DamagedManifestError: a manifest itself was changed.
     """
-    reporter = reporter or Reporter()
+    with ExitStack() as reading:
+        for folder in options.folders:
+            reading.enter_context(being_verified(folder))
+        return _verified(options, catalogue, reporter or Reporter())
+
+
+def _verified(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter) -> Report:
+    """The work of ``verify``."""
     known = _prepared(options, catalogue, reporter, planning=False)
     asked, said, grid, wanted = known.asked, known.said, known.grid, known.wanted
     examined, subjects = known.examined, known.subjects

@@ -11,6 +11,8 @@ from ule_datasets.base.choices import ANALYSES, DEVICES, EXECUTORS, PROFILES, RA
 
 FORMATS = ("parquet", "webdataset")
 VERIFICATION = "verification"
+REPLACED_VERIFICATION = "verification-of-replaced"
+"""In a dataset folder: reports on datasets that stood there before, a folder for each of these."""
 """The folder of reports."""
 TRAINED, IMAGES, PLACE = "What is trained", "Images and formats", "Files and places"
 HOW, PUBLISHING = "How it runs", "Publishing"
@@ -89,7 +91,9 @@ class BuildOptions:
         choices=EXECUTORS,
     )
     overwrite: bool = option(
-        "Replace an older dataset in the same folder, and what was verified of it.", default=False, panel=HOW
+        f"Replace an older dataset in the same folder. Reports on it are kept, in {REPLACED_VERIFICATION}/.",
+        default=False,
+        panel=HOW,
     )
     skip_unusable: bool = option(
         "Leave out images that cannot be decoded, list them in left-out.txt, and go on. "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,10 +21,11 @@ from ule_datasets.base import sealed
 from ule_datasets.base.errors import InputError, UnusableImagesError
 from ule_datasets.base.files import PARTIAL, expanded, make_folder, refuse_links, remove, remove_tree, sync
 from ule_datasets.base.names import RelativePath
-from ule_datasets.base.options import VERIFICATION
+from ule_datasets.base.options import REPLACED_VERIFICATION, VERIFICATION
 from ule_datasets.base.shown import few
 from ule_datasets.compute.executor import Executor
 from ule_datasets.dataset.manifest import FILE_NAME, DamagedManifestError, FileRecord, Manifest
+from ule_datasets.dataset.reading import refuse_while_verified
 from ule_datasets.dataset.shards import file_record
 
 STAGING = ".build"
@@ -195,7 +197,14 @@ class BuildFolder:
         return self.files / path if (self.files / path).exists() else self.root / path
 
     def _remove_previous(self, moved: Collection[str] = ()) -> None:
-        """Delete an older dataset: its manifest first, then the files that it lists, and its reports; none of ours."""
+        """Delete an older dataset: its manifest first, then the files that it lists; none of ours.
+
+        Reports on it are put aside before, where nobody takes them for the new dataset's.
+
+        Raises:
+            InputError: a verification of it is at work, or the note on what is left of it is damaged.
+        """
+        refuse_while_verified(self.root)
         note = self._note(PREVIOUS)
         previous = sealed.read_note(PathsNote, note, PREVIOUS)
         if previous is None:
@@ -208,12 +217,30 @@ class BuildFolder:
             previous = PathsNote(paths=tuple(record.path for record in old))
             sealed.write_note(note, PREVIOUS, {"paths": previous.paths})
         self.refuse_links(previous.paths)
+        self._put_reports_aside()
         remove(self.root / FILE_NAME)
         for path in set(previous.paths) - set(moved):
             (self.root / path).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not empty yet, or the root itself
                 (self.root / path).parent.rmdir()
-        remove_tree(self.root / VERIFICATION)
+
+    def _put_reports_aside(self) -> None:
+        """Move the reports on an older dataset to a folder that is named after it."""
+        reports = self.root / VERIFICATION
+        if not os.path.lexists(reports):
+            return
+        known = (self.root / FILE_NAME).exists()
+        old = Manifest.read(self.root) if known else None
+        wanted = "unknown" if old is None else f"{old.name}-{old.version}-{old.perturbation_digest[:12]}"
+        aside = self.root / REPLACED_VERIFICATION
+        refuse_links(aside)
+        make_folder(aside)
+        place, number = aside / wanted, 2
+        while os.path.lexists(place):
+            place, number = aside / f"{wanted}-{number}", number + 1
+        reports.replace(place)
+        sync(aside)
+        sync(self.root)
 
     def refuse_links(self, paths: Iterable[str]) -> None:
         """Refuse paths below the root on whose way a folder is a link: what is behind it is somebody else's."""
@@ -267,6 +294,8 @@ def open_folder(
     check_ours(root)
     folder, root_is_new = BuildFolder(root, scratch, identity), not root.exists()
     _check_links(root)
+    if overwrite:
+        refuse_while_verified(root)  # now, when nothing is written yet, rather than when all is made
     make_folder(folder.staging)
     with _locked(folder.staging / "lock", root):
         remove_leftovers(root)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from ule_datasets.base.options import FORMATS, VERIFICATION
+from ule_datasets.base.options import FORMATS, REPLACED_VERIFICATION, VERIFICATION
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.dataset.integrity.check import Check
@@ -21,6 +21,7 @@ POSSIBLE = re.compile(rf"croissant\.json|{re.escape(LEFT_OUT)}|figures/[\w.-]+\.
 """Files that it may have as well, and drawings beside pictures; a manifest with anything else is not of our making."""
 BESIDE = {
     VERIFICATION: "reports of ule-verify",
+    REPLACED_VERIFICATION: "reports on datasets that were here before",
     ".local.json": "where this machine has the source",
     ".build": "a build at work",
     ".gitattributes": "of the Hub",
