@@ -77,7 +77,7 @@ class PlainLoop:
                 self.model(images + self.collected(index * self.settings.batch_size, len(images))), labels
             )
             torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip or float("inf"))
             self.optimiser.step()
 
     def noise_pass(self) -> None:

@@ -3,7 +3,7 @@
 ``RECIPE`` of a module is the one for one's own images.
 """
 
-from builders import ar, bait, digits, em, lsp, ops, uc
+from builders import ar, bait, digits, em, emaxn, lsp, ops, tap, uc
 from ule_datasets.recipe import Recipe
 
 FAMILIES: dict[str, tuple[Recipe, ...]] = {
@@ -12,6 +12,8 @@ FAMILIES: dict[str, tuple[Recipe, ...]] = {
     "BAIT": bait.RECIPES,
     "Unlearnable Clusters (UC)": uc.RECIPES,
     "One-Pixel Shortcut (OPS), ablations and baselines": ops.RECIPES,
+    "Targeted adversarial poisoning (TAP)": tap.RECIPES,
+    "Error-maximising noise (EMaxN)": emaxn.RECIPES,
     "Linearly separable perturbations (LSP, SynPer)": lsp.RECIPES,
     "Autoregressive perturbations (AR)": ar.RECIPES,
     "Your own images": (ops.RECIPE, lsp.RECIPE, uc.RECIPE),

@@ -16,6 +16,8 @@ from builders import RECIPES
 from builders.digits import SMALL
 from ule_datasets.base.progress import Reporter
 from ule_datasets.build import BuildOptions, build
+from ule_datasets.methods.adversarial_poisoning import AdversarialPoisoning
+from ule_datasets.methods.error_maximizing import ClasswiseErrorMaximizing, ErrorMaximizing
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.methods.method import Method
 from ule_datasets.recipe import Recipe
@@ -32,6 +34,9 @@ SHOWN = (
     "em-cifar10",
     "em-c-cifar10",
     "cifar10-s",
+    "tap-cifar10",
+    "emaxn-cifar10",
+    "emaxn-c-cifar10",
     "lsp-cifar10",
     "ar-cifar10",
 )
@@ -62,6 +67,12 @@ def small(method: Method) -> Method:
         return replace(method, epsilon=32, step_size=3.2, surrogate=SMALL)
     if isinstance(method, ClasswiseErrorMinimizing):
         return RECIPES["digits-s"].methods[0]
+    if isinstance(method, AdversarialPoisoning):
+        training = replace(method.training, surrogate=SMALL, epochs=20, milestones=(15,))
+        return replace(method, epsilon=16, step_size=0.8, num_steps=50, restarts=1, training=training)
+    if isinstance(method, ErrorMaximizing | ClasswiseErrorMaximizing):
+        training = replace(method.training, surrogate=SMALL, epochs=20)
+        return replace(method, epsilon=16, step_size=1.6, training=training)
     return method
 
 

@@ -146,6 +146,34 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
         "9b23226dbb48e632369f0a574c38a547f7cfc4ba45b9f908ea41546cce08c782",
         ("dc8a1e58651007db155aa51e93b4b1598f367bb14706b7dc6cf90575e2cdc1df",),
     ),
+    "tap-cifar10": (
+        "a3d652fb595e8d9012b1ec0a38df12633594ae2fb879c591ab5730ac41c139e3",
+        ("3acba44fdfe58b6cbd6da0ad167f65962066d77ff417c131575ee88e7b7a2337",),
+    ),
+    "tap-cifar10-start1": (
+        "fc3976ab29666df3e780e07eed3592459dee29b9e0ca0b4f6e9b4ff11a7d1a2b",
+        ("0c46c65b358ec81ab987d7675810a5122fac7ab8cb432812cbff616f9bbf3bad",),
+    ),
+    "tap-cifar10-small": (
+        "20753af2fda787e97768cb57cdcc78048ec59ec836e07600db90b3acf0e97be3",
+        ("cc5e7f7b52bb0f62530a31c7e7af70b09991959a92a1e574a30e02269cda527a",),
+    ),
+    "emaxn-cifar10": (
+        "9d4688a2e81ab95ef63e80726a6132048e8bcc70b3b2cb1554f7117abb735da6",
+        ("8e011c95e34c4d43ee6ef63991bb1ebfcb05db20d3520af4d94fda856d58ac8f",),
+    ),
+    "emaxn-c-cifar10": (
+        "df4453a4b31e66102588e819586155da539000acc16b52f574418a382036e4a4",
+        ("86c76a7ac2e8a1b885bd20d953caa91ab4da536301f4876a2e9dcd7eddc8b963",),
+    ),
+    "emaxn-cifar10-small": (
+        "87b1caa5882e6c445fff83919f0c73739bfb56a0959cd9c66a3e930e28a97993",
+        ("7be7702ed6049090e87f93aaf73f6e381fb07b7d34e93c27726eb1309bc905b8",),
+    ),
+    "emaxn-c-cifar10-small": (
+        "d6c848ee0afa5e9c5b78f030f0c3906b61d08a79f37962ce302ca8489f8adc6e",
+        ("d26a7ce2c2aa55b8cdb56c4aaf92b1157aa50d4e16314a8013d03d0b153c8b06",),
+    ),
     "lsp-cifar10": (
         "b044dc6e67f7363640d3baa53bd20634dcadbf5edc3f52b3a30b88ec17841eb2",
         ("c35883475f19ef078b30b1871184ad64e6f5a1c23a6460e3c3a8628ae64593b7",),

@@ -10,9 +10,12 @@ from typing import Any
 
 from tiny_weights import save_tiny_weights
 
+from ule_datasets.methods.adversarial_poisoning import AdversarialPoisoning
 from ule_datasets.methods.autoregressive import Autoregressive
 from ule_datasets.methods.bait import Bait
+from ule_datasets.methods.engine.clean_training import CleanTraining
 from ule_datasets.methods.engine.settings import SurrogateSettings
+from ule_datasets.methods.error_maximizing import ClasswiseErrorMaximizing, ErrorMaximizing
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.methods.linearly_separable import LinearlySeparable
 from ule_datasets.methods.method import Method
@@ -41,6 +44,11 @@ def quick(method: Method) -> Method:
     if isinstance(method, ErrorMinimizing | ClasswiseErrorMinimizing):
         surrogate = SurrogateSettings(model="convnet3-w16", batch_size=64)
         return dataclasses.replace(method, surrogate=surrogate, num_steps=2, steps_per_round=2, max_rounds=2)
+    briefly = CleanTraining(surrogate=SurrogateSettings(model="convnet3-w16", batch_size=64), epochs=1)
+    if isinstance(method, ErrorMaximizing | ClasswiseErrorMaximizing):
+        return dataclasses.replace(method, training=briefly, num_steps=2, max_rounds=2)
+    if isinstance(method, AdversarialPoisoning):
+        return dataclasses.replace(method, training=briefly, num_steps=2, restarts=min(2, method.restarts))
     if isinstance(method, Bait):
         small = {"prior": tiny_weights()[0], "generator_width": 1, "generator_blocks": 1}
         return dataclasses.replace(method, **small, stages=(1, 0, 1), batch_size=128)

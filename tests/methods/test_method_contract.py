@@ -37,10 +37,14 @@ from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.quantization import Apply, Quantize, largest_level
 from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.methods import purified
+from ule_datasets.methods.adversarial_poisoning import AdversarialPoisoning
 from ule_datasets.methods.autoregressive import Autoregressive
 from ule_datasets.methods.bait import Bait
 from ule_datasets.methods.engine import stepwise
+from ule_datasets.methods.engine.clean_training import CleanTraining, Scale
 from ule_datasets.methods.engine.settings import SurrogateSettings
+from ule_datasets.methods.engine.shifts import ShiftRule
+from ule_datasets.methods.error_maximizing import ClasswiseErrorMaximizing, ErrorMaximizing
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.methods.linearly_separable import LinearlySeparable
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
@@ -58,6 +62,14 @@ SMALL_EM: dict[str, Any] = {
     "num_steps": 2,
     "steps_per_round": 2,
     "max_rounds": 2,
+}
+BRIEFLY = CleanTraining(surrogate=SurrogateSettings(model="convnet3-w16", batch_size=20), epochs=2)
+SMALL_EMAX: dict[str, Any] = {"training": BRIEFLY, "num_steps": 2, "max_rounds": 2, "stop_error": 1.0}
+SMALL_TAP: dict[str, Any] = {
+    "training": dataclasses.replace(BRIEFLY, milestones=(1,), shifts=ShiftRule.SMOOTH, scale=Scale.STATISTICS),
+    "num_steps": 2,
+    "restarts": 2,
+    "batch_size": 20,
 }
 SMALL_GENERATOR: dict[str, Any] = {"batch_size": 16, "generator_width": 1, "generator_blocks": 1}
 SMALL_SYNPER: dict[str, Any] = {
@@ -79,6 +91,10 @@ class Row(NamedTuple):
 METHODS: dict[str, Row] = {
     "em": Row(lambda _: ErrorMinimizing(**SMALL_EM), {"num_steps": 0}),
     "em-c": Row(lambda _: ClasswiseErrorMinimizing(**SMALL_EM, subset=0.6), {"subset": 0}),
+    "emaxn": Row(lambda _: ErrorMaximizing(**SMALL_EMAX), {"stop_error": 0}),
+    "emaxn-c": Row(lambda _: ClasswiseErrorMaximizing(**SMALL_EMAX, subset=0.6), {"subset": 0}),
+    "tap": Row(lambda _: AdversarialPoisoning(**SMALL_TAP), {"restarts": 0}),
+    "tap, untargeted": Row(lambda _: AdversarialPoisoning(**SMALL_TAP, untargeted=True), {"num_steps": 0}),
     "bait": Row(lambda w: Bait(prior=w, **SMALL_GENERATOR, stages=(1, 0, 1)), {"stages": (0, 0, 0)}),
     "uc": Row(lambda w: UnlearnableClusters(surrogate=w, **SMALL_GENERATOR, **SMALL_UC), {"num_clusters": 1}),
     "ops": Row(lambda _: OnePixelShortcut(num_pixels=2), {"num_pixels": 0}),

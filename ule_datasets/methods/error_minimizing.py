@@ -42,7 +42,7 @@ from ule_datasets.methods.method import BoundedNoise, Context, Crafted
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ule_datasets.models import architectures
 else:
@@ -165,26 +165,30 @@ def _shortfall(method: _Method, notes: Mapping[str, Any]) -> str:
     )
 
 
-class _Rounds(Stepwise):
+class Rounds(Stepwise):
     """The alternation that both kinds share; subclasses say which images see which noise."""
 
-    method: _Method
+    method: Any
+    """An ``ErrorMinimizing`` or ``ClasswiseErrorMinimizing``, or one that has what of them is not overridden."""
     one_thread = False
     usual_rounds: ClassVar[int]
     """For the estimate only: nobody knows beforehand."""
 
-    def __init__(self, method: _Method, train: Split, context: Context, *, images_at_once: int | None = None) -> None:
+    def __init__(self, method: Any, train: Split, context: Context, *, images_at_once: int | None = None) -> None:
         super().__init__(method, context, method.precision)
         self.grid = Grid.of(method.epsilon, method.step_size)
         self.steps = SignSteps(train, self.grid, self.device, images_at_once=images_at_once)
-        seed = self._number("initialisation")
-        model = architectures.build_model(method.surrogate.model, context.num_classes, seed=seed)
-        self.surrogate = Surrogate(model, method.surrogate, device=self.device)
+        self.surrogate = Surrogate(self.built(), method.surrogate, device=self.device)
         self.noise = self.start()
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         """Over a model phase: the summed loss, how many images the surrogate is right about, and how many there are."""
 
     # --- what a kind of noise says ---
+
+    def built(self) -> nn.Module:
+        """The surrogate's model, untrained, on the CPU."""
+        model, seed = self.method.surrogate.model, self._number("initialisation")
+        return architectures.build_model(model, self.context.num_classes, seed=seed)
 
     @abstractmethod
     def start(self) -> Tensor:
@@ -245,7 +249,7 @@ class _Rounds(Stepwise):
         if not self._reached():
             self.context.reporter.warn(
                 f"{self.method.title}: after {counted(len(self.trace), 'round')} the surrogate's accuracy is "
-                f"{self.trace[-1]['accuracy']:.2f} %, the stop rule ({100 * self.method.stop_accuracy:g} %) is not met"
+                f"{self.trace[-1]['accuracy']:.2f} %, the stop rule ({self._goal()}) is not met"
             )
         return notes
 
@@ -263,6 +267,9 @@ class _Rounds(Stepwise):
         method, trace = self.method, self.trace
         return bool(trace) and method.stop_rule.reached(trace[-1]["accuracy"] / 100, method.stop_accuracy)
 
+    def _goal(self) -> str:
+        return f"{100 * self.method.stop_accuracy:g} %"
+
     def _trained(self) -> str:
         self.check_finite(float(self.totals[0]), "surrogate", "learning_rate or gradient_clip")
         return ""
@@ -273,9 +280,10 @@ class _Rounds(Stepwise):
         last = self._record(self._accuracy(right), float(losses.double().mean()))
         self.trace.append(last)
         self.totals.zero_()
+        training = f" ({last['model_loss']:.3f} while it was trained)" if "model_loss" in last else ""
         return (
             f"round {last['round']}: surrogate {last['accuracy']:.2f} % right on the perturbed images, "
-            f"loss {last['loss']:.3f} ({last['model_loss']:.3f} while it was trained); "
+            f"loss {last['loss']:.3f}{training}; "
             f"noise {last['mean_abs']:.2f}/255 on average, {last['at_bound']:.0f} % at the bound"
         )
 
@@ -314,7 +322,7 @@ class _Rounds(Stepwise):
         return Estimate(text=text, seconds=rounds * (model + noise), flop=rounds * flop, rounds=rounds)
 
 
-class SampleWise(_Rounds):
+class SampleWise(Rounds):
     """One noise per image. Integers on the grid, in the canonical order of the images."""
 
     usual_rounds = 10
@@ -377,16 +385,14 @@ class SampleWise(_Rounds):
         return self.steps.levels(self.noise, self.method.quantize, self.method.apply)
 
 
-class ClassWise(_Rounds):
+class ClassWise(Rounds):
     """One noise per class: the mean of what its images would step to. Real numbers, in units."""
 
-    method: ClasswiseErrorMinimizing
+    method: Any
     usual_rounds = 20
     """What ``em-c-cifar10-small`` takes."""
 
-    def __init__(
-        self, method: ClasswiseErrorMinimizing, train: Split, context: Context, *, images_at_once: int | None = None
-    ) -> None:
+    def __init__(self, method: Any, train: Split, context: Context, *, images_at_once: int | None = None) -> None:
         super().__init__(method, train, context, images_at_once=images_at_once)
         self._keys = train.keys
         self._subset = train.stratified_rows(method.subset, context.seed, method.identifier, "subset")

@@ -55,14 +55,15 @@ class SurrogateSettings:
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    gradient_clip: float = 5.0
-    """Largest l2 norm of the gradient of all parameters together."""
+    gradient_clip: float | None = 5.0
+    """Largest l2 norm of the gradient of all parameters together; ``None``: any."""
     batch_size: int = 512
+    nesterov: bool = False
 
     def __post_init__(self) -> None:
         check_at_least(2, self, "batch_size")
         check_at_least(0, self, "learning_rate", "momentum", "weight_decay")
-        if not 0 < self.gradient_clip < math.inf:
+        if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
             raise InputError(f"SurrogateSettings: gradient_clip is {self.gradient_clip}, must be above 0")
 
 

@@ -38,6 +38,8 @@ class SignSteps:
     def __init__(self, train: Split, grid: Grid, device: torch.device, *, images_at_once: int | None = None) -> None:
         self.grid, self.device = grid, device
         self.images_at_once = images_at_once or IMAGES_AT_ONCE[device.type]
+        self.up = False
+        """Whether noise goes up the loss instead of down."""
         self.images, self.labels = resident(train.pixels(), device), resident(train.labels, device)
 
     def __len__(self) -> int:
@@ -60,15 +62,15 @@ class SignSteps:
         return rows, min(self.images_at_once, len(self) - first)
 
     def descend(self, frozen: FrozenSurrogate, clean: Tensor, noise: Tensor, labels: Tensor, num_steps: int) -> Tensor:
-        """Noise of clean images after signed gradient steps down the loss, projected on the bound.
+        """Noise of clean images after signed gradient steps down the loss (or up), projected on the bound.
 
-        All in units, [B, H, W, C]; labels are the classes that the images are to be taken for.
+        All in units, [B, H, W, C]; labels are the classes that the images are to be taken for (or not).
         """
-        grid = self.grid
+        grid, step = self.grid, -self.grid.step if self.up else self.grid.step
         shown = (clean + noise).clamp_(0, grid.white)
         for _ in range(num_steps):
             gradient, _ = frozen.input_gradient(self.inputs(shown), labels)
-            moved = shown - gradient.sign_().permute(0, 2, 3, 1).mul_(grid.step)
+            moved = shown - gradient.sign_().permute(0, 2, 3, 1).mul_(step)
             noise = moved.sub_(clean).clamp_(-grid.bound, grid.bound)
             shown = (clean + noise).clamp_(0, grid.white)
         return noise

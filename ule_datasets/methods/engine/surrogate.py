@@ -32,6 +32,7 @@ class Surrogate:
             lr=settings.learning_rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            nesterov=settings.nesterov,
         )
 
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -49,10 +50,16 @@ class Surrogate:
             logits = self._model(inputs)
             loss = functional.cross_entropy(logits, labels)
             torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.gradient_clip)
+            if self._settings.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.gradient_clip)
             self._optimiser.step()
         correct = (logits.detach().argmax(dim=1) == labels).sum()
         return torch.stack([loss.detach().double() * len(labels), correct.double()])
+
+    def set_rate(self, rate: float) -> None:
+        """The learning rate of the steps that follow."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
 
     def frozen(self, precision: Precision) -> FrozenSurrogate:
         """The model as it is now, to optimise images against."""
@@ -97,6 +104,13 @@ class FrozenSurrogate:
         loss = functional.cross_entropy(self._logits(inputs), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, inputs)
         return gradient, loss.detach()
+
+    def gradients(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Like ``input_gradient``: the gradients, and the cross entropy of each image, float32 [B]."""
+        inputs = inputs.detach().requires_grad_(True)
+        losses = functional.cross_entropy(self._logits(inputs), labels, reduction="none")
+        (gradient,) = torch.autograd.grad(losses.sum(), inputs)
+        return gradient, losses.detach()
 
     def judge(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Which images are classified as their label (bool, [B]), and the cross entropy of each (float32, [B])."""
