@@ -68,10 +68,10 @@ def small(method: Method) -> Method:
     if isinstance(method, ClasswiseErrorMinimizing):
         return RECIPES["digits-s"].methods[0]
     if isinstance(method, AdversarialPoisoning):
-        training = replace(method.training, surrogate=SMALL, epochs=20, milestones=(15,))
+        training = replace(method.training, surrogate=SMALL, epochs=150, milestones=(120,))
         return replace(method, epsilon=16, step_size=0.8, num_steps=50, restarts=1, training=training)
     if isinstance(method, ErrorMaximizing | ClasswiseErrorMaximizing):
-        training = replace(method.training, surrogate=SMALL, epochs=20)
+        training = replace(method.training, surrogate=SMALL, epochs=150)
         return replace(method, epsilon=16, step_size=1.6, training=training)
     return method
 

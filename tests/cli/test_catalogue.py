@@ -42,7 +42,7 @@ def test_the_list_says_which_datasets_are_reduced_and_how_many_images_they_use()
     ("pattern", "names"),
     [
         ("ops-cifar10-k?", ["ops-cifar10-k2", "ops-cifar10-k3", "ops-cifar10-k4"]),
-        ("pets", ["uc-pets", "uc-clip-pets"]),
+        ("pets", ["uc-pets", "uc-clip-pets", "synper-pets"]),
         ("*digits*", ["digits-s", "ops-digits"]),
     ],
 )

@@ -147,5 +147,5 @@ def test_a_target_that_is_the_true_class_is_refused() -> None:
 def test_a_craft_that_misleads_nobody_is_told_to_fall_short() -> None:
     method = dataclasses.replace(METHOD, num_steps=1, epsilon=1, step_size=0.1, restarts=1)
     _, notes = craft(method)
-    assert notes["trace"][0]["success"] < 50
+    assert notes["trace"][0]["success"] < 25
     assert "of the perturbed images; more steps" in method.shortfall(notes)

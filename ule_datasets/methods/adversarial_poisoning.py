@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 else:
     torch, architectures = lazy("torch"), lazy("ule_datasets.models.architectures")
 
-LEAST_TAKEN = 50.0
+LEAST_TAKEN = 25.0
 """Percent of the perturbed images that the surrogate should mistake as intended; with fewer, little is reached."""
 
 
