@@ -11,7 +11,7 @@ import pytest
 from helpers import run_python
 from made_up import PROTOCOL, make_task
 
-from ule_datasets.countermeasures import parse_strategy
+from ule_datasets.countermeasures import COUNTERMEASURES, parse_strategy
 from ule_datasets.experiments import identity
 from ule_datasets.models.architectures import MODELS
 
@@ -198,7 +198,7 @@ def test_new_countermeasures_models_and_victims_change_no_other_run(tmp_path: Pa
         return done.stdout.splitlines()
 
     before = identities()
-    assert len({line.split()[-1] for line in before}) == len(before) == (len(MODELS) + 2) * 7
+    assert len({line.split()[-1] for line in before}) == len(before) == (len(MODELS) + 2) * len(COUNTERMEASURES)
     (library / "countermeasures" / "noise.py").write_text(NEW_COUNTERMEASURE)
     table = library / "countermeasures" / "__init__.py"
     change(table, "import Final\n", "import Final\nfrom ule_datasets.countermeasures.noise import Noise\n")
@@ -218,4 +218,4 @@ def test_new_countermeasures_models_and_victims_change_no_other_run(tmp_path: Pa
     change(library / "victims" / "protocol.py", field, field + "    probe: int = 0\n")
     after = identities()
     assert set(before) < set(after)
-    assert len(after) == (len(MODELS) + 5) * 8
+    assert len(after) == (len(MODELS) + 5) * (len(COUNTERMEASURES) + 1)
