@@ -15,6 +15,7 @@ from PIL import Image
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
+from ule_datasets.data.codec import decode_rgb
 from ule_datasets.data.spool import Images
 from ule_datasets.victims.preparation import Preparation
 from ule_datasets.victims.strategy import Countermeasure, Option
@@ -72,8 +73,7 @@ class Jpeg(_Squeezing):
         for image, result in zip(images, results, strict=True):
             file = io.BytesIO()
             Image.fromarray(image).save(file, "JPEG", quality=self.quality, subsampling="4:2:0")
-            with Image.open(file) as opened:
-                result[...] = opened
+            result[...] = decode_rgb(file.getvalue(), "an image compressed here").pixels
         return results
 
 
