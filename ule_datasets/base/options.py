@@ -11,9 +11,9 @@ from ule_datasets.base.choices import ANALYSES, DEVICES, EXECUTORS, PROFILES, RA
 
 FORMATS = ("parquet", "webdataset")
 VERIFICATION = "verification"
+"""The folder of reports."""
 REPLACED_VERIFICATION = "verification-of-replaced"
 """In a dataset folder: reports on datasets that stood there before, a folder for each of these."""
-"""The folder of reports."""
 TRAINED, IMAGES, PLACE = "What is trained", "Images and formats", "Files and places"
 HOW, PUBLISHING = "How it runs", "Publishing"
 PANELS = ("", TRAINED, IMAGES, PLACE, HOW, PUBLISHING)

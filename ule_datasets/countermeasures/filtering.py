@@ -15,27 +15,20 @@ from typing import ClassVar
 import numpy as np
 
 from ule_datasets.base.seeds import Seed
-from ule_datasets.data.spool import Images
-from ule_datasets.victims.preparation import Preparation
-from ule_datasets.victims.strategy import Countermeasure
+from ule_datasets.victims.strategy import EachImage
 
 _DIAMETER, _DEVIATION = 9, 75.0  # of the bilateral filter: the deviation in grey levels and in pixels alike
 _ONE = 2**16  # the weight of a pixel itself in that filter
 _AT_ONCE = 2**17  # pixels: what they need stays in the processor's cache
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Filter(Countermeasure):
-    """Every training image is filtered by itself."""
+class _Filter(EachImage):
+    __slots__ = ()
 
     citation: ClassVar[str] = "fu2022robust"
 
-    def prepare(self, images: Images, labels: np.ndarray, context: Preparation) -> Images:
-        """Piece by piece, on all workers."""
-        return context.piecewise(self.changed, images, label=self.name)
-
     def changed(self, images: np.ndarray, seed: Seed) -> np.ndarray:
-        """Uint8 [n, H, W, 3] to the same; the seed is not used."""
+        """As many at a time as the processor's cache holds."""
         some = max(1, _AT_ONCE // (images.shape[1] * images.shape[2]))
         return np.concatenate([self.filtered(images[first : first + some]) for first in range(0, len(images), some)])
 

@@ -16,26 +16,15 @@ from PIL import Image
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.seeds import Seed
 from ule_datasets.data.codec import decode_rgb
-from ule_datasets.data.spool import Images
-from ule_datasets.victims.preparation import Preparation
-from ule_datasets.victims.strategy import Countermeasure, Option
+from ule_datasets.victims.strategy import EachImage, Option
 
 _LUMINANCE = np.array([19595, 38470, 7471], dtype=np.uint32)  # of ITU-R 601, in 65536ths, as Pillow has them
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Squeezing(Countermeasure):
-    """Every training image is changed by itself, without any choice at random."""
+class _Squeezing(EachImage):
+    __slots__ = ()
 
     citation: ClassVar[str] = "liu2023squeezing"
-
-    def prepare(self, images: Images, labels: np.ndarray, context: Preparation) -> Images:
-        """Piece by piece, on all workers."""
-        return context.piecewise(self.changed, images, label=self.name)
-
-    def changed(self, images: np.ndarray, seed: Seed) -> np.ndarray:
-        """Uint8 [n, H, W, 3] to the same; the seed is not used."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

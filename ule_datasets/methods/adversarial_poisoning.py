@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ule_datasets.base.checkpoint import State
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.base.progress import duration
@@ -33,11 +32,11 @@ from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.quantization import Apply, Quantize
 from ule_datasets.data.split import Split
-from ule_datasets.methods.engine.clean_training import Beginning, CleanTraining, Learner, Scale, told
+from ule_datasets.methods.engine.clean_training import Beginning, CleanFirst, CleanTraining, Scale
 from ule_datasets.methods.engine.settings import ErrorAverage, Grid, SurrogateSettings, check_at_least
 from ule_datasets.methods.engine.shifts import ShiftRule, Shifts
 from ule_datasets.methods.engine.sign_steps import SignSteps
-from ule_datasets.methods.engine.stepwise import Estimate, Phase, Stepwise
+from ule_datasets.methods.engine.stepwise import Estimate, Phase
 from ule_datasets.methods.engine.surrogate import FrozenSurrogate, Surrogate
 from ule_datasets.methods.method import BoundedNoise, Context, Crafted
 
@@ -164,7 +163,7 @@ OF_APBENCH = AdversarialPoisoning(untargeted=True)
 """What APBench calls TAP: untargeted."""
 
 
-class Starts(Stepwise):
+class Starts(CleanFirst):
     """The epochs of the surrogate, then the noise of all images from one start after the other."""
 
     method: AdversarialPoisoning
@@ -180,8 +179,7 @@ class Starts(Stepwise):
         model = architectures.build_model(settings.model, context.num_classes, seed=seed)
         method.training.beginning.apply(model, self._drawn("convolutions"))
         self.surrogate = Surrogate(model, settings, device=self.device)
-        self.learner = Learner(method.training, self.surrogate, self.steps, len(train))
-        self.epochs: list[dict[str, Any]] = []
+        self.learn_first(self.steps, train.keys, np.arange(len(train)))
         kind = torch.int8 if self.grid.bound <= 127 else torch.int16
         self.noise = torch.zeros(self.steps.images.shape, dtype=kind, device=self.device)
         self.best = torch.zeros_like(self.noise)
@@ -189,8 +187,6 @@ class Starts(Stepwise):
         self.taken = torch.zeros(len(train), dtype=torch.bool, device=self.device)
         self.losses = torch.zeros(len(train), device=self.device)
         """Of each image in the last step, before it."""
-        self._keys = train.keys
-        self._frozen: FrozenSurrogate | None = None
 
     # --- the life cycle ---
 
@@ -199,51 +195,39 @@ class Starts(Stepwise):
         own = {"noise": self.noise, "best": self.best, "taken": self.taken, "losses": self.losses}
         return {**own, "epoch": self.learner.totals, **self.surrogate.parts()}
 
-    def facts(self) -> dict[str, Any]:
-        """What came of the epochs."""
-        return {"epochs": self.epochs}
-
-    def restore(self, state: State) -> None:
-        """Take over the epochs too."""
-        self.epochs = state.facts["epochs"]
-        super().restore(state)
-
     def following(self) -> Phase | None:
         """An epoch of the surrogate, or all images from the next start."""
-        if len(self.epochs) < self.method.training.epochs:
-            label = f"epoch {len(self.epochs) + 1} of the surrogate"
-            return Phase(label=label, unit="step", steps=self.learner.batches, step=self.learn, end=self._learnt)
+        if self.learning:
+            return self.epoch()
         number = len(self.trace)
         if number == self.method.restarts:
             return None
-        self._frozen = self._frozen or self.surrogate.frozen(self.method.precision)
         batches = range(0, len(self.steps), self.method.batch_size)
-        step = partial(self.craft, self._frozen)
+        step = partial(self.craft, self.frozen())
         label = f"start {number + 1} of {self.method.restarts}"
         return Phase(label=label, unit="batch", steps=batches, step=step, end=self._crafted)
 
     def standing(self) -> str:
         """In an epoch or a start."""
-        if len(self.epochs) < self.method.training.epochs:
-            return f" in epoch {len(self.epochs) + 1} of the surrogate"
+        if self.learning:
+            return f" in {self.epoch_label}"
         return f" in start {len(self.trace) + 1} of {self.method.restarts}"
 
     def notes(self) -> dict[str, Any]:
-        """Also how well the surrogate had learned the clean images, and which start was the best."""
+        """Also which start was the best."""
         losses = [line["loss"] for line in self.trace]
-        return {**super().notes(), "surrogate": self.epochs[-1], "best": losses.index(min(losses)) + 1}
+        return {**super().notes(), "best": losses.index(min(losses)) + 1}
 
     def estimate(self) -> Estimate:
         """From a short timing of a step of the surrogate and one of the noise."""
         method, count = self.method, len(self.steps)
         training, gradient, forward = self.steps.costs(self.surrogate, self.precision)
-        learned = (method.training.epochs - len(self.epochs)) * count
         starts = method.restarts - len(self.trace)
-        first, each = training * learned, gradient * method.num_steps * count
+        first, each = training * self.images_left, gradient * method.num_steps * count
         text = (
             f"about {duration(first)} for the surrogate, and {duration(starts * each)} for {counted(starts, 'start')}"
         )
-        flop = forward * (3 * learned + 2 * starts * method.num_steps * count)
+        flop = forward * (3 * self.images_left + 2 * starts * method.num_steps * count)
         return Estimate(text=text, seconds=first + starts * each, flop=flop)
 
     def levels(self) -> np.ndarray:
@@ -251,12 +235,6 @@ class Starts(Stepwise):
         return self.steps.levels(self.best, self.method.quantize, self.method.apply)
 
     # --- the steps ---
-
-    def learn(self, step: int) -> None:
-        """Train the surrogate on a batch of clean images in an order of the epoch's own, shifted at random."""
-        epoch = len(self.epochs)
-        order = self.shuffled(self._keys, "epoch", epoch)
-        self.learner.learn(order, epoch, step, self._drawn("shifts", epoch, step))
 
     def craft(self, frozen: FrozenSurrogate, first: int) -> None:
         """All steps of a batch of images, and what the surrogate takes them for at the end."""
@@ -301,11 +279,6 @@ class Starts(Stepwise):
 
     def _split(self, values: Tensor) -> tuple[Tensor, ...]:
         return torch.split(values, self.steps.images_at_once)
-
-    def _learnt(self) -> str:
-        self.epochs.append(self.learner.finished())
-        self.check_finite(self.epochs[-1]["loss"], "surrogate", "learning_rate")
-        return told(self.epochs, self.method.training.epochs)
 
     def _crafted(self) -> str:
         """Keep the noise if it is the best so far."""

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ule_datasets.base.checkpoint import State
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.base.progress import duration
@@ -29,10 +28,9 @@ from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.quantization import Apply, Quantize
 from ule_datasets.data.split import Split
-from ule_datasets.methods.engine.clean_training import CleanTraining, Learner, Scale, told
+from ule_datasets.methods.engine.clean_training import CleanFirst, CleanTraining, Scale
 from ule_datasets.methods.engine.settings import ErrorAverage, Grid, SurrogateSettings, check_at_least
 from ule_datasets.methods.engine.stepwise import Estimate, Phase
-from ule_datasets.methods.engine.surrogate import FrozenSurrogate
 from ule_datasets.methods.error_minimizing import ClassWise, Rounds, SampleWise
 from ule_datasets.methods.method import BoundedNoise, Context, Crafted
 
@@ -157,22 +155,13 @@ class ClasswiseErrorMaximizing(_Maximizing):
         return Crafted(layers=(Additive(levels=rounds.levels(), support=Support.CLASS),), notes=notes)
 
 
-class _Up(Rounds):
+class _Up(CleanFirst, Rounds):
     """Rounds without model phases, after a surrogate was trained on the clean images."""
-
-    method: Any
-    learner: Learner
-    epochs: list[dict[str, Any]]
-    _frozen: FrozenSurrogate | None
 
     def _prepare(self, train: Split, rows: np.ndarray) -> None:
         """Which images the surrogate learns from, by their places."""
         self.steps.up = True
-        self._learned = torch.from_numpy(rows).to(self.device)
-        self._learned_keys = tuple(train.keys[row] for row in rows.tolist())
-        self.learner = Learner(self.method.training, self.surrogate, self.steps, len(rows))
-        self.epochs = []
-        self._frozen = None
+        self.learn_first(self.steps, train.keys, rows)
 
     def built(self) -> nn.Module:
         """Begun as the training says."""
@@ -184,45 +173,19 @@ class _Up(Rounds):
         """Also the sums of the epoch."""
         return {**super().parts(), "epoch": self.learner.totals}
 
-    def facts(self) -> dict[str, Any]:
-        """What came of the epochs."""
-        return {"epochs": self.epochs}
-
-    def restore(self, state: State) -> None:
-        """Take over the epochs too."""
-        self.epochs = state.facts["epochs"]
-        super().restore(state)
-
     def following(self) -> Phase | None:
         """The epochs of the surrogate, then rounds until it is wrong about enough images."""
-        if len(self.epochs) < self.method.training.epochs:
-            return Phase(
-                label=self._label(), unit="step", steps=self.learner.batches, step=self.train, end=self._learnt
-            )
+        if self.learning:
+            return self.epoch()
         if self._reached() or len(self.trace) >= self.method.max_rounds:
             return None
-        self._frozen = self._frozen or self.surrogate.frozen(self.method.precision)
-        step, end = partial(self.improve, self._frozen), partial(self._checked, self._frozen)
+        frozen = self.frozen()
+        step, end = partial(self.improve, frozen), partial(self._checked, frozen)
         return Phase(label=self._label(), unit="chunk", steps=self.chunks(), step=step, end=end)
 
-    def train(self, step: int) -> None:
-        """Train the surrogate on a batch of clean images in an order of the epoch's own, shifted at random."""
-        epoch = len(self.epochs)
-        order = self._learned[self.shuffled(self._learned_keys, "epoch", epoch)]
-        self.learner.learn(order, epoch, step, self._drawn("shifts", epoch, step))
-
-    def notes(self) -> dict[str, Any]:
-        """Also how well the surrogate had learned the clean images."""
-        return {**super().notes(), "surrogate": self.epochs[-1]}
-
-    def _learnt(self) -> str:
-        self.epochs.append(self.learner.finished())
-        self.check_finite(self.epochs[-1]["loss"], "surrogate", "learning_rate or gradient_clip")
-        return told(self.epochs, self.method.training.epochs)
-
     def _label(self) -> str:
-        if len(self.epochs) < self.method.training.epochs:
-            return f"epoch {len(self.epochs) + 1} of the surrogate"
+        if self.learning:
+            return self.epoch_label
         return f"round {len(self.trace) + 1}"
 
     def _reached(self) -> bool:
@@ -244,7 +207,7 @@ class _Up(Rounds):
     def estimate(self) -> Estimate:
         """From a short timing of a step of the surrogate and one of the noise."""
         training, gradient, forward = self.steps.costs(self.surrogate, self.precision)
-        left = (self.method.training.epochs - len(self.epochs)) * len(self._learned)
+        left = self.images_left
         gradients, checks = self.work()
         seconds, one = training * left, gradient * (gradients + checks / 2)
         flop = forward * (3 * left + 2 * gradients + checks)

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ule_datasets.base.checkpoint import State
-from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.base.shown import counted
 from ule_datasets.compute.parts import Part
 from ule_datasets.compute.precision import Precision
 from ule_datasets.data.bounds import Budget
 from ule_datasets.data.split import Split
-from ule_datasets.methods.engine.clustering import Clustering, FrozenFeatures
+from ule_datasets.methods.engine.clustering import Clustering, FrozenFeatures, agreement, check_enough, versions
 from ule_datasets.methods.engine.drawn import drawn_for_each
 from ule_datasets.methods.engine.settings import check_at_least
 from ule_datasets.methods.engine.stepwise import Estimate, Phase, Stepwise
@@ -77,9 +76,7 @@ class SyntheticPerturbations(Method):
 
     def check_amount(self, num_images: int) -> None:
         """Every cluster needs an image."""
-        if num_images < self.num_clusters:
-            images = counted(num_images, "image")
-            raise InputError(f"{self.title}: {images}, too few for {self.num_clusters} clusters")
+        check_enough(self.title, num_images, self.num_clusters)
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Divide the images on ``context.device``, then draw noise for each.
@@ -113,9 +110,7 @@ class Groups(Stepwise):
 
     def environment(self) -> dict[str, str]:
         """Also the library that divides into clusters."""
-        import sklearn
-
-        return {**super().environment(), "scikit-learn": str(sklearn.__version__)}
+        return {**super().environment(), **versions()}
 
     def parts(self) -> dict[str, Part]:
         """Features so far, and the clusters."""
@@ -163,16 +158,11 @@ class Groups(Stepwise):
 
     def notes(self) -> dict[str, Any]:
         """What is known of the clusters."""
-        from sklearn.metrics import normalized_mutual_info_score
-
-        labels, members = self.train.labels, self.clustering.members
-        several = len(np.unique(labels)) > 1
+        members = self.clustering.members
         return {
             "sizes": np.bincount(members, minlength=self.method.num_clusters).tolist(),
             "inertia": self.clustering.inertia,
-            "agreement_with_labels": round(float(normalized_mutual_info_score(labels, members)), 4)
-            if several
-            else None,
+            "agreement_with_labels": agreement(self.train.labels, members),
             "environments": self.environments,
             "weights": self.weights.provenance(self.method.surrogate),
         }

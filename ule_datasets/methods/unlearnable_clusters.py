@@ -38,7 +38,16 @@ from ule_datasets.compute.precision import Precision
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.quantization import Apply, Quantize, quantize
 from ule_datasets.data.split import Split
-from ule_datasets.methods.engine.clustering import Clustering, FrozenFeatures, nearness, to_levels, windows
+from ule_datasets.methods.engine.clustering import (
+    Clustering,
+    FrozenFeatures,
+    agreement,
+    check_enough,
+    nearness,
+    to_levels,
+    versions,
+    windows,
+)
 from ule_datasets.methods.engine.clustering import CropRule as CropRule
 from ule_datasets.methods.engine.settings import check_at_least
 from ule_datasets.methods.engine.stepwise import Estimate, Phase, Spread, Stepwise, repeatable
@@ -185,9 +194,7 @@ class UnlearnableClusters(BoundedNoise):
 
     def check_amount(self, num_images: int) -> None:
         """Every cluster needs an image."""
-        if num_images < self.num_clusters:
-            images = counted(num_images, "image")
-            raise InputError(f"{self.title}: {images}, too few for {self.num_clusters} clusters")
+        check_enough(self.title, num_images, self.num_clusters)
 
     def generate(self, train: Split, context: Context) -> Crafted:
         """Cluster, then train one generator a cluster on ``context.device``; an additive layer with an entry for each.
@@ -356,9 +363,7 @@ class Clusters(Stepwise):
 
     def environment(self) -> dict[str, str]:
         """Also the library that divides into clusters."""
-        import sklearn
-
-        return {**super().environment(), "scikit-learn": str(sklearn.__version__)}
+        return {**super().environment(), **versions()}
 
     def parts(self) -> dict[str, Part]:
         """The clusters, their noise, and the generator that is being trained here."""
@@ -408,16 +413,12 @@ class Clusters(Stepwise):
 
     def notes(self) -> dict[str, Any]:
         """What is known of the clusters, in their order."""
-        from sklearn.metrics import normalized_mutual_info_score
-
-        labels, clustering = self.train.labels, self.clustering
-        several = len(np.unique(labels)) > 1
-        agreement = round(float(normalized_mutual_info_score(labels, clustering.members)), 4) if several else None
+        clustering = self.clustering
         return {
             "clusters": sorted(self.trace, key=lambda line: int(line["cluster"])),
             "sizes": clustering.sizes,
             "inertia": clustering.inertia,
-            "agreement_with_labels": agreement,
+            "agreement_with_labels": agreement(self.train.labels, clustering.members),
             "environments": self.environments,
             "weights": self.weights.provenance(self.method.surrogate),
         }

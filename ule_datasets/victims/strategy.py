@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, get_type_hint
 import numpy as np
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.seeds import Seed
 from ule_datasets.data.spool import Images
 from ule_datasets.models.weights import Weights
 from ule_datasets.victims.augmentation import Augmentation
@@ -166,6 +167,20 @@ class Countermeasure:
     @classmethod
     def _default(cls, option: Option) -> Any:
         return next(field.default for field in fields(cls) if field.name == option.field)  # type: ignore[arg-type]
+
+
+class EachImage(Countermeasure):
+    """One that changes every training image by itself, before all training and without any choice at random."""
+
+    __slots__ = ()
+
+    def prepare(self, images: Images, labels: np.ndarray, context: Preparation) -> Images:
+        """Piece by piece, on all workers."""
+        return context.piecewise(self.changed, images, label=self.name)
+
+    def changed(self, images: np.ndarray, seed: Seed) -> np.ndarray:
+        """Uint8 [n, H, W, 3] to the same; the seed is not used."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ule_datasets.base.checkpoint import State
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.methods.engine.settings import SurrogateSettings, check_at_least
 from ule_datasets.methods.engine.shifts import ShiftRule, Shifts
 from ule_datasets.methods.engine.sign_steps import ROWS_AT_ONCE, SignSteps
-from ule_datasets.methods.engine.surrogate import Surrogate
+from ule_datasets.methods.engine.stepwise import Phase, Stepwise
+from ule_datasets.methods.engine.surrogate import FrozenSurrogate, Surrogate
 
 if TYPE_CHECKING:
     import torch
@@ -153,6 +155,76 @@ class Learner:
         loss, right = (self.totals / self._count).tolist()
         self.totals.zero_()
         return {"loss": round(loss, 6), "accuracy": round(100 * right, 4)}
+
+
+class CleanFirst(Stepwise):
+    """A craft whose first phases are the epochs of its method's ``training``; whose surrogate is frozen then."""
+
+    method: Any
+    surrogate: Surrogate
+    learner: Learner
+    epochs: list[dict[str, Any]]
+    """What came of those that have ended."""
+
+    def learn_first(self, steps: SignSteps, keys: Sequence[str], rows: np.ndarray) -> None:
+        """Say from which images the surrogate learns, by their places among all that have these keys."""
+        self._training: CleanTraining = self.method.training
+        self.learner = Learner(self._training, self.surrogate, steps, len(rows))
+        self.epochs = []
+        self._learned = torch.from_numpy(rows).to(self.device)
+        self._learned_keys = tuple(keys[row] for row in rows.tolist())
+        self._frozen: FrozenSurrogate | None = None
+
+    @property
+    def learning(self) -> bool:
+        """Whether there are epochs left."""
+        return len(self.epochs) < self._training.epochs
+
+    @property
+    def epoch_label(self) -> str:
+        """Which one is next, or at work."""
+        return f"epoch {len(self.epochs) + 1} of the surrogate"
+
+    @property
+    def images_left(self) -> int:
+        """How many images the epochs that are left show to the surrogate, for an estimate."""
+        return (self._training.epochs - len(self.epochs)) * len(self._learned)
+
+    def epoch(self) -> Phase:
+        """The next one."""
+        return Phase(label=self.epoch_label, unit="step", steps=self.learner.batches, step=self.learn, end=self._learnt)
+
+    def frozen(self) -> FrozenSurrogate:
+        """The surrogate after its epochs, made once."""
+        self._frozen = self._frozen or self.surrogate.frozen(self.precision)
+        return self._frozen
+
+    def facts(self) -> dict[str, Any]:
+        """What came of the epochs."""
+        return {"epochs": self.epochs}
+
+    def restore(self, state: State) -> None:
+        """Take over the epochs too."""
+        self.epochs = state.facts["epochs"]
+        super().restore(state)
+
+    def notes(self) -> dict[str, Any]:
+        """Also how well the surrogate had learned the clean images."""
+        return {**super().notes(), "surrogate": self.epochs[-1]}
+
+    def learn(self, step: int) -> None:
+        """Train the surrogate on a batch of clean images in an order of the epoch's own, shifted at random."""
+        epoch = len(self.epochs)
+        order = self._learned[self.shuffled(self._learned_keys, "epoch", epoch)]
+        self.learner.learn(order, epoch, step, self._drawn("shifts", epoch, step))
+
+    def _learnt(self) -> str:
+        self.epochs.append(self.learner.finished())
+        clipped = self._training.surrogate.gradient_clip is not None
+        self.check_finite(
+            self.epochs[-1]["loss"], "surrogate", "learning_rate or gradient_clip" if clipped else "learning_rate"
+        )
+        return told(self.epochs, self._training.epochs)
 
 
 def told(epochs: Sequence[dict[str, Any]], of: int) -> str:

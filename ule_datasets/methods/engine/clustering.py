@@ -1,4 +1,4 @@
-"""How Unlearnable Clusters see images: features of a trained model, k-means on them, and random windows."""
+"""How methods without labels see images: features of a trained model, k-means on them, and random windows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.lazy import lazy
 from ule_datasets.base.progress import Reporter
+from ule_datasets.base.shown import counted
 from ule_datasets.compute.devices import products_in
 from ule_datasets.compute.precision import Precision
 from ule_datasets.models.weights import Weights
@@ -101,6 +102,26 @@ class Clustering:
         """Images of each cluster."""
         sizes: list[int] = np.bincount(self.members, minlength=len(self.centres)).tolist()
         return sizes
+
+
+def check_enough(title: str, num_images: int, num_clusters: int) -> None:
+    """Refuse fewer images than clusters, for a method of this title: every cluster needs one."""
+    if num_images < num_clusters:
+        raise InputError(f"{title}: {counted(num_images, 'image')}, too few for {num_clusters} clusters")
+
+
+def agreement(labels: np.ndarray, members: np.ndarray) -> float | None:
+    """Normalised mutual information, 0 .. 1, of classes and clusters, each int [N]; ``None``: there is one class."""
+    from sklearn.metrics import normalized_mutual_info_score
+
+    return round(float(normalized_mutual_info_score(labels, members)), 4) if len(np.unique(labels)) > 1 else None
+
+
+def versions() -> dict[str, str]:
+    """Of the library that divides into clusters, by its name."""
+    import sklearn
+
+    return {"scikit-learn": str(sklearn.__version__)}
 
 
 def to_levels(images: Tensor) -> Tensor:
