@@ -35,7 +35,7 @@ from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.drawn import BLOCK, drawn_for_each, normals, ordered_sum
 from ule_datasets.methods.engine.settings import check_at_least
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
-from ule_datasets.models.weights import VARIABLE, look_for
+from ule_datasets.models.weights import look_for, to_be_given
 
 SIZE = 3
 """Rows and columns of a filter."""
@@ -127,11 +127,7 @@ class Autoregressive(Method):
         assert self.filters is not None
         found, in_vain = look_for(self.filters, context.weights)
         if found is None:
-            looked = f", and not in {' or '.join(in_vain)}" if in_vain else ""
-            raise InputError(
-                f"the filters {self.filters.name} ({self.filters.file_name}) are not downloaded by themselves{looked}: "
-                f"give the file, or a folder that holds it, with --weights or ${VARIABLE}"
-            )
+            raise to_be_given(f"the filters {self.filters.name} ({self.filters.file_name})", in_vain)
         return read_filters(found.path, context.num_classes, channels)
 
 

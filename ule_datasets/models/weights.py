@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -138,14 +139,20 @@ def at_hand(weights: Weights, given: Path | None) -> WeightsFile | None:
         return found
     kind, what = weights.origin.split(":", 1)
     if kind == "file":
-        looked = f", and not in {' or '.join(in_vain)}" if in_vain else ""
-        raise InputError(
-            f"the weights {weights.name} ({what}, sha256 {weights.sha256[:_LEAST_DIGITS]}...) are not downloaded by "
-            f"themselves{looked}: give the file, or a folder that holds it, with --weights or ${VARIABLE}"
-        )
+        told = f"the weights {weights.name} ({what}, sha256 {weights.sha256[:_LEAST_DIGITS]}...)"
+        raise to_be_given(told, in_vain)
     if kind == "package":
         return _checked(_in_package(what, weights), weights)
     return None
+
+
+def to_be_given(what: str, in_vain: Sequence[str]) -> InputError:
+    """The complaint about a file that is in none of these places, and that nobody but the user can bring."""
+    looked = f", and not in {' or '.join(in_vain)}" if in_vain else ""
+    return InputError(
+        f"{what} are not downloaded by themselves{looked}: give the file, or a folder that holds it, with --weights or "
+        f"${VARIABLE}"
+    )
 
 
 def look_for(wanted: Wanted, given: Path | None) -> tuple[WeightsFile | None, list[str]]:
