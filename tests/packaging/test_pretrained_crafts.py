@@ -244,6 +244,7 @@ class StoppedError(Exception):
 def test_a_dry_run_tells_how_far_a_begun_craft_is(
     tiny: tuple[Weights, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ULE_CACHE", str(tmp_path / "cache"))  # other tests make the same craft
     weights, file = tiny
     words = ["--source", "digits", "--limit", "5", "--out", tmp_path / "x", "--weights", file]
     recipe = clusters(tmp_path, weights)
