@@ -189,8 +189,10 @@ def test_a_hook_keeps_shape_type_and_range_and_repeats(
 
 
 @every
-def test_only_attacks_take_gradients(kind: type[Countermeasure]) -> None:
-    assert (example(kind).gradients > 0) == has(kind, "attack")
+def test_only_attacks_cost_passes_of_the_model(kind: type[Countermeasure]) -> None:
+    passes = example(kind).passes
+    assert passes >= 0
+    assert passes == 0 or has(kind, "attack")
 
 
 @every

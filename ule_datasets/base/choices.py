@@ -20,7 +20,8 @@ TRAINED_MODELS = (
 """Models that start from trained weights."""
 STRATEGIES = (
     *("none", "standard", "gray", "bdr", "mean3", "gaussian3", "median3", "bilateral", "jpeg"),
-    *("linf-at", "l2-at-eps0.5", "randaugment", "randaugment-torchvision", "cutout", "mixup", "cutmix"),
+    *("linf-at", "l2-at-eps0.5", "ueraser", "ueraser-lite", "ueraser-max", "ueraser-jpeg"),
+    *("randaugment", "randaugment-torchvision", "cutout", "mixup", "cutmix"),
 )
 """One for each part of a strategy; they are joined by ``+``."""
 ANALYSES = ("shuffled", "landscape", "finetune", "relabelled")

@@ -16,6 +16,7 @@ from ule_datasets.countermeasures.filtering import Bilateral, Gaussian3, Mean3, 
 from ule_datasets.countermeasures.mixing import CutMix, Mixup
 from ule_datasets.countermeasures.randaugment import RandAugment, TorchvisionRandAugment
 from ule_datasets.countermeasures.squeezing import BitDepth, Gray, Jpeg
+from ule_datasets.countermeasures.ueraser import UEraser, UEraserJpeg, UEraserLite, UEraserMax
 from ule_datasets.victims.augmentation import Augmentation
 from ule_datasets.victims.strategy import Countermeasure, Strategy
 
@@ -29,6 +30,10 @@ COUNTERMEASURES: Final[tuple[type[Countermeasure], ...]] = (
     Jpeg,
     LInfAttack,
     L2Attack,
+    UEraser,
+    UEraserLite,
+    UEraserMax,
+    UEraserJpeg,
     RandAugment,
     TorchvisionRandAugment,
     Cutout,

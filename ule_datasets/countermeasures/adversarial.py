@@ -51,8 +51,8 @@ class _Attack(Countermeasure):
             raise InputError(f"{owner}: steps is {self.steps}, must be at least 1")
 
     @property
-    def gradients(self) -> int:
-        return self.steps
+    def passes(self) -> float:
+        return 2 * self.steps
 
     def attack(
         self, images: Tensor, labels: Tensor, model: nn.Module, generator: torch.Generator, progress: Progress

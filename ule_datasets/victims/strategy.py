@@ -124,8 +124,8 @@ class Countermeasure:
         return ()
 
     @property
-    def gradients(self) -> int:
-        """How many gradients of the loss by the images ``attack`` takes of a batch: what it costs."""
+    def passes(self) -> float:
+        """What ``attack`` costs, in forward passes of the model over a batch; a gradient is worth another one."""
         return 0
 
     @property

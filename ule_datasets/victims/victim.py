@@ -22,7 +22,6 @@ from ule_datasets.victims.protocol import Effort, TrainingProtocol
 from ule_datasets.victims.strategy import Strategy
 
 _TRAINING_PASSES = 3  # a training step costs so many forward passes: one forward, two for the gradients
-_ATTACK_PASSES = 2  # a step of an attack: one forward, one for the gradient of the images
 
 
 class Victim(ABC):
@@ -139,8 +138,7 @@ class Victim(ABC):
         epochs that are tested.
         """
         forward = forward_flop(self.architecture, data.num_classes, data.image_size)
-        gradients = sum(part.gradients for part in protocol.strategy.parts)
-        passes = _TRAINING_PASSES + _ATTACK_PASSES * gradients
+        passes = _TRAINING_PASSES + sum(part.passes for part in protocol.strategy.parts)
         return forward * (protocol.epochs * passes * data.num_train + len(protocol.tested_epochs) * data.num_test)
 
     def _first_model(self, data: TrainingData, protocol: TrainingProtocol, seed: int, start: Path | None) -> nn.Module:
