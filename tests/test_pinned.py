@@ -186,6 +186,92 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
         "e07e3e3a6dd7c980b26e240496af4ff552aeb76af69306126c35b46d731c4be4",
         ("c7382680faecf66b4faaed83b9a1064147a25965882f9e4ebd29c28796474bc4",),
     ),
+    "gray-ops-cifar10": (
+        "3e9ec0ddc16d1bc0583ca6adcd2401922ab3961f3f22ef50fea958234c739c8c",
+        (
+            "f68dc0538d58dbf95853e9508de2c1f15554abb8c6bff9b68668014cea4bf506",
+            "545a4b47e2725fdd4065769b0d6ca11de6ebd5d5fb2f57ee25a51e81d0699b31",
+        ),
+    ),
+    "jpeg-ops-cifar10": (
+        "b0f23a1cb7b7e24734541757bf0dbc7381f81098e53101f240cc0cac0fd8a080",
+        (
+            "f68dc0538d58dbf95853e9508de2c1f15554abb8c6bff9b68668014cea4bf506",
+            "32d4ccd92e4939c954abee10bb57588c04e9177b87010e6e109d81df48e3c7a2",
+        ),
+    ),
+    "bdr-ops-cifar10": (
+        "40592c750b0bbc92a5c7cb6c0dfc047ee5c2f87df4c897c8ce1e84c34d41bb4c",
+        (
+            "f68dc0538d58dbf95853e9508de2c1f15554abb8c6bff9b68668014cea4bf506",
+            "604a1baa49a698ab59c236dabaaec9b334d36d086020c5356fcb1a55471d6341",
+        ),
+    ),
+    "median3-ops-cifar10": (
+        "4c195b01bc88b017a7da8b21b1d2d4938630f382fd535c39a91e577bb76c9631",
+        (
+            "f68dc0538d58dbf95853e9508de2c1f15554abb8c6bff9b68668014cea4bf506",
+            "b46081cb7fc2692acea7f0e5748d237021a26789ab0881488ac68dec1f55e386",
+        ),
+    ),
+    "gray-cifar10-s": (
+        "92bea866a84d347a769c5d66451bae804d995112bef876962e7345b58109b731",
+        (
+            "1fa90e40a63d61e44bb4cfd782d0565ad3050e3de872a1f708652f42cce9b84f",
+            "f68dc0538d58dbf95853e9508de2c1f15554abb8c6bff9b68668014cea4bf506",
+            "e53d27a7c322a71fedfcd221d445ca4a3982479ab85abe063d38812374a9e677",
+        ),
+    ),
+    "jpeg-cifar10-s": (
+        "513ad88c17280106397e39b989d966b964afd4d679f577d377d9cb7f94fd8266",
+        (
+            "1fa90e40a63d61e44bb4cfd782d0565ad3050e3de872a1f708652f42cce9b84f",
+            "f68dc0538d58dbf95853e9508de2c1f15554abb8c6bff9b68668014cea4bf506",
+            "2afc4530465eeb0b5a2b06aa1ee925ef3d6cc90f067a8bf641fa666ce6102df0",
+        ),
+    ),
+    "gray-em-cifar10": (
+        "ca830953e9e1317d187fbc5e23d9ed69c5d3f4d9fc5671ea3ddb0efecb660fe0",
+        (
+            "1fa90e40a63d61e44bb4cfd782d0565ad3050e3de872a1f708652f42cce9b84f",
+            "067eaec7bf56dfc23ee10496e9c22e50298f5c8d149177300f35461f2d4c752e",
+        ),
+    ),
+    "jpeg-em-cifar10": (
+        "bfb3fcd44224fb3274f23f0add6db4e3049cffdff11588d262e367bf8f402172",
+        (
+            "1fa90e40a63d61e44bb4cfd782d0565ad3050e3de872a1f708652f42cce9b84f",
+            "3a6cca9af5b2bd2557590833fa902394ab6e19432250b2c1c0c321004fc853ec",
+        ),
+    ),
+    "gray-tap-cifar10": (
+        "0a3fdc3fba064be542f01ce9df7f1517410811e1cb56ac0f08d7b56d037df4d2",
+        (
+            "3acba44fdfe58b6cbd6da0ad167f65962066d77ff417c131575ee88e7b7a2337",
+            "a2067183cc21eaf71bd61c19a5abe284f5f21ef81d82819a52de09b9f0f27224",
+        ),
+    ),
+    "jpeg-tap-cifar10": (
+        "298e61684172b05c551d1b4e527a71157d16078f9327a6947663d39f80dc02c3",
+        (
+            "3acba44fdfe58b6cbd6da0ad167f65962066d77ff417c131575ee88e7b7a2337",
+            "ed093e9413aa32d2dad8d98fc817025611bc9e89ab72d681defd11c287c0ddfe",
+        ),
+    ),
+    "gray-lsp-cifar10": (
+        "554545ed1d1089400be6ae07d39175933ba107ce653245c1a4f8832759067de2",
+        (
+            "c35883475f19ef078b30b1871184ad64e6f5a1c23a6460e3c3a8628ae64593b7",
+            "6631f250e15d7d89bee1d23612b75a5d548373e179333492f518412e1e978d7e",
+        ),
+    ),
+    "jpeg-lsp-cifar10": (
+        "e4b31727845d4e6f2055e60ed79bd7ac4cb9d1acc66417eeddec0e625cbed619",
+        (
+            "c35883475f19ef078b30b1871184ad64e6f5a1c23a6460e3c3a8628ae64593b7",
+            "6c4daf3431463d1942a4c3dc65b342cce4467de38c2c459bd4451af92f80f399",
+        ),
+    ),
     "ops": (
         "27c3039bf1b27044b7adf9c5ee9a486ba89b7c55a3b5752efb2ee1c60a5452d0",
         ("e15f54403514bca092986e93f174df3ab5277708a5418c04d73f1273b2f55e84",),

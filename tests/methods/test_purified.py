@@ -12,6 +12,7 @@ from helpers import read
 from made_up import Noisy
 
 import cards
+from builders import RECIPES, learnable
 from ule_datasets.base.checkpoint import FileCheckpoint
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
@@ -19,6 +20,7 @@ from ule_datasets.base.seeds import Seed
 from ule_datasets.build import BuildOptions, build
 from ule_datasets.cli.verify import main as verify
 from ule_datasets.countermeasures import Cutout
+from ule_datasets.countermeasures.filtering import Median3
 from ule_datasets.data.bounds import L0, Unbounded
 from ule_datasets.data.perturbation import FILE_NAME, Additive, Perturbation
 from ule_datasets.dataset.loading import load
@@ -130,3 +132,30 @@ def test_only_what_prepares_whole_training_sets_can_purify() -> None:
 def test_a_recipe_names_the_countermeasure_and_its_settings() -> None:
     assert '"countermeasure":{"amount":8,"type":"Noisy"}' in RECIPE.to_json()
     assert RECIPE.methods[1].title == "purified by noisy"
+
+
+@pytest.mark.parametrize("recipe", learnable.RECIPES, ids=lambda recipe: recipe.name)
+def test_a_learnable_version_of_the_catalogue_is_a_protected_dataset_and_one_preparation(recipe: Recipe) -> None:
+    *protecting, last = recipe.methods
+    assert isinstance(last, Purified)
+    name = recipe.name.removeprefix(f"{last.countermeasure.name}-")
+    assert tuple(protecting) == RECIPES[name].methods
+    assert recipe.craft_digests[:-1] == RECIPES[name].craft_digests, "they share what is crafted"
+    assert name in recipe.summary
+
+
+def test_the_card_of_a_learnable_version_says_so_and_of_what(tmp_path: Path) -> None:
+    learnt = dataclasses.replace(RECIPE, methods=(OnePixelShortcut(), Purified(countermeasure=Median3())))
+    for recipe, folder in (
+        (learnt, tmp_path / "a"),
+        (dataclasses.replace(learnt, methods=learnt.methods[:1]), tmp_path / "b"),
+    ):
+        build(recipe, BuildOptions(out=folder, cache=False), Reporter(silent=True))
+    card, other = ((tmp_path / name / "README.md").read_text() for name in "ab")
+    assert (
+        "**A learnable version.** These images were protected (One-Pixel Shortcut) and then purified by median3" in card
+    )
+    assert "\n- learnable-examples\n" in card
+    assert "learnable version" not in other
+    protected, prepared = (load(tmp_path / name).tensors()[0].numpy() for name in "ba")
+    assert np.array_equal(prepared, Median3().changed(protected, Seed(0)))

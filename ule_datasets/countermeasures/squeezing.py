@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from PIL import Image
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.lazy import lazy
 from ule_datasets.base.seeds import Seed
 from ule_datasets.data.codec import decode_rgb
 from ule_datasets.victims.strategy import EachImage, Option
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = lazy("PIL.Image")
 
 _LUMINANCE = np.array([19595, 38470, 7471], dtype=np.uint32)  # of ITU-R 601, in 65536ths, as Pillow has them
 

@@ -72,6 +72,8 @@ class Method(Protocol):
     """Whether the images' classes matter; if not, images without labels will do."""
     uses_layers: ClassVar[bool] = False
     """Whether what it makes depends on what the recipe's earlier methods made."""
+    restores: ClassVar[bool] = False
+    """Whether it takes away what the earlier methods did: a dataset that ends with it is a learnable version."""
     redrawable: ClassVar[bool] = False
     """Whether it is a draw at random, made anew by the seed for every repetition of an experiment."""
     round_name: ClassVar[str] = "round"

@@ -31,6 +31,7 @@ class Purified(Method):
     repeats: ClassVar[Repeats] = Repeats.DEVICE
     needs_labels: ClassVar[bool] = True
     uses_layers: ClassVar[bool] = True
+    restores: ClassVar[bool] = True
 
     countermeasure: Countermeasure
     """One that prepares whole training sets."""
