@@ -16,7 +16,7 @@ FAMILIES: dict[str, tuple[Recipe, ...]] = {
     "Error-maximising noise (EMaxN)": emaxn.RECIPES,
     "Linearly separable perturbations (LSP, SynPer)": lsp.RECIPES,
     "Autoregressive perturbations (AR)": ar.RECIPES,
-    "Protected datasets made learnable again": learnable.RECIPES,
+    "Made learnable again (ISS, a median)": learnable.RECIPES,
     "Your own images": (ops.RECIPE, lsp.RECIPE, uc.RECIPE),
 }
 """In the order in which they are listed, by what their list is headed with."""
