@@ -23,6 +23,8 @@ from ule_datasets.sources.spec import Preprocess, SourceSpec
 __all__ = ["L0", "L2", "LInf", "PublishedRecipe", "Recipe", "Unbounded"]
 
 FILE_NAME = "recipe.json"
+UNDOING = "Purified"
+"""The type of methods that undo what those before them did, as it is written."""
 
 
 class _OfMethods(tuple[Bound, ...]):
@@ -135,6 +137,11 @@ class Recipe:
             counts["train"] = min(counts["train"], self.limit_per_class * len(self.source.class_names))
         return counts
 
+    @property
+    def learnable(self) -> bool:
+        """Whether its last method undoes what those before it did: nobody expects a collapse."""
+        return bool(getattr(self.methods[-1], "restores", False))  # one in a user's file may be any class
+
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, every method and bound with its type's name."""
         return _canonical(self)
@@ -182,6 +189,8 @@ class PublishedRecipe(_AsWritten):
     digest: str
     craft_digests: tuple[tuple[str, str], ...]
     """Per method the one of a craft by itself, and the one of a craft upon those before it; see ``Recipe``."""
+    learnable: bool = False
+    """Whether its last method is a countermeasure."""
 
     @classmethod
     def read(cls, folder: Path) -> PublishedRecipe:
@@ -211,6 +220,7 @@ class PublishedRecipe(_AsWritten):
             source=dataclasses.replace(source, default_location=known_location(source.name)),
             budget=tuple(parse_bound(bound, f"{origin}: budget") for bound in content.budget),
             digest=hashlib.sha256(raw.strip()).hexdigest(),
+            learnable=any(method.get("type") == UNDOING for method in content.methods[-1:]),
             craft_digests=tuple(
                 (_craft_digest(content, method), _craft_digest(content, content.methods[: index + 1]))
                 for index, method in enumerate(content.methods)

@@ -19,6 +19,7 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
 from ule_datasets.build import BuildOptions, build
 from ule_datasets.cli.verify import main as verify
+from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.countermeasures import Cutout
 from ule_datasets.countermeasures.filtering import Median3
 from ule_datasets.data.bounds import L0, Unbounded
@@ -30,8 +31,9 @@ from ule_datasets.methods.method import Context, Crafted
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.methods.purified import Purified
 from ule_datasets.packaging.crafting import CraftCache, Workshop, craft
-from ule_datasets.recipe import Recipe
+from ule_datasets.recipe import UNDOING, PublishedRecipe, Recipe
 from ule_datasets.sources.digits import DIGITS
+from ule_datasets.verification.subjects import SourceReader, plan
 from ule_datasets.victims import preparation
 
 SOURCE = read("digits", DIGITS)
@@ -140,17 +142,21 @@ def test_a_learnable_version_of_the_catalogue_is_a_protected_dataset_and_one_pre
     assert isinstance(last, Purified)
     name = recipe.name.removeprefix(f"{last.countermeasure.name}-")
     assert tuple(protecting) == RECIPES[name].methods
+    assert type(last).__name__ == UNDOING, "as a reader of its recipe.json knows it"
     assert recipe.craft_digests[:-1] == RECIPES[name].craft_digests, "they share what is crafted"
     assert name in recipe.summary
 
 
-def test_the_card_of_a_learnable_version_says_so_and_of_what(tmp_path: Path) -> None:
+def test_a_learnable_version_says_so_and_of_what_and_no_collapse_is_expected(tmp_path: Path) -> None:
     learnt = dataclasses.replace(RECIPE, methods=(OnePixelShortcut(), Purified(countermeasure=Median3())))
-    for recipe, folder in (
-        (learnt, tmp_path / "a"),
-        (dataclasses.replace(learnt, methods=learnt.methods[:1]), tmp_path / "b"),
-    ):
-        build(recipe, BuildOptions(out=folder, cache=False), Reporter(silent=True))
+    plain = dataclasses.replace(learnt, methods=learnt.methods[:1], budget=RECIPE.budget[:1])
+    for recipe, name in ((learnt, "a"), (plain, "b")):
+        build(recipe, BuildOptions(out=tmp_path / name, cache=False), Reporter(silent=True))
+        assert PublishedRecipe.read(tmp_path / name).learnable == recipe.learnable == (recipe is learnt)
+        sources = SourceReader(None, LocalExecutor(1), Reporter(silent=True))
+        subject = plan(tmp_path / name, sources=sources, training=True, catalogue={}).subject
+        assert subject is not None
+        assert subject.collapse_expected == (recipe is plain)
     card, other = ((tmp_path / name / "README.md").read_text() for name in "ab")
     assert (
         "**A learnable version.** These images were protected (One-Pixel Shortcut) and then purified by median3" in card

@@ -54,7 +54,7 @@ def write_card(
         labelled=manifest.class_names != UNLABELLED,
         jpeg="" if recipe.source.digests else manifest.environment.get("jpeg", ""),  # digests say what pixels must be
         recipe=recipe,
-        learnable=_is_learnable(recipe),
+        learnable=recipe.learnable,
         manifest=manifest,
         class_names=[_readable(name) for name in manifest.class_names],
         figures=figures,
@@ -86,7 +86,7 @@ def _front_matter(recipe: Recipe, manifest: Manifest, *, with_images: bool) -> d
     source = recipe.source.hub_id
     labelled = manifest.class_names != UNLABELLED
     identifiers = dict.fromkeys(method.identifier.replace("_", "-") for method in recipe.methods)
-    known = ["unlearnable-examples", *(["learnable-examples"] if _is_learnable(recipe) else [])]
+    known = ["unlearnable-examples", *(["learnable-examples"] if recipe.learnable else [])]
     tasks = {"task_categories": ["image-classification"], "task_ids": ["multi-class-image-classification"]}
     content: dict[str, Any] = {
         "pretty_name": recipe.title,
@@ -98,11 +98,6 @@ def _front_matter(recipe: Recipe, manifest: Manifest, *, with_images: bool) -> d
         "tags": ["image", *known, "data-poisoning", "shortcut-learning", *identifiers],
     }
     return {**content, **card_declaration(manifest)} if with_images else content
-
-
-def _is_learnable(recipe: Recipe) -> bool:
-    """Whether a countermeasure had the last word."""
-    return bool(getattr(recipe.methods[-1], "restores", False))  # a method in a user's file may be any class
 
 
 def citation_keys(recipe: Recipe) -> list[str]:

@@ -269,7 +269,7 @@ def _made_by(
         image_size=image_size,
         num_classes=num_classes,
         flippable=recipe.source.flippable,
-        collapse_expected=expects_collapse(recipe.name),
+        collapse_expected=not recipe.learnable and expects_collapse(recipe.name),
         samples=_nothing_was_read,
         redraw=_nothing_was_read if redrawable else None,
         remake=_nothing_was_read if drawn_by is not None and _soon_made(drawn_by) else None,
