@@ -306,7 +306,7 @@ def test_local_processes_and_ray_give_the_same_numbers(
 
 def test_listing_claims_needs_no_dataset_and_no_torch(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 452 + 11
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 452 + 1 + 11
     assert main(["--list", "--claims", "ops-t2-resnet18-*,ops-t2-resnet18-em", "--claims", "ops-q-l2*"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0].rstrip(":") for line in lines] == [
@@ -314,8 +314,10 @@ def test_listing_claims_needs_no_dataset_and_no_torch(capsys: pytest.CaptureFixt
         "ops-t2-resnet18-clean",
         "ops-t2-resnet18-em",
         "ops-t2-resnet18-ops",
+        "3",
         "ops-q-l2-crossover",
     ]
+    assert lines[4] == "3 of 3 claims can be run"
     assert "15.56" in lines[3]
     code = (
         "import sys; from ule_datasets.cli.verify import main; main(['--list-claims']); print('torch' in sys.modules)"

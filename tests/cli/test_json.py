@@ -80,6 +80,10 @@ def test_a_verification_and_its_plan_have_the_documented_keys(
     listed = answer_of(run_verify(capsys, "--list", "ops-t1-*"))["result"]
     assert set(listed) == documented("`ule-verify --list`")
     assert all(claim["id"].startswith("ops-t1-") for claim in listed["claims"])
+    assert all(claim["waits_for"] == [] for claim in listed["claims"])
+    waiting = answer_of(run_verify(capsys, "--list", "le-text-linprobe-*"))["result"]["claims"]
+    assert waiting
+    assert all("model simclr-resnet18" in claim["waits_for"] for claim in waiting)
 
 
 def test_help_is_one_value_too_and_read_on_stderr() -> None:

@@ -81,7 +81,8 @@ def test_settings_that_cannot_be_are_refused() -> None:
 def test_names_and_their_order() -> None:
     assert parse_strategy("jpeg-q50+gray").name == "gray+jpeg-q50"
     assert parse_strategy("jpeg-q10").name == "jpeg"
-    assert parse_strategy("bdr-b3").parts == (BitDepth(bits=3),)
+    assert parse_strategy("bdr-3").parts == (BitDepth(bits=3),)
+    assert BitDepth.form() == "bdr[-B] (with a number of bits B from 1 to 8)"
 
 
 def test_the_oracle_is_no_strategy_and_says_of_what_it_is_the_best() -> None:

@@ -19,6 +19,7 @@ from ule_datasets.papers.rules import Power, judge_effect, judge_level
 from ule_datasets.papers.statements import COMPARISONS
 from ule_datasets.papers.statistics import Verdict
 from ule_datasets.verification.judging import cell_of, cells_of, datasets_of
+from ule_datasets.verification.lacking import lacking
 
 PAPER = PROFILES["paper"]
 SAYS_WHY = (
@@ -71,6 +72,22 @@ def test_every_claim_has_a_cell_or_names_what_is_not_here(paper: str) -> None:
             absent = cell_of(claim, [], PAPER)
             assert isinstance(absent, str)
             assert claim.train_dataset in absent
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_what_a_claim_waits_for_is_why_it_has_no_cell(paper: str) -> None:
+    for claim in claims_of(paper):
+        waits = lacking(claim, [claim.train_dataset])
+        found = cell_of(claim, subjects_for(claim), PAPER)
+        if not waits:
+            assert claim.regime is Regime.COST or not isinstance(found, str), found
+        else:
+            assert isinstance(found, str)
+            assert any(word.partition(" ")[2] in found for word in waits), (waits, found)
+        assert lacking(claim, []) == (
+            *waits,
+            *([] if claim.regime is Regime.SIZE else [f"dataset {claim.train_dataset}"]),
+        )
 
 
 @pytest.mark.parametrize("paper", PAPERS)

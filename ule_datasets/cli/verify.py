@@ -114,16 +114,27 @@ def _find(dataset: str) -> tuple[Path, bool]:
 
 
 def _listed(patterns: Sequence[str], claims_file: Path | None) -> Answer:
+    from builders import RECIPES
     from ule_datasets.papers.claims import listed
+    from ule_datasets.verification.lacking import lacking
 
     claims, statements = listed(patterns, claims_file)
-    rows = [("claim", "trained on", "model", "strategy", "reported", "kind")]
-    for claim in claims:
-        rows.append((claim.id, claim.train_dataset, claim.model, claim.strategy, claim.printed, str(claim.regime)))
+    made = {name for recipe in RECIPES.values() for name in (recipe.name, recipe.source.name)}
+    waits = [lacking(claim, made) for claim in claims]
+    rows = [("claim", "trained on", "model", "strategy", "reported", "kind", "waits for")]
+    for claim, missing in zip(claims, waits, strict=True):
+        told = (claim.train_dataset, claim.model, claim.strategy, claim.printed, str(claim.regime))
+        rows.append((claim.id, *told, ", ".join(missing)))
+    able = f"{waits.count(())} of {counted(len(claims), 'claim')} can be run"
+    if any(waits):
+        able += "; the others wait for what is not here yet"
     return Answer(
-        lines=[*(table(rows) if claims else ()), *(f"{one.id}: {one.statement}" for one in statements)],
+        lines=[*((*table(rows), able) if claims else ()), *(f"{one.id}: {one.statement}" for one in statements)],
         content={
-            "claims": [dataclasses.asdict(claim) for claim in claims],
+            "claims": [
+                {**dataclasses.asdict(claim), "waits_for": missing}
+                for claim, missing in zip(claims, waits, strict=True)
+            ],
             "statements": [dataclasses.asdict(statement) for statement in statements],
         },
     )

@@ -79,7 +79,7 @@ class BitDepth(_Squeezing):
     """
 
     word: ClassVar[str] = "bdr"
-    options: ClassVar[tuple[Option, ...]] = (Option("b", "bits", "a number of bits B from 1 to 8"),)
+    options: ClassVar[tuple[Option, ...]] = (Option("", "bits", "a number of bits B from 1 to 8"),)
 
     bits: int = 2
 

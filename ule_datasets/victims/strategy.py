@@ -50,11 +50,16 @@ class Option(NamedTuple):
     """A field of a countermeasure that its part of a strategy's name may set: ``eps0.5`` sets one to 0.5."""
 
     key: str
-    """Lower-case letters before the value."""
+    """Lower-case letters before the value; none, where nothing else could be meant."""
     field: str
     """Of type float or int. One that has a default may be left out of the name, and is where it has it."""
     help: str
-    """What may be given, e.g. ``a radius E above 0``: the key's first letter stands for the value."""
+    """What may be given, e.g. ``a radius E above 0``: ``letter`` stands for the value."""
+
+    @property
+    def letter(self) -> str:
+        """The first one of the key, or else of the field."""
+        return (self.key or self.field)[0].upper()
 
 
 class Countermeasure:
@@ -159,7 +164,7 @@ class Countermeasure:
         """How it is written in a strategy, for people: ``l2-at-epsE (with a radius E above 0)``, say."""
         words = [cls.word]
         for option in cls.options:
-            word = f"-{option.key}{option.key[0].upper()}"
+            word = f"-{option.key}{option.letter}"
             words.append(word if cls._default(option) is MISSING else f"[{word}]")
         hints = " and ".join(option.help for option in cls.options)
         return "".join(words) + (f" (with {hints})" if hints else "")
