@@ -38,7 +38,7 @@ from PIL import Image
 from builders import RECIPES
 from ule_datasets.base.options import FORMATS
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import WORKER_MODULES
+from ule_datasets.building import WORKER_MODULES
 from ule_datasets.compute.executor import available_cpus
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import COMPRESS_LEVEL, encode_png

@@ -22,11 +22,11 @@ from pathlib import Path
 from common import finish, interleaved, seconds_of, table
 
 from builders import RECIPES
-from ule_datasets import build as building
+from ule_datasets import building
 from ule_datasets.base import files
 from ule_datasets.base.options import BuildOptions
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import build
+from ule_datasets.building import build
 
 NEVER = "ULE_BENCHMARK_NEVER_WAITS"
 WAITS = os.fsync

@@ -26,8 +26,8 @@ from ule_datasets.data.bounds import Budget, LInf
 from ule_datasets.data.codec import decode_rgb
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.split import Split
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
-from ule_datasets.recipe import Recipe
 
 FOLDER = "RELEASED_TAP"
 NEAREST = 4

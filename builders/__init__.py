@@ -4,7 +4,7 @@
 """
 
 from builders import ar, bait, digits, em, emaxn, learnable, lsp, ops, tap, uc
-from ule_datasets.recipe import Recipe
+from ule_datasets.definition import Recipe
 
 FAMILIES: dict[str, tuple[Recipe, ...]] = {
     "First steps": digits.RECIPES,

@@ -1,7 +1,7 @@
 """Autoregressive perturbations (AR) on CIFAR-10, by filters that are drawn here and not those of the paper."""
 
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.autoregressive import Autoregressive
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 
 RECIPES = (

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.bait import Bait
 from ule_datasets.models.weights import WEIGHTS
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 
 BAIT_CIFAR10 = Recipe(

@@ -1,9 +1,9 @@
 """Datasets of the handwritten digits that come with scikit-learn: small, and nothing is downloaded."""
 
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.digits import DIGITS
 
 SMALL = SurrogateSettings(model="convnet3-w16", batch_size=128)

@@ -5,10 +5,10 @@ CIFAR-10-S: Wu et al., section 4.4. The small ones are reduced settings for a CP
 
 from dataclasses import replace
 
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 
 CIFAR10_S = Recipe(

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.engine.clean_training import CleanTraining
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_maximizing import ClasswiseErrorMaximizing, ErrorMaximizing
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 
 EMAXN_CIFAR10 = Recipe(

@@ -11,8 +11,8 @@ from builders.ops import OPS_CIFAR10
 from builders.tap import RECIPES as TAP
 from ule_datasets.countermeasures.filtering import Median3
 from ule_datasets.countermeasures.squeezing import BitDepth, Gray, Jpeg
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.purified import Purified
-from ule_datasets.recipe import Recipe
 from ule_datasets.victims.strategy import Countermeasure
 
 WORDS: dict[type[Countermeasure], str] = {

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.linearly_separable import LinearlySeparable
 from ule_datasets.methods.synthetic_perturbations import SyntheticPerturbations
 from ule_datasets.models.weights import WEIGHTS
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 from ule_datasets.sources.own_images import OWN_IMAGES
 from ule_datasets.sources.pets import PETS

@@ -5,9 +5,9 @@ Tables and appendices are those of Wu et al.; run r of ``randpix-cifar10`` is ``
 
 from dataclasses import replace
 
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.one_pixel_shortcut import Objective, OnePixelShortcut, Upload
 from ule_datasets.methods.pixel_baselines import OPSColor, OPSPosition, RandPix
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 from ule_datasets.sources.imagenet import IMAGENET1K, IMAGENET100
 from ule_datasets.sources.own_images import OWN_IMAGES

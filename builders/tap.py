@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.adversarial_poisoning import CLEAN, AdversarialPoisoning
 from ule_datasets.methods.engine.settings import SurrogateSettings
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 
 TAP_CIFAR10 = Recipe(

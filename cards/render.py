@@ -15,8 +15,8 @@ from ule_datasets.base.options import FORMATS
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.split import share_of
 from ule_datasets.dataset.manifest import Manifest, SplitRecord
+from ule_datasets.definition import Recipe
 from ule_datasets.packaging.card import write_card
-from ule_datasets.recipe import Recipe
 
 UNKNOWN = "(known once it is built)"
 

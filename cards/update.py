@@ -14,11 +14,11 @@ from typing import Any
 import cards
 from builders import RECIPES
 from ule_datasets.base.errors import InputError
+from ule_datasets.definition import Recipe
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.papers.claims import headline
 from ule_datasets.papers.statistics import Verdict
-from ule_datasets.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 JUDGED = {*Verdict} - {Verdict.NOT_RUN, Verdict.NOT_COMPARABLE}

@@ -138,8 +138,10 @@ def rooms() -> list[str]:
 
 def overview() -> str:
     """What people import, and where the rest is."""
-    parts = ["# Library\n\n::: ule_datasets.dataset.loading\n\n::: ule_datasets.build\n\n::: ule_datasets.verify\n"]
-    parts.append("\n::: ule_datasets.recipe\n\n## Rooms\n\n")
+    parts = [
+        "# Library\n\n::: ule_datasets.dataset.loading\n\n::: ule_datasets.building\n\n::: ule_datasets.verifying\n"
+    ]
+    parts.append("\n::: ule_datasets.definition\n\n## Rooms\n\n")
     parts += [f"- [{room}]({room}.md): {first_line(room)}\n" for room in rooms()]
     return "".join(parts)
 

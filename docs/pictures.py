@@ -15,12 +15,12 @@ from typing import NamedTuple
 from builders import RECIPES
 from builders.digits import SMALL
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import BuildOptions, build
+from ule_datasets.building import BuildOptions, build
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.adversarial_poisoning import AdversarialPoisoning
 from ule_datasets.methods.error_maximizing import ClasswiseErrorMaximizing, ErrorMaximizing
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.methods.method import Method
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.digits import DIGITS
 
 IMAGES_PER_CLASS = 12

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from helpers import run_build, run_python
 
-import ule_datasets.build  # noqa: F401 (once, before the processes part)
+import ule_datasets.building  # noqa: F401 (once, before the processes part)
 from ule_datasets.dataset.shards import ShardResult, ShardTask, write_shard
 from ule_datasets.sources import image_folder
 from ule_datasets.sources.decode import ChunkTask, Decoded, decode_chunk

@@ -29,7 +29,7 @@ from ule_datasets.dataset.manifest import FileRecord, Manifest
 from ule_datasets.dataset.shards import file_record, parquet, webdataset
 from ule_datasets.dataset.shards.content import ShardContent
 from ule_datasets.dataset.shards.reading import decode_images
-from ule_datasets.recipe import PublishedRecipe
+from ule_datasets.definition import PublishedRecipe
 
 Tamper = Callable[[ShardContent], None]
 

@@ -26,9 +26,9 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.bounds import L0
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.method import Method
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
 from ule_datasets.sources.reading import Source, read_source
 from ule_datasets.sources.spec import SourceSpec
@@ -354,7 +354,7 @@ def make_recipe(
 RECIPE_FILE = """
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.data.bounds import L0
-from ule_datasets.recipe import Recipe
+from ule_datasets.definition import Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
 
 RECIPE = Recipe(

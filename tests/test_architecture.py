@@ -16,14 +16,14 @@ ROOT = Path(ule_datasets.__file__).parent
 ROOMS = (
     "__main__",
     "cli",
-    "verify",
-    "build",
+    "verifying",
+    "building",
     "verification",
     "analyses",
     "experiments",
     "packaging",
     "dataset",
-    "recipe",
+    "definition",
     "methods",
     "countermeasures",
     "victims",
@@ -108,9 +108,9 @@ def test_help_loads_little_more_than_the_command_and_listing_reads_no_source() -
 
 
 def test_building_and_integrity_import_no_torch_and_nothing_imports_torchvision() -> None:
-    for modules in ("build, ule_datasets.dataset.integrity", "countermeasures, ule_datasets.methods.purified"):
+    for modules in ("building, ule_datasets.dataset.integrity", "countermeasures, ule_datasets.methods.purified"):
         assert "torch" not in modules_after(f"import ule_datasets.{modules}")
-    everything = modules_after("import ule_datasets.dataset.loading, ule_datasets.verify")
+    everything = modules_after("import ule_datasets.dataset.loading, ule_datasets.verifying")
     assert "torch" in everything
     assert "torchvision" not in everything
 

@@ -21,13 +21,13 @@ from builders import RECIPES
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import PARTIAL
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import BuildOptions, build
+from ule_datasets.building import BuildOptions, build
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.dataset.manifest import Manifest
+from ule_datasets.definition import PublishedRecipe, Recipe
 from ule_datasets.methods.one_pixel_shortcut import Objective, OnePixelShortcut
 from ule_datasets.packaging.folder import DONE, STAGING, BuildFolder, open_folder
-from ule_datasets.recipe import PublishedRecipe, Recipe
 
 DIGITS = RECIPES["ops-digits"]
 MANY_SHARDS = dataclasses.replace(DIGITS, name="my-digits", shard_mebibytes=0.25)
@@ -338,7 +338,7 @@ def test_an_unfinished_build_of_something_else_is_refused_until_overwritten(
 def test_a_saved_perturbation_rebuilds_the_same_dataset_and_one_for_other_data_is_refused(
     tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ule_datasets.build as module
+    import ule_datasets.building as module
 
     monkeypatch.setattr(module, "craft", lambda *_, **__: pytest.fail("crafted although a perturbation was given"))
     quiet_build(MANY_SHARDS, tmp_path / "x", perturbations=(reference / PERTURBATION_FILE,))

@@ -825,7 +825,7 @@ def test_an_error_of_our_own_asks_for_a_report(monkeypatch: pytest.MonkeyPatch, 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("ule_datasets.build.draw_figures", fail)
+    monkeypatch.setattr("ule_datasets.building.draw_figures", fail)
     outcome = run_build("ops-digits", "--limit", "1", "--out", tmp_path / "out")
     assert outcome.code == 2
     assert outcome.complaint == [

@@ -23,7 +23,7 @@ from powerloss import Disk, Tree, restore, some, without_syncs
 from ule_datasets.base import files
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import BuildOptions, build
+from ule_datasets.building import BuildOptions, build
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.bounds import LInf
 from ule_datasets.dataset.manifest import FILE_NAME

@@ -25,7 +25,7 @@ from cards import render
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.options import FORMATS
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import BuildOptions, build
+from ule_datasets.building import BuildOptions, build
 from ule_datasets.cli.recipes import find_recipe
 from ule_datasets.data.bounds import L0, L2
 from ule_datasets.data.codec import encode_png
@@ -34,10 +34,10 @@ from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.dataset.loading import load
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.dataset.shards.parquet import features, schema
+from ule_datasets.definition import PublishedRecipe, Recipe
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
 from ule_datasets.papers import claims
-from ule_datasets.recipe import PublishedRecipe, Recipe
 from ule_datasets.sources.digits import DIGITS
 from ule_datasets.sources.spec import Preprocess
 

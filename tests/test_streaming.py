@@ -28,7 +28,7 @@ from photos import (
     write_recipe,
 )
 
-from ule_datasets import build, verify
+from ule_datasets import building, verifying
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.spool import SpooledImages
@@ -122,14 +122,14 @@ def test_a_folder_for_decoded_images_is_used_and_left_empty(
     photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch, seen = tmp_path / "scratch", list[tuple[str, int]]()
-    plain = build.craft
+    plain = building.craft
 
     def watched(*arguments: Any) -> Any:
         seen.extend((path.suffix, path.stat().st_size) for path in scratch.rglob("*.*"))
         assert not BuildFolder(tmp_path / "x").spool.exists()
         return plain(*arguments)
 
-    monkeypatch.setattr(build, "craft", watched)
+    monkeypatch.setattr(building, "craft", watched)
     outcome = photos.build(tmp_path / "x", "--scratch", scratch, "--workers", "2")
     assert_built(outcome, tmp_path / "x", photos)
     assert sum(size for suffix, size in seen if suffix == ".rgb") == NUM_IMAGES * 32 * 32 * 3
@@ -151,13 +151,13 @@ READING = (
     Death("ule_datasets.sources.decode", "_write_note", 2),  # the pixels are there, their note is not
     Death("ule_datasets.sources.decode", "decode_rgb", 12),
     Death("ule_datasets.base.progress", "Reporter.track", 4, workers=2),
-    Death("ule_datasets.build", "craft", 1),
+    Death("ule_datasets.building", "craft", 1),
 )
 ASSEMBLING = (
     Death("ule_datasets.dataset.shards", "encode_png", 15),
     Death("ule_datasets.packaging.folder", "BuildFolder.write_note", 3),  # the files are there, their note is not
     Death("ule_datasets.dataset.shards.webdataset", "write", 2),  # one format is there, the other is not
-    Death("ule_datasets.build", "write_card", 1),
+    Death("ule_datasets.building", "write_card", 1),
 )
 ASSEMBLING_BY_TWO = (Death("ule_datasets.base.progress", "Reporter.track", NUM_CHUNKS + NUM_CLASSES + 3, workers=2),)
 ENDING = (
@@ -376,8 +376,8 @@ def test_verification_says_the_same_with_pixels_on_disk(
     photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports = []
-    for limit in (verify.IN_MEMORY, 0):
-        monkeypatch.setattr(verify, "IN_MEMORY", limit)
+    for limit in (verifying.IN_MEMORY, 0):
+        monkeypatch.setattr(verifying, "IN_MEMORY", limit)
         report, scratch = tmp_path / f"report-{limit}", tmp_path / f"scratch-{limit}"
         assert run_verify(photos.built, "--source", photos.source, "--scratch", scratch, report=report).code == 0
         assert scratch.exists() == (limit == 0), "pixels go there only if they are too many"

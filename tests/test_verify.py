@@ -20,7 +20,7 @@ import cards
 from builders import RECIPES
 from cards import update
 from cards.render import preview
-from ule_datasets import countermeasures, verify
+from ule_datasets import countermeasures, verifying
 from ule_datasets.cli.build import main as build_main
 from ule_datasets.cli.verify import main
 from ule_datasets.compute.precision import Precision
@@ -653,7 +653,7 @@ def test_overwriting_a_dataset_keeps_its_reports_apart_and_waits_for_a_verificat
 ) -> None:
     check = [str(digits), "--workers", "1", "--quiet", "--integrity-only"]
     rebuild = ["ops-digits", "--out", str(digits), "--overwrite", "--workers", "1", "--quiet"]
-    write, codes = verify.write_report, []
+    write, codes = verifying.write_report, []
 
     def meanwhile(*arguments: Any) -> Any:
         before = snapshot(digits)
@@ -662,7 +662,7 @@ def test_overwriting_a_dataset_keeps_its_reports_apart_and_waits_for_a_verificat
         return write(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(verify, "write_report", meanwhile)
+        patched.setattr(verifying, "write_report", meanwhile)
         assert main(check) == 0
     assert codes == [2]
     assert f"a verification of {digits} is at work" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from typing import Any
 
 from tiny_weights import save_tiny_weights
 
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.adversarial_poisoning import AdversarialPoisoning
 from ule_datasets.methods.autoregressive import Autoregressive
 from ule_datasets.methods.bait import Bait
@@ -22,7 +23,6 @@ from ule_datasets.methods.method import Method
 from ule_datasets.methods.synthetic_perturbations import SyntheticPerturbations
 from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
 from ule_datasets.models.weights import Weights
-from ule_datasets.recipe import Recipe
 
 
 @functools.cache

@@ -24,13 +24,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import BuildOptions, build
+from ule_datasets.building import BuildOptions, build
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import encode_png
 from ule_datasets.data.perturbation import Additive, Layer, Overwrite, Perturbation, Support
 from ule_datasets.dataset.integrity import Check, examine
 from ule_datasets.dataset.manifest import DamagedManifestError, Manifest
-from ule_datasets.recipe import Recipe
+from ule_datasets.definition import Recipe
 from ule_datasets.sources.reading import Source
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs/security.md"

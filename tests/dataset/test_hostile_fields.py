@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import BuildOptions, build
+from ule_datasets.building import BuildOptions, build
 from ule_datasets.cli.verify import main
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION
 from ule_datasets.data.perturbation import Perturbation

@@ -12,7 +12,7 @@ from forging import Tamper, rewrite, shards, sign
 
 from builders import RECIPES
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import BuildOptions, build
+from ule_datasets.building import BuildOptions, build
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import encode_png
 from ule_datasets.dataset.integrity import Check, examine

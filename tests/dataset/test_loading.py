@@ -30,7 +30,7 @@ from PIL import Image
 import ule_datasets
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import BuildOptions, build
+from ule_datasets.building import BuildOptions, build
 from ule_datasets.dataset.loading import PoisonedDataset, load
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.sources.digits import DIGITS

@@ -16,7 +16,7 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.cli.verify import main as verify
 from ule_datasets.dataset.local import FILE_NAME, remembered_source
 from ule_datasets.dataset.manifest import Manifest
-from ule_datasets.recipe import PublishedRecipe
+from ule_datasets.definition import PublishedRecipe
 from ule_datasets.sources.cifar10 import CIFAR10
 
 

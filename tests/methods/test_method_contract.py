@@ -36,6 +36,7 @@ from ule_datasets.countermeasures import Cutout
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.quantization import Apply, Quantize, largest_level
 from ule_datasets.data.split import Split, sample_digest
+from ule_datasets.definition import Recipe
 from ule_datasets.methods import purified
 from ule_datasets.methods.adversarial_poisoning import AdversarialPoisoning
 from ule_datasets.methods.autoregressive import Autoregressive
@@ -54,7 +55,6 @@ from ule_datasets.methods.purified import Purified
 from ule_datasets.methods.synthetic_perturbations import SyntheticPerturbations
 from ule_datasets.methods.unlearnable_clusters import CropRule, UnlearnableClusters
 from ule_datasets.models.weights import Weights
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
 
 SMALL_EM: dict[str, Any] = {

@@ -17,7 +17,7 @@ from ule_datasets.base.checkpoint import FileCheckpoint
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
-from ule_datasets.build import BuildOptions, build
+from ule_datasets.building import BuildOptions, build
 from ule_datasets.cli.verify import main as verify
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.countermeasures import Cutout
@@ -26,12 +26,12 @@ from ule_datasets.data.bounds import L0, Unbounded
 from ule_datasets.data.perturbation import FILE_NAME, Additive, Perturbation
 from ule_datasets.dataset.loading import load
 from ule_datasets.dataset.manifest import Manifest
+from ule_datasets.definition import UNDOING, PublishedRecipe, Recipe
 from ule_datasets.methods import purified
 from ule_datasets.methods.method import Context, Crafted
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.methods.purified import Purified
 from ule_datasets.packaging.crafting import CraftCache, Workshop, craft
-from ule_datasets.recipe import UNDOING, PublishedRecipe, Recipe
 from ule_datasets.sources.digits import DIGITS
 from ule_datasets.verification.subjects import SourceReader, plan
 from ule_datasets.victims import preparation

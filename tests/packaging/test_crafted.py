@@ -18,15 +18,15 @@ from helpers import Outcome, data_files, read, run_build, run_build_process
 
 from builders import RECIPES
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import BuildOptions, build
+from ule_datasets.building import BuildOptions, build
 from ule_datasets.data.bounds import LInf
 from ule_datasets.data.perturbation import FILE_NAME, Additive, Overwrite, Perturbation, Support
 from ule_datasets.data.split import positions_of
 from ule_datasets.dataset.loading import load
 from ule_datasets.dataset.manifest import Manifest
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.cifar10 import CIFAR10
 from ule_datasets.sources.digits import DIGITS
 from ule_datasets.sources.reading import Source

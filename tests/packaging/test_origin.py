@@ -25,7 +25,7 @@ from helpers import (
     write_webdataset,
 )
 
-import ule_datasets.build
+import ule_datasets.building
 import ule_datasets.packaging.assembly
 import ule_datasets.sources.reading
 from ule_datasets.packaging.folder import BuildFolder
@@ -38,8 +38,8 @@ OTHERS = {"train": make_images(3, 4, 8, seed=9), "test": SPLITS["test"]}
 @pytest.fixture(autouse=True)
 def lean(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes most of the time of so small a build, and is the same for all."""
-    monkeypatch.setattr(ule_datasets.build, "write_card", lambda *_: "")
-    monkeypatch.setattr(ule_datasets.build, "draw_figures", lambda *_: ())
+    monkeypatch.setattr(ule_datasets.building, "write_card", lambda *_: "")
+    monkeypatch.setattr(ule_datasets.building, "draw_figures", lambda *_: ())
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
@@ -259,9 +259,9 @@ def reading_stops(patch: pytest.MonkeyPatch) -> None:
 
 STAGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "reading": reading_stops,
-    "crafting": lambda patch: patch.setattr(ule_datasets.build, "craft", interrupt),
+    "crafting": lambda patch: patch.setattr(ule_datasets.building, "craft", interrupt),
     "assembling": lambda patch: patch.setattr(ule_datasets.packaging.assembly, "write_shard", interrupt),
-    "describing": lambda patch: patch.setattr(ule_datasets.build, "draw_figures", interrupt),
+    "describing": lambda patch: patch.setattr(ule_datasets.building, "draw_figures", interrupt),
     "moving": lambda patch: patch.setattr(BuildFolder, "publish", interrupt),
 }
 

@@ -21,12 +21,12 @@ from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.bounds import L0, Budget, LInf
 from ule_datasets.data.perturbation import Additive, Perturbation, Support
 from ule_datasets.data.split import Split, sample_digest
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ErrorMinimizing
 from ule_datasets.methods.method import Context, Crafted, Method
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut, Upload
 from ule_datasets.packaging.crafting import CraftCache, Workshop, clear_checkpoints, craft, join
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
 from ule_datasets.sources.reading import Source
 

@@ -68,7 +68,7 @@ OWN = """
 from dataclasses import replace
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.data.bounds import L0
-from ule_datasets.recipe import Recipe
+from ule_datasets.definition import Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
 
 LICENCE = replace(OWN_IMAGES.licence, hub_id="other", redistributable=False)
@@ -102,7 +102,7 @@ ule_datasets.places.hub.TRIES = 3
 """Goes before a program: waits are noted instead of waited."""
 FORKING = """
 import contextlib, importlib, json, os, sys, traceback
-import ule_datasets.build, ule_datasets.cli.recipes, ule_datasets.dataset.loading, ule_datasets.verify
+import ule_datasets.building, ule_datasets.cli.recipes, ule_datasets.dataset.loading, ule_datasets.verifying
 import ule_datasets.packaging.publish
 
 for name in ("filelock", "fsspec", "httpx", "httpx2", "pandas", "requests", "yaml"):  # which, depends on versions

@@ -39,7 +39,7 @@ from helpers import (
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import BuildOptions, build
+from ule_datasets.building import BuildOptions, build
 from ule_datasets.data.split import Split
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.sources.cifar10 import CIFAR10

@@ -20,7 +20,7 @@ from odd_images import FOREIGN, NEVER, ODD, PIXELS, PLAIN, SIDE, TURNABLE, exif,
 
 from ule_datasets import load
 from ule_datasets.base.errors import InputError
-from ule_datasets.build import BuildOptions, build
+from ule_datasets.building import BuildOptions, build
 from ule_datasets.cli.verify import main as verify
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.codec import FINISHED, decode_rgb

@@ -12,7 +12,7 @@ from helpers import Samples, class_names, encode, make_images, make_recipe, read
 from ule_datasets import load
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import BuildOptions, build
+from ule_datasets.building import BuildOptions, build
 from ule_datasets.data.codec import encoder_versions, resize_and_crop
 from ule_datasets.data.split import sample_digest
 from ule_datasets.sources.own_images import OWN_IMAGES

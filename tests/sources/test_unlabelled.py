@@ -46,7 +46,7 @@ import numpy as np
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.bounds import LInf
 from ule_datasets.methods.method import Context, Crafted, Method
-from ule_datasets.recipe import Recipe
+from ule_datasets.definition import Recipe
 from ule_datasets.sources.own_images import OWN_IMAGES
 
 

@@ -28,10 +28,10 @@ from ule_datasets.cli.running import CHECK_FAILED, Answer, run, tell, version
 
 if TYPE_CHECKING:
     from ule_datasets.base.progress import Reporter
-    from ule_datasets.build import BuildResult
+    from ule_datasets.building import BuildResult
+    from ule_datasets.definition import Recipe
     from ule_datasets.packaging.publication import Plan
     from ule_datasets.packaging.publish import Publication
-    from ule_datasets.recipe import Recipe
 
 COMMAND = "ule-build"
 
@@ -140,7 +140,7 @@ def _planned(recipe: Recipe, given: BuildArguments, reporter: Reporter) -> Answe
     """What would be done; nothing is."""
     from builders import RECIPES
     from ule_datasets.base.errors import InputError
-    from ule_datasets.build import plan_build
+    from ule_datasets.building import plan_build
     from ule_datasets.packaging.publication import plan_publication
 
     plan = plan_build(recipe, _options(recipe, (), given), reporter)
@@ -163,7 +163,7 @@ def _planned(recipe: Recipe, given: BuildArguments, reporter: Reporter) -> Answe
 def _built(recipe: Recipe, given: BuildArguments, reporter: Reporter) -> Answer:
     """Build, compare with what was published, and publish."""
     from builders import RECIPES
-    from ule_datasets.build import build
+    from ule_datasets.building import build
     from ule_datasets.dataset.fetching import find_perturbation
     from ule_datasets.packaging.publication import plan_publication
     from ule_datasets.packaging.publish import publish

@@ -12,9 +12,9 @@ from itertools import groupby
 from builders import FAMILIES, RECIPES
 from ule_datasets.base.names import unknown
 from ule_datasets.cli.running import Answer, table
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.method import Repeats
 from ule_datasets.papers.claims import headline
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.spec import EMBEDDED
 
 WIDTH = 80

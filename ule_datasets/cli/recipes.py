@@ -9,7 +9,7 @@ from builders import RECIPES
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import expanded
 from ule_datasets.base.names import unknown
-from ule_datasets.recipe import Recipe
+from ule_datasets.definition import Recipe
 
 
 def find_recipe(name: str) -> Recipe:

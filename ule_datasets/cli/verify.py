@@ -70,7 +70,7 @@ def verify_command(given: VerifyArguments) -> Answer:
     from builders import RECIPES
     from ule_datasets.base.progress import Reporter
     from ule_datasets.dataset.manifest import DamagedManifestError
-    from ule_datasets.verify import plan_verification, verify
+    from ule_datasets.verifying import plan_verification, verify
 
     options, reporter = _with_folders(given), Reporter(silent=given.quiet)
     try:

@@ -30,7 +30,7 @@ from ule_datasets.dataset.local import remembered_source
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.dataset.shards.content import ShardContent
 from ule_datasets.dataset.shards.reading import SampleForm, check_samples, decode_images, read_shard
-from ule_datasets.recipe import PublishedRecipe
+from ule_datasets.definition import PublishedRecipe
 from ule_datasets.sources.reading import read_source
 
 DECODE_BLOCK = 1024

@@ -20,8 +20,8 @@ from ule_datasets.dataset.declaration import craft_declaration
 from ule_datasets.dataset.delivery import Delivery
 from ule_datasets.dataset.manifest import FileRecord, Manifest, SplitRecord, build_environment
 from ule_datasets.dataset.shards import ShardResult, ShardTask, file_record, shard_path, shard_rows, write_shard
+from ule_datasets.definition import Recipe
 from ule_datasets.packaging.folder import BuildFolder
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.reading import Source
 
 _COPIES = 2

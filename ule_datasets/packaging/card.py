@@ -15,12 +15,12 @@ from ule_datasets.base.templates import environment
 from ule_datasets.data.perturbation import NOWHERE, Overwrite, Perturbation, Support
 from ule_datasets.dataset.declaration import card_declaration
 from ule_datasets.dataset.manifest import Manifest
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.method import Repeats
 from ule_datasets.packaging.figures.sheet import Figure
 from ule_datasets.packaging.figures.trace import trace_table
 from ule_datasets.packaging.results import results_of
 from ule_datasets.papers.claims import CLEAN_ACCURACY, for_dataset
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.forms import UNLABELLED
 from ule_datasets.sources.imagenet import ENGLISH
 

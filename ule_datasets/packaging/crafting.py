@@ -20,8 +20,8 @@ from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.perturbation import Layer, Perturbation
 from ule_datasets.data.split import poisoned_keys
 from ule_datasets.dataset.manifest import build_environment, other_decoder
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.method import Context, Method, Repeats
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.reading import Source, no_labels
 
 LARGEST = 10 * 2**30

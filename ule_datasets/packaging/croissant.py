@@ -8,8 +8,8 @@ from typing import Any
 import cards
 from ule_datasets.dataset.declaration import croissant_declaration
 from ule_datasets.dataset.manifest import Manifest
+from ule_datasets.definition import Recipe
 from ule_datasets.packaging.card import NAMESPACE, citation_keys
-from ule_datasets.recipe import Recipe
 
 _TERMS = """
 arrayShape citeAs column containedIn equivalentProperty extract field fileObject fileProperty fileSet format includes

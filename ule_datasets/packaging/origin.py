@@ -12,9 +12,9 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.executor import Executor
 from ule_datasets.dataset.local import LocalNote, as_remembered
 from ule_datasets.dataset.manifest import Manifest, other_decoder
+from ule_datasets.definition import Recipe
 from ule_datasets.packaging.folder import BuildFolder
 from ule_datasets.places.urls import shown
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.forms import Form
 from ule_datasets.sources.identity import Identity, listing
 from ule_datasets.sources.reading import find_form, read_identity

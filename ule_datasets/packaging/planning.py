@@ -10,11 +10,11 @@ from typing import Any
 from ule_datasets.base.files import cache_folder
 from ule_datasets.base.options import BuildOptions
 from ule_datasets.base.shown import counted, few
+from ule_datasets.definition import Recipe
 from ule_datasets.methods.method import Method, Repeats
 from ule_datasets.models.weights import Weights, at_hand
 from ule_datasets.packaging.crafting import CraftCache, check_amount, rounds_kept
 from ule_datasets.packaging.folder import STAGING
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.look import Look
 
 

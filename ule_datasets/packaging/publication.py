@@ -18,9 +18,9 @@ from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.dataset.manifest import FILE_NAME as MANIFEST
 from ule_datasets.dataset.manifest import LEFT_OUT, FileRecord, Manifest
 from ule_datasets.dataset.shards import file_record
+from ule_datasets.definition import Recipe
 from ule_datasets.packaging.card import NAMESPACE, write_card
 from ule_datasets.packaging.figures import draw_figures_without_images
-from ule_datasets.recipe import Recipe
 
 CARD = "README.md"
 NAMING = (CARD, "croissant.json")

@@ -20,11 +20,11 @@ from ule_datasets.data.split import positions_of
 from ule_datasets.dataset import integrity
 from ule_datasets.dataset.local import remembered_source
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
+from ule_datasets.definition import PublishedRecipe, Recipe
 from ule_datasets.experiments.subject import Samples, Subject
 from ule_datasets.methods.method import Repeats
 from ule_datasets.packaging.crafting import CraftCache, Workshop, craft
 from ule_datasets.papers import claims
-from ule_datasets.recipe import PublishedRecipe, Recipe
 from ule_datasets.sources.reading import Source, read_source
 from ule_datasets.sources.spec import EMBEDDED, Preprocess
 

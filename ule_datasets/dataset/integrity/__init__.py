@@ -18,7 +18,7 @@ from ule_datasets.dataset.integrity.description import Folder, check_description
 from ule_datasets.dataset.integrity.files import check_files
 from ule_datasets.dataset.integrity.source import check_against_source, check_without_source
 from ule_datasets.dataset.manifest import Manifest
-from ule_datasets.recipe import PublishedRecipe, Recipe
+from ule_datasets.definition import PublishedRecipe, Recipe
 from ule_datasets.sources.reading import Source
 
 FindSource = Callable[[PublishedRecipe, bool], Source | None]

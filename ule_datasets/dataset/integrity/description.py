@@ -20,7 +20,7 @@ from ule_datasets.dataset.declaration import card_declaration, craft_declaration
 from ule_datasets.dataset.integrity.check import Check, differing
 from ule_datasets.dataset.integrity.drawings import drawing_problem
 from ule_datasets.dataset.manifest import Manifest
-from ule_datasets.recipe import PublishedRecipe, Recipe
+from ule_datasets.definition import PublishedRecipe, Recipe
 from ule_datasets.sources.spec import Preprocess
 
 REST_OF_CARD = 5_000

@@ -23,7 +23,7 @@ from ule_datasets.base.files import cache_folder, refuse_links, sweep
 from ule_datasets.base.names import unknown
 from ule_datasets.base.options import VerifyOptions as VerifyOptions
 from ule_datasets.base.progress import Reporter
-from ule_datasets.build import WORKER_MODULES
+from ule_datasets.building import WORKER_MODULES
 from ule_datasets.compute.devices import pick_device
 from ule_datasets.compute.executor import Executor, available_cpus
 from ule_datasets.compute.opening import EXECUTORS, open_executor
@@ -31,6 +31,7 @@ from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.dataset.integrity import Check
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 from ule_datasets.dataset.reading import being_verified
+from ule_datasets.definition import Recipe
 from ule_datasets.experiments.grid import (
     Cell,
     Grid,
@@ -48,7 +49,6 @@ from ule_datasets.packaging.figures.contact import SAMPLES_SHOWN, largest_noise,
 from ule_datasets.packaging.figures.sheet import Sheet
 from ule_datasets.papers.claims import Claim, Statement, all_claims, for_dataset, listed, statements
 from ule_datasets.papers.statistics import Verdict
-from ule_datasets.recipe import Recipe
 from ule_datasets.verification.costs import TIMINGS, Timing, time_making
 from ule_datasets.verification.judging import (
     Wanted,

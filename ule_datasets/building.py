@@ -27,6 +27,7 @@ from ule_datasets.dataset.integrity.files import unlisted
 from ule_datasets.dataset.local import LocalNote, as_remembered, note_of
 from ule_datasets.dataset.manifest import FILE_NAME, LEFT_OUT, FileRecord, Manifest
 from ule_datasets.dataset.shards import file_record
+from ule_datasets.definition import Recipe
 from ule_datasets.packaging.assembly import Assembly
 from ule_datasets.packaging.card import write_card
 from ule_datasets.packaging.crafting import CraftCache, Workshop, clear_checkpoints, craft, join, labels_for, shortfalls
@@ -37,7 +38,6 @@ from ule_datasets.packaging.origin import Origin
 from ule_datasets.packaging.planning import BuildPlan
 from ule_datasets.places import hub
 from ule_datasets.places.urls import RemoteFolder, is_remote, shown
-from ule_datasets.recipe import Recipe
 from ule_datasets.sources.known import known_location
 from ule_datasets.sources.reading import Source, find_form, look_at, read_source
 
