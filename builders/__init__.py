@@ -3,7 +3,7 @@
 ``RECIPE`` of a module is the one for one's own images.
 """
 
-from builders import ar, bait, digits, em, emaxn, learnable, lsp, ops, tap, uc
+from builders import ar, bait, convolution, digits, em, emaxn, learnable, lsp, ops, tap, uc
 from ule_datasets.definition import Recipe
 
 FAMILIES: dict[str, tuple[Recipe, ...]] = {
@@ -16,6 +16,7 @@ FAMILIES: dict[str, tuple[Recipe, ...]] = {
     "Error-maximising noise (EMaxN)": emaxn.RECIPES,
     "Linearly separable perturbations (LSP, SynPer)": lsp.RECIPES,
     "Autoregressive perturbations (AR)": ar.RECIPES,
+    "Class-wise convolution (CUDA)": convolution.RECIPES,
     "Made learnable again (ISS, a median)": learnable.RECIPES,
     "Your own images": (ops.RECIPE, lsp.RECIPE, uc.RECIPE),
 }

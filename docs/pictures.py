@@ -39,6 +39,7 @@ SHOWN = (
     "emaxn-c-cifar10",
     "lsp-cifar10",
     "ar-cifar10",
+    "convolution-cifar10",
 )
 """Recipes with each method once, as far as they need no trained weights."""
 

@@ -186,6 +186,10 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
         "e07e3e3a6dd7c980b26e240496af4ff552aeb76af69306126c35b46d731c4be4",
         ("c7382680faecf66b4faaed83b9a1064147a25965882f9e4ebd29c28796474bc4",),
     ),
+    "convolution-cifar10": (
+        "91ee25eae5d44ac050f1bf034741eef9b73ec4efa12bd11240a733ac8a2f92c7",
+        ("f5ccaa21b0ac990d3a8ed86095533108babb45a33866b0455989e0176529b3bb",),
+    ),
     "gray-ops-cifar10": (
         "3e9ec0ddc16d1bc0583ca6adcd2401922ab3961f3f22ef50fea958234c739c8c",
         (
@@ -305,6 +309,7 @@ EXACT: dict[str, str] = {
     "ops-imagenet1k": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
     "lsp-cifar10": "5ef6a3ad86ce3d9471c517d2a814f312817ae9f74b29f84a48138d2296b9b802",
     "ar-cifar10": "59dc44d5dcee54bb2887769046f07ba3909d285162a2c0abcef5927e3c8c9c48",
+    "convolution-cifar10": "36847211ab54f97e100abf01b06458a645b91a388561201888d9ff204048d9ec",
     "ops": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
     "lsp": "005efa39fcd918496ac600bbdbbff97b39e3b37dfb70710a98ee54dea771c975",
 }

@@ -41,6 +41,7 @@ from ule_datasets.methods import purified
 from ule_datasets.methods.adversarial_poisoning import AdversarialPoisoning
 from ule_datasets.methods.autoregressive import Autoregressive
 from ule_datasets.methods.bait import Bait
+from ule_datasets.methods.class_convolution import ClassConvolution
 from ule_datasets.methods.engine import stepwise
 from ule_datasets.methods.engine.clean_training import CleanTraining, Scale
 from ule_datasets.methods.engine.settings import SurrogateSettings
@@ -103,6 +104,7 @@ METHODS: dict[str, Row] = {
     "ops-color": Row(lambda _: OPSColor(), {"palette": ()}),
     "randpix": Row(lambda _: RandPix(), {}),
     "lsp": Row(lambda _: LinearlySeparable(), {"patch": 0}),
+    "convolution": Row(lambda _: ClassConvolution(), {"size": 4}),
     "ar": Row(lambda _: Autoregressive(least_response=0), {"most_candidates": 2}),
     "synper": Row(lambda w: SyntheticPerturbations(surrogate=w, **SMALL_SYNPER), {"num_clusters": 1}),
     "purified": Row(lambda _: Purified(countermeasure=Noisy()), {"countermeasure": Cutout()}),
