@@ -179,8 +179,7 @@ class _ProcessLauncher(Launcher[Task, Result, _Worker]):
         try:
             worker = self._processes.take(reused=self._reused)
         except (EOFError, ConnectionError):  # it was just asked for one
-            time.sleep(_SECONDS_OF_AN_END)  # another one is not started before the system is done with it
-            return Lost(reason=self._processes.ending(_UNKNOWN))
+            return self._ended(_UNKNOWN)
         except OSError as error:
             return Lost(reason=f"no process could be started ({error.strerror})")
         worker.ask(content)
@@ -190,7 +189,7 @@ class _ProcessLauncher(Launcher[Task, Result, _Worker]):
         answer = handle.answer()
         if answer is None:
             self._processes.end([handle])
-            return Lost(reason=self._processes.ending(handle.process.exitcode))
+            return self._ended(handle.process.exitcode)
         if self._reused:
             self._processes.keep(handle)
         else:
@@ -203,6 +202,11 @@ class _ProcessLauncher(Launcher[Task, Result, _Worker]):
 
     def stop(self, handles: Sequence[_Worker]) -> None:
         self._processes.end(handles, killed=True)
+
+    def _ended(self, code: int | None) -> Lost:
+        if code == _UNKNOWN:  # another starter is not started before the system is done with the one that was lost
+            time.sleep(_SECONDS_OF_AN_END)
+        return Lost(reason=self._processes.ending(code))
 
 
 @contextlib.contextmanager
