@@ -239,6 +239,7 @@ def make_result(
             dataset=cell.dataset,
             control=subject.control,
             chance=100 / num_classes,
+            num_test=2_000,
         )
         for cell, histories in outcomes.items()
         for subject in subjects
@@ -249,7 +250,7 @@ def make_result(
         seeds=tuple(sorted({run.seed for run in runs})),
         num_classes=num_classes,
         num_train={},
-        num_test=12,
+        num_test=2_000,
         runs=runs,
         lost=lost,
         comparisons=comparisons,

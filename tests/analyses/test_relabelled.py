@@ -82,7 +82,7 @@ def test_images_stay_and_labels_are_the_groups() -> None:
 def test_both_sides_are_compared_seed_by_seed() -> None:
     clean = {seed: make_history(90.0 + seed, seed=seed) for seed in (2, 0, 1)}
     poisoned = {seed: make_history(25.0 + seed, seed=seed) for seed in (0, 2, 7)}
-    found = summarise(clean, poisoned, dataset="mine", control="cifar10", num_groups=5)
+    found = summarise(clean, poisoned, dataset="mine", control="cifar10", num_groups=5, num_test=2_000)
     assert found is not None
     assert (found.num_groups, found.seeds, found.chance) == (5, (0, 2), 20.0)
     assert found.comparison.clean.values == (90.0, 92.0)
@@ -96,15 +96,16 @@ def test_both_sides_are_compared_seed_by_seed() -> None:
 def test_chance_is_that_of_the_groups() -> None:
     """Half of the way from guessing among two is no collapse, though it is far below the control."""
     sides = {0: make_history(99.0)}, {0: make_history(78.0)}
-    two = summarise(*sides, dataset="mine", control="cifar10", num_groups=2)
+    two = summarise(*sides, dataset="mine", control="cifar10", num_groups=2, num_test=2_000)
     assert two is not None
     assert two.chance == 50.0
     assert two.comparison.collapse is Collapse.NOT_SHOWN
-    near = summarise({0: make_history(99.0)}, {0: make_history(60.0)}, dataset="m", control="c", num_groups=2)
+    names = {"dataset": "m", "control": "c"}
+    near = summarise({0: make_history(99.0)}, {0: make_history(60.0)}, **names, num_groups=2, num_test=2_000)
     assert near is not None
     assert near.comparison.collapse is Collapse.SHOWN
 
 
 def test_without_a_common_seed_nothing_is_said() -> None:
     one = make_history(90.0)
-    assert summarise({0: one}, {1: one}, dataset="mine", control="cifar10", num_groups=2) is None
+    assert summarise({0: one}, {1: one}, dataset="mine", control="cifar10", num_groups=2, num_test=2_000) is None

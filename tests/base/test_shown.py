@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from ule_datasets.base import shown
 from ule_datasets.base.progress import Reporter
+from ule_datasets.base.shown import operations
 from ule_datasets.base.templates import environment
 
 HOSTILE = [
@@ -161,3 +162,11 @@ def test_a_template_shows_everything_safely_but_its_own_markup() -> None:
 )
 def test_numbers_have_their_nouns(number: int, one: str, told: str) -> None:
     assert shown.counted(number, one) == told
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(0, "0 FLOP"), (999, "999 FLOP"), (8.31e11, "831 GFLOP"), (3.312e12, "3.31 TFLOP"), (1.2344e18, "1,234 PFLOP")],
+)
+def test_operations_are_told_in_the_largest_unit_of_which_there_is_one(number: float, told: str) -> None:
+    assert operations(number) == told

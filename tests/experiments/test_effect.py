@@ -9,10 +9,11 @@ from ule_datasets.experiments.effect import Collapse, Comparison, compare
 from ule_datasets.papers.statistics import Estimate
 
 
-def compared(clean: float, poisoned: float, *, chance: float = 10.0, train: float = 100.0) -> Comparison:
-    return compare(
-        [make_history(clean)], [make_history(poisoned, train=train)], dataset="d", control="c", chance=chance
-    )
+def compared(
+    clean: float, poisoned: float, *, chance: float = 10.0, train: float = 100.0, num_test: int = 2_000
+) -> Comparison:
+    runs = [make_history(clean)], [make_history(poisoned, train=train)]
+    return compare(*runs, dataset="d", control="c", chance=chance, num_test=num_test)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +63,19 @@ def test_a_shortcut_that_is_not_fitted_is_noted_and_does_not_change_the_outcome(
     assert half.notes == ("not fully fitted: 89.9 % training accuracy on the poisoned images, below 90 %",)
 
 
+def test_nothing_follows_from_few_test_images() -> None:
+    assert compared(60.0, 10.0, num_test=100).collapse is compared(60.0, 10.0).collapse is Collapse.SHOWN
+    for poisoned in (10.0, 30.0, 60.0):
+        few = compared(60.0, poisoned, num_test=99)
+        assert few.collapse is Collapse.INCONCLUSIVE
+        assert few.notes == ("tested on 99 images: at least 100 are needed for a verdict",)
+
+
 @pytest.mark.parametrize("kind", ["clean", "poisoned"])
 def test_a_run_that_broke_is_never_a_collapse(kind: str) -> None:
     clean = [make_history(60.0), make_history(60.0, seed=1, finite=kind != "clean")]
     poisoned = [make_history(10.0), make_history(10.0, seed=1, finite=kind != "poisoned")]
-    comparison = compare(clean, poisoned, dataset="d", control="c", chance=10.0)
+    comparison = compare(clean, poisoned, dataset="d", control="c", chance=10.0, num_test=2_000)
     assert comparison.collapse is Collapse.INCONCLUSIVE
     assert comparison.notes == ("seed 1: the loss was not finite in epoch 1, training stopped",)
 
@@ -74,7 +83,7 @@ def test_a_run_that_broke_is_never_a_collapse(kind: str) -> None:
 def test_several_seeds_are_judged_on_their_means() -> None:
     clean = [make_history(value, seed=seed) for seed, value in enumerate((58.0, 60.0, 62.0))]
     poisoned = [make_history(value, seed=seed) for seed, value in enumerate((10.0, 10.0, 40.0))]
-    comparison = compare(clean, poisoned, dataset="d", control="c", chance=10.0)
+    comparison = compare(clean, poisoned, dataset="d", control="c", chance=10.0, num_test=2_000)
     assert comparison.collapse is Collapse.SHOWN
     assert (comparison.clean.mean, comparison.clean.sd) == (60.0, 2.0)
     assert comparison.poisoned.mean == 20.0
@@ -83,7 +92,7 @@ def test_several_seeds_are_judged_on_their_means() -> None:
 
 def test_the_last_epoch_counts_and_the_best_is_shown_beside_it() -> None:
     clean, poisoned = [make_history(50.0, 60.0)], [make_history(55.0, 12.0, train=[60.0, 99.0], strategy="cutout")]
-    comparison = compare(clean, poisoned, dataset="mine", control="theirs", chance=10.0)
+    comparison = compare(clean, poisoned, dataset="mine", control="theirs", chance=10.0, num_test=2_000)
     assert comparison.collapse is Collapse.SHOWN
     assert (comparison.poisoned.values, comparison.poisoned_best.values) == ((12.0,), (55.0,))
     assert comparison.poisoned_train.values == (99.0,)

@@ -13,6 +13,7 @@ from made_up import CPU, Listener, make_history, make_profile, make_result, make
 from tiny_weights import TINY, register_tiny_weights
 
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.shown import operations
 from ule_datasets.compute.executor import Lost
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.experiments import grid as grid_module
@@ -362,9 +363,9 @@ def test_the_plan_has_a_line_per_cell() -> None:
     lines = plan_lines(grid, tasks, [0, 1, 0, 0.25])
     assert len(lines) == 2
     assert lines[0].startswith(f"  cifar10, {MODEL}, standard: 2 runs of 2 epochs on 32 images, ")
-    assert lines[0].endswith(" FLOP")
+    assert lines[0].endswith("FLOP")
     what = f"  mine, {MODEL}, standard: 2 runs of 2 epochs on 32 images"
-    assert lines[1] == f"{what}, {flop:.2g} FLOP left, 1 finished before, 1 begun"
+    assert lines[1] == f"{what}, {operations(flop)} left, 1 finished before, 1 begun"
     (single, _) = plan_lines(make_grid(), make_grid().tasks(), [0, 0])
     assert ": 1 run of 2 epochs" in single
 

@@ -72,8 +72,8 @@ def test_runs_of_another_kind_say_nothing_and_a_bound_is_called_one(tmp_path: Pa
     told = expected_hours([other], [0.5], tmp_path)
     assert told.startswith("at least ")
     assert told.endswith(": at the rate of large matrix products, 1,000 GFLOP/s a core, which no run exceeds")
-    amount = float(re.findall(r"at least (\S+) core", told)[0])
-    assert amount == pytest.approx(0.5 * other.flop / 1e12 / 3600, rel=0.05)
+    amount = float(re.findall(r"at least (\S+) core seconds", told)[0])
+    assert amount == pytest.approx(0.5 * other.flop / 1e12, rel=0.05)
 
 
 def test_runs_on_other_hardware_say_nothing_and_both_bases_are_told(tmp_path: Path) -> None:
@@ -103,3 +103,11 @@ def test_a_verification_that_trains_is_announced_by_what_earlier_runs_took(
 
 def test_the_rate_of_a_device_is_measured() -> None:
     assert product_rate(make_task().device, Precision.FLOAT32) > 1e8
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(3.0, "6 core seconds"), (59.0, "1.2e+02 core seconds"), (60.0, "2 core minutes")]
+)
+def test_short_times_are_told_in_smaller_units(tmp_path: Path, seconds: float, words: str) -> None:
+    kept(tmp_path, seconds)
+    assert expected_hours([make_task()], [0.0], tmp_path).startswith(f"about {words} on ")

@@ -129,7 +129,14 @@ def result(*runs: Run, lost: tuple[LostRun, ...] = (), control: str = "cifar10",
         clean = plain.histories(dataclasses.replace(cell, dataset=control))
         if clean:
             found.append(
-                compare(clean, plain.histories(cell), dataset=cell.dataset, control=control, chance=plain.chance)
+                compare(
+                    clean,
+                    plain.histories(cell),
+                    dataset=cell.dataset,
+                    control=control,
+                    chance=plain.chance,
+                    num_test=plain.num_test,
+                )
             )
     return dataclasses.replace(plain, comparisons=tuple(found))
 
@@ -193,7 +200,9 @@ def left_open(id: str, reason: str) -> ClaimResult:
 def regrouped(num_groups: int, seeds: Sequence[int]) -> RelabelledResult:
     """With classes in groups: protected 30.5 %, clean 95.5 %, and one more for each seed."""
     clean, protected = ({seed: history((value,), seed=seed) for seed in seeds} for value in (95.5, 30.5))
-    found = summarise_relabelled(clean, protected, dataset="ops-cifar10", control="cifar10", num_groups=num_groups)
+    found = summarise_relabelled(
+        clean, protected, dataset="ops-cifar10", control="cifar10", num_groups=num_groups, num_test=2_000
+    )
     assert found is not None
     return found
 

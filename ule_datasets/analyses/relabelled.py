@@ -73,7 +73,13 @@ def relabelled(data: TrainingData, groups: np.ndarray) -> TrainingData:
 
 
 def summarise(
-    clean: Mapping[int, RunHistory], poisoned: Mapping[int, RunHistory], *, dataset: str, control: str, num_groups: int
+    clean: Mapping[int, RunHistory],
+    poisoned: Mapping[int, RunHistory],
+    *,
+    dataset: str,
+    control: str,
+    num_groups: int,
+    num_test: int,
 ) -> RelabelledResult | None:
     """Runs on clean and on protected images beside each other, by seed; ``None`` where no seed has both."""
     seeds = tuple(sorted(clean.keys() & poisoned.keys()))
@@ -81,7 +87,7 @@ def summarise(
         return None
     chance = 100 / num_groups
     sides = ([runs[seed] for seed in seeds] for runs in (clean, poisoned))
-    comparison = compare(*sides, dataset=dataset, control=control, chance=chance)
+    comparison = compare(*sides, dataset=dataset, control=control, chance=chance, num_test=num_test)
     return RelabelledResult(num_groups=num_groups, seeds=seeds, comparison=comparison, chance=chance)
 
 
@@ -113,7 +119,15 @@ class Relabelled(Analysis[tuple[RelabelledResult, ...]]):
         found = []
         for subject, num_groups in itertools.product(grid.subjects, numbers):
             sides = (histories.get((name, num_groups), {}) for name in (subject.control, subject.name))
-            found.append(summarise(*sides, dataset=subject.name, control=subject.control, num_groups=num_groups))
+            found.append(
+                summarise(
+                    *sides,
+                    dataset=subject.name,
+                    control=subject.control,
+                    num_groups=num_groups,
+                    num_test=material.result.num_test,
+                )
+            )
         return tuple(each for each in found if each is not None)
 
     def tell(self, found: tuple[RelabelledResult, ...], result: GridResult) -> Section:

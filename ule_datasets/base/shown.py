@@ -51,6 +51,15 @@ def counted(number: int, one: str, several: str = "") -> str:
     return f"{number:,} {one if number == 1 else several or one + ending}"
 
 
+def operations(number: float) -> str:
+    """``3.31 TFLOP``, ``1,234 PFLOP``: floating-point operations, in the largest unit of which there is one."""
+    for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6)):
+        if number >= size:
+            amount = number / size
+            return f"{amount:,.0f} {unit}" if amount >= 100 else f"{amount:.3g} {unit}"
+    return f"{number:,.0f} FLOP"
+
+
 def terminal(text: object) -> str:
     """One line of a terminal or of a log: what would move the cursor or start a line is written out, such as escapes.
 

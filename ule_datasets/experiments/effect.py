@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ule_datasets.base.shown import counted
 from ule_datasets.papers.gates import FITTED_SHORT
 from ule_datasets.papers.rules import COLLAPSED, FAILED, LEARNED, line_at
 from ule_datasets.papers.statistics import Estimate
@@ -13,6 +14,8 @@ from ule_datasets.victims.history import RunHistory
 
 MARGIN = 25.0
 """Points that a model lies below the control, at least, to have collapsed even in part."""
+FEWEST_TESTED = 100
+"""Test images, at least, from whose accuracies something follows: of a hundred one is a point, of ten it is ten."""
 
 
 class Collapse(StrEnum):
@@ -23,7 +26,8 @@ class Collapse(StrEnum):
     """Far below the control, and far above chance."""
     NOT_SHOWN = "collapse not shown"
     INCONCLUSIVE = "inconclusive"
-    """The control did not learn, or a loss was not finite: nothing can be said about the poisoned images."""
+    """The control did not learn, a loss was not finite, or test images were few: nothing can be said about the
+    poisoned images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,10 +59,26 @@ class Comparison:
         return self.poisoned_train.mean >= FITTED_SHORT
 
 
+def too_few_tested(num_test: int) -> str:
+    """Why nothing follows from accuracies on so many test images; empty: something may."""
+    if num_test >= FEWEST_TESTED:
+        return ""
+    return f"tested on {counted(num_test, 'image')}: at least {FEWEST_TESTED} are needed for a verdict"
+
+
 def compare(
-    clean_runs: Sequence[RunHistory], poisoned_runs: Sequence[RunHistory], *, dataset: str, control: str, chance: float
+    clean_runs: Sequence[RunHistory],
+    poisoned_runs: Sequence[RunHistory],
+    *,
+    dataset: str,
+    control: str,
+    chance: float,
+    num_test: int,
 ) -> Comparison:
-    """Compare models trained on poisoned images with their controls, by the papers' lines and ``MARGIN``."""
+    """Compare models trained on poisoned images with their controls, by the papers' lines and ``MARGIN``.
+
+    All were tested on the same ``num_test`` images.
+    """
     clean = Estimate(tuple(run.test_accuracy for run in clean_runs))
     poisoned = Estimate(tuple(run.test_accuracy for run in poisoned_runs))
     best = Estimate(tuple(run.best.accuracy for run in poisoned_runs))
@@ -71,7 +91,9 @@ def compare(
     if fitted.mean < FITTED_SHORT:
         told = f"{fitted.percent} training accuracy on the poisoned images, below {FITTED_SHORT:.0f} %"
         notes.append(f"not fully fitted: {told}")
-    if broken or clean.mean < needed:
+    if few := too_few_tested(num_test):
+        notes.append(few)
+    if broken or clean.mean < needed or few:
         collapse = Collapse.INCONCLUSIVE
     elif clean.mean - poisoned.mean < MARGIN or poisoned.mean > line_at(FAILED, chance, clean.mean):
         collapse = Collapse.NOT_SHOWN

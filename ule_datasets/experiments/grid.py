@@ -11,7 +11,7 @@ import torch
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter, duration
-from ule_datasets.base.shown import counted
+from ule_datasets.base.shown import counted, operations
 from ule_datasets.compute.devices import describe_device
 from ule_datasets.compute.executor import Executor, Lost
 from ule_datasets.experiments.effect import Comparison, compare
@@ -213,7 +213,7 @@ def plan_lines(grid: Grid, tasks: Sequence[RunTask], done: Sequence[float]) -> l
         lines.append(
             f"  {cell}: {counted(len(own), 'run')} of {counted(task.protocol.epochs, 'epoch')} on "
             f"{counted(task.data.num_train, 'image')}, "
-            f"{flop_left([tasks[i] for i in own], shares):.2g} FLOP{_so_far(shares)}"
+            f"{operations(flop_left([tasks[i] for i in own], shares))}{_so_far(shares)}"
         )
     return lines
 
@@ -283,7 +283,14 @@ def _comparisons(grid: Grid, result: GridResult) -> tuple[Comparison, ...]:
     names = {subject.name: subject.control for subject in grid.subjects}
     pairs = [(cell, replace(cell, dataset=names[cell.dataset])) for cell in grid.cells if cell.dataset in names]
     return tuple(
-        compare(clean, poisoned, dataset=cell.dataset, control=control.dataset, chance=result.chance)
+        compare(
+            clean,
+            poisoned,
+            dataset=cell.dataset,
+            control=control.dataset,
+            chance=result.chance,
+            num_test=result.num_test,
+        )
         for cell, control in pairs
         if (clean := result.histories(control)) and (poisoned := result.histories(cell))
     )

@@ -58,8 +58,16 @@ def expected_hours(tasks: Sequence[RunTask], done: Sequence[float], folder: Path
         others = "the others " if taken else ""
         each = f"{rate / 1e9:,.0f} GFLOP/s {'' if on_gpu else 'a core'}".rstrip()
         reasons.append(f"{others}at the rate of large matrix products, {each}, which no run exceeds")
-    amount = f"{'at least' if bound else 'about'} {hours:.2g} {'GPU' if on_gpu else 'core'} hours"
+    amount = f"{'at least' if bound else 'about'} {_of_a('GPU' if on_gpu else 'core', hours)}"
     return f"{amount} on {describe_device(first.device)}: {'; '.join(reasons)}"
+
+
+def _of_a(what: str, hours: float) -> str:
+    """``4.5 core hours``, ``23 core seconds``."""
+    if hours >= 0.5:
+        return f"{hours:.2g} {what} hours"
+    minutes = 60 * hours
+    return f"{minutes:.2g} {what} minutes" if minutes >= 2 else f"{60 * minutes:.2g} {what} seconds"
 
 
 def measured_seconds(tasks: Sequence[RunTask], done: Sequence[float], folder: Path) -> list[float | None]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ule_datasets.base.files import cache_folder
 from ule_datasets.base.progress import Reporter
-from ule_datasets.base.shown import counted
+from ule_datasets.base.shown import counted, operations
 from ule_datasets.experiments.grid import Grid, flop_left, plan_lines, shares_done
 from ule_datasets.experiments.hours import expected_hours
 from ule_datasets.experiments.runs import RunStore
@@ -77,7 +77,7 @@ class VerificationPlan:
         lines = [f"{name}: its integrity would be proven" for name in self.checked]
         lines += [f"{name}: nothing would be trained: {why}" for name, why in self.untrained.items()]
         if self.runs:
-            left = f"{self.finished} finished before, {self.flop / 1e15:.3g} PFLOP left"
+            left = f"{self.finished} finished before, {operations(self.flop)} left"
             lines.append(f"profile {self.profile}: {counted(self.runs, 'run')}, {left}")
             lines += [f"  {text}" for text in (*self.cells, self.time) if text]
         else:
