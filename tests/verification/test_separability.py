@@ -61,3 +61,14 @@ def test_without_clusters_there_is_nothing_to_tell_apart() -> None:
     images = samples.clean, samples.poisoned
     assert cluster_separability(*images, samples.perturbation, samples.keys) is None
     assert linear_separability(*images, samples.labels) is not None
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_perturbation_of_few_directions_is_no_cause_for_a_warning() -> None:
+    clean, labels = np.zeros((40, 64, 64, 3), dtype=np.uint8), np.arange(40) // 2 % 2
+    poisoned = clean.copy()
+    poisoned[labels == 1, :32] = 100
+    poisoned[labels == 0, 32:] = 100
+    found = linear_separability(clean, poisoned, labels)
+    assert found is not None
+    assert found.held_out == 100.0

@@ -24,6 +24,7 @@ Compared = tuple[Split, Images, Perturbation, Budget]
 Imagined = tuple[Split, Perturbation]
 """For one worker: samples, and what is said to have happened to them."""
 LARGEST = 255
+_FITS = "each image is what it makes of some clean image; of which one, only the clean source can tell (--source)"
 
 
 def check_without_source(folder: Folder, splits: dict[str, BuiltSplit], executor: Executor) -> list[Check]:
@@ -39,7 +40,7 @@ def check_without_source(folder: Folder, splits: dict[str, BuiltSplit], executor
     pieces = (train.rows(part.start, part.stop) for part in parts)
     found = executor.map(_impossible, zip(pieces, perturbations, strict=True))
     impossible = about((key for keys in found for key in keys), "is nothing that the perturbation makes of any image")
-    return [Check.of("train: perturbation", impossible, "in every image; in the right one: only the source tells")]
+    return [Check.of("train: perturbation", impossible, _FITS)]
 
 
 def _impossible(task: Imagined) -> list[str]:
