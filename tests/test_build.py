@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -369,6 +370,16 @@ def test_another_seed_shows_in_the_name_and_changes_random_methods_only() -> Non
     assert recipe.with_seed(0) is recipe
     assert recipe.with_seed(3).name == "randpix-cifar10-seed3"
     assert recipe.with_seed(3).digest != recipe.digest
+    assert recipe.draws
+    assert not DIGITS.draws
+    assert dataclasses.replace(DIGITS, poison_rate=0.5).draws
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_that_no_library_takes_are_refused(seed: int) -> None:
+    assert DIGITS.with_seed(2**63 - 1).name == f"ops-digits-seed{2**63 - 1}"
+    with pytest.raises(InputError, match=re.escape(f"--seed {seed}: must be at least 0 and below 2^63")):
+        DIGITS.with_seed(seed)
 
 
 def test_poisoned_subsets_of_growing_rates_are_nested(tmp_path: Path) -> None:

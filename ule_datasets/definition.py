@@ -78,7 +78,13 @@ class Recipe:
             object.__setattr__(self, "budget", bounds)
 
     def with_seed(self, seed: int) -> Recipe:
-        """This recipe with another seed; a seed that is not the published one shows in the name."""
+        """This recipe with another seed; a seed that is not the published one shows in the name.
+
+        Raises:
+            InputError: it is negative, or more than a signed integer of 64 bits holds.
+        """
+        if not 0 <= seed < 2**63:
+            raise InputError(f"--seed {seed}: must be at least 0 and below 2^63")
         if seed == self.seed:
             return self
         return self._derived(name=f"{self.name}-seed{seed}", title=f"{self.title} (seed {seed})", seed=seed)
@@ -136,6 +142,12 @@ class Recipe:
         if self.limit_per_class is not None and self.source.class_names is not None and "train" in counts:
             counts["train"] = min(counts["train"], self.limit_per_class * len(self.source.class_names))
         return counts
+
+    @property
+    def draws(self) -> bool:
+        """Whether another seed makes other images: something is drawn, be it only which images are perturbed."""
+        # A method in a user's file may be any class with what a method needed before this was asked.
+        return self.poison_rate < 1 or any(getattr(method, "draws", True) for method in self.methods)
 
     @property
     def learnable(self) -> bool:

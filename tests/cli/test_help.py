@@ -173,3 +173,10 @@ def test_options_of_publishing_are_refused_where_nothing_is_published(words: tup
     outcome = run_build("ops-digits", "--dry-run", *words)
     assert outcome.code == 2
     assert f"{words[0]} goes with --push-to-hub" in outcome.stderr
+
+
+def test_a_seed_that_changes_nothing_is_warned_of(tmp_path: Path) -> None:
+    outcome = run_build("ops-digits", "--seed", 1, "--dry-run", "--out", tmp_path / "x")
+    assert outcome.code == 0
+    assert "warning: --seed 1 changes no image: ops-digits draws nothing at random" in outcome.stderr
+    assert "changes no image" not in run_build("ops-digits", "--dry-run", "--out", tmp_path / "x").stderr

@@ -130,6 +130,8 @@ def build_command(given: BuildArguments) -> Answer:
     from ule_datasets.base.progress import Reporter
 
     recipe, reporter = _recipe(given.recipe, given), Reporter(silent=given.quiet)
+    if given.seed is not None and not recipe.draws:
+        reporter.warn(f"--seed {given.seed} changes no image: {given.recipe} draws nothing at random")
     return _planned(recipe, given, reporter) if given.dry_run else _built(recipe, given, reporter)
 
 

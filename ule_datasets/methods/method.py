@@ -80,6 +80,11 @@ class Method(Protocol):
     """What an entry of the trace of its unfinished work is called."""
 
     @property
+    def draws(self) -> bool:
+        """Whether anything in it is drawn at random, so that another seed makes something else."""
+        return True
+
+    @property
     def weights(self) -> tuple[Weights, ...]:
         """The trained models that it starts from."""
         return ()

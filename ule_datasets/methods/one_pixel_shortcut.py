@@ -116,6 +116,11 @@ class OnePixelShortcut(Method):
             raise InputError(f"OnePixelShortcut: noise_levels is {self.noise_levels}, not in 1 .. 127")
 
     @property
+    def draws(self) -> bool:
+        """What the search sees, and the noise of a noisy upload; the search itself is exact."""
+        return self.search_fraction < 1 or self.upload is Upload.NOISY
+
+    @property
     def bounds(self) -> Budget:
         """Of the pixels, and before it of the noise where there is some."""
         pixels = L0(pixels=self.num_pixels)

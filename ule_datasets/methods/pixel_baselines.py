@@ -86,6 +86,11 @@ class OPSColor(_OnePixel):
     Corners are in the order of their bits: black, blue, green, cyan, red, magenta, yellow, white.
     """
 
+    @property
+    def draws(self) -> bool:
+        """Nothing: the colours are given, the places searched."""
+        return False
+
     def generate(self, train: Split, context: Context) -> Crafted:
         """Integer distances; ties go to the first pixel in raster order."""
         if context.num_classes > len(self.palette):
