@@ -6,7 +6,7 @@ import datetime
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ule_datasets.analyses.analysis import Material
 from ule_datasets.analyses.findings import OPTIONAL, ROLES, Findings, analyse
 from ule_datasets.base.choices import STRATEGIES
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.files import cache_folder, refuse_links, sweep
+from ule_datasets.base.files import cache_folder, refuse_links, refuse_unwritable, sweep
 from ule_datasets.base.names import unknown
 from ule_datasets.base.options import VerifyOptions as VerifyOptions
 from ule_datasets.base.progress import Reporter
@@ -31,7 +31,7 @@ from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.dataset.integrity import Check
 from ule_datasets.dataset.manifest import FILE_NAME, Manifest
 from ule_datasets.dataset.reading import being_verified
-from ule_datasets.definition import Recipe
+from ule_datasets.definition import PublishedRecipe, Recipe
 from ule_datasets.experiments.grid import (
     Cell,
     Grid,
@@ -42,13 +42,14 @@ from ule_datasets.experiments.grid import (
 from ule_datasets.experiments.pace import settled
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.experiments.runs import RunStore
-from ule_datasets.experiments.subject import Samples, Subject, check_controls
+from ule_datasets.experiments.subject import Samples, Subject, check_controls, control_of
 from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.models.weights import WeightsFile, obtain
 from ule_datasets.packaging.figures.contact import SAMPLES_SHOWN, largest_noise, rows_to_show, sample_sheet
 from ule_datasets.packaging.figures.sheet import Sheet
 from ule_datasets.papers.claims import Claim, Statement, all_claims, for_dataset, listed, statements
 from ule_datasets.papers.statistics import Verdict
+from ule_datasets.sources.place import refuse_missing
 from ule_datasets.verification.costs import TIMINGS, Timing, time_making
 from ule_datasets.verification.judging import (
     Wanted,
@@ -59,6 +60,7 @@ from ule_datasets.verification.judging import (
     roles_of_analyses,
     what_is_wanted,
 )
+from ule_datasets.verification.lacking import refuse_lacking
 from ule_datasets.verification.planning import VerificationPlan
 from ule_datasets.verification.report.content import DatasetPart, Report, describe_environment
 from ule_datasets.verification.report.runs import refuse_linked_runs
@@ -117,6 +119,7 @@ def _prepared(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter, 
     _check(options)
     device = pick_device(options.device)
     asked, said = _asked(options)
+    refuse_lacking(_own(asked), _known_datasets(options, catalogue))
     weights = {} if options.integrity_only else _trained_weights(options, reporter)
     examined, subjects = _gathered(options, asked, said, catalogue, reporter, planning=planning)
     wanted = what_is_wanted(asked, said, subjects, PROFILES[options.profile], analyses=options.analyses)
@@ -238,6 +241,9 @@ def _check(options: VerifyOptions) -> None:
     if options.report is None and len(options.folders) == 1:
         refuse_links(options.report_folder)
     refuse_linked_runs(options.report_folder)
+    refuse_unwritable(options.report_folder, "--report")
+    if options.source is not None:
+        refuse_missing(options.source)
     if not options.folders and not options.claims:
         raise InputError("name a dataset, or claims with --claims (ule-verify --list shows them)")
 
@@ -378,9 +384,24 @@ def _asked(options: VerifyOptions) -> tuple[tuple[Claim, ...], tuple[Statement, 
         return listed(options.claims, options.claims_file)
     if options.claims_file is None:
         return (), ()
+    return _own(listed((), options.claims_file)[0]), ()
+
+
+def _own(claims: Iterable[Claim]) -> tuple[Claim, ...]:
+    """Those that are no paper's."""
     known = all_claims()
-    own = [claim for claim in listed((), options.claims_file)[0] if claim.id not in known]
-    return tuple(own), ()
+    return tuple(claim for claim in claims if claim.id not in known)
+
+
+def _known_datasets(options: VerifyOptions, catalogue: Catalogue) -> set[str]:
+    """What a claim may speak of: the catalogue, what is given or lies in ./datasets, and the clean images of these."""
+    recipes: list[Recipe | PublishedRecipe] = [*catalogue.values()]
+    for folder in options.folders:
+        with suppress(InputError):  # what is damaged is told by the checks
+            recipes.append(PublishedRecipe.read(folder))
+    clean = {control_of(recipe.source.name, recipe.limit_per_class) for recipe in recipes}
+    built = {path.parent.name for path in Path("datasets").glob(f"*/{FILE_NAME}")}
+    return {recipe.name for recipe in recipes} | clean | built
 
 
 def _about(subjects: Sequence[Subject]) -> tuple[Claim, ...]:

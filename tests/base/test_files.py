@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from ule_datasets.base import files
-from ule_datasets.base.files import ABANDONED, Syncs, make_folder, replacing, sweep, sync, write_atomically
+from ule_datasets.base.errors import InputError
+from ule_datasets.base.files import (
+    ABANDONED,
+    Syncs,
+    make_folder,
+    refuse_unwritable,
+    replacing,
+    sweep,
+    sync,
+    write_atomically,
+)
 
 
 @pytest.fixture
@@ -99,3 +109,17 @@ def test_a_disk_that_fails_is_an_error_and_leaves_the_old_content_or_the_new(
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     monkeypatch.undo()
     sync(tmp_path / "x")
+
+
+def test_folders_that_nothing_can_be_written_to_are_refused_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_unwritable(tmp_path / "new" / "folder", "--report")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "folder"):
+        with pytest.raises(InputError, match="file is no folder; choose another folder with --report"):
+            refuse_unwritable(place, "--report")
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # who runs the tests may write anywhere
+    with pytest.raises(InputError, match=f"nothing can be written to {tmp_path}/new: {tmp_path} is read-only"):
+        refuse_unwritable(tmp_path / "new", "--report")

@@ -608,3 +608,27 @@ def test_every_statement_is_judged_once() -> None:
     analysed = [each for each in found if judging(each.statement.id)]
     assert {each.judged.verdict for each in analysed} == {Verdict.NOT_RUN}
     assert len(analysed) == 5
+
+
+# Why nothing is decided
+
+
+def test_what_is_open_says_why_and_what_is_decided_says_nothing() -> None:
+    given = claim("ops-t2-resnet18-ops")
+    decided = judged(given, {CLEAN: GOOD, POISONED: AS_PRINTED})
+    assert (decided.verdict, decided.reason) == (Verdict.CONFIRMED, "")
+    single = judged(given, {NARROW_CLEAN: (94.0,), NARROW: (15.0,)}, profile=SMOKE)
+    assert (single.verdict, single.reason) == (Verdict.INCONCLUSIVE, "one seed: 15.00")
+    size = judged(claim("ops-t3-wrn_28_1-params", model="alexnet"), {})
+    assert size.reason == "there is no model alexnet here"
+    cost = judged(claim("ops-text-cost-ops", metric="training time, s"), {})
+    assert (cost.verdict, cost.reason) == (Verdict.NOT_RUN, "training time, s is not measured here")
+
+
+def test_few_test_images_leave_number_and_effect_open() -> None:
+    given, cells = claim("ops-t2-resnet18-ops"), {CLEAN: GOOD, POISONED: AS_PRINTED}
+    result = make_result({cell: seeds_of(values, cell) for cell, values in cells.items()}, profile=PAPER)
+    few = dataclasses.replace(result, num_test=40)
+    (found,) = judge_claims([given], few, [OPS], Findings(), profile=PAPER, asked=[given])
+    assert found.level.verdict is found.effect.verdict is found.verdict is Verdict.INCONCLUSIVE
+    assert found.reason.startswith("tested on 40 images: at least 100 are needed for a verdict; otherwise: ")

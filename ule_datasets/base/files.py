@@ -129,6 +129,19 @@ def refuse_links(*paths: Path) -> None:
             )
 
 
+def refuse_unwritable(folder: Path, option: str) -> None:
+    """Refuse a folder, there or to be made, that nothing can be written to, before there is something to write.
+
+    Raises:
+        InputError: a file is in its place, or this user may not write there; names the option that chooses another.
+    """
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return
+    why = "is no folder" if not there.is_dir() else "is read-only"
+    raise InputError(f"nothing can be written to {folder}: {there} {why}; choose another folder with {option}")
+
+
 def expanded(where: str | Path) -> Path:
     """A path whose ``~`` or ``~user`` is the folder of that user.
 

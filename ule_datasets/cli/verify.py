@@ -18,9 +18,12 @@ from ule_datasets.cli.running import CHECK_FAILED, DONE, Answer, run, table, ver
 
 if TYPE_CHECKING:
     from ule_datasets.base.progress import Reporter
+    from ule_datasets.verification.judging import ClaimResult
     from ule_datasets.verification.report.content import Report
 
 COMMAND = "ule-verify"
+CLAIMS_TOLD = 5
+"""So many are told one by one."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -119,7 +122,7 @@ def _listed(patterns: Sequence[str], claims_file: Path | None) -> Answer:
     from ule_datasets.verification.lacking import lacking
 
     claims, statements = listed(patterns, claims_file)
-    made = {name for recipe in RECIPES.values() for name in (recipe.name, recipe.source.name)}
+    made = {name for recipe in RECIPES.values() for name in (recipe.name, recipe.source.name)} | set(_datasets())
     waits = [lacking(claim, made) for claim in claims]
     rows = [("claim", "trained on", "model", "strategy", "reported", "kind", "waits for")]
     for claim, missing in zip(claims, waits, strict=True):
@@ -171,7 +174,7 @@ def _content(report: Report, folder: Path, reporter: Reporter) -> dict[str, Any]
             }
             for one in report.comparisons
         ],
-        "claims": [{"id": one.claim.id, "verdict": str(one.verdict)} for one in report.claims],
+        "claims": [{"id": c.claim.id, "verdict": str(c.verdict), "reason": c.reason} for c in report.claims],
         "statements": [{"id": one.statement.id, "verdict": str(one.judged.verdict)} for one in report.statements],
         "refuted": list(report.refuted),
         "unexpected": list(report.unexpected),
@@ -192,15 +195,14 @@ def _summary(report: Report, folder: Path) -> list[str]:
         if part.unjudged and not any(one.dataset == part.name for one in report.comparisons):
             lines.append(f"{part.name}: nothing was trained: {part.unjudged}")
     for one in report.comparisons:
+        notes = f" ({'; '.join(one.notes)})" if one.collapse == "inconclusive" else ""
         lines.append(
             f"{one.dataset}, {one.model}, {one.strategy}: {one.poisoned.percent} clean test accuracy, "
-            f"control {one.clean.percent}: {one.collapse}"
+            f"control {one.clean.percent}: {one.collapse}{notes}"
         )
     for name in report.unexpected:
         lines.append(f"FAILED effect: the collapse that {name} is made for does not show")
-    verdicts = Counter(result.verdict for result in (*report.claims,))
-    if verdicts:
-        lines.append("claims: " + ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common()))
+    lines += _claims(report.claims)
     lines += [f"{result.statement.id}: {result.judged.verdict}" for result in report.statements]
     lines += [f"REFUTED {name}" for name in report.refuted]
     lines += [f"LOST {run.cell}, seed {run.seed}: {run.reason}" for run in report.lost]
@@ -208,6 +210,15 @@ def _summary(report: Report, folder: Path) -> list[str]:
         lines.append(report.profile.limits)
     lines.append(f"report: {folder / 'report.html'}")
     return lines
+
+
+def _claims(results: Sequence[ClaimResult]) -> list[str]:
+    """A line for each claim, where they are few, with the reason of what is open; else one that counts them."""
+    if len(results) <= CLAIMS_TOLD:
+        reasons = [f" ({one.reason})" if one.reason else "" for one in results]
+        return [f"claim {one.claim.id}: {one.verdict}{reason}" for one, reason in zip(results, reasons, strict=True)]
+    verdicts = Counter(one.verdict for one in results)
+    return ["claims: " + ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common())]
 
 
 if __name__ == "__main__":

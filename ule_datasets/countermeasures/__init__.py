@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from ule_datasets.base.choices import STRATEGIES
 from ule_datasets.base.errors import InputError
+from ule_datasets.base.names import unknown
 from ule_datasets.countermeasures.adversarial import L2Attack, LInfAttack
 from ule_datasets.countermeasures.cutout import Cutout
 from ule_datasets.countermeasures.filtering import Bilateral, Gaussian3, Mean3, Median3
@@ -83,7 +85,7 @@ def _part(word: str, slug: str) -> Countermeasure:
         part = kind.parse(word)
         if part is not None:
             return part
-    raise InputError(f"strategy {slug!r}: {word!r} is not known; {_known()}")
+    raise unknown(f"strategy {slug!r}: {word!r} is not known", word, STRATEGIES, _known())
 
 
 def _place(kind: type[Countermeasure]) -> str:

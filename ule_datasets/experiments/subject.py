@@ -85,7 +85,7 @@ class Subject:
     @property
     def control(self) -> str:
         """Name of the clean images of the same rows: those of a limited recipe are others than the whole set."""
-        return self.source if self.limit_per_class is None else f"{self.source}-first{self.limit_per_class}"
+        return control_of(self.source, self.limit_per_class)
 
     @property
     def perturbation_digest(self) -> str:
@@ -126,6 +126,11 @@ class Subject:
             num_classes=self.num_classes,
             load=load,
         )
+
+
+def control_of(source: str, limit_per_class: int | None) -> str:
+    """What the clean images of a source are called, or the first so many of each class."""
+    return source if limit_per_class is None else f"{source}-first{limit_per_class}"
 
 
 def check_controls(subjects: Sequence[Subject]) -> None:

@@ -54,6 +54,10 @@ class Regime(StrEnum):
     """A number of parameters."""
 
 
+WITHOUT_EFFECT = (Regime.ANALYSIS, Regime.COST, Regime.SIZE)
+"""Claims of these kinds have a number, and no statement behind it that could hold without it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
     """How a paper trained what its numbers are about: only runs of it are held against them with full power."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.papers.claims import Claim, Regime
+from ule_datasets.papers.claims import WITHOUT_EFFECT, Claim, Regime
 from ule_datasets.papers.statistics import Estimate, Judged, Verdict, all_finite, verdict_of, welch
 
 LEARNED = 0.25
@@ -241,7 +241,7 @@ def judge_effect(claim: Claim, protected: Sequence[float], control: Sequence[flo
     clean test accuracies; baselines need none.
     """
     _check_chance(chance)
-    if claim.regime in (Regime.ANALYSIS, Regime.COST, Regime.SIZE):
+    if claim.regime in WITHOUT_EFFECT:
         return Judged(Verdict.NOT_COMPARABLE, f"a claim of kind {claim.regime} has a level and no effect")
     if not protected:
         return Judged(Verdict.NOT_RUN, "no run was made")

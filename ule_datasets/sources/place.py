@@ -18,6 +18,7 @@ from ule_datasets.sources.card import FILE_NAME as CARD
 from ule_datasets.sources.card import LARGEST, Declared, declared
 from ule_datasets.sources.forms import SINGLE_FILES
 from ule_datasets.sources.layout import SUFFIXES as IMAGES
+from ule_datasets.sources.spec import EMBEDDED
 from ule_datasets.sources.splits import TEST, TRAIN, VALIDATION, WORDS, by_split, splits_in
 from ule_datasets.sources.tar import SUFFIXES as TAR
 from ule_datasets.sources.tree import Listing, Place, Tally, Tree, join, kind_of, suffix_of, walk
@@ -47,13 +48,23 @@ def open_place(where: str, wanted: Wanted) -> Tree:
         return _by_card(tree, None, shown(where))
     if where.startswith(hub.PREFIX):
         return _on_the_hub(where, wanted)
+    refuse_missing(where)
     folder, config = on_this_machine(where)
-    if not folder.exists():
-        raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
     tree = walk(folder, wanted.only)
     if config is not None and not _has_card(tree):
         raise InputError(f"--source {where}: {folder} has no card ({CARD}) that describes configurations")
     return _by_card(tree, config, str(folder))
+
+
+def refuse_missing(where: str) -> None:
+    """Refuse a source on this machine that is not there; nobody else is asked.
+
+    Raises:
+        InputError: there is nothing.
+    """
+    here = where != EMBEDDED and not is_remote(where) and not where.startswith(hub.PREFIX)
+    if here and not on_this_machine(where)[0].exists():
+        raise InputError(f"--source {where}: no such file or folder; give {LOCATIONS}")
 
 
 def without(where: str, word: str) -> str:

@@ -14,11 +14,12 @@ from ule_datasets.analyses.findings import ROLES, Findings, judging, measuring
 from ule_datasets.base.content import content
 from ule_datasets.base.errors import InputError
 from ule_datasets.countermeasures import alternatives, parse_strategy
+from ule_datasets.experiments.effect import too_few_tested
 from ule_datasets.experiments.grid import Cell, GridResult
 from ule_datasets.experiments.profiles import Profile
 from ule_datasets.experiments.subject import Subject
 from ule_datasets.models.architectures import MODELS, num_parameters
-from ule_datasets.papers.claims import CLEAN_ACCURACY, Claim, Regime, Statement, all_claims
+from ule_datasets.papers.claims import CLEAN_ACCURACY, WITHOUT_EFFECT, Claim, Regime, Statement, all_claims
 from ule_datasets.papers.gates import TRAINING, Gate, Trained, after_gates, gates, power_for
 from ule_datasets.papers.rules import Power, judge_effect, judge_level
 from ule_datasets.papers.statements import cells_of_statement, judge_statement
@@ -28,6 +29,8 @@ from ule_datasets.victims.history import RunHistory
 
 MAKING = "generation time, s"
 """What claims call the time of making a dataset."""
+UNDECIDABLE = (Verdict.NOT_COMPARABLE, Verdict.NOT_RUN)
+"""Nothing was measured that a verdict could follow from."""
 CIFAR_CLASSES = 10
 """Of the images that the parameter counts of the papers are for."""
 
@@ -66,8 +69,19 @@ class ClaimResult:
     @property
     def verdict(self) -> Verdict:
         """On the number where that could be judged, else on the effect."""
-        open_ = (Verdict.NOT_COMPARABLE, Verdict.NOT_RUN)
-        return self.level.verdict if self.level.verdict not in open_ else self.effect.verdict
+        return self._decisive.verdict
+
+    @property
+    def reason(self) -> str:
+        """Why nothing was decided, by number or effect; empty: it was."""
+        open_ = self._decisive.verdict in (*UNDECIDABLE, Verdict.INCONCLUSIVE)
+        return self._decisive.reason if open_ else ""
+
+    @property
+    def _decisive(self) -> Judged:
+        """Of the two the one that counts; of claims without an effect, that on the number."""
+        by_number = self.level.verdict not in UNDECIDABLE or self.claim.regime in WITHOUT_EFFECT
+        return self.level if by_number else self.effect
 
     @property
     def refuted(self) -> bool:
@@ -372,16 +386,24 @@ def _judge_runs(
         effect = Judged(Verdict.NOT_RUN, reason)
     else:
         effect = judge_effect(claim, values, control, chance=result.chance)
+    few = too_few_tested(result.num_test)
     return ClaimResult(
         claim=claim,
-        level=level,
-        effect=after_gates(effect, conditions, level=False),
+        level=_of_few(level, few),
+        effect=_of_few(after_gates(effect, conditions, level=False), few),
         cell=cell,
         measured=values,
         best=tuple(history.best.accuracy for history in histories),
         control=control,
         gates=conditions,
     )
+
+
+def _of_few(judged: Judged, few: str) -> Judged:
+    """A verdict where nothing follows from so few test images (``few`` says so in words, empty: there are enough)."""
+    if not few or judged.verdict in UNDECIDABLE:
+        return judged
+    return Judged(Verdict.INCONCLUSIVE, f"{few}; otherwise: {judged.reason}")
 
 
 def _read_otherwise(level: Judged, claim: Claim, result: GridResult, subjects: Sequence[Subject]) -> Judged:
