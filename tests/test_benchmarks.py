@@ -30,6 +30,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "durability": ("--source", "digits", "--recipe", "ops-digits", *ONCE, "--workers", "1", "--work", "{here}"),
     "memory": ("--recipe", "ops-digits", "--source", "digits", *ONCE, *ONE_WORKER),
     "noise": (*SOURCE, *ONCE, "--model", "convnet3-w16", "--images", "16", "--steps", "2"),
+    "poisoning": (*SOURCE, *ONCE, "--model", "convnet3-w16", "--images", "16", "--steps", "2"),
     "preparations": (*SOURCE, *ONCE, "--images", "40"),
     "publishing": ("--folder", "{digits}", *ONCE),
     "quick_study": (*SOURCE, "--only", "short", "--images", "64", "--threads", "1", "--results", "{here}/runs.jsonl"),
