@@ -3,7 +3,7 @@
 ``RECIPE`` of a module is the one for one's own images.
 """
 
-from builders import ar, bait, convolution, digits, em, emaxn, learnable, lsp, ops, tap, uc
+from builders import ar, bait, convolution, digits, em, emaxn, imported, learnable, lsp, ops, tap, uc
 from ule_datasets.definition import Recipe
 
 FAMILIES: dict[str, tuple[Recipe, ...]] = {
@@ -18,7 +18,8 @@ FAMILIES: dict[str, tuple[Recipe, ...]] = {
     "Autoregressive perturbations (AR)": ar.RECIPES,
     "Class-wise convolution (CUDA)": convolution.RECIPES,
     "Made learnable again (ISS, a median)": learnable.RECIPES,
-    "Your own images": (ops.RECIPE, lsp.RECIPE, uc.RECIPE),
+    "What others have released (--import)": imported.RECIPES,
+    "Your own images": (ops.RECIPE, lsp.RECIPE, uc.RECIPE, imported.RECIPE),
 }
 """In the order in which they are listed, by what their list is headed with."""
 

@@ -28,6 +28,7 @@ ROOMS = (
     "countermeasures",
     "victims",
     "models",
+    "imports",
     "sources",
     "papers",
     "data",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,17 @@ from ule_datasets.dataset.shards import file_record
 from ule_datasets.definition import Recipe
 from ule_datasets.packaging.assembly import Assembly
 from ule_datasets.packaging.card import write_card
-from ule_datasets.packaging.crafting import CraftCache, Workshop, clear_checkpoints, craft, join, labels_for, shortfalls
+from ule_datasets.packaging.crafting import (
+    CraftCache,
+    Workshop,
+    clear_checkpoints,
+    craft,
+    join,
+    labels_for,
+    settled,
+    shortfalls,
+    unsettled,
+)
 from ule_datasets.packaging.croissant import croissant_json
 from ule_datasets.packaging.figures import draw_figures
 from ule_datasets.packaging.folder import BuildFolder, FileNote, check_ours, open_folder, tidy
@@ -75,6 +86,8 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
     """
     reporter = reporter or Reporter()
     _check(options)
+    if unsettled(recipe):
+        raise InputError(f"{recipe.name} is for what others have released: name the file or folder with --import")
     given = [Perturbation.load(path) for path in options.perturbations]
     identity = _identity(recipe, options, given)
     check_ours(options.out)
@@ -143,6 +156,42 @@ def _remember(recipe: Recipe, options: BuildOptions, origin: Origin | None, mani
         origin.remember(note, manifest)
     elif where != known_location(recipe.source.name) and (source := as_remembered(where or "")):
         LocalNote(source=source).write(note, manifest)
+
+
+def settle(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = None) -> Recipe:
+    """The recipe for what ``options.release`` holds: read, matched to the clean images, and kept for ``build``.
+
+    Raises:
+        InputError: the recipe imports nothing, the images are unusable, or the release is, or belongs to others.
+    """
+    reporter = reporter or Reporter()
+    _check(options)
+    with (
+        tempfile.TemporaryDirectory(prefix="ule-import-", dir=options.scratch) as spool,
+        open_executor(options.executor, options.workers, preload=WORKER_MODULES) as executor,
+        reporter.phase("import"),
+    ):
+        executor.start()
+        source = read_source(
+            recipe.source,
+            options.source,
+            executor=executor,
+            reporter=reporter,
+            labels_for=labels_for(recipe),
+            spool=Path(spool),
+            skip_unusable=options.skip_unusable,
+        )
+        cache = CraftCache(cache_folder()) if options.cache else None
+        workshop = Workshop(reporter=reporter, executor=executor, release=options.release, cache=cache)
+        return settled(recipe, limited(recipe, source), workshop)
+
+
+def limited(recipe: Recipe, source: Source) -> Source:
+    """The source with those training images that the recipe takes."""
+    if recipe.limit_per_class is None:
+        return source
+    train = source.train.first_per_class(recipe.limit_per_class)
+    return dataclasses.replace(source, splits={**source.splits, "train": train})
 
 
 def plan_build(recipe: Recipe, options: BuildOptions, reporter: Reporter) -> BuildPlan:
@@ -297,9 +346,7 @@ class _Making:
             if self.origin is not None:
                 self.origin.refused(self.folder)
             raise
-        if self.recipe.limit_per_class is not None:
-            train = source.train.first_per_class(self.recipe.limit_per_class)
-            source = dataclasses.replace(source, splits={**source.splits, "train": train})
+        source = limited(self.recipe, source)
         if self.origin is not None:
             if self.delivery is not None:
                 self.delivery.check_images(source.identity)
@@ -328,6 +375,7 @@ class _Making:
             executor=self.executor,
             device=self.options.device,
             weights=self.options.weights,
+            release=self.options.release,
             checkpoints=self.folder.staging,
             cache=CraftCache(cache_folder()) if self.options.cache else None,
         )

@@ -118,6 +118,11 @@ class Recipe:
             source=dataclasses.replace(self.source, preprocess=step),
         )
 
+    def with_settled(self, index: int, method: Method, digest: str) -> Recipe:
+        """This recipe with what one of its methods imports; the first digits of its digest show in the name."""
+        methods = (*self.methods[:index], method, *self.methods[index + 1 :])
+        return self._derived(name=f"{self.name}-{digest[:8]}", methods=methods)
+
     def with_layout(self, *, test_split: str | None, class_folders: Sequence[str]) -> Recipe:
         """This recipe on images whose folders are to be understood in this way.
 

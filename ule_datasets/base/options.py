@@ -76,6 +76,12 @@ class BuildOptions:
         "FILE|FOLDER",
         panel=PLACE,
     )
+    release: Path | None = option(
+        "What others have released, for recipes that import it: a file, or a folder of images.",
+        "FILE|FOLDER",
+        name="--import",
+        panel=PLACE,
+    )
     scratch: Path | None = option(
         "Where decoded images stand during the build. Default: within --out.", "DIR", panel=PLACE
     )

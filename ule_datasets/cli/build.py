@@ -165,7 +165,7 @@ def _planned(recipe: Recipe, given: BuildArguments, reporter: Reporter) -> Answe
 def _built(recipe: Recipe, given: BuildArguments, reporter: Reporter) -> Answer:
     """Build, compare with what was published, and publish."""
     from builders import RECIPES
-    from ule_datasets.building import build
+    from ule_datasets.building import build, settle
     from ule_datasets.dataset.fetching import find_perturbation
     from ule_datasets.packaging.publication import plan_publication
     from ule_datasets.packaging.publish import publish
@@ -174,6 +174,8 @@ def _built(recipe: Recipe, given: BuildArguments, reporter: Reporter) -> Answer:
     if given.push_to_hub:
         check_online("publish")  # before anything is built
     saved = [find_perturbation(where) for where in given.perturbation or ()]
+    if given.release is not None and not saved:
+        recipe = settle(recipe, _options(recipe, (), given), reporter)
     result = build(recipe, _options(recipe, tuple(each.path for each in saved), given), reporter)
     lines, content = _summary(result), _content(result, reporter)
     if differences := [line for each in saved for line in each.differences(result.manifest)]:

@@ -65,7 +65,11 @@ def craft_declaration(perturbation: Perturbation) -> tuple[dict[str, Any], ...]:
     """``craft`` of the manifest: what each method's layers depend on."""
     kept = ("identifier", "repeats", "craft_digest")
     return tuple(
-        {**{name: record[name] for name in kept}, "environments": record["notes"].get("environments", [])}
+        {
+            **{name: record[name] for name in kept},
+            "environments": record["notes"].get("environments", []),
+            **{name: record["notes"][name] for name in ("imported",) if name in record["notes"]},
+        }
         for record in perturbation.about["methods"]
     )
 

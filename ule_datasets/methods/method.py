@@ -41,6 +41,8 @@ class Context:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``; matters to methods that repeat on one device only."""
     weights: Path | None = None
     """A file of pretrained weights, or a folder of them, to look at before downloading."""
+    release: Path | None = None
+    """A file or folder of others, for a method that imports it."""
     reporter: Reporter = field(default_factory=Reporter)
     checkpoint: Checkpoint = field(default_factory=MemoryCheckpoint)
     """Where long work keeps its state, and finds it again."""
@@ -76,6 +78,8 @@ class Method(Protocol):
     """Whether it takes away what the earlier methods did: a dataset that ends with it is a learnable version."""
     redrawable: ClassVar[bool] = False
     """Whether it is a draw at random, made anew by the seed for every repetition of an experiment."""
+    kept: ClassVar[bool] = False
+    """Whether its craft is kept for later although it repeats anywhere."""
     round_name: ClassVar[str] = "round"
     """What an entry of the trace of its unfinished work is called."""
 
@@ -93,6 +97,21 @@ class Method(Protocol):
     def bounds(self) -> Budget:
         """How far its layers change an image at most, a bound for each."""
         ...
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether it takes whatever release it is given, so that only reading that says what it will make."""
+        return False
+
+    def settled(self, notes: Mapping[str, Any]) -> Method:
+        """The same for one release alone, by the notes of its craft from that release."""
+        del notes
+        return self
+
+    @property
+    def withheld(self) -> str:
+        """Why nothing that it makes may be published; empty: it may."""
+        return ""
 
     def shortfall(self, notes: Mapping[str, Any]) -> str:
         """What a craft fell short of so far that it hardly protects, by the notes that it left; empty: nothing."""

@@ -21,7 +21,7 @@ from ule_datasets.data.perturbation import Layer, Perturbation
 from ule_datasets.data.split import poisoned_keys
 from ule_datasets.dataset.manifest import build_environment, other_decoder
 from ule_datasets.definition import Recipe
-from ule_datasets.methods.method import Context, Method, Repeats
+from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 from ule_datasets.sources.reading import Source, no_labels
 
 LARGEST = 10 * 2**30
@@ -83,10 +83,12 @@ class Workshop:
     device: str = "auto"
     weights: Path | None = None
     """File or folder of weights, for methods that start from some; ``None``: ``$ULE_WEIGHTS``, or they are fetched."""
+    release: Path | None = None
+    """A file or folder of others, for methods that import it."""
     checkpoints: Path | None = None
     """A folder for the state of interrupted crafts; ``None``: they start again."""
     cache: CraftCache | None = None
-    """For crafts that are not exact anywhere (those take seconds); ``None``: always craft."""
+    """For crafts that take longer than seconds; ``None``: always craft."""
 
 
 def craft(recipe: Recipe, source: Source, workshop: Workshop) -> Perturbation:
@@ -104,6 +106,34 @@ def craft(recipe: Recipe, source: Source, workshop: Workshop) -> Perturbation:
         found = _cached(recipe, method, digest, source, workshop)
         made.append(found or _made(recipe, index, source, workshop, earlier))
     return _joined(recipe, made, source)
+
+
+def settled(recipe: Recipe, source: Source, workshop: Workshop) -> Recipe:
+    """The recipe for what ``workshop.release`` holds, where one of its methods imports whatever that is.
+
+    What was read is kept for the build that follows, so that it is read once.
+
+    Raises:
+        InputError: no method does, several do, or the file cannot be imported.
+    """
+    open_ones = unsettled(recipe)
+    if len(open_ones) != 1:
+        what = "nothing that is not imported already" if not open_ones else "several things"
+        raise InputError(f"{recipe.name} imports {what}: --import is for a recipe with one open Imported(), no more")
+    (index,) = open_ones
+    method = recipe.methods[index]
+    crafted = method.generate(source.train, _context(recipe, index, source, workshop, ()))
+    done = recipe.with_settled(index, method.settled(crafted.notes), str(crafted.notes[method.identifier]["sha256"]))
+    if workshop.cache is not None:
+        record = _record(done.methods[index], done.craft_digests[index], crafted)
+        _keep(done, record, crafted, source, workshop)
+    return done
+
+
+def unsettled(recipe: Recipe) -> list[int]:
+    """Which of the recipe's methods import whatever they are given."""
+    # A method in a user's file may be any class with what a method needed before this was asked.
+    return [index for index, method in enumerate(recipe.methods) if getattr(method, "unsettled", False)]
 
 
 def check_amount(recipe: Recipe, num_images: int) -> None:
@@ -172,43 +202,62 @@ Part = tuple[tuple[Layer, ...], dict[str, Any]]
 
 def _made(recipe: Recipe, index: int, source: Source, workshop: Workshop, earlier: tuple[Layer, ...]) -> Part:
     method, digest = recipe.methods[index], recipe.craft_digests[index]
-    context = Context(
+    crafted = method.generate(source.train, _context(recipe, index, source, workshop, earlier))
+    record = _record(method, digest, crafted)
+    if workshop.cache is not None and _is_kept(method):
+        _keep(recipe, record, crafted, source, workshop)
+    return crafted.layers, record
+
+
+def _context(recipe: Recipe, index: int, source: Source, workshop: Workshop, earlier: tuple[Layer, ...]) -> Context:
+    return Context(
         num_classes=len(source.class_names),
         seed=Seed(recipe.seed),
         executor=workshop.executor,
         device=workshop.device,
         weights=workshop.weights,
+        release=workshop.release,
         reporter=workshop.reporter,
         checkpoint=_checkpoint(recipe, index, source.train.digest, workshop),
         layers=earlier,
     )
-    crafted = method.generate(source.train, context)
-    record = {
+
+
+def _record(method: Method, digest: str, crafted: Crafted) -> dict[str, Any]:
+    return {
         "identifier": method.identifier,
         "craft_digest": digest,
         "repeats": method.repeats,
         "num_layers": len(crafted.layers),
         "notes": crafted.notes,
     }
-    if workshop.cache is not None and method.repeats == Repeats.DEVICE:
-        about = {"recipe": {"name": recipe.name}, "methods": [record]}
-        kept = Perturbation(layers=crafted.layers, source_digest=source.train.digest, about=about)
-        try:
-            workshop.cache.put(digest, kept)
-        except OSError as error:
-            workshop.reporter.warn(f"the craft is not kept for later: {workshop.cache.folder}: {error.strerror}")
-    return crafted.layers, record
+
+
+def _is_kept(method: Method) -> bool:
+    """Whether its crafts are kept for later."""
+    return method.repeats == Repeats.DEVICE or getattr(method, "kept", False)  # a user's file may hold any class
+
+
+def _keep(recipe: Recipe, record: dict[str, Any], crafted: Crafted, source: Source, workshop: Workshop) -> None:
+    assert workshop.cache is not None
+    about = {"recipe": {"name": recipe.name}, "methods": [record]}
+    kept = Perturbation(layers=crafted.layers, source_digest=source.train.digest, about=about)
+    try:
+        workshop.cache.put(record["craft_digest"], kept)
+    except OSError as error:
+        workshop.reporter.warn(f"the craft is not kept for later: {workshop.cache.folder}: {error.strerror}")
 
 
 def _cached(recipe: Recipe, method: Method, digest: str, source: Source, workshop: Workshop) -> Part | None:
-    if workshop.cache is None or method.repeats != Repeats.DEVICE:
+    if workshop.cache is None or not _is_kept(method):
         return None
     if (found := workshop.cache.get(digest, source.train.digest)) is None:
         return None
     ((_, part),) = _parts(found)
-    device = part[1]["notes"].get("environments", [{}])[-1].get("device", "another device")
+    device = part[1]["notes"].get("environments", [{}])[-1].get("device", "")
+    where = f" on {device}" if device else ""
     workshop.reporter.say(
-        f"{method.title}: crafted before on {device}, taken from {workshop.cache.folder} (--no-cache crafts again)"
+        f"{method.title}: crafted before{where}, taken from {workshop.cache.folder} (--no-cache crafts again)"
     )
     return part
 

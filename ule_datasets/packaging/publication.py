@@ -118,6 +118,9 @@ def plan_publication(recipe: Recipe, folder: Path, options: PublishOptions, *, c
         raise InputError(f"--repo-id {repo_id}: {manifest.name}{what} is not the dataset that is known as {name}")
     if (lost := manifest.damaged(folder)) is not None:  # digests are compared when the client has computed them
         raise damaged(lost)
+    for method in recipe.methods:
+        if withheld := getattr(method, "withheld", ""):  # a user's file may hold a class from before this was asked
+            raise InputError(f"{manifest.name} is not published: {withheld}")
     with_images = recipe.source.licence.redistributable and not options.perturbation_only
     if with_images and "parquet" not in manifest.formats:
         raise InputError(f"{folder} has no Parquet shards, which load_dataset needs; build it with both formats")

@@ -1,0 +1,1 @@
+"""What others have released, read from their files, a module per convention; matched to clean images, and checked."""
