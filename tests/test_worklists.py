@@ -10,20 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
-from helpers import make_images
 
 from builders import RECIPES
-from ule_datasets.base.errors import InputError
-from ule_datasets.base.seeds import Seed
-from ule_datasets.cli.recipes import find_recipe
 from ule_datasets.countermeasures import parse_strategy
-from ule_datasets.data.codec import encode_png
-from ule_datasets.data.perturbation import Perturbation
-from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.experiments.profiles import PROFILES
-from ule_datasets.methods.method import Context
 from ule_datasets.papers.claims import listed
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -116,35 +107,3 @@ def test_the_lists_ask_for_what_there_is(worklist: ModuleType, name: str) -> Non
             assert options.get("--profile", "quick") in PROFILES
             assert all(parse_strategy(each) for each in options.get("--strategies", "none").split(","))
             assert listed([options["--claims"]] if "--claims" in options else []), "an unknown one is refused"
-
-
-def test_released_images_find_their_clean_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    recipe, module = find_recipe(str(FOLDER / "released_tap.py")), importlib.import_module("released_tap")
-    assert recipe.name == "released-tap"
-    rng = np.random.default_rng(0)
-    clean, _ = make_images(10, 4, 32)
-    clean[1] = clean[0]  # there are copies in CIFAR-10 too
-    order = rng.permutation(len(clean))
-    noisy = clean[order] + rng.integers(-8, 9, clean.shape)
-    released = np.clip(noisy, 0, 255).astype(np.uint8)
-    for number, image in enumerate(released):
-        (tmp_path / f"{number:02}.png").write_bytes(encode_png(image))
-    read = module.read_all(tmp_path, clean.shape)
-    assert np.array_equal(read, released)
-    rows = module.owners(read, clean, 8)
-    assert sorted(rows) == list(range(len(clean)))
-    assert np.abs(clean[rows].astype(int) - released).max() <= 8
-    monkeypatch.setenv(module.FOLDER, str(tmp_path))
-    labels = np.zeros(len(clean), np.int64)
-    keys = [sample_digest(image, number) for number, image in enumerate(clean)]
-    train = Split.from_samples("train", clean, labels, keys)
-    (layer,) = recipe.methods[0].generate(train, Context(num_classes=10, seed=Seed(0))).layers
-    poisoned = Perturbation(layers=(layer,), source_digest="").apply(train.pixels(), train.labels, train.keys)
-    assert sorted(map(bytes, poisoned)) == sorted(map(bytes, released))
-    (tmp_path / "00.png").unlink()
-    with pytest.raises(InputError, match="39 PNGs in"):
-        module.read_all(tmp_path, clean.shape)
-    released[3] = 255 - clean[order[3]] // 2
-    with pytest.raises(InputError, match=r"image 3 .* is within 8 of no clean image"):
-        module.owners(released, clean, 8)

@@ -86,7 +86,7 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
     """
     reporter = reporter or Reporter()
     _check(options)
-    if unsettled(recipe):
+    if unsettled(recipe) is not None:
         raise InputError(f"{recipe.name} is for what others have released: name the file or folder with --import")
     given = [Perturbation.load(path) for path in options.perturbations]
     identity = _identity(recipe, options, given)
@@ -166,6 +166,10 @@ def settle(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = No
     """
     reporter = reporter or Reporter()
     _check(options)
+    if not any(getattr(method, "imports", False) for method in recipe.methods):
+        raise InputError(f"{recipe.name} imports nothing; --import is for imported-cifar10, imported and the like")
+    if (index := unsettled(recipe)) is None:
+        return recipe
     with (
         tempfile.TemporaryDirectory(prefix="ule-import-", dir=options.scratch) as spool,
         open_executor(options.executor, options.workers, preload=WORKER_MODULES) as executor,
@@ -183,7 +187,7 @@ def settle(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = No
         )
         cache = CraftCache(cache_folder()) if options.cache else None
         workshop = Workshop(reporter=reporter, executor=executor, release=options.release, cache=cache)
-        return settled(recipe, limited(recipe, source), workshop)
+        return settled(recipe, index, limited(recipe, source), workshop)
 
 
 def limited(recipe: Recipe, source: Source) -> Source:

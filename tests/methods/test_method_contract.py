@@ -33,6 +33,7 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.base.seeds import Seed
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.countermeasures import Cutout
+from ule_datasets.data.codec import encode_png
 from ule_datasets.data.perturbation import Perturbation
 from ule_datasets.data.quantization import Apply, Quantize, largest_level
 from ule_datasets.data.split import Split, sample_digest
@@ -48,6 +49,7 @@ from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.engine.shifts import ShiftRule
 from ule_datasets.methods.error_maximizing import ClasswiseErrorMaximizing, ErrorMaximizing
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
+from ule_datasets.methods.imported import Imported
 from ule_datasets.methods.linearly_separable import LinearlySeparable
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut, Upload
@@ -107,6 +109,7 @@ METHODS: dict[str, Row] = {
     "convolution": Row(lambda _: ClassConvolution(), {"size": 4}),
     "ar": Row(lambda _: Autoregressive(least_response=0), {"most_candidates": 2}),
     "synper": Row(lambda w: SyntheticPerturbations(surrogate=w, **SMALL_SYNPER), {"num_clusters": 1}),
+    "imported": Row(lambda _: Imported(), {"bound": 300}),
     "purified": Row(lambda _: Purified(countermeasure=Noisy()), {"countermeasure": Cutout()}),
 }
 NUM_CLASSES, COUNT, SIZE = 3, 36, 16
@@ -130,7 +133,11 @@ SPLIT = make_split()
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Weights, Path]:
-    return save_tiny_weights(tmp_path_factory.mktemp("weights"))
+    folder = tmp_path_factory.mktemp("weights")
+    (folder / "release").mkdir()
+    for number, image in enumerate(SPLIT.images):
+        (folder / "release" / f"{number}.png").write_bytes(encode_png(255 - np.maximum(255 - image, 2)))
+    return save_tiny_weights(folder)
 
 
 class Bench:
@@ -141,7 +148,8 @@ class Bench:
 
     def craft(self, split: Split = SPLIT, **context: Any) -> Crafted:
         usual = {"num_classes": NUM_CLASSES, "seed": Seed(0), "reporter": Reporter(silent=True)}
-        return self.method.generate(split, Context(**{**usual, "weights": self._weights, **context}))
+        given = {"weights": self._weights, "release": self._weights.parent / "release"}
+        return self.method.generate(split, Context(**{**usual, **given, **context}))
 
 
 @pytest.fixture
@@ -301,7 +309,9 @@ def test_its_settings_make_its_identity(bench: Bench) -> None:
     assert ('"type":"Weights"' in recipe.to_json()) == bool(method.weights)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "purified"])  # its countermeasure's is
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if name not in ("purified", "imported")]
+)  # that of a countermeasure or of others is
 def test_its_paper_is_named_where_it_is_defined(bench: Bench) -> None:
     kind = type(bench.method)
     text = inspect.getdoc(sys.modules[kind.__module__]) or ""

@@ -8,7 +8,6 @@ from enum import StrEnum
 
 import numpy as np
 
-from ule_datasets.base.shown import counted, few
 from ule_datasets.data.spool import Images
 
 
@@ -41,9 +40,3 @@ class Release:
 
     def __len__(self) -> int:
         return len(self.values)
-
-    def named(self, entries: Sequence[int] | np.ndarray) -> str:
-        """Some entries in words: how many, and the first of them by name."""
-        what = "image" if self.content is Content.IMAGES else "entry"
-        first = few([self.names[entry] for entry in list(entries)[:4]])
-        return f"{counted(len(entries), what, 'entries' if what == 'entry' else '')} ({first})"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.shown import counted
+from ule_datasets.base.shown import counted, few
 from ule_datasets.data.bounds import Budget, LInf, Unbounded
 from ule_datasets.data.perturbation import Additive, Support
 from ule_datasets.data.split import Split
@@ -35,7 +35,7 @@ class Imported(Method):
     citation: ClassVar[str] = ""
     repeats: ClassVar[Repeats] = Repeats.EXACT
     needs_labels: ClassVar[bool] = False
-    kept: ClassVar[bool] = True
+    imports: ClassVar[bool] = True
 
     sha256: str = ""
     """Of the file; of a folder, see ``release_digest``. Empty: of whatever ``--import`` names."""
@@ -102,8 +102,8 @@ def from_images(release: Release, train: Split, path: Path) -> tuple[Additive, d
     matches = match(release.values, train.images)
     if len(lost := matches.unmatched):
         raise InputError(
-            f"{path}: {release.named(lost)} of {len(release):,} come from none of the {len(train):,} clean "
-            "images, or from one that another was made from: is it for these images?"
+            f"{path}: {len(lost):,} of {len(release):,} images have no original of their own among the {len(train):,} "
+            f"clean ones: {few([release.names[number] for number in lost[:4]])}"
         )
     levels = np.empty(release.values.shape, np.int16)
     for start in range(0, len(release), AT_ONCE):

@@ -78,8 +78,8 @@ class Method(Protocol):
     """Whether it takes away what the earlier methods did: a dataset that ends with it is a learnable version."""
     redrawable: ClassVar[bool] = False
     """Whether it is a draw at random, made anew by the seed for every repetition of an experiment."""
-    kept: ClassVar[bool] = False
-    """Whether its craft is kept for later although it repeats anywhere."""
+    imports: ClassVar[bool] = False
+    """Whether it reads what others have released; that is kept for later, as crafts are that take long."""
     round_name: ClassVar[str] = "round"
     """What an entry of the trace of its unfinished work is called."""
 

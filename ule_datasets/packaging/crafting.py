@@ -108,19 +108,14 @@ def craft(recipe: Recipe, source: Source, workshop: Workshop) -> Perturbation:
     return _joined(recipe, made, source)
 
 
-def settled(recipe: Recipe, source: Source, workshop: Workshop) -> Recipe:
-    """The recipe for what ``workshop.release`` holds, where one of its methods imports whatever that is.
+def settled(recipe: Recipe, index: int, source: Source, workshop: Workshop) -> Recipe:
+    """The recipe for what ``workshop.release`` holds, which its method number ``index`` imports whatever it is.
 
     What was read is kept for the build that follows, so that it is read once.
 
     Raises:
-        InputError: no method does, several do, or the file cannot be imported.
+        InputError: the release cannot be imported.
     """
-    open_ones = unsettled(recipe)
-    if len(open_ones) != 1:
-        what = "nothing that is not imported already" if not open_ones else "several things"
-        raise InputError(f"{recipe.name} imports {what}: --import is for a recipe with one open Imported(), no more")
-    (index,) = open_ones
     method = recipe.methods[index]
     crafted = method.generate(source.train, _context(recipe, index, source, workshop, ()))
     done = recipe.with_settled(index, method.settled(crafted.notes), str(crafted.notes[method.identifier]["sha256"]))
@@ -130,10 +125,17 @@ def settled(recipe: Recipe, source: Source, workshop: Workshop) -> Recipe:
     return done
 
 
-def unsettled(recipe: Recipe) -> list[int]:
-    """Which of the recipe's methods import whatever they are given."""
+def unsettled(recipe: Recipe) -> int | None:
+    """Which of the recipe's methods imports whatever it is given; ``None``: none does.
+
+    Raises:
+        InputError: several do, although one thing is given.
+    """
     # A method in a user's file may be any class with what a method needed before this was asked.
-    return [index for index, method in enumerate(recipe.methods) if getattr(method, "unsettled", False)]
+    found = [index for index, method in enumerate(recipe.methods) if getattr(method, "unsettled", False)]
+    if len(found) > 1:
+        raise InputError(f"{recipe.name} imports {len(found)} things: all but one need their digest in the recipe")
+    return found[0] if found else None
 
 
 def check_amount(recipe: Recipe, num_images: int) -> None:
@@ -235,7 +237,7 @@ def _record(method: Method, digest: str, crafted: Crafted) -> dict[str, Any]:
 
 def _is_kept(method: Method) -> bool:
     """Whether its crafts are kept for later."""
-    return method.repeats == Repeats.DEVICE or getattr(method, "kept", False)  # a user's file may hold any class
+    return method.repeats == Repeats.DEVICE or getattr(method, "imports", False)  # a user's file may hold any class
 
 
 def _keep(recipe: Recipe, record: dict[str, Any], crafted: Crafted, source: Source, workshop: Workshop) -> None:
