@@ -246,6 +246,8 @@ def _check(options: BuildOptions) -> None:
         raise InputError(f"--executor {options.executor}: choose from {', '.join(EXECUTORS)}")
     if options.weights is not None and not options.weights.exists():
         raise InputError(f"--weights {options.weights}: no such file or folder")
+    if options.release is not None and not options.release.exists():
+        raise InputError(f"--import {options.release}: no such file or folder")
     if options.device not in ("auto", "cpu"):
         from ule_datasets.compute.devices import pick_device
 

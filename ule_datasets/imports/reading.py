@@ -43,7 +43,8 @@ def read_release(path: Path, executor: Executor, reporter: Reporter) -> Release:
     for reader in READERS.values():
         if reader.recognised(path):
             return reader.read(path, executor, reporter)
-    there = f", but {few(sorted(each.name for each in path.iterdir()))}" if path.is_dir() else ""
+    names = sorted(each.name for each in path.iterdir()) if path.is_dir() else []
+    there = f", but {few(names)}" if names else ""
     raise InputError(f"--import {path}: nothing that is read here{there}; there are readers for {', '.join(READERS)}")
 
 
