@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from ule_datasets.methods.imported import Imported
 from ule_datasets.definition import Recipe
+from ule_datasets.methods.imported import Imported
 from ule_datasets.sources.cifar10 import CIFAR10
 from ule_datasets.sources.own_images import OWN_IMAGES
 
