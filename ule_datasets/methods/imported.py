@@ -51,6 +51,11 @@ class Imported(Method):
             raise InputError(f"Imported: bound is {self.bound}, must be 0 to 255")
 
     @property
+    def draws(self) -> bool:
+        """Nothing: it is there."""
+        return False
+
+    @property
     def bounds(self) -> Budget:
         """What was found, once it was."""
         return (Unbounded() if self.bound is None else LInf(levels=self.bound),)
