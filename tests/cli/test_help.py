@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,7 +91,9 @@ def test_help_is_as_wide_as_the_terminal_and_names_every_option_and_choice(
     monkeypatch.setenv("COLUMNS", str(width))
     text = told(name, "--help")
     assert max(map(len, text.splitlines())) == width
-    assert "bool" not in text, "a flag takes no value"
+    assert not re.search(r"bool|<\w", text), "a flag takes no value, and what takes one says which"
+    assert re.search(r"--help +-h ", text)
+    assert told(name, "-h") == text
     words = set(text.replace(",", " ").replace(";", " ").replace("│", " ").replace("|", " ").split())
     for option, field in options_of(KINDS[name]).items():
         assert option in words
@@ -180,3 +183,34 @@ def test_a_seed_that_changes_nothing_is_warned_of(tmp_path: Path) -> None:
     assert outcome.code == 0
     assert "warning: --seed 1 changes no image: ops-digits draws nothing at random" in outcome.stderr
     assert "changes no image" not in run_build("ops-digits", "--dry-run", "--out", tmp_path / "x").stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "complaint"),
+    [
+        ("build", ["ops-digits", "--seed", "many"], "ule-build: --seed many: must be a whole number"),
+        ("build", [], "ule-build: name a recipe; ule-build --list shows them"),
+        ("verify", ["x", "--gpus-per-run", "half"], "ule-verify: --gpus-per-run half: must be a number"),
+        ("verify", ["x", "--seeds", "1.5"], "ule-verify: --seeds 1.5: must be a whole number"),
+        ("verify", [], "ule-verify: name a dataset folder, or claims with --claims"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_our_own_words(
+    name: str, words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert MAINS[name](words) == 2
+    assert capsys.readouterr().err == f"{complaint}\n"
+
+
+@pytest.mark.parametrize("kind", [ImportError, RuntimeError, OSError])
+def test_libraries_that_do_not_fit_are_told_with_the_cure(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise kind("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(build, "_recipe", fail)
+    assert build.main(["ops-digits"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ule-build: torchvision does not fit the torch that is installed (operator torchvision::nms")
+    assert "install both from one place, as in pip install --force-reinstall torch torchvision --index-url " in line

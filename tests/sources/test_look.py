@@ -252,6 +252,7 @@ def test_a_dry_run_shows_a_source_and_refuses_it_in_the_words_of_a_build(
     looked, built = run_build(*words, "--dry-run"), run_build(*words, "--out", tmp_path / "out")
     assert (looked.code, built.code) == (2, 2)
     assert looked.stdout.startswith("source: ")
+    assert "plan: " not in looked.stdout
     assert looked.complaint == built.complaint
     assert re.search(unfit.message, looked.complaint[0].removeprefix("ule-build: "))
 

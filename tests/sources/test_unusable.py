@@ -63,6 +63,7 @@ def test_the_cure_that_is_told_helps(tmp_path: Path) -> None:
     assert line.startswith(f"ule-build: 9 unusable samples: {paths[5]} is 12x9 pixels, "), "the most frequent cause"
     assert "(and 6 more like it); " in line
     assert f"{paths[0]} is not a readable image: unknown image format (and 1 more like it); --crop 8 " in line
+    assert line.endswith("; --skip-unusable leaves out the images that are not of a wrong size but broken")
     cure = ("--crop", "8", "--resize", "8", "--skip-unusable")
     built = run_build("ops", "--source", source, "--out", tmp_path / "x", *cure)
     assert built.code == 0, built.stderr

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 import typer.core
 
+from ule_datasets.base.errors import InputError
 from ule_datasets.base.files import expanded
 from ule_datasets.base.options import PANELS
 
@@ -18,6 +19,9 @@ Given = TypeVar("Given")
 Result = TypeVar("Result")
 Words = tuple[str, ...]
 Complete = Callable[[], Sequence[str]]
+_WHOLE, _ANY = (int, "a whole number"), (float, "a number")
+NUMBERS: dict[Any, tuple[type[int] | type[float], str]] = {int: _WHOLE, int | None: _WHOLE, float: _ANY}
+"""Types of fields that are read from text here, and what the text must be."""
 
 
 def argument(metavar: str, help: str, complete: Complete = tuple) -> Any:
@@ -28,7 +32,8 @@ def argument(metavar: str, help: str, complete: Complete = tuple) -> Any:
 def application(kind: type[Given], work: Callable[[Given], Result]) -> typer.Typer:
     """A command that calls a function with a dataclass, whose fields are its options, and returns what that returns."""
     app = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
-    app.command(cls=_renaming(kind))(_command(kind, work))
+    names = {"help_option_names": ["--help", "-h"]}
+    app.command(cls=_renaming(kind), context_settings=names)(_command(kind, work))
     return app
 
 
@@ -41,7 +46,9 @@ def _command(kind: type[Given], work: Callable[[Given], Result]) -> Callable[...
     def given(name: str, value: Any) -> Any:
         found = words(value or ()) if types[name] == Words else value
         if value == "" or (isinstance(value, list) and (not found or "" in found)):
-            raise typer.BadParameter(_empty(fields[name]))
+            raise InputError(_empty(fields[name]))
+        if (number := NUMBERS.get(types[name])) is not None and value is not None:
+            return _number(option_name(fields[name]), value, *number)
         return expanded(found) if isinstance(found, Path) else found
 
     types = get_type_hints(kind)
@@ -61,6 +68,8 @@ def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
     shown = {"help": about["help"], "metavar": about["metavar"]}
     if kind == Words:
         kind, default = list[str] | None, None
+    if kind in NUMBERS:  # read here, so that what is no number is told in our words
+        kind, default = str | None, None if default is None else str(default)
     if "name" in about:
         shown |= {"rich_help_panel": about["panel"] or None, "show_default": default not in (None, "auto", False)}
         if choices := about["choices"]:
@@ -81,7 +90,7 @@ def option_name(field: dataclasses.Field[Any]) -> str:
 def _renaming(kind: Any) -> type[typer.core.TyperCommand]:
     """A command that takes options by their former names too, without telling anybody of these.
 
-    Its help says of no flag that it takes a value, whatever others added it.
+    Its help says of no flag that it takes a value, whatever others added it, and of an argument its name alone.
     """
     formerly = {
         name: option_name(field) for field in dataclasses.fields(kind) for name in field.metadata.get("formerly", ())
@@ -90,9 +99,11 @@ def _renaming(kind: Any) -> type[typer.core.TyperCommand]:
     class Renaming(typer.core.TyperCommand):
         def get_params(self, ctx: Any) -> list[Any]:
             params: list[Any] = super().get_params(ctx)
-            for flag in params:
-                if getattr(flag, "is_flag", False):
-                    flag.metavar = ""  # it takes none
+            for parameter in params:
+                if getattr(parameter, "is_flag", False):
+                    parameter.metavar = ""  # it takes none
+                elif parameter.param_type_name == "argument":
+                    parameter.display_type_rich = _no_type  # of newer versions of Typer: <str>
             return params
 
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -102,6 +113,17 @@ def _renaming(kind: Any) -> type[typer.core.TyperCommand]:
             return super().parse_args(ctx, [*renamed, *args[end:]])
 
     return Renaming
+
+
+def _no_type(*_: object, **__: object) -> None:
+    """What the type of a value is called, for people: nothing, its name says it."""
+
+
+def _number(name: str, text: str, kind: type[int] | type[float], what: str) -> int | float:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise InputError(f"{name} {text}: must be {what}") from error
 
 
 def _completion(choices: Complete) -> Callable[[str], list[str]]:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from ule_datasets.base.errors import InputError
 from ule_datasets.base.options import (
     FORMATS,
     HOW,
@@ -122,10 +121,10 @@ def build_command(given: BuildArguments) -> Answer:
 
         return catalogue(given.recipe)
     if given.recipe is None:
-        raise typer.BadParameter("name a recipe; ule-build --list shows them")
+        raise InputError("name a recipe; ule-build --list shows them")
 
     if not given.push_to_hub and (unused := given.only_publishing()):
-        raise typer.BadParameter(f"{unused} goes with --push-to-hub")
+        raise InputError(f"{unused} goes with --push-to-hub")
 
     from ule_datasets.base.progress import Reporter
 
@@ -141,13 +140,12 @@ app = application(BuildArguments, build_command)
 def _planned(recipe: Recipe, given: BuildArguments, reporter: Reporter) -> Answer:
     """What would be done; nothing is."""
     from builders import RECIPES
-    from ule_datasets.base.errors import InputError
     from ule_datasets.building import plan_build
     from ule_datasets.packaging.publication import plan_publication
 
     plan = plan_build(recipe, _options(recipe, (), given), reporter)
     if plan.look.refusal:
-        tell(*plan.lines())
+        tell(*plan.look.lines())
         raise InputError(*plan.look.refusal)
     lines, content = plan.lines(), plan.content()
     if given.push_to_hub:
@@ -199,7 +197,7 @@ def _recipe(name: str, given: BuildArguments) -> Recipe:
     if given.crop is not None:
         recipe = recipe.with_preprocess(Preprocess(resize=given.resize, crop=given.crop, convert="RGB"))
     elif given.resize is not None:
-        raise typer.BadParameter("--resize goes with --crop: give the side of the square to cut from the centre")
+        raise InputError("--resize goes with --crop: give the side of the square to cut from the centre")
     if given.test_split or given.class_folder:
         recipe = recipe.with_layout(test_split=given.test_split, class_folders=given.class_folder or ())
     recipe = recipe if given.seed is None else recipe.with_seed(given.seed)
@@ -213,7 +211,7 @@ def _options(recipe: Recipe, perturbations: tuple[Path, ...], given: BuildArgume
 
     away = given.where if given.where is not None and is_remote(given.where) else None
     if away is not None and given.push_to_hub:
-        raise typer.BadParameter(f"publishing starts from a folder: --out {shown(away)} is a URL")
+        raise InputError(f"publishing starts from a folder: --out {shown(away)} is a URL")
     here = expanded(given.where) if given.where else Path("datasets") / recipe.name
     return replace(
         given,

@@ -16,6 +16,11 @@ from ule_datasets.cli.termination import terminable
 
 STOPPED = "interrupted; the same command continues where it stopped"
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
+MISMATCHED = (
+    "torchvision does not fit the torch that is installed ({error}): install both from one place, as in "
+    "pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+)
+"""What helps where importing torchvision fails: nearly always one of the two has CUDA, and the other has not."""
 SCHEMA = "ule-datasets answer 1"
 """Of what ``--json`` prints: docs/reference/json.md."""
 
@@ -97,7 +102,7 @@ def _outcome(
         if "--debug" in arguments:
             tell(*traceback.format_exc().splitlines(), to=sys.stderr)
         if isinstance(error, usage_error):
-            message = getattr(error, "format_message", error.__str__)()
+            message = getattr(error, "format_message", error.__str__)().rstrip(".")
             return BAD_INPUT, (f"{message} (see {command} --help)",)
         if isinstance(error, InputError):
             return BAD_INPUT, error.args
@@ -105,6 +110,8 @@ def _outcome(
             return BAD_INPUT, (_system_message(error),)
         if isinstance(error, BrokenExecutor):
             return BAD_INPUT, (f"{error}; fewer --workers need less memory; the same command continues",)
+        if isinstance(error, ImportError | OSError | RuntimeError) and "torchvision" in str(error):
+            return BAD_INPUT, (MISMATCHED.format(error=error),)
         text = f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback, and report it)"
         return BAD_INPUT, (text,)
 

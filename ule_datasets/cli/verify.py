@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from ule_datasets.base.errors import InputError
 from ule_datasets.base.options import VERIFICATION, CommandOptions, VerifyOptions, option
 from ule_datasets.base.shown import counted
 from ule_datasets.cli.arguments import application, argument, words
@@ -68,7 +67,7 @@ def verify_command(given: VerifyArguments) -> Answer:
     if given.list_:
         return _listed((*given.claims, *words(given.datasets or ())), given.claims_file)
     if not given.datasets and not given.claims:
-        raise typer.BadParameter("name a dataset folder, or claims with --claims")
+        raise InputError("name a dataset folder, or claims with --claims")
 
     from builders import RECIPES
     from ule_datasets.base.progress import Reporter

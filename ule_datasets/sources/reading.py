@@ -371,8 +371,7 @@ def _check_expected(spec: SourceSpec, splits: dict[str, Split], findings: Findin
             images = counted(len(splits[name]), "image")
             raise InputError(
                 f"{place} is not {spec.title}: its {name} split of {images} has digest {splits[name].digest}, "
-                f"expected {digest}.",
-                _for_others(place),
+                f"expected {digest}; {_for_others(place)}"
             )
 
 
@@ -391,10 +390,10 @@ def _check_counts(spec: SourceSpec, counts: Mapping[str, int], omitted: Mapping[
         found = counts.get(name, 0)
         if found + omitted.get(name, 0) != expected:
             raise InputError(
-                f"{place} is not {spec.title}: {counted(found, 'image')} in its {name} split, expected {expected:,}.",
-                _for_others(place),
+                f"{place} is not {spec.title}: {counted(found, 'image')} in its {name} split, expected {expected:,}; "
+                f"{_for_others(place)}"
             )
 
 
 def _for_others(place: str) -> str:
-    return f"For other images use a recipe of your own, or: ule-build ops --source {place.rpartition(' (')[0]}"
+    return f"for other images use a recipe of your own, or: ule-build ops --source {place.rpartition(' (')[0]}"

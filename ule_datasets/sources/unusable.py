@@ -76,7 +76,8 @@ def refusal(problems: Sequence[Unusable], first: Misfit | None, misfits: Sequenc
     if first is None or not misfits:
         skip = "the same command with --skip-unusable leaves such images out, and decodes none of the others again"
         return f"{message}; {skip}"
-    return f"{message}; {_one_size([first, *misfits], own=own)}{' (others: --skip-unusable)' if problems else ''}"
+    others = "; --skip-unusable leaves out the images that are not of a wrong size but broken" if problems else ""
+    return f"{message}; {_one_size([first, *misfits], own=own)}{others}"
 
 
 def _one_size(images: Sequence[Misfit], *, own: bool) -> str:
