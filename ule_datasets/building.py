@@ -44,6 +44,7 @@ from ule_datasets.packaging.crafting import (
 )
 from ule_datasets.packaging.croissant import croissant_json
 from ule_datasets.packaging.figures import draw_figures
+from ule_datasets.packaging.figures.contact import PROTECTED, RESTORED
 from ule_datasets.packaging.folder import BuildFolder, FileNote, check_ours, open_folder, tidy
 from ule_datasets.packaging.origin import Origin
 from ule_datasets.packaging.planning import BuildPlan
@@ -325,7 +326,8 @@ class _Making:
             assembly = Assembly(recipe, self.options.formats, source, perturbation, self.folder, self.delivery)
             manifest = assembly.manifest(assembly.run(self.executor, reporter))
         with reporter.phase("figures"):
-            figures = draw_figures(source.train, perturbation, source.class_names)
+            changed = RESTORED if recipe.learnable else PROTECTED
+            figures = draw_figures(source.train, perturbation, source.class_names, changed)
             for figure in figures:
                 for name, content in figure.files.items():
                     write_atomically(files / "figures" / name, content)

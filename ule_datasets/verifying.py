@@ -45,7 +45,14 @@ from ule_datasets.experiments.runs import RunStore
 from ule_datasets.experiments.subject import Samples, Subject, check_controls, control_of
 from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.models.weights import WeightsFile, obtain
-from ule_datasets.packaging.figures.contact import SAMPLES_SHOWN, largest_noise, rows_to_show, sample_sheet
+from ule_datasets.packaging.figures.contact import (
+    PROTECTED,
+    RESTORED,
+    SAMPLES_SHOWN,
+    largest_noise,
+    rows_to_show,
+    sample_sheet,
+)
 from ule_datasets.packaging.figures.sheet import Sheet
 from ule_datasets.papers.claims import Claim, Statement, all_claims, for_dataset, listed, statements
 from ule_datasets.papers.statistics import Verdict
@@ -182,7 +189,10 @@ def _verified(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter) 
             for name, s in samples.items()
             if (found := cluster_separability(s.clean, s.poisoned, s.perturbation, s.keys)) is not None
         },
-        pictures={each.name: _picture(samples[each.name], _class_names(each, examined)) for each in subjects},
+        pictures={
+            each.name: _picture(samples[each.name], _class_names(each, examined), learnable=each.learnable)
+            for each in subjects
+        },
         beside=_beside(options, asked, wanted.analyses),
         collapse_expected={each.name: each.collapse_expected for each in subjects},
         environment=describe_environment(known.device),
@@ -201,12 +211,13 @@ def _beside(options: VerifyOptions, asked: Sequence[Claim], analyses: Iterable[s
     return frozenset({*claims, *said, *(set(ANALYSES) - set(analyses))})
 
 
-def _picture(samples: Samples, class_names: Sequence[str]) -> Sheet:
+def _picture(samples: Samples, class_names: Sequence[str], *, learnable: bool) -> Sheet:
     """The first changed image of each of the first classes."""
     groups = rows_to_show(samples.labels, samples.perturbation.is_poisoned(samples.keys), len(class_names))
     rows = np.array([members[0] for members in groups[:SAMPLES_SHOWN]], dtype=np.int64)
     names = [class_names[number] for number in samples.labels[rows].tolist()]
-    return sample_sheet(samples.clean[rows], samples.poisoned[rows], largest_noise(samples.perturbation), names)
+    images, changed = (samples.clean[rows], samples.poisoned[rows]), RESTORED if learnable else PROTECTED
+    return sample_sheet(*images, largest_noise(samples.perturbation), names, changed)
 
 
 def _class_names(subject: Subject, examined: Sequence[Examined]) -> Sequence[str]:

@@ -15,7 +15,7 @@ from ule_datasets.data.perturbation import Additive, Layer, Overwrite, Perturbat
 from ule_datasets.data.split import Split
 from ule_datasets.dataset.integrity.drawings import drawing_problem
 from ule_datasets.packaging.figures import draw_figures, fonts
-from ule_datasets.packaging.figures.contact import compare, contact_sheet, sample_sheet
+from ule_datasets.packaging.figures.contact import RESTORED, compare, contact_sheet, sample_sheet
 from ule_datasets.packaging.figures.sheet import MARK, Sheet, shortened, text_width
 
 NAMES = ("cat", "Grüße", "<&'\"猫>")
@@ -104,6 +104,13 @@ def test_a_small_image_needs_no_magnifying_and_dense_noise_no_frame() -> None:
     assert "framed" not in plain.caption
     assert "x 15" in plain.caption
     assert not (pixels_of(plain.png) == MARK).all(axis=-1).any()
+
+
+def test_what_was_done_to_the_images_is_said() -> None:
+    for changed, words in (((), "protected"), ((RESTORED,), "made learnable again")):
+        figure = contact_sheet(split_of(32), perturbation(one_pixel(32)), NAMES, *changed)
+        assert figure.caption.startswith(f"Clean images, the same images {words}, and the difference ")
+        assert f">{words}</text>" in figure.svg
 
 
 @settings(max_examples=60, deadline=None)

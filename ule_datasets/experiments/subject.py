@@ -70,6 +70,8 @@ class Subject:
     """Whether a mirrored image still shows its class."""
     collapse_expected: bool
     """Whether the dataset is supposed to collapse under at least one strategy."""
+    learnable: bool = False
+    """Whether a countermeasure after the protections made it learnable again."""
     stands_for: str = ""
     """The dataset of the catalogue that this reduced one is made like; empty: none."""
     unjudged: str = ""

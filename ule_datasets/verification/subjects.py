@@ -270,6 +270,7 @@ def _made_by(
         num_classes=num_classes,
         flippable=recipe.source.flippable,
         collapse_expected=not recipe.learnable and expects_collapse(recipe.name),
+        learnable=recipe.learnable,
         samples=_nothing_was_read,
         redraw=_nothing_was_read if redrawable else None,
         remake=_nothing_was_read if drawn_by is not None and _soon_made(drawn_by) else None,

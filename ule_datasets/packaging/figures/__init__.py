@@ -8,16 +8,21 @@ import numpy as np
 
 from ule_datasets.data.perturbation import NOWHERE, Additive, Overwrite, Perturbation, Support
 from ule_datasets.data.split import Split
-from ule_datasets.packaging.figures.contact import CLASSES_SHOWN, cluster_names, contact_sheet
+from ule_datasets.packaging.figures.contact import CLASSES_SHOWN, PROTECTED, cluster_names, contact_sheet
 from ule_datasets.packaging.figures.sheet import GAP, MARGIN, TEXT, TILE, Figure, Sheet, shortened
 from ule_datasets.packaging.figures.trace import drawn_of, trace_figure
 
 ROWS_PER_BLOCK = 256
 
 
-def draw_figures(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> tuple[Figure, ...]:
-    """The contact sheet; maps of pixels and noise per class or cluster; for methods in rounds how they went."""
-    figures = [contact_sheet(train, perturbation, class_names)]
+def draw_figures(
+    train: Split, perturbation: Perturbation, class_names: Sequence[str], changed: str = PROTECTED
+) -> tuple[Figure, ...]:
+    """The contact sheet; maps of pixels and noise per class or cluster; for methods in rounds how they went.
+
+    ``changed`` says what was done to the images.
+    """
+    figures = [contact_sheet(train, perturbation, class_names, changed)]
     for layer in perturbation.layers:
         if isinstance(layer, Overwrite) and layer.support is Support.CLASS:
             figures.append(_shortcut_map(train, layer, class_names))

@@ -21,6 +21,8 @@ from ule_datasets.packaging.figures.sheet import (
     text_width,
 )
 
+PROTECTED, RESTORED = "protected", "made learnable again"
+"""What was done to the images: by protections alone, or with a countermeasure after them."""
 CLASSES_SHOWN = 10
 PER_CLASS = 3
 SAMPLES_SHOWN = 6
@@ -87,8 +89,10 @@ def largest_noise(perturbation: Perturbation) -> int:
     return sum(max(int(levels.max(initial=0)), -int(levels.min(initial=0))) for levels in layers)
 
 
-def contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequence[str]) -> Figure:
-    """For the first classes, or clusters, a few images: clean, protected, and the difference."""
+def contact_sheet(
+    train: Split, perturbation: Perturbation, class_names: Sequence[str], changed: str = PROTECTED
+) -> Figure:
+    """For the first classes, or clusters, a few images: clean, ``changed``, and the difference."""
     groups, names = _groups(train, perturbation, class_names)
     rows = rows_to_show(groups, perturbation.is_poisoned(train.keys), len(names))
     indices = np.concatenate(rows)
@@ -100,7 +104,7 @@ def contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequenc
     name_width = max(map(text_width, shown)) + MARGIN
     group = max(len(part) for part in rows) * (TILE + GAP) + MARGIN
     sheet = Sheet(MARGIN + name_width + 3 * group, MARGIN + 2 * TEXT + len(rows) * (TILE + GAP) + MARGIN)
-    titles = ("clean", "protected", f"difference ({compared.scale})")
+    titles = ("clean", changed, f"difference ({compared.scale})")
     for column, title in enumerate(titles):
         sheet.text(MARGIN + name_width + column * group, MARGIN // 2, title)
     position = 0
@@ -112,13 +116,15 @@ def contact_sheet(train: Split, perturbation: Perturbation, class_names: Sequenc
                 left = MARGIN + name_width + column * group + offset * (TILE + GAP)
                 _tile(sheet, left, top, compared, position, column)
             position += 1
-    return sheet.figure("contact_sheet", _caption(compared))
+    return sheet.figure("contact_sheet", _caption(compared, changed))
 
 
-def sample_sheet(clean: np.ndarray, protected: np.ndarray, noise: int, names: Sequence[str]) -> Sheet:
-    """Some images (uint8 [N, H, W, 3]) with their names: a row clean, one protected, one of differences."""
+def sample_sheet(
+    clean: np.ndarray, protected: np.ndarray, noise: int, names: Sequence[str], changed: str = PROTECTED
+) -> Sheet:
+    """Some images (uint8 [N, H, W, 3]) with their names: a row clean, one ``changed``, one of differences."""
     compared = compare(clean, protected, noise)
-    titles = ("clean", "protected", "difference")
+    titles = ("clean", changed, "difference")
     left = MARGIN + max(map(text_width, (*titles, compared.scale))) + MARGIN
     sheet = Sheet(left + len(clean) * (TILE + GAP) + MARGIN, TEXT + GAP + 3 * (TILE + GAP) + MARGIN)
     for line, title in enumerate(titles):
@@ -196,10 +202,10 @@ def _words(largest: int) -> str:
     return "" if largest == 0 else "x 1/2" if largest > HIGHEST else f"x {HIGHEST // largest}"
 
 
-def _caption(compared: Compared) -> str:
+def _caption(compared: Compared, changed: str) -> str:
     framed = " Changed pixels are framed" + (", and magnified in a corner." if compared.unit < MAGNIFIED_BELOW else ".")
     return (
-        "Clean images, the same images protected, and the difference "
+        f"Clean images, the same images {changed}, and the difference "
         f"(mid grey: none; {compared.scale}).{framed if compared.marks else ''}"
     )
 
