@@ -60,9 +60,16 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Links lead where their files stand on the site; the catalogue gets its pictures."""
     here = page.file.src_uri
+    if here in (CATALOGUE, ELSEWHERE["README.md"]):
+        markdown = one_below_the_other(markdown)
     if here == CATALOGUE:
         markdown += "".join(gallery())
     return LINK.sub(lambda link: moved(link[1], here), markdown)
+
+
+def one_below_the_other(markdown: str) -> str:
+    """Every measurement in the tables of datasets on a line of its own."""
+    return re.sub(r"^\| `.*$", lambda row: row[0].replace("; ", ";<br>"), markdown, flags=re.MULTILINE)
 
 
 def moved(target: str, page: str) -> str:

@@ -174,3 +174,9 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert all(name in command_line for name in ("--source", "--perturbation-only", "--claims", "--analyses"))
     assert "PoisonedDataset" in (site / "reference/library/index.html").read_text(encoding="utf-8")
     assert "pictures/ops-cifar10.png" in (site / "catalogue.html").read_text(encoding="utf-8")
+    assert "12.9 ± 5.0 (98.6);<br" in (site / "index.html").read_text(encoding="utf-8")
+    theme = "".join(path.read_text(encoding="utf-8") for path in site.glob("assets/stylesheets/*.css"))
+    own = (site / "site.css").read_text(encoding="utf-8")
+    assert {name for name in re.findall(r"md-[\w-]+", own) if name not in theme} == set(), (
+        "the theme calls it otherwise"
+    )
