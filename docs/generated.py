@@ -145,10 +145,10 @@ def rooms() -> list[str]:
 
 def overview() -> str:
     """What people import, and where the rest is."""
-    parts = [
-        "# Library\n\n::: ule_datasets.dataset.loading\n\n::: ule_datasets.building\n\n::: ule_datasets.verifying\n"
-    ]
-    parts.append("\n::: ule_datasets.definition\n\n## Rooms\n\n")
+    modules = ("dataset.loading", "building", "verifying", "definition")
+    parts = ["# Library\n\nWhat people call: [from Python](../python.md). What that is made of:\n"]
+    parts += [f"\n::: ule_datasets.{name}\n" for name in modules]
+    parts.append("\n## Rooms\n\n")
     parts += [f"- [{room}]({room}.md): {first_line(room)}\n" for room in rooms()]
     return "".join(parts)
 

@@ -26,7 +26,6 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.options import FORMATS
 from ule_datasets.base.progress import Reporter
 from ule_datasets.building import BuildOptions, build, settle
-from ule_datasets.cli.recipes import find_recipe
 from ule_datasets.data.bounds import L0, L2
 from ule_datasets.data.codec import encode_png
 from ule_datasets.data.perturbation import FILE_NAME as PERTURBATION_FILE
@@ -35,6 +34,7 @@ from ule_datasets.dataset.loading import load
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.dataset.shards.parquet import features, schema
 from ule_datasets.definition import PublishedRecipe, Recipe
+from ule_datasets.interface.recipes import find_recipe
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
 from ule_datasets.papers import claims

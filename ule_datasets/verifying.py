@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 import tempfile
@@ -39,8 +40,9 @@ from ule_datasets.experiments.grid import (
     train_grid,
     with_controls,
 )
+from ule_datasets.experiments.own import OwnTraining
 from ule_datasets.experiments.pace import settled
-from ule_datasets.experiments.profiles import PROFILES
+from ule_datasets.experiments.profiles import PROFILES, Profile
 from ule_datasets.experiments.runs import RunStore
 from ule_datasets.experiments.subject import Samples, Subject, check_controls, control_of
 from ule_datasets.models.pretrained import build_pretrained
@@ -161,22 +163,76 @@ def verify(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | No
         return _verified(options, catalogue, reporter or Reporter())
 
 
+def evaluate(
+    training: OwnTraining, options: VerifyOptions, catalogue: Catalogue, reporter: Reporter | None = None
+) -> Report:
+    """Check a dataset, have the user's own training done on it and on its clean control, and judge as ``verify`` does.
+
+    Of the options those count that say which dataset this is, where its clean images and the report are, and how images
+    are changed; the report is written where ``options.report`` is given.
+
+    Raises:
+        InputError: the dataset is not intact or cannot be trained on, or the training is not what it has to be.
+        DamagedManifestError: the manifest itself was changed.
+    """
+    reporter, (folder,) = reporter or Reporter(), options.folders
+    with being_verified(folder):
+        _check(options)
+        strategy = parse_strategy(training.strategy)
+        (examined,), subjects = _gathered(options, (), (), catalogue, reporter, planning=False)
+        if not subjects:
+            failed = [f"{check.name}: {check.detail}" for check in examined.checks if not check.passed]
+            raise InputError(f"nothing is trained on {folder}: {examined.untrained or '; '.join(failed)}")
+        (subject,) = subjects
+        result = training.result(subject, parse_strategy(strategy.name, flippable=subject.flippable), reporter)
+        known = _Prepared(
+            asked=(),
+            said=(),
+            device=torch.device("cpu"),
+            weights={},
+            examined=[examined],
+            subjects=subjects,
+            wanted=what_is_wanted((), (), subjects, training.profile),
+            grid=None,
+        )
+        report = dataclasses.replace(
+            _report(options, known, training.profile, result, Findings(), {}),
+            command=f"ule_datasets.evaluate({training.name}, {subject.name!r}, strategy={strategy.name!r})",
+        )
+        if options.report is not None:
+            write_report(report, options.report)
+        return report
+
+
 def _verified(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter) -> Report:
     """The work of ``verify``."""
     known = _prepared(options, catalogue, reporter, planning=False)
-    asked, said, grid, wanted = known.asked, known.said, known.grid, known.wanted
-    examined, subjects = known.examined, known.subjects
-    timings = _timed(wanted.timed, subjects, reporter)
-    result, findings = None, Findings()
-    if grid is not None:
-        result, findings = _trained(options, grid, wanted.analyses, reporter)
-    profile = PROFILES[options.profile] if grid is None else grid.profile
+    timings = _timed(known.wanted.timed, known.subjects, reporter)
+    result, findings, profile = None, Findings(), PROFILES[options.profile]
+    if known.grid is not None:
+        profile = known.grid.profile
+        result, findings = _trained(options, known.grid, known.wanted.analyses, reporter)
+    report = _report(options, known, profile, result, findings, timings)
+    write_report(report, options.report_folder)
+    return report
+
+
+def _report(
+    options: VerifyOptions,
+    known: _Prepared,
+    profile: Profile,
+    result: GridResult | None,
+    findings: Findings,
+    timings: Mapping[str, tuple[Timing, ...]],
+) -> Report:
+    """What follows from all that was trained and measured."""
+    asked, said, examined, subjects = known.asked, known.said, known.examined, known.subjects
     claims = asked
     if not options.claims:
         claims, said = (*asked, *_about(subjects)), tuple(statements().values())
     samples = {subject.name: subject.samples() for subject in subjects}
     told = judge_statements(said, result, subjects, findings)
-    report = Report(
+    return Report(
         datasets=_parts(examined, subjects),
         profile=profile,
         result=result,
@@ -193,15 +249,13 @@ def _verified(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter) 
             each.name: _picture(samples[each.name], _class_names(each, examined), learnable=each.learnable)
             for each in subjects
         },
-        beside=_beside(options, asked, wanted.analyses),
+        beside=_beside(options, asked, known.wanted.analyses),
         collapse_expected={each.name: each.collapse_expected for each in subjects},
         environment=describe_environment(known.device),
         weights=tuple(file.provenance(own) for name, file in known.weights.items() if (own := VICTIMS[name].weights)),
         command=_command(options, [one.manifest.name for one in examined]),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
-    write_report(report, options.report_folder)
-    return report
 
 
 def _beside(options: VerifyOptions, asked: Sequence[Claim], analyses: Iterable[str]) -> frozenset[str]:

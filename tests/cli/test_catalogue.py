@@ -8,7 +8,7 @@ import pytest
 from helpers import run_build
 
 from builders import FAMILIES, RECIPES
-from ule_datasets.cli.catalogue import WIDTH
+from ule_datasets.interface.catalogue import WIDTH
 
 
 def listed(*pattern: str) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,8 @@ import ule_datasets
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.building import BuildOptions, build
-from ule_datasets.dataset.loading import PoisonedDataset, load
+from ule_datasets.data.perturbation import Additive, Perturbation, Support
+from ule_datasets.dataset.loading import PoisonedDataset, load, load_perturbation
 from ule_datasets.dataset.manifest import Manifest
 from ule_datasets.sources.digits import DIGITS
 
@@ -227,6 +227,52 @@ def test_the_transform_is_applied_to_every_image(built_digits: Path) -> None:
         assert dataset[index] == (images[index].sum(), labels[index])
 
 
+def test_a_dataset_is_used_like_one_of_torchvision(built_digits: Path) -> None:
+    dataset = load(built_digits, target_transform=lambda number: f"class {number}", transform=np.asarray)
+    assert dataset.classes == list("0123456789")
+    assert dataset.class_to_idx == {str(number): number for number in range(10)}
+    assert (dataset.targets, dataset.labels) == (load(built_digits).labels,) * 2
+    assert dataset[3][1] == f"class {dataset.targets[3]}"
+    dataset.targets[3] = 7
+    assert dataset[3][1] == "class 7"
+    first, *told = repr(dataset).splitlines()
+    assert first.startswith("PoisonedDataset ops-digits 1.0.0 (")
+    assert first.endswith("), train")
+    assert told[0].strip() == "1,437 images of 32 x 32 pixels, 1,437 of them perturbed"
+    assert told[1].strip() == "10 classes: 0, 1, 2, ..."
+    assert told[3].strip().startswith("target_transform: <function")
+    assert "360 images of 32 x 32 pixels, 0 of them perturbed" in repr(load(built_digits, split="test"))
+
+
+def test_the_clean_control_has_the_same_rows_as_they_were_before(built_digits: Path) -> None:
+    poisoned, control = load(built_digits), load(built_digits, clean=True)
+    assert (control.keys, control.targets) == (poisoned.keys, poisoned.targets)
+    assert not control.poisoned.any()
+    assert np.array_equal(control.tensors()[0].numpy(), read("digits", DIGITS).train.images)
+    assert rows_of(load(built_digits, split="test", clean=True)) == rows_of(load(built_digits, split="test"))
+
+
+def test_the_perturbation_is_what_leads_from_clean_to_poisoned_images(
+    built_digits: Path, half: tuple[Path, Path]
+) -> None:
+    for folder, source in ((built_digits, None), half[::-1]):
+        change = load_perturbation(folder, source=source)
+        poisoned, control = load(folder), load(folder, clean=True, source=source)
+        assert change.difference.dtype == np.int16
+        assert np.array_equal(poisoned.tensors()[0].numpy() - change.difference, control.tensors()[0].numpy())
+        assert np.array_equal(change.poisoned, poisoned.poisoned)
+        assert change.keys == poisoned.keys
+        assert np.array_equal(change.overwritten.sum(axis=(1, 2)), poisoned.poisoned.astype(int)), "one pixel"
+        assert not change.difference[~change.overwritten].any()
+    assert "1,437 images of 32 x 32 pixels, 1,437 of them perturbed" in repr(load_perturbation(built_digits))
+
+
+def test_added_noise_overwrites_nothing() -> None:
+    noise = np.full((1, 8, 8, 3), 9, dtype=np.int8)
+    perturbation = Perturbation(layers=(Additive(levels=noise, support=Support.UNIVERSAL),), source_digest="")
+    assert not perturbation.overwritten((8, 8), np.zeros(3, dtype=np.int64), ("a", "b", "c")).any()
+
+
 def test_tensors_are_bytes_and_equal_the_items(built_digits: Path) -> None:
     dataset = load(built_digits, split="test")
     images, labels = dataset.tensors()
@@ -344,7 +390,7 @@ def test_a_rate_that_is_no_share_is_refused(rate: float, half: tuple[Path, Path]
 
 
 def test_a_source_that_nothing_would_be_taken_from_is_refused(half: tuple[Path, Path]) -> None:
-    with pytest.raises(InputError, match="source is where poison_rate takes clean images from; give both"):
+    with pytest.raises(InputError, match="source is where clean and poison_rate take clean images from; give one"):
         load(half[1], source=half[0])
 
 
@@ -366,12 +412,23 @@ MISUSE: dict[str, tuple[dict[str, Any], str]] = {
     "a rate that is true": ({"poison_rate": True}, r"poison_rate is True \(bool\), must be a share"),
     "a complex rate": ({"poison_rate": 1j}, r"poison_rate is 1j \(complex\), must be a share"),
     "a transform in words": ({"transform": "resize"}, r"transform is 'resize' \(str\), must be a function of a PIL"),
+    "a target's transform in words": (
+        {"target_transform": "x"},
+        r"target_transform is 'x' \(str\), must be a",
+    ),
+    "clean in words": ({"clean": "yes"}, r"clean is 'yes' \(str\), must be True or False"),
+    "two ways to be clean": ({"clean": True, "poison_rate": 0.5}, "clean takes all images .* poison_rate a share"),
     "a number as source": ({"source": 1}, r"source is 1 \(int\), must be the place of the clean images, or None"),
     "an empty source": ({"source": ""}, "source is empty, must be the place of the clean images"),
     "a revision of 2": ({"revision": 2}, r"revision is 2 \(int\), must be a tag, a branch or a commit as text"),
     "verify in words": ({"verify": "yes"}, r"verify is 'yes' \(str\), must be True or False"),
     "very much": ({"split": ["x" * 10**6]}, r"split is \['x{2,20}\.\.\.x+'\] \(list\), must be"),
 }
+
+
+def test_a_folder_has_no_revisions(built_digits: Path) -> None:
+    with pytest.raises(InputError, match=r"is a folder, and a revision \(v1.0.0\) is of a repository: leave it away"):
+        load(built_digits, revision="v1.0.0")
 
 
 @pytest.mark.parametrize("misuse", MISUSE)
@@ -459,14 +516,6 @@ def test_a_damaged_shard_is_named(change: str, file_format: str, tmp_path: Path)
         shard.write_bytes(shard.read_bytes()[: 2 * shard.stat().st_size // 5 + 99])
     with pytest.raises(InputError, match=shard.name):
         load(tmp_path / "dataset")
-
-
-def test_the_package_names_what_it_exports() -> None:
-    assert set(ule_datasets.__all__) == {"InputError", "PoisonedDataset", "__version__", "load"}
-    assert all(hasattr(ule_datasets, name) for name in ule_datasets.__all__)
-    assert sys.modules["ule_datasets"].load is load
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        ule_datasets.nonsense  # noqa: B018
 
 
 def test_a_folder_without_a_name_is_no_dataset() -> None:

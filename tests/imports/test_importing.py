@@ -11,10 +11,10 @@ from helpers import Samples, class_names, encode, make_splits, run_build, write_
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.options import PublishOptions
-from ule_datasets.cli.recipes import find_recipe
 from ule_datasets.cli.verify import main as verify
 from ule_datasets.dataset.loading import load
 from ule_datasets.imports.reading import release_digest
+from ule_datasets.interface.recipes import find_recipe
 from ule_datasets.packaging.publication import plan_publication
 
 SPLITS = make_splits(10, 6, 32)

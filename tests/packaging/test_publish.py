@@ -51,7 +51,7 @@ from hub import (
 )
 
 from builders import RECIPES
-from ule_datasets.cli.recipes import find_recipe
+from ule_datasets.interface.recipes import find_recipe
 from ule_datasets.packaging.publication import PublishOptions, plan_publication
 
 FIRST, SECOND = "ule/ops-digits", "ule/mine"
@@ -102,7 +102,7 @@ ule_datasets.places.hub.TRIES = 3
 """Goes before a program: waits are noted instead of waited."""
 FORKING = """
 import contextlib, importlib, json, os, sys, traceback
-import ule_datasets.building, ule_datasets.cli.recipes, ule_datasets.dataset.loading, ule_datasets.verifying
+import ule_datasets.building, ule_datasets.interface.recipes, ule_datasets.dataset.loading, ule_datasets.verifying
 import ule_datasets.packaging.publish
 
 for name in ("filelock", "fsspec", "httpx", "httpx2", "pandas", "requests", "yaml"):  # which, depends on versions

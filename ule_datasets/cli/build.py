@@ -190,7 +190,7 @@ def _built(recipe: Recipe, given: BuildArguments, reporter: Reporter) -> Answer:
 
 def _recipe(name: str, given: BuildArguments) -> Recipe:
     """The recipe as the options change it."""
-    from ule_datasets.cli.recipes import find_recipe
+    from ule_datasets.interface.recipes import find_recipe
     from ule_datasets.sources.spec import Preprocess
 
     recipe = find_recipe(name)

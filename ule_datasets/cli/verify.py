@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.options import VERIFICATION, CommandOptions, VerifyOptions, option
+from ule_datasets.base.options import CommandOptions, VerifyOptions, option
 from ule_datasets.base.shown import counted
 from ule_datasets.cli.arguments import application, argument, words
 from ule_datasets.cli.running import CHECK_FAILED, DONE, Answer, run, table, version
 
 if TYPE_CHECKING:
     from ule_datasets.base.progress import Reporter
-    from ule_datasets.verification.judging import ClaimResult
     from ule_datasets.verification.report.content import Report
 
 COMMAND = "ule-verify"
-CLAIMS_TOLD = 5
-"""So many are told one by one."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,7 +79,7 @@ def verify_command(given: VerifyArguments) -> Answer:
     except DamagedManifestError as error:
         return Answer(lines=[f"FAILED manifest: {error}"], content={"failed": str(error)}, code=CHECK_FAILED)
     return Answer(
-        lines=_summary(result, options.report_folder),
+        lines=[*result.lines(), f"report: {options.report_folder / 'report.html'}"],
         content=_content(result, options.report_folder, reporter),
         code=DONE if result.passed else CHECK_FAILED,
     )
@@ -93,50 +89,27 @@ app = application(VerifyArguments, verify_command)
 
 
 def _with_folders(given: VerifyArguments) -> VerifyOptions:
-    from ule_datasets.dataset.manifest import Manifest
+    from ule_datasets.interface.verifying import found_folders
 
-    found = [_find(dataset) for dataset in given.datasets or []]
-    report = given.report
-    if report is None and len(found) == 1 and found[0][1]:
-        report = Path(VERIFICATION) / Manifest.read(found[0][0]).name
-    return replace(given, folders=tuple(folder for folder, _ in found), report=report)
-
-
-def _find(dataset: str) -> tuple[Path, bool]:
-    """A dataset's folder, and whether it is the Hub's cache."""
-    from builders import RECIPES
-    from ule_datasets.dataset.fetching import find_dataset, in_hub_cache, require_images
-    from ule_datasets.dataset.manifest import Manifest
-
-    folder = find_dataset(dataset, buildable=RECIPES)
-    remote = in_hub_cache(folder)
-    if remote:
-        require_images(folder, Manifest.read(folder), dataset)
-    return folder, remote
+    folders, report = found_folders(given.datasets or (), given.report)
+    return replace(given, folders=folders, report=report)
 
 
 def _listed(patterns: Sequence[str], claims_file: Path | None) -> Answer:
-    from builders import RECIPES
-    from ule_datasets.papers.claims import listed
-    from ule_datasets.verification.lacking import lacking
+    from ule_datasets.interface.claims import listed_claims
 
-    claims, statements = listed(patterns, claims_file)
-    made = {name for recipe in RECIPES.values() for name in (recipe.name, recipe.source.name)} | set(_datasets())
-    waits = [lacking(claim, made) for claim in claims]
+    claims, statements = listed_claims(patterns, claims_file)
     rows = [("claim", "trained on", "model", "strategy", "reported", "kind", "waits for")]
-    for claim, missing in zip(claims, waits, strict=True):
+    for claim, missing in claims.items():
         told = (claim.train_dataset, claim.model, claim.strategy, claim.printed, str(claim.regime))
         rows.append((claim.id, *told, ", ".join(missing)))
-    able = f"{waits.count(())} of {counted(len(claims), 'claim')} can be run"
-    if any(waits):
+    able = f"{list(claims.values()).count(())} of {counted(len(claims), 'claim')} can be run"
+    if any(claims.values()):
         able += "; the others wait for what is not here yet"
     return Answer(
         lines=[*((*table(rows), able) if claims else ()), *(f"{one.id}: {one.statement}" for one in statements)],
         content={
-            "claims": [
-                {**dataclasses.asdict(claim), "waits_for": missing}
-                for claim, missing in zip(claims, waits, strict=True)
-            ],
+            "claims": [{**dataclasses.asdict(claim), "waits_for": missing} for claim, missing in claims.items()],
             "statements": [dataclasses.asdict(statement) for statement in statements],
         },
     )
@@ -182,42 +155,6 @@ def _content(report: Report, folder: Path, reporter: Reporter) -> dict[str, Any]
         "warnings": reporter.warnings,
         "report": str(folder / "report.json"),
     }
-
-
-def _summary(report: Report, folder: Path) -> list[str]:
-    lines = []
-    for part in report.datasets:
-        passed = [check for check in part.checks if check.passed]
-        checked = f"{len(passed)} of {counted(len(part.checks), 'check')} passed" if part.checks else "made in memory"
-        lines.append(f"{part.name} {part.version}: {checked}")
-        lines += [f"FAILED {check.name}: {check.detail}" for check in part.checks if not check.passed]
-        if part.unjudged and not any(one.dataset == part.name for one in report.comparisons):
-            lines.append(f"{part.name}: nothing was trained: {part.unjudged}")
-    for one in report.comparisons:
-        notes = f" ({'; '.join(one.notes)})" if one.collapse == "inconclusive" else ""
-        lines.append(
-            f"{one.dataset}, {one.model}, {one.strategy}: {one.poisoned.percent} clean test accuracy, "
-            f"control {one.clean.percent}: {one.collapse}{notes}"
-        )
-    for name in report.unexpected:
-        lines.append(f"FAILED effect: the collapse that {name} is made for does not show")
-    lines += _claims(report.claims)
-    lines += [f"{result.statement.id}: {result.judged.verdict}" for result in report.statements]
-    lines += [f"REFUTED {name}" for name in report.refuted]
-    lines += [f"LOST {run.cell}, seed {run.seed}: {run.reason}" for run in report.lost]
-    if report.result is not None:
-        lines.append(report.profile.limits)
-    lines.append(f"report: {folder / 'report.html'}")
-    return lines
-
-
-def _claims(results: Sequence[ClaimResult]) -> list[str]:
-    """A line for each claim, where they are few, with the reason of what is open; else one that counts them."""
-    if len(results) <= CLAIMS_TOLD:
-        reasons = [f" ({one.reason})" if one.reason else "" for one in results]
-        return [f"claim {one.claim.id}: {one.verdict}{reason}" for one, reason in zip(results, reasons, strict=True)]
-    verdicts = Counter(one.verdict for one in results)
-    return ["claims: " + ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common())]
 
 
 if __name__ == "__main__":

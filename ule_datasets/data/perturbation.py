@@ -168,6 +168,14 @@ class Perturbation:
             layer.apply(result, np.where(poisoned, _entries(layer, labels, keys), -1))
         return result
 
+    def overwritten(self, size: tuple[int, int], labels: np.ndarray, keys: Sequence[str]) -> np.ndarray:
+        """Which pixels of images of so many rows and columns an overwriting layer writes: bool [N, H, W]."""
+        poisoned, left = self.is_poisoned(keys), np.ones((len(keys), *size, 1), dtype=bool)
+        for layer in self.layers:
+            if isinstance(layer, Overwrite):
+                layer.cut(left, np.where(poisoned, _entries(layer, labels, keys), -1))
+        return ~left[..., 0]
+
     def exceeding(
         self, clean: np.ndarray, final: np.ndarray, labels: np.ndarray, keys: Sequence[str], budget: Budget
     ) -> list[int]:

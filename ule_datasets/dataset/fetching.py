@@ -84,14 +84,16 @@ def find_dataset(
 ) -> Path:
     """The folder of a dataset: given as such, as the name of one in ``./datasets``, or ``OWNER/NAME`` on the Hub.
 
-    Of a repository ``patterns`` are fetched, besides what describes it. ``buildable`` names what could be built, for
-    the message; ``None``: nobody knows.
+    Of a repository ``patterns`` are fetched at ``revision``, besides what describes it. ``buildable`` names what could
+    be built, for the message; ``None``: nobody knows.
 
     Raises:
-        InputError: no finished dataset is there.
+        InputError: no finished dataset is there, or a folder, of which there is no ``revision``.
     """
     for folder in (expanded(where), Path("datasets") / where):
         if (folder / MANIFEST).exists():
+            if revision is not None:
+                raise InputError(f"{where} is a folder, and a revision ({revision}) is of a repository: leave it away")
             return folder
     repository = _repository(str(where))
     if repository is None:

@@ -191,7 +191,7 @@ def train_grid(grid: Grid, *, store: RunStore, executor: Executor, reporter: Rep
         lost=tuple(lost),
         comparisons=(),
     )
-    return replace(result, comparisons=_comparisons(grid, result))
+    return replace(result, comparisons=compared(result, grid.cells, grid.subjects))
 
 
 def shares_done(tasks: Sequence[RunTask], store: RunStore, known: Container[int]) -> list[float]:
@@ -278,10 +278,10 @@ def estimate_seconds(tasks: Sequence[RunTask], done: Sequence[float] | None = No
     return flop_left(tasks, done or [0.0] * len(tasks)) / rate
 
 
-def _comparisons(grid: Grid, result: GridResult) -> tuple[Comparison, ...]:
+def compared(result: GridResult, cells: Sequence[Cell], subjects: Sequence[Subject]) -> tuple[Comparison, ...]:
     """Every poisoned cell with its control, in the order of the cells."""
-    names = {subject.name: subject.control for subject in grid.subjects}
-    pairs = [(cell, replace(cell, dataset=names[cell.dataset])) for cell in grid.cells if cell.dataset in names]
+    names = {subject.name: subject.control for subject in subjects}
+    pairs = [(cell, replace(cell, dataset=names[cell.dataset])) for cell in cells if cell.dataset in names]
     return tuple(
         compare(
             clean,

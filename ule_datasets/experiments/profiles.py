@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ule_datasets.compute.precision import Precision
 from ule_datasets.countermeasures import parse_strategy
@@ -14,6 +15,9 @@ from ule_datasets.victims.table import VICTIMS, starts_trained
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile(Effort):
     """How much is trained, and what may be concluded from it."""
+
+    own: ClassVar[bool] = False
+    """Whether models are trained by a function of the user's, of which only the end is known."""
 
     name: str
     power: Power

@@ -371,7 +371,7 @@ def _judge_runs(
         control_values=control or None,
         finite=all(history.finite for history in histories),
         num_parameters=histories[0].num_parameters,
-        expected_parameters=num_parameters(cell.model, result.num_classes),
+        expected_parameters=num_parameters(cell.model, result.num_classes) if cell.model in MODELS else None,
         fingerprint_ok=not unjudged,
         power=power,
     )

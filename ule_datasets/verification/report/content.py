@@ -7,7 +7,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from ule_datasets.analyses.findings import Findings
+from ule_datasets.base.shown import counted
 from ule_datasets.base.version import __version__
 from ule_datasets.compute.devices import cpu_model, describe_device
 from ule_datasets.dataset.integrity import Check
@@ -30,6 +32,8 @@ from ule_datasets.victims.table import starts_trained
 SCHEMA = "ule-datasets report 2"
 HOOKS = {"prepare": "prepare", "on_bytes": "on_bytes", "on_floats": "on_floats", "attack": "attack", "mixing": "mix"}
 """What report.json calls the parts of a strategy, by what they do."""
+CLAIMS_TOLD = 5
+"""So many claims have a line each in what is told in short."""
 EPOCHS_SHOWN = (1, 2, 5, 10, 20, 50)
 """After which the accuracy of a run is told, besides the last and the best epoch."""
 
@@ -57,9 +61,9 @@ class DatasetPart:
         return all(check.passed for check in self.checks)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Report:
-    """Everything that a report tells."""
+    """Everything that a report tells; as text it is what ``ule-verify`` prints."""
 
     datasets: tuple[DatasetPart, ...]
     profile: Profile
@@ -133,6 +137,33 @@ class Report:
         """Every dataset beside its control, by model and strategy."""
         return () if self.result is None else self.result.comparisons
 
+    def lines(self) -> list[str]:
+        """What it says in short: checks, effects, verdicts, and what went wrong."""
+        lines = []
+        for part in self.datasets:
+            passed = [check for check in part.checks if check.passed]
+            of_all = f"{len(passed)} of {counted(len(part.checks), 'check')} passed"
+            lines.append(f"{part.name} {part.version}: {of_all if part.checks else 'made in memory'}")
+            lines += [f"FAILED {check.name}: {check.detail}" for check in part.checks if not check.passed]
+            if part.unjudged and not any(one.dataset == part.name for one in self.comparisons):
+                lines.append(f"{part.name}: nothing was trained: {part.unjudged}")
+        for one in self.comparisons:
+            notes = f" ({'; '.join(one.notes)})" if one.collapse is Collapse.INCONCLUSIVE else ""
+            lines.append(
+                f"{one.dataset}, {one.model}, {one.strategy}: {one.poisoned.percent} clean test accuracy, "
+                f"control {one.clean.percent}: {one.collapse}{notes}"
+            )
+        for name in self.unexpected:
+            lines.append(f"FAILED effect: the collapse that {name} is made for does not show")
+        lines += _claim_lines(self.claims)
+        lines += [f"{result.statement.id}: {result.judged.verdict}" for result in self.statements]
+        lines += [f"REFUTED {name}" for name in self.refuted]
+        lines += [f"LOST {run.cell}, seed {run.seed}: {run.reason}" for run in self.lost]
+        return lines if self.result is None else [*lines, self.profile.limits]
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines())
+
     def to_json(self) -> str:
         """Indented JSON with everything, including what was derived from the runs."""
         content = {
@@ -166,6 +197,15 @@ class Report:
             "lost": self.lost,
         }
         return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _claim_lines(results: Sequence[ClaimResult]) -> list[str]:
+    """A line for each claim, where they are few, with the reason of what is open; else one that counts them."""
+    if len(results) <= CLAIMS_TOLD:
+        reasons = [f" ({one.reason})" if one.reason else "" for one in results]
+        return [f"claim {one.claim.id}: {one.verdict}{reason}" for one, reason in zip(results, reasons, strict=True)]
+    verdicts = Counter(one.verdict for one in results)
+    return ["claims: " + ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common())]
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:
@@ -224,7 +264,12 @@ def _run_content(run: Run) -> dict[str, Any]:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass, after its kind if it is one of several; a strategy's parts by what they do."""
+    """The fields of a dataclass, after its kind if it is one of several; a strategy's parts by what they do.
+
+    One of which not every field means something says itself what is told of it (``told``).
+    """
+    if hasattr(value, "told"):
+        return dict(value.told())
     found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Strategy):
         del found["parts"]

@@ -96,9 +96,10 @@ def draw_plots(report: Report, labels: Mapping[str, str]) -> tuple[Plot, ...] | 
         return None
     artist = _Artist(report, result, labels)
     drawn = [
-        _plot("accuracy", "Clean test accuracy after every epoch, by strategy", artist.accuracy),
         _plot("strategies", "Clean test accuracy after the last epoch, measured and reported", artist.strategies),
     ]
+    if not report.profile.own:
+        drawn.insert(0, _plot("accuracy", "Clean test accuracy after every epoch, by strategy", artist.accuracy))
     for name, section in report.findings.sections(result).items():
         chart = section.chart
         if isinstance(chart, Curves):

@@ -14,13 +14,6 @@ from ule_datasets.verification.judging import ClaimResult
 from ule_datasets.verification.report.content import Report, strategy_words
 from ule_datasets.verification.report.words import collapse_tone
 
-EFFECT_LEGEND = (
-    "Protected, clean control: how many clean test images a model gets right that was trained on the protected images, "
-    "and on the same images before, after the last epoch. Best epoch: the protected model's, chosen by looking at the "
-    "test images. Fitted: how much of its own training images it gets right. Over several seeds: mean ± standard "
-    f"deviation. Collapse shown: at least {MARGIN:g} points below the control, and at most {100 * COLLAPSED:g} % of "
-    f"the way from chance to it; partial collapse: at most {100 * FAILED:g} % of it."
-)
 WIDE = 8
 """Tables of a paper with more datasets than this have them as rows."""
 
@@ -75,6 +68,18 @@ ROW_FIELDS = {
 """Fields of a claim that may tell the rows of a table apart, and their heads."""
 
 
+def effect_legend(report: Report) -> str:
+    """What the table of effects has in its columns."""
+    best = "Best epoch: the protected model's, chosen by looking at the test images. "
+    return (
+        "Protected, clean control: how many clean test images a model gets right that was trained on the protected "
+        f"images, and on the same images before, after the last epoch. {'' if report.profile.own else best}Fitted: how "
+        "much of its own training images it gets right. Over several seeds: mean ± standard deviation. Collapse shown: "
+        f"at least {MARGIN:g} points below the control, and at most {100 * COLLAPSED:g} % of the way from chance to "
+        f"it; partial collapse: at most {100 * FAILED:g} % of it."
+    )
+
+
 def effect_table(report: Report) -> Table:
     """What training on each dataset showed; a column that would say one thing is left out."""
     if report.result is None:
@@ -87,7 +92,7 @@ def effect_table(report: Report) -> Table:
         *(text_columns("model") if several["model"] else []),
         *text_columns("result"),
         *numbers("protected", strong=True),
-        *numbers("clean control", "chance", "best epoch", "fitted"),
+        *numbers("clean control", "chance", *([] if report.profile.own else ["best epoch"]), "fitted"),
     ]
     rows: list[Row] = [
         (
@@ -98,7 +103,7 @@ def effect_table(report: Report) -> Table:
             one.poisoned.percent,
             one.clean.percent,
             f"{report.result.chance:.1f} %",
-            one.poisoned_best.percent,
+            *([] if report.profile.own else [one.poisoned_best.percent]),
             one.poisoned_train.percent,
         )
         for one in report.comparisons

@@ -173,7 +173,8 @@ def _shown(report: Report) -> list[str]:
         return [f"Of {len(by_dataset)} datasets, under the strategy that each is best at: {words}."]
     models = list(dict.fromkeys(one.model for one in report.comparisons))
     several = len(models) > 1
-    how = ", ".join([*([] if several else models), counted(report.profile.epochs, "epoch")])
+    length = [] if report.profile.own else [counted(report.profile.epochs, "epoch")]
+    how = ", ".join([*([] if several else models), *length])
     told = [_protects(name, own, several) for name, own in by_dataset.items()]
     return [
         *told,

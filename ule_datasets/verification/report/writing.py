@@ -32,7 +32,7 @@ from ule_datasets.verification.report.runs import (
     past_runs,
     show_newest,
 )
-from ule_datasets.verification.report.tables import EFFECT_LEGEND, effect_table, paper_tables
+from ule_datasets.verification.report.tables import effect_legend, effect_table, paper_tables
 
 TEXTS = ("report.md", "report.html")
 PICTURES_SHOWN = 3
@@ -113,7 +113,7 @@ def render(template: str, report: Report, plots: Sequence[Plot] | None, earlier:
             effects=words.effects(report),
             effect_tone=words.effect_tone(report),
             effect_table=effect_table(report),
-            effect_legend=EFFECT_LEGEND,
+            effect_legend=effect_legend(report),
             models=list(dict.fromkeys(one.model for one in report.comparisons)),
             claim_counts=words.counts(words.verdict_words(result) for result in told.claims),
             statement_counts=words.counts(words.statement_words(result) for result in told.statements),
