@@ -94,6 +94,8 @@ class Split:
     keys: tuple[str, ...]
     digest: str
     """Order-free digest of pixels and labels (hex)."""
+    place: np.ndarray | None = None
+    """int64, [N]: which in the order of the source's files each sample is; ``None``: not known."""
 
     @classmethod
     def from_samples(
@@ -108,6 +110,7 @@ class Split:
             labels=labels[order],
             keys=tuple(keys[i] for i in order),
             digest=order_free_digest(digests),
+            place=order,
         )
 
     def __len__(self) -> int:
@@ -119,7 +122,9 @@ class Split:
         Its ``digest`` stays that of the whole split: a range is a part, not a split of its own.
         """
         part = slice(start, stop)
-        return replace(self, images=view(self.images, part), labels=self.labels[part], keys=self.keys[part])
+        place = None if self.place is None else self.place[part]
+        images = view(self.images, part)
+        return replace(self, images=images, labels=self.labels[part], keys=self.keys[part], place=place)
 
     def pixels(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Images in memory, all or those of some rows: uint8 [M, H, W, 3]."""
@@ -147,7 +152,8 @@ class Split:
         """The first ``count`` samples of each class, as a split with a digest of its own."""
         rows = first_rows(self.labels, count)
         keys = tuple(self.keys[row] for row in rows)
-        part = replace(self, images=view(self.images, rows), labels=self.labels[rows], keys=keys)
+        place = None if self.place is None else self.place[rows]
+        part = replace(self, images=view(self.images, rows), labels=self.labels[rows], keys=keys, place=place)
         batches = part.batches(DIGEST_BLOCK)
         digests = (d for batch in batches for d in map(sample_digest, batch.pixels(), batch.labels.tolist()))
         return replace(part, digest=order_free_digest(digests))

@@ -14,7 +14,7 @@ from ule_datasets.base.regular import read_file
 from ule_datasets.base.shown import counted, few
 from ule_datasets.compute.executor import Executor
 from ule_datasets.data.codec import decode_rgb
-from ule_datasets.imports.release import Content, Release
+from ule_datasets.imports.release import Content, Release, Stated
 from ule_datasets.sources.layout import SUFFIXES
 
 FILES_AT_ONCE = 250
@@ -27,12 +27,13 @@ def recognised(path: Path) -> bool:
     return path.is_dir() and any(is_image(each) for each in path.iterdir())
 
 
-def read(path: Path, executor: Executor, reporter: Reporter) -> Release:
+def read(path: Path, executor: Executor, reporter: Reporter, stated: Stated) -> Release:
     """All images of a folder, in the order of the numbers in their names.
 
     Raises:
         InputError: one cannot be decoded, is no plain RGB, or has another size than the first; more than fit memory.
     """
+    del stated
     files = sorted(filter(is_image, path.iterdir()), key=by_number)
     passed_over = sorted(each.name for each in path.iterdir() if not is_image(each) and not each.name.startswith("."))
     images = decoded(files, executor, reporter, f"reading {path}")
@@ -45,6 +46,30 @@ def read(path: Path, executor: Executor, reporter: Reporter) -> Release:
         values=images,
         names=tuple(each.name for each in files),
         remarks=tuple(remarks),
+    )
+
+
+def in_class_folders(path: Path) -> bool:
+    """Whether there are image files in the folders of a folder."""
+    return path.is_dir() and any(recognised(each) for each in path.iterdir() if not each.name.startswith("."))
+
+
+def read_class_folders(path: Path, executor: Executor, reporter: Reporter, stated: Stated) -> Release:
+    """All images of the folders of a folder, each labelled with the place of its folder in the order of their names.
+
+    Raises:
+        InputError: as ``read`` does.
+    """
+    del stated
+    folders = sorted(each for each in path.iterdir() if each.is_dir() and recognised(each))
+    of_each = [sorted(filter(is_image, folder.iterdir()), key=by_number) for folder in folders]
+    files = [file for some in of_each for file in some]
+    return Release(
+        convention=f"{counted(len(files), 'image file')} in {counted(len(folders), 'class folder')}",
+        content=Content.IMAGES,
+        values=decoded(files, executor, reporter, f"reading {path}"),
+        names=tuple(file.relative_to(path).as_posix() for file in files),
+        labels=np.repeat(np.arange(len(folders)), [len(some) for some in of_each]),
     )
 
 

@@ -12,8 +12,8 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.base.regular import open_file
 from ule_datasets.base.shown import few
 from ule_datasets.compute.executor import Executor
-from ule_datasets.imports import image_files
-from ule_datasets.imports.release import Release
+from ule_datasets.imports import arrays, image_files
+from ule_datasets.imports.release import Release, Stated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,17 +22,24 @@ class Reader:
 
     recognised: Callable[[Path], bool]
     """Whether a file or folder looks like it; what is in files is not asked."""
-    read: Callable[[Path, Executor, Reporter], Release]
+    read: Callable[[Path, Executor, Reporter, Stated], Release]
     """All of it; raises ``InputError``."""
 
 
 READERS: dict[str, Reader] = {
     "image files": Reader(recognised=image_files.recognised, read=image_files.read),
+    "class folders of image files": Reader(
+        recognised=image_files.in_class_folders, read=image_files.read_class_folders
+    ),
+    "arrays (.npy, .npz, .pt, .pkl, safetensors)": Reader(recognised=arrays.recognised, read=arrays.read),
 }
 """By what they read; the first that recognises a file or folder reads it."""
 
 
-def read_release(path: Path, executor: Executor, reporter: Reporter) -> Release:
+NOTHING = Stated()
+
+
+def read_release(path: Path, executor: Executor, reporter: Reporter, stated: Stated = NOTHING) -> Release:
     """What was released as a file or folder.
 
     Raises:
@@ -42,7 +49,7 @@ def read_release(path: Path, executor: Executor, reporter: Reporter) -> Release:
         raise InputError(f"--import {path}: no such file or folder")
     for reader in READERS.values():
         if reader.recognised(path):
-            return reader.read(path, executor, reporter)
+            return reader.read(path, executor, reporter, stated)
     names = sorted(each.name for each in path.iterdir()) if path.is_dir() else []
     there = f", but {few(names)}" if names else ""
     raise InputError(f"--import {path}: nothing that is read here{there}; there are readers for {', '.join(READERS)}")

@@ -13,13 +13,17 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.shown import counted, few
 from ule_datasets.data.bounds import Budget, LInf, Unbounded
 from ule_datasets.data.perturbation import Additive, Support
+from ule_datasets.data.quantization import quantize
 from ule_datasets.data.split import Split
 from ule_datasets.imports.matching import AT_ONCE, match
-from ule_datasets.imports.reading import read_release, release_digest
-from ule_datasets.imports.release import Release
+from ule_datasets.imports.ordering import rows_in_order
+from ule_datasets.imports.reading import NOTHING, read_release, release_digest
+from ule_datasets.imports.release import Content, Release, Stated
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 
 SHA256 = 64
+WHOLE = 1e-3
+"""By so much real numbers may miss whole grey levels that they stand for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +45,8 @@ class Imported(Method):
     """Of the file; of a folder, see ``release_digest``. Empty: of whatever ``--import`` names."""
     bound: int | None = None
     """The largest change of a value, in grey levels; ``None``: not known before it is read."""
+    stated: Stated | None = None
+    """What the release does not say itself."""
     licence: str = ""
     """Under what terms its authors allow to pass it on; empty: nothing is known, and it is not published."""
 
@@ -87,8 +93,11 @@ class Imported(Method):
         digest = release_digest(path)
         if self.sha256 not in ("", digest):
             raise InputError(f"{path} is not what this recipe imports: its sha256 is {digest}, not {self.sha256}")
-        release = read_release(path, context.executor, context.reporter)
-        layer, found = from_images(release, train, path)
+        release = read_release(path, context.executor, context.reporter, self.stated or NOTHING)
+        if release.content is Content.IMAGES:
+            layer, found = from_images(release, train, path)
+        else:
+            layer, found = from_noise(release, train, context.num_classes, self.stated or NOTHING, path)
         bound = int(np.abs(layer.levels.astype(np.int16)).max(initial=0))
         context.reporter.say(f"import: {release.convention}; l_inf {bound}/255")
         notes = {"file_name": path.name, "sha256": digest, "convention": release.convention, "bound": bound, **found}
@@ -115,9 +124,8 @@ def from_images(release: Release, train: Split, path: Path) -> tuple[Additive, d
         part = slice(start, start + AT_ONCE)
         np.subtract(release.values[part], train.images[matches.rows[part]], out=levels[part], dtype=np.int16)
     order = np.argsort(matches.rows)
-    fits = levels.min(initial=0) >= -128 and levels.max(initial=0) <= 127
     layer = Additive(
-        levels=levels[order].astype(np.int8 if fits else np.int16),
+        levels=smallest(levels[order]),
         support=Support.SAMPLE,
         keys=tuple(train.keys[row] for row in matches.rows[order].tolist()),
     )
@@ -128,3 +136,73 @@ def from_images(release: Release, train: Split, path: Path) -> tuple[Additive, d
         "clean_without_release": untouched,
     }
     return layer, found
+
+
+def from_noise(
+    release: Release, train: Split, num_classes: int, stated: Stated, path: Path
+) -> tuple[Additive, dict[str, Any]]:
+    """Noise as whole grey levels: one for each image, class, group of images, or for all; and how that was found.
+
+    Raises:
+        InputError: it has values that are no numbers or beyond all images, another size than the clean images, an odd
+            number of entries, or an order that nothing speaks for.
+    """
+    noise = np.asarray(release.values)
+    if noise.shape[1:] != train.images.shape[1:]:
+        ours, theirs = (" x ".join(map(str, shape[1:])) for shape in (train.images.shape, noise.shape))
+        raise InputError(f"{path} has noise of {theirs} values, the clean images have {ours}")
+    levels, rounding = whole_levels(release, stated, path)
+    count = len(levels)
+    found: dict[str, Any] = {"rounding": rounding}
+    if release.members is not None:
+        return _by_groups(levels, release.members, train, stated, path), {**found, "support": Support.CLUSTER}
+    if count == len(train):
+        order, rows, why = rows_in_order(levels, train, stated.order)
+        canonical = np.argsort(rows)
+        layer = Additive(levels=smallest(levels[canonical]), support=Support.SAMPLE, keys=train.keys)
+        return layer, {**found, "support": Support.SAMPLE, "order": order, "plausibility": str(why)}
+    support = {num_classes: Support.CLASS, 1: Support.UNIVERSAL}.get(count)
+    if support is None:
+        raise InputError(
+            f"{path} holds noise for {count:,}: the clean images are {len(train):,} of {counted(num_classes, 'class')}"
+        )
+    return Additive(levels=smallest(levels), support=support), {**found, "support": support}
+
+
+def whole_levels(release: Release, stated: Stated, path: Path) -> tuple[np.ndarray, str]:
+    """The noise of a release as whole grey levels, int16, and in words what was done to it.
+
+    Raises:
+        InputError: there are values that are no numbers, or larger than any change of a byte.
+    """
+    noise = np.asarray(release.values)
+    if noise.dtype.kind == "f" and not np.isfinite(noise).all():
+        entries = np.flatnonzero(~np.isfinite(noise).all(axis=(1, 2, 3)))
+        which = few([release.names[entry] for entry in entries[:4]])
+        raise InputError(f"{path}: {counted(len(entries), 'entry', 'entries')} with NaN or infinities: {which}")
+    if np.abs(noise).max(initial=0) >= 256:
+        raise InputError(f"{path}: noise of up to {np.abs(noise).max():.4g} grey levels changes no byte by that much")
+    if noise.dtype.kind != "f":
+        return noise.astype(np.int16), "whole levels"
+    nearest = np.rint(noise)
+    whole = np.abs(noise - nearest) <= WHOLE
+    if whole.all():
+        return nearest.astype(np.int16), "whole levels"
+    return quantize(np.where(whole, nearest, noise), stated.rule).astype(np.int16), f"real numbers, {stated.rule}"
+
+
+def smallest(levels: np.ndarray) -> np.ndarray:
+    """Int16 levels as int8, where they fit."""
+    fits = levels.min(initial=0) >= -128 and levels.max(initial=0) <= 127
+    return levels.astype(np.int8) if fits else levels
+
+
+def _by_groups(levels: np.ndarray, members: np.ndarray, train: Split, stated: Stated, path: Path) -> Additive:
+    if len(members) != len(train) or not 0 <= members.min() <= members.max() < len(levels):
+        raise InputError(
+            f"{path}: {len(members):,} images in groups {members.min()} to {members.max()}; there are {len(train):,} "
+            f"clean images, and noise for {len(levels):,} groups"
+        )
+    _, rows, _ = rows_in_order(levels[members], train, stated.order)
+    keys = tuple(train.keys[row] for row in rows.tolist())
+    return Additive(levels=smallest(levels), support=Support.CLUSTER, keys=keys, members=members)

@@ -24,16 +24,16 @@ def load(data: bytes) -> Any:
             much memory.
     """
     check_pickle(data)
-    return _Restricted(io.BytesIO(data), encoding="bytes").load()
+    return Restricted(io.BytesIO(data), encoding="bytes").load()
 
 
 def pixels(array: Any) -> np.ndarray | None:
     """An array of bytes (uint8, read-only, as it was pickled); ``None``: it is something else."""
-    if not isinstance(array, _Array) or not isinstance(array.state, tuple) or len(array.state) != 5:
+    if not isinstance(array, Array) or not isinstance(array.state, tuple) or len(array.state) != 5:
         return None
     _, shape, kind, transposed, content = array.state
     if not (
-        isinstance(kind, _Type)
+        isinstance(kind, Type)
         and kind.name in _BYTES
         and isinstance(content, bytes)
         and isinstance(shape, tuple)
@@ -44,7 +44,7 @@ def pixels(array: Any) -> np.ndarray | None:
     return np.frombuffer(content, np.uint8).reshape(shape, order="F" if transposed else "C")
 
 
-class _Array:
+class Array:
     """What stands for an array: what NumPy would make it of, not looked at."""
 
     __slots__ = ("state",)
@@ -56,7 +56,7 @@ class _Array:
         self.state = state
 
 
-class _Type:
+class Type:
     """What stands for the type of an array: its name."""
 
     __slots__ = ("name",)
@@ -86,10 +86,10 @@ class _Encode:
         raise pickle.UnpicklingError("it changes a function")
 
 
-class _Restricted(pickle.Unpickler):
+class Restricted(pickle.Unpickler):
     """Knows exactly what a NumPy array of bytes needs; anything else in the file is refused."""
 
-    _ALLOWED = {"_reconstruct": _Array, "ndarray": _Array, "dtype": _Type}  # noqa: RUF012
+    _ALLOWED = {"_reconstruct": Array, "ndarray": Array, "dtype": Type}  # noqa: RUF012
     _MODULES = frozenset({"numpy", "numpy.core.multiarray", "numpy._core.multiarray"})
 
     def __init__(self, file: io.BytesIO, *, encoding: str) -> None:
@@ -97,6 +97,7 @@ class _Restricted(pickle.Unpickler):
         self._encode = _Encode()
 
     def find_class(self, module: str, name: str) -> object:
+        """What may stand for a name."""
         if module in self._MODULES and name in self._ALLOWED:
             return self._ALLOWED[name]
         if (module, name) == ("_codecs", "encode"):
