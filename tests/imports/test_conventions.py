@@ -87,7 +87,10 @@ def test_noise_in_another_order_is_refused_or_taken_as_stated(split: Split, tmp_
     [
         (lambda levels: levels[:7] / 255, "holds noise for 7: the clean images are 80 of 10 classes"),
         (lambda levels: np.full_like(levels, np.nan, float), "there is no number in it"),
-        (lambda levels: np.where(np.arange(80)[:, None, None, None] == 3, np.nan, levels / 255), "1 entry with NaN"),
+        (
+            lambda levels: np.where(np.arange(80)[:, None, None, None] == 3, np.nan, levels / 255),
+            "NaN or infinities in 1 entry",
+        ),
         (lambda levels: levels * 40.0, "noise of up to 320 grey levels changes no byte by that much"),
         (lambda levels: levels / 8, "seem to be in units of its bound"),
         (lambda levels: levels[:, :16, :16] / 255, "has noise of 16 x 16 x 3 values"),

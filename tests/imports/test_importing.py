@@ -116,7 +116,7 @@ RECIPE = replace(RECIPES["imported"], name="theirs", methods=(Imported(sha256="{
         (["lsp", "--import", "empty"], "lsp imports nothing; --import is for imported-cifar10"),
         (["imported", "--import", "broken"], "cannot be decoded"),
         (["imported", "--import", "sizes"], "1.png has 16 x 16 pixels, others 32 x 32"),
-        (["imported", "--import", "small"], "has images of 16 x 16 x 3 values, the clean ones have 32 x 32 x 3"),
+        (["imported", "--import", "small"], "has images of 16 x 16 x 3 values, the clean images have 32 x 32 x 3"),
     ],
 )
 def test_what_cannot_be_imported_is_refused_in_a_line(

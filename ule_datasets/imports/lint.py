@@ -19,8 +19,9 @@ AT_ONCE = 500
 NAMED = 4
 """So many entries are named."""
 OUTLIER = 1.25
-"""An entry breaks the bound of the others if its largest change is by this factor larger than that of nearly all."""
-NEARLY_ALL = 0.99
+"""An entry breaks the bound of the others if its largest change is by this factor larger than that of the others."""
+EXCEPTIONS = 0.01
+"""So large a share of the entries, and one more, may be those that break it."""
 SPARSE = 0.05
 """Noise that changes fewer of the values says nothing by its signs."""
 FEW_NEGATIVE = 1e-3
@@ -113,9 +114,10 @@ def bound(evidence: Evidence) -> Iterator[Finding]:
     if evidence.changes is None or not len(evidence.changes):
         return
     largest = _largest(evidence.changes)
-    usual, most = float(np.quantile(largest, NEARLY_ALL)), float(largest.max())
+    most, exceptions = float(largest.max()), 1 + int(len(largest) * EXCEPTIONS)
+    usual = float(np.sort(largest)[max(0, len(largest) - 1 - exceptions)])
     norms = np.sqrt([float((_finite(each).astype(np.float64) ** 2).sum()) for each in evidence.changes])
-    text = f"l_inf {most:g}/255, l_2 {norms.mean() / 255:.3f} on average, at most {norms.max() / 255:.3f} (images in [0, 1])"
+    text = f"l_inf {most:g}/255; of images in [0, 1] l_2 {norms.mean() / 255:.3f}, at most {norms.max() / 255:.3f}"
     yield _finding("bound", Severity.NOTE, text)
     beyond = np.flatnonzero(largest > OUTLIER * usual)
     if len(beyond):
@@ -173,7 +175,8 @@ def repeated(evidence: Evidence) -> Iterator[Finding]:
         yield _finding("support", Severity.WARNING, text)
     elif copies:
         text = f"{evidence.named(copies)} exact copies of others, {len(first):,} distinct"
-        yield _finding("copies", Severity.ERROR if evidence.release.content is Content.IMAGES else Severity.WARNING, text, copies)
+        severity = Severity.ERROR if evidence.release.content is Content.IMAGES else Severity.WARNING
+        yield _finding("copies", severity, text, copies)
     called = evidence.called.lower().replace("_", "").replace("-", "")
     if by_class is not None and by_class < ALIKE and "classwise" in called:
         text = f"it is called class-wise, and images of a class have different noise (alike: {by_class:.0%})"
@@ -186,7 +189,7 @@ def labels(evidence: Evidence) -> Iterator[Finding]:
     if theirs is None or ours is None or evidence.rows is None or evidence.clean is None:
         return
     known = ours >= 0
-    usual = {int(number): int(np.bincount(ours[known & (theirs == number)]).argmax()) for number in np.unique(theirs[known])}
+    usual = {int(n): int(np.bincount(ours[known & (theirs == n)]).argmax()) for n in np.unique(theirs[known])}
     wrong = np.flatnonzero(known & (np.array([usual.get(int(label), -1) for label in theirs]) != ours))
     if len(wrong):
         text = f"{evidence.named(wrong)} with labels of other classes than their clean originals have"
@@ -229,10 +232,12 @@ def originals(evidence: Evidence) -> Iterator[Finding]:
             yield _finding("test images", Severity.ERROR, text, of_test)
     if len(lost):
         yield _finding("originals", Severity.ERROR, f"{evidence.named(lost)} from none of the clean images", lost)
-    found, absent = len(matches.rows) - len(matches.unmatched), len(evidence.clean) - len(np.unique(matches.rows[matches.rows >= 0]))
-    yield _finding("originals", Severity.NOTE, f"{found:,} of {counted(len(matches.rows), 'image')} matched by their pixels")
-    if absent:
-        yield _finding("originals", Severity.WARNING, f"{absent:,} of {len(evidence.clean):,} clean images are not there")
+    found = matches.rows[matches.rows != NOBODY]
+    text = f"{len(found):,} of {counted(len(matches.rows), 'image')} matched by their pixels"
+    yield _finding("originals", Severity.NOTE, text)
+    if absent := len(evidence.clean) - len(found):
+        text = f"{absent:,} of {counted(len(evidence.clean), 'clean image')} not there"
+        yield _finding("originals", Severity.WARNING, text)
 
 
 def rounding(evidence: Evidence) -> Iterator[Finding]:
@@ -240,8 +245,8 @@ def rounding(evidence: Evidence) -> Iterator[Finding]:
     changes = evidence.changes
     if changes is None or not changes.size:
         return
-    if changes.dtype.kind == "f" and np.abs(changes - np.rint(changes)).max() > 1e-3:
-        yield _finding("rounding", Severity.NOTE, "real numbers between grey levels: not rounded yet")
+    if changes.dtype.kind == "f":
+        yield _finding("rounding", Severity.NOTE, "not rounded, because of values that are no changes of bytes")
         return
     total, count, low, high = 0.0, 0, 0.0, 0.0
     for start in range(0, len(changes), AT_ONCE):
@@ -272,7 +277,8 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
 
 
 def _finding(check: str, severity: Severity, text: str, entries: Sequence[int] | np.ndarray = ()) -> Finding:
-    return Finding(check=check, severity=severity, text=text, entries=tuple(int(entry) for entry in list(entries)[:NAMED]))
+    some = tuple(int(entry) for entry in list(entries)[:NAMED])
+    return Finding(check=check, severity=severity, text=text, entries=some)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

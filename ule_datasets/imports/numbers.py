@@ -34,7 +34,8 @@ def interpreted(array: np.ndarray, stated: Stated, origin: str) -> Release:
     if not finite.size:
         raise InputError(f"{origin}: there is no number in it")
     low, high = float(finite.min()), float(finite.max())
-    content = stated.content or _content(ordered.dtype, low, high, float(finite.mean(dtype=np.float64)))
+    known = Content.NOISE if stated.epsilon else stated.content
+    content = known or _content(ordered.dtype, low, high, float(finite.mean(dtype=np.float64)))
     shape = f"{array.dtype} [{', '.join(map(str, array.shape))}]"
     remarks = []
     if content is Content.IMAGES:

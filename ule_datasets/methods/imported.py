@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,17 +12,15 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.base.shown import counted, few
 from ule_datasets.data.bounds import Budget, LInf, Unbounded
 from ule_datasets.data.perturbation import Additive, Support
-from ule_datasets.data.quantization import quantize
 from ule_datasets.data.split import Split
-from ule_datasets.imports.matching import AT_ONCE, match
+from ule_datasets.imports.evidence import WHOLE, gather
+from ule_datasets.imports.lint import Evidence, Severity, lint
 from ule_datasets.imports.ordering import rows_in_order
 from ule_datasets.imports.reading import NOTHING, read_release, release_digest
-from ule_datasets.imports.release import Content, Release, Stated
+from ule_datasets.imports.release import Content, Stated
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 
 SHA256 = 64
-WHOLE = 1e-3
-"""By so much real numbers may miss whole grey levels that they stand for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,102 +90,84 @@ class Imported(Method):
         digest = release_digest(path)
         if self.sha256 not in ("", digest):
             raise InputError(f"{path} is not what this recipe imports: its sha256 is {digest}, not {self.sha256}")
-        release = read_release(path, context.executor, context.reporter, self.stated or NOTHING)
-        if release.content is Content.IMAGES:
-            layer, found = from_images(release, train, path)
-        else:
-            layer, found = from_noise(release, train, context.num_classes, self.stated or NOTHING, path)
+        stated = self.stated or NOTHING
+        release = read_release(path, context.executor, context.reporter, stated)
+        evidence = gather(release, path.name, stated, train)
+        make = from_images if release.content is Content.IMAGES else from_noise
+        layer, found = make(evidence, train, context.num_classes, stated)
         bound = int(np.abs(layer.levels.astype(np.int16)).max(initial=0))
         context.reporter.say(f"import: {release.convention}; l_inf {bound}/255")
-        notes = {"file_name": path.name, "sha256": digest, "convention": release.convention, "bound": bound, **found}
-        return Crafted(layers=(layer,), notes={self.identifier: {**notes, "remarks": list(release.remarks)}})
+        findings = lint(evidence)
+        for finding in findings:
+            if finding.severity is not Severity.NOTE:
+                context.reporter.warn(f"{path.name}: {finding.text}")
+        notes = {
+            "file_name": path.name,
+            "sha256": digest,
+            "convention": release.convention,
+            "bound": bound,
+            **found,
+            "remarks": list(release.remarks),
+            "lint": [{"check": each.check, "severity": each.severity, "text": each.text} for each in findings],
+        }
+        return Crafted(layers=(layer,), notes={self.identifier: notes})
 
 
-def from_images(release: Release, train: Split, path: Path) -> tuple[Additive, dict[str, Any]]:
+def from_images(evidence: Evidence, train: Split, num_classes: int, stated: Stated) -> tuple[Additive, dict[str, Any]]:
     """What whole images differ by from their originals, and how these were found.
 
     Raises:
-        InputError: images have another size than the clean ones, or no original among them.
+        InputError: images have no original of their own among the clean ones.
     """
-    if release.values.shape[1:] != train.images.shape[1:]:
-        ours, theirs = (" x ".join(map(str, each.shape[1:])) for each in (train.images, release.values))
-        raise InputError(f"{path} has images of {theirs} values, the clean ones have {ours}")
-    matches = match(release.values, train.images)
+    del num_classes, stated
+    release, matches, changes = evidence.release, evidence.matches, evidence.changes
+    assert matches is not None and changes is not None, "clean images were given"  # noqa: PT018
     if len(lost := matches.unmatched):
         raise InputError(
-            f"{path}: {len(lost):,} of {len(release):,} images have no original of their own among the {len(train):,} "
-            f"clean ones: {few([release.names[number] for number in lost[:4]])}"
+            f"{evidence.called}: {len(lost):,} of {len(release):,} images have no original of their own among the "
+            f"{len(train):,} clean ones: {few([release.names[number] for number in lost[:4]])}"
         )
-    levels = np.empty(release.values.shape, np.int16)
-    for start in range(0, len(release), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
-        np.subtract(release.values[part], train.images[matches.rows[part]], out=levels[part], dtype=np.int16)
     order = np.argsort(matches.rows)
     layer = Additive(
-        levels=smallest(levels[order]),
+        levels=smallest(changes[order]),
         support=Support.SAMPLE,
         keys=tuple(train.keys[row] for row in matches.rows[order].tolist()),
     )
-    untouched = len(train) - len(release)
     found = {
         "matched": f"{counted(len(release), 'image')}, each to its nearest clean one in all pixels",
         "not_sure": int(np.count_nonzero(~matches.sure)),
-        "clean_without_release": untouched,
+        "clean_without_release": len(train) - len(release),
     }
     return layer, found
 
 
-def from_noise(
-    release: Release, train: Split, num_classes: int, stated: Stated, path: Path
-) -> tuple[Additive, dict[str, Any]]:
+def from_noise(evidence: Evidence, train: Split, num_classes: int, stated: Stated) -> tuple[Additive, dict[str, Any]]:
     """Noise as whole grey levels: one for each image, class, group of images, or for all; and how that was found.
 
     Raises:
-        InputError: it has values that are no numbers or beyond all images, another size than the clean images, an odd
-            number of entries, or an order that nothing speaks for.
+        InputError: it has values that are no numbers or beyond all images, an odd number of entries, or an order that
+            nothing speaks for.
     """
-    noise = np.asarray(release.values)
-    if noise.shape[1:] != train.images.shape[1:]:
-        ours, theirs = (" x ".join(map(str, shape[1:])) for shape in (train.images.shape, noise.shape))
-        raise InputError(f"{path} has noise of {theirs} values, the clean images have {ours}")
-    levels, rounding = whole_levels(release, stated, path)
+    called, release, levels = evidence.called, evidence.release, evidence.changes
+    assert levels is not None
+    if levels.dtype.kind == "f" and len(entries := np.flatnonzero(~np.isfinite(levels).all(axis=(1, 2, 3)))):
+        raise InputError(f"{called}: NaN or infinities in {evidence.named(entries)}")
+    if (most := np.abs(levels).max(initial=0)) >= 256:
+        raise InputError(f"{called}: noise of up to {most:.4g} grey levels changes no byte by that much")
+    whole = release.values.dtype.kind != "f" or np.abs(levels - release.values).max(initial=0) <= WHOLE
+    found: dict[str, Any] = {"rounding": "whole levels" if whole else f"real numbers, {stated.rule}"}
     count = len(levels)
-    found: dict[str, Any] = {"rounding": rounding}
     if release.members is not None:
-        return _by_groups(levels, release.members, train, stated, path), {**found, "support": Support.CLUSTER}
+        return _by_groups(levels, release.members, train, stated, called), {**found, "support": Support.CLUSTER}
     if count == len(train):
         order, rows, why = rows_in_order(levels, train, stated.order)
-        canonical = np.argsort(rows)
-        layer = Additive(levels=smallest(levels[canonical]), support=Support.SAMPLE, keys=train.keys)
+        layer = Additive(levels=smallest(levels[np.argsort(rows)]), support=Support.SAMPLE, keys=train.keys)
         return layer, {**found, "support": Support.SAMPLE, "order": order, "plausibility": str(why)}
     support = {num_classes: Support.CLASS, 1: Support.UNIVERSAL}.get(count)
     if support is None:
-        raise InputError(
-            f"{path} holds noise for {count:,}: the clean images are {len(train):,} of {counted(num_classes, 'class')}"
-        )
+        there = f"{len(train):,} of {counted(num_classes, 'class')}"
+        raise InputError(f"{called} holds noise for {count:,}: the clean images are {there}")
     return Additive(levels=smallest(levels), support=support), {**found, "support": support}
-
-
-def whole_levels(release: Release, stated: Stated, path: Path) -> tuple[np.ndarray, str]:
-    """The noise of a release as whole grey levels, int16, and in words what was done to it.
-
-    Raises:
-        InputError: there are values that are no numbers, or larger than any change of a byte.
-    """
-    noise = np.asarray(release.values)
-    if noise.dtype.kind == "f" and not np.isfinite(noise).all():
-        entries = np.flatnonzero(~np.isfinite(noise).all(axis=(1, 2, 3)))
-        which = few([release.names[entry] for entry in entries[:4]])
-        raise InputError(f"{path}: {counted(len(entries), 'entry', 'entries')} with NaN or infinities: {which}")
-    if np.abs(noise).max(initial=0) >= 256:
-        raise InputError(f"{path}: noise of up to {np.abs(noise).max():.4g} grey levels changes no byte by that much")
-    if noise.dtype.kind != "f":
-        return noise.astype(np.int16), "whole levels"
-    nearest = np.rint(noise)
-    whole = np.abs(noise - nearest) <= WHOLE
-    if whole.all():
-        return nearest.astype(np.int16), "whole levels"
-    return quantize(np.where(whole, nearest, noise), stated.rule).astype(np.int16), f"real numbers, {stated.rule}"
 
 
 def smallest(levels: np.ndarray) -> np.ndarray:
@@ -197,10 +176,10 @@ def smallest(levels: np.ndarray) -> np.ndarray:
     return levels.astype(np.int8) if fits else levels
 
 
-def _by_groups(levels: np.ndarray, members: np.ndarray, train: Split, stated: Stated, path: Path) -> Additive:
+def _by_groups(levels: np.ndarray, members: np.ndarray, train: Split, stated: Stated, called: str) -> Additive:
     if len(members) != len(train) or not 0 <= members.min() <= members.max() < len(levels):
         raise InputError(
-            f"{path}: {len(members):,} images in groups {members.min()} to {members.max()}; there are {len(train):,} "
+            f"{called}: {len(members):,} images in groups {members.min()} to {members.max()}; there are {len(train):,} "
             f"clean images, and noise for {len(levels):,} groups"
         )
     _, rows, _ = rows_in_order(levels[members], train, stated.order)
