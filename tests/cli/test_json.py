@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import Outcome, make_splits, run_build, write_image_folder
 
@@ -84,6 +85,16 @@ def test_a_verification_and_its_plan_have_the_documented_keys(
     waiting = answer_of(run_verify(capsys, "--list", "le-text-linprobe-*"))["result"]["claims"]
     assert waiting
     assert all("model simclr-resnet18" in claim["waits_for"] for claim in waiting)
+
+
+def test_a_lint_has_the_documented_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "noise.npy", np.ones((2, 8, 8, 3), np.int8))
+    outcome = run_verify(capsys, "--lint", tmp_path / "noise.npy", "--report", tmp_path / "report")
+    found = answer_of(outcome)["result"]
+    keys = documented("`ule-verify --lint FILE`")
+    assert set(found) == keys - {"check", "severity", "text"}
+    assert (outcome.code, found["passed"]) == (1, False)
+    assert json.loads((tmp_path / "report" / "lint.json").read_text()) == found
 
 
 def test_help_is_one_value_too_and_read_on_stderr() -> None:

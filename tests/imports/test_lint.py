@@ -10,6 +10,7 @@ import pytest
 from released import CONVENTIONS, ORDERED, SPLITS, Poison, class_noise, poison, sample_noise, source_split
 
 from ule_datasets.base.progress import Reporter
+from ule_datasets.cli.verify import main as verify
 from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.data.split import Split, sample_digest
 from ule_datasets.imports.evidence import gather
@@ -192,3 +193,41 @@ def test_without_clean_images_the_file_alone_is_checked(tmp_path: Path) -> None:
     images = poison("images").images.copy()
     images[2] = 7
     assert bad(findings(write(tmp_path, images), None)) == {"constant"}
+
+
+# --- the command ---
+
+
+def test_the_command_writes_a_page_with_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source_split(tmp_path / "source")
+    damaged = black_class(poison("images"))
+    path = CONVENTIONS["numbered files"].write(tmp_path, damaged)
+    words = ["--lint", str(path), "--source", str(tmp_path / "source"), "--workers", "1"]
+    assert verify([*words, "--report", str(tmp_path / "report")]) == 1
+    told = capsys.readouterr().out
+    assert "pngs: 80 image files without labels, held against " in told
+    assert "error   constant: 8 images (3.png" in told or "error   constant: 8 images (" in told
+    page = (tmp_path / "report" / "lint.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") > 12
+    assert "Something is wrong with it." in page
+
+
+def test_a_recipe_states_what_the_file_does_not_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source_split(tmp_path / "source")
+    path = CONVENTIONS["checkpoint"].write(tmp_path, poison("samples"))
+    words = ["--lint", str(path), "--source", str(tmp_path / "source"), "--report", str(tmp_path / "report")]
+    assert verify([*words, "--workers", "1"]) == 2
+    assert "in units of its bound" in capsys.readouterr().err
+    (tmp_path / "mine.py").write_text(
+        """
+from dataclasses import replace
+from builders import RECIPES
+from ule_datasets.imports.release import Stated
+from ule_datasets.methods.imported import Imported
+RECIPE = replace(RECIPES["imported"], name="mine", methods=(Imported(stated=Stated(epsilon=8)),))
+"""
+    )
+    assert verify([str(tmp_path / "mine.py"), *words, "--workers", "1"]) == 0
+    assert "l_inf 8/255" in capsys.readouterr().out
+    assert verify(["a", "b", *words]) == 2
+    assert "--lint checks one release" in capsys.readouterr().err

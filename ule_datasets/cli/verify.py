@@ -42,6 +42,12 @@ class VerifyArguments(CommandOptions, VerifyOptions):
         "With --list patterns of claims.",
         _datasets,
     )
+    lint: Path | None = option(
+        "Check what others have released, a file or a folder of images: bound, signs, copies, labels, order, rounding; "
+        "with --source against the clean images. A recipe beside it may state what the file does not say.",
+        "FILE|FOLDER",
+        rank=0,
+    )
     dry_run: bool = option(
         "Say what would be trained, and how long that may take; check and train nothing.", default=False, rank=0
     )
@@ -62,6 +68,8 @@ def verify_command(given: VerifyArguments) -> Answer:
         return version()
     if given.list_:
         return _listed((*given.claims, *words(given.datasets or ())), given.claims_file)
+    if given.lint is not None:
+        return _linted(given.lint, given)
     if not given.datasets and not given.claims:
         raise InputError("name a dataset folder, or claims with --claims")
 
@@ -93,6 +101,25 @@ def _with_folders(given: VerifyArguments) -> VerifyOptions:
 
     folders, report = found_folders(given.datasets or (), given.report)
     return replace(given, folders=folders, report=report)
+
+
+def _linted(path: Path, given: VerifyArguments) -> Answer:
+    """What is wrong with a release, by itself or for the images of a recipe that imports it."""
+    from ule_datasets.base.progress import Reporter
+    from ule_datasets.cli.recipes import find_recipe
+    from ule_datasets.imports.reading import NOTHING
+    from ule_datasets.sources.own_images import OWN_IMAGES
+    from ule_datasets.verification.linting import lint_release
+
+    if len(given.datasets or ()) > 1 or given.claims or given.dry_run:
+        raise typer.BadParameter("--lint checks one release; beside it there may be one recipe that imports it")
+    spec, stated = OWN_IMAGES, NOTHING
+    for name in given.datasets or ():
+        recipe = find_recipe(name)
+        spec = recipe.source
+        stated = next((s for method in recipe.methods if (s := getattr(method, "stated", None)) is not None), NOTHING)
+    found = lint_release(path, given, Reporter(silent=given.quiet), spec=spec, stated=stated)
+    return Answer(lines=found.lines(), content=found.content(), code=DONE if found.passed else CHECK_FAILED)
 
 
 def _listed(patterns: Sequence[str], claims_file: Path | None) -> Answer:
