@@ -217,9 +217,10 @@ def copies(home: Path, weights: Path) -> None:
     for folder in ("camera", "phone"):
         write_photos(home / folder)
     write_broken(home / "phone")
-    (home / "pile").mkdir()
-    for number, image in enumerate(splits["train"].images):
-        (home / "pile" / f"{number}.png").write_bytes(encode(image))
+    for folder in ("pile", "released"):
+        (home / folder).mkdir()
+        for number, image in enumerate(splits["train"].images):
+            (home / folder / f"{number}.png").write_bytes(encode(image))
     for place in (f"weights/{weights.name}", "Downloads/resnet18-f37072fd.pth"):
         (home / place).parent.mkdir(exist_ok=True)
         (home / place).write_bytes(weights.read_bytes())
