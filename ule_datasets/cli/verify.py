@@ -112,7 +112,7 @@ def _linted(path: Path, given: VerifyArguments) -> Answer:
     from ule_datasets.verification.linting import lint_release
 
     if len(given.datasets or ()) > 1 or given.claims or given.dry_run:
-        raise typer.BadParameter("--lint checks one release; beside it there may be one recipe that imports it")
+        raise InputError("--lint checks one release; beside it there may be one recipe that imports it")
     spec, stated = OWN_IMAGES, NOTHING
     for name in given.datasets or ():
         recipe = find_recipe(name)

@@ -117,7 +117,9 @@ def bound(evidence: Evidence) -> Iterator[Finding]:
     most, exceptions = float(largest.max()), 1 + int(len(largest) * EXCEPTIONS)
     usual = float(np.sort(largest)[max(0, len(largest) - 1 - exceptions)])
     norms = np.sqrt([float((_finite(each).astype(np.float64) ** 2).sum()) for each in evidence.changes])
-    text = f"l_inf {most:g}/255; of images in [0, 1] l_2 {norms.mean() / 255:.3f}, at most {norms.max() / 255:.3f}"
+    exactly = " exactly, reached by every one" if largest.min() == most else ""
+    lengths = f"of images in [0, 1] l_2 {norms.mean() / 255:.3f}, at most {norms.max() / 255:.3f}"
+    text = f"l_inf {most:g}/255{exactly}; {lengths}"
     yield _finding("bound", Severity.NOTE, text)
     beyond = np.flatnonzero(largest > OUTLIER * usual)
     if len(beyond):
