@@ -106,8 +106,8 @@ def _with_folders(given: VerifyArguments) -> VerifyOptions:
 def _linted(path: Path, given: VerifyArguments) -> Answer:
     """What is wrong with a release, by itself or for the images of a recipe that imports it."""
     from ule_datasets.base.progress import Reporter
-    from ule_datasets.cli.recipes import find_recipe
     from ule_datasets.imports.reading import NOTHING
+    from ule_datasets.interface.recipes import find_recipe
     from ule_datasets.sources.own_images import OWN_IMAGES
     from ule_datasets.verification.linting import lint_release
 
