@@ -3,12 +3,13 @@
 ``RECIPE`` of a module is the one for one's own images.
 """
 
-from builders import ar, bait, convolution, digits, em, emaxn, imported, learnable, lsp, ops, tap, uc
+from builders import ar, bait, convolution, digits, em, emaxn, imported, learnable, lsp, ops, rem, tap, uc
 from ule_datasets.definition import Recipe
 
 FAMILIES: dict[str, tuple[Recipe, ...]] = {
     "First steps": digits.RECIPES,
     "Error-minimising noise (EM) and CIFAR-10-S": em.RECIPES,
+    "Robust error-minimising noise (REM)": rem.RECIPES,
     "BAIT": bait.RECIPES,
     "Unlearnable Clusters (UC)": uc.RECIPES,
     "One-Pixel Shortcut (OPS), ablations and baselines": ops.RECIPES,

@@ -21,6 +21,7 @@ from ule_datasets.methods.adversarial_poisoning import AdversarialPoisoning
 from ule_datasets.methods.error_maximizing import ClasswiseErrorMaximizing, ErrorMaximizing
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.methods.method import Method
+from ule_datasets.methods.robust_error_minimizing import RobustErrorMinimizing
 from ule_datasets.sources.digits import DIGITS
 
 IMAGES_PER_CLASS = 12
@@ -33,6 +34,7 @@ SHOWN = (
     "randpix-cifar10",
     "em-cifar10",
     "em-c-cifar10",
+    "rem-cifar10",
     "cifar10-s",
     "tap-cifar10",
     "emaxn-cifar10",
@@ -68,6 +70,9 @@ def small(method: Method) -> Method:
         return replace(method, epsilon=32, step_size=3.2, surrogate=SMALL)
     if isinstance(method, ClasswiseErrorMinimizing):
         return RECIPES["digits-s"].methods[0]
+    if isinstance(method, RobustErrorMinimizing):
+        method = replace(method, epsilon=32, step_size=12.8, num_steps=4, attack_epsilon=8, attack_step_size=8)
+        return replace(method, num_samples=1, attack_steps=2, surrogate=SMALL, train_steps=40, decay_every=30)
     if isinstance(method, AdversarialPoisoning):
         training = replace(method.training, surrogate=SMALL, epochs=150, milestones=(120,))
         return replace(method, epsilon=16, step_size=0.8, num_steps=50, restarts=1, training=training)

@@ -62,6 +62,14 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
         "f7415c53c37e0ae7031fd04594c5f71704dbcbfb974c281e850263149d4ad774",
         ("1876b045fba3be408f418507b84aa13f7e53eee893be7184580c4093e737ef56",),
     ),
+    "rem-cifar10": (
+        "5c24cd698cc917fe2de67562fa4f061f1703eaadb701e696006d3d58c6f2d2e8",
+        ("447f0a9ee420b5f84f20439cc5b0dc3b77e6e4a5d84f93db05d44821640d81af",),
+    ),
+    "rem-cifar10-small": (
+        "42f9adf6b622a1224f5d73830cb17b4a2ef4186aa81c6a24ecd90ed8e8bb8b93",
+        ("4586af31b7c3b21fa921bfcb1142ebcfe4e03778256a51d8a886f7a80bc9e3fc",),
+    ),
     "bait-cifar10": (
         "395fc5eb7c10c87ef7b2ad627b7290991ed7216a132b39c5a521eb192e06a576",
         ("310fe8a24e13a234e24b6add7fbda26e629bd44396db03ad6bd1efc6fe121354",),

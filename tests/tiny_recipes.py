@@ -20,6 +20,7 @@ from ule_datasets.methods.error_maximizing import ClasswiseErrorMaximizing, Erro
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.methods.linearly_separable import LinearlySeparable
 from ule_datasets.methods.method import Method
+from ule_datasets.methods.robust_error_minimizing import RobustErrorMinimizing
 from ule_datasets.methods.synthetic_perturbations import SyntheticPerturbations
 from ule_datasets.methods.unlearnable_clusters import UnlearnableClusters
 from ule_datasets.models.weights import Weights
@@ -44,6 +45,11 @@ def quick(method: Method) -> Method:
     if isinstance(method, ErrorMinimizing | ClasswiseErrorMinimizing):
         surrogate = SurrogateSettings(model="convnet3-w16", batch_size=64)
         return dataclasses.replace(method, surrogate=surrogate, num_steps=2, steps_per_round=2, max_rounds=2)
+    if isinstance(method, RobustErrorMinimizing):
+        surrogate = SurrogateSettings(model="convnet3-w16", batch_size=64, gradient_clip=None)
+        return dataclasses.replace(
+            method, surrogate=surrogate, num_steps=2, num_samples=1, attack_steps=1, train_steps=2
+        )
     briefly = CleanTraining(surrogate=SurrogateSettings(model="convnet3-w16", batch_size=64), epochs=1)
     if isinstance(method, ErrorMaximizing | ClasswiseErrorMaximizing):
         return dataclasses.replace(method, training=briefly, num_steps=2, max_rounds=2)

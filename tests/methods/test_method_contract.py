@@ -55,6 +55,7 @@ from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut, Upload
 from ule_datasets.methods.pixel_baselines import OPSColor, OPSPosition, RandPix
 from ule_datasets.methods.purified import Purified
+from ule_datasets.methods.robust_error_minimizing import RobustErrorMinimizing, SimplifiedRobustErrorMinimizing
 from ule_datasets.methods.synthetic_perturbations import SyntheticPerturbations
 from ule_datasets.methods.unlearnable_clusters import CropRule, UnlearnableClusters
 from ule_datasets.models.weights import Weights
@@ -73,6 +74,13 @@ SMALL_TAP: dict[str, Any] = {
     "num_steps": 2,
     "restarts": 2,
     "batch_size": 20,
+}
+SMALL_REM: dict[str, Any] = {
+    "surrogate": SurrogateSettings(model="convnet3-w16", batch_size=16, gradient_clip=None),
+    "num_steps": 2,
+    "num_samples": 2,
+    "attack_steps": 2,
+    "train_steps": 3,
 }
 SMALL_GENERATOR: dict[str, Any] = {"batch_size": 16, "generator_width": 1, "generator_blocks": 1}
 SMALL_SYNPER: dict[str, Any] = {
@@ -98,6 +106,8 @@ METHODS: dict[str, Row] = {
     "emaxn-c": Row(lambda _: ClasswiseErrorMaximizing(**SMALL_EMAX, subset=0.6), {"subset": 0}),
     "tap": Row(lambda _: AdversarialPoisoning(**SMALL_TAP), {"restarts": 0}),
     "tap, untargeted": Row(lambda _: AdversarialPoisoning(**SMALL_TAP, untargeted=True), {"num_steps": 0}),
+    "rem": Row(lambda _: RobustErrorMinimizing(**SMALL_REM), {"num_samples": 0}),
+    "rem, simplified": Row(lambda _: SimplifiedRobustErrorMinimizing(**SMALL_EM), {"ascent_steps": 0}),
     "bait": Row(lambda w: Bait(prior=w, **SMALL_GENERATOR, stages=(1, 0, 1)), {"stages": (0, 0, 0)}),
     "uc": Row(lambda w: UnlearnableClusters(surrogate=w, **SMALL_GENERATOR, **SMALL_UC), {"num_clusters": 1}),
     "ops": Row(lambda _: OnePixelShortcut(num_pixels=2), {"num_pixels": 0}),

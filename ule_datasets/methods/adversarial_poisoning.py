@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -35,7 +34,7 @@ from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.clean_training import Beginning, CleanFirst, CleanTraining, Scale
 from ule_datasets.methods.engine.settings import ErrorAverage, Grid, SurrogateSettings, check_at_least
 from ule_datasets.methods.engine.shifts import ShiftRule, Shifts
-from ule_datasets.methods.engine.sign_steps import SignSteps
+from ule_datasets.methods.engine.sign_steps import SignSteps, Start
 from ule_datasets.methods.engine.stepwise import Estimate, Phase
 from ule_datasets.methods.engine.surrogate import FrozenSurrogate, Surrogate
 from ule_datasets.methods.method import BoundedNoise, Context, Crafted
@@ -50,23 +49,6 @@ else:
 
 LEAST_TAKEN = 25.0
 """Percent of the perturbed images that the surrogate should mistake as intended; with fewer, little is reached."""
-
-
-class Start(StrEnum):
-    """The noise before the first step."""
-
-    NORMAL = "normal"
-    """Normally distributed with the bound as deviation, cut off at the bound (official code)."""
-    UNIFORM = "uniform"
-    """Uniform between the bounds (the REM paper's code)."""
-
-    def drawn(self, shape: tuple[int, ...], bound: int, generator: torch.Generator) -> Tensor:
-        """In whole units of a grid, float32 of this shape on the CPU."""
-        if self is Start.NORMAL:
-            drawn = torch.randn(shape, generator=generator)
-        else:
-            drawn = 2 * torch.rand(shape, generator=generator) - 1
-        return (drawn * bound).round_().clamp_(-bound, bound)
 
 
 CLEAN = CleanTraining(

@@ -176,7 +176,7 @@ class Rounds(Stepwise):
 
     def __init__(self, method: Any, train: Split, context: Context, *, images_at_once: int | None = None) -> None:
         super().__init__(method, context, method.precision)
-        self.grid = Grid.of(method.epsilon, method.step_size)
+        self.grid = self.chosen_grid()
         self.steps = SignSteps(train, self.grid, self.device, images_at_once=images_at_once)
         self.surrogate = Surrogate(self.built(), method.surrogate, device=self.device)
         self.noise = self.start()
@@ -184,6 +184,10 @@ class Rounds(Stepwise):
         """Over a model phase: the summed loss, how many images the surrogate is right about, and how many there are."""
 
     # --- what a kind of noise says ---
+
+    def chosen_grid(self) -> Grid:
+        """That of the noise."""
+        return Grid.of(self.method.epsilon, self.method.step_size)
 
     def built(self) -> nn.Module:
         """The surrogate's model, untrained, on the CPU."""
@@ -366,11 +370,17 @@ class SampleWise(Rounds):
         """
         rows, count = self.steps.filled(chunk)
         clean, labels = self.steps.units(rows), self.steps.labels[rows]
-        noise = self.steps.descend(frozen, clean, self.noise_of(rows), labels, self.method.num_steps)
+        start = self.descent_start(frozen, rows, count)
+        noise = self.steps.descend(frozen, clean, start, labels, self.method.num_steps)
         right, losses = frozen.judge(self.steps.inputs(clean + noise), labels)
         done = slice(chunk, chunk + count)
         self.noise[done] = noise[:count].to(self.noise.dtype)
         self.right[done], self.losses[done] = right[:count], losses[:count]
+
+    def descent_start(self, frozen: FrozenSurrogate, rows: Tensor, count: int) -> Tensor:
+        """The noise from which images take their steps, of which so many count: what they have."""
+        del frozen, count
+        return self.noise_of(rows)
 
     def judged(self, frozen: FrozenSurrogate) -> tuple[Tensor, Tensor]:
         """Found while improving."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ule_datasets.base.errors import InputError
-from ule_datasets.methods.engine.settings import FINEST, Grid, StopRule, SurrogateSettings
+from ule_datasets.methods.engine.settings import FINEST, Grid, StopRule, SurrogateSettings, common_grids
 
 HUNDREDTHS = st.integers(1, 25_500).map(lambda number: number / 100)
 
@@ -109,3 +109,18 @@ def test_a_batch_of_fewer_than_two_images_is_refused(batch_size: int) -> None:
 def test_a_surrogate_that_cannot_be_trained_is_refused(field: str, value: float) -> None:
     with pytest.raises(InputError, match=f"SurrogateSettings: {field} is {value}, must be"):
         SurrogateSettings(**{field: value})
+
+
+def test_bounds_and_steps_of_two_loops_get_the_same_unit() -> None:
+    assert common_grids((8, 1.6), (4, 0.5)) == (
+        Grid(per_level=10, bound=80, step=16),
+        Grid(per_level=10, bound=40, step=5),
+    )
+    finest = common_grids((8, 1.6), (4, 0.8), finest=True)
+    assert finest == (Grid(per_level=125, bound=1000, step=200), Grid(per_level=125, bound=500, step=100))
+    assert common_grids((8, 2), finest=True) == (Grid(per_level=128, bound=1024, step=256),)
+
+
+def test_bounds_and_steps_without_a_common_unit_are_refused() -> None:
+    with pytest.raises(InputError, match=r"bounds and steps 8 and 0\.04; 4 and 0\.0625 need 400 steps to a grey level"):
+        common_grids((8, 0.04), (4, 0.0625))

@@ -103,3 +103,27 @@ class Grid:
     def white(self) -> int:
         """The brightest value of an image, in units."""
         return 255 * self.per_level
+
+    def finer(self, factor: int) -> Grid:
+        """The same bound and step in units that are so many times smaller."""
+        return Grid(per_level=factor * self.per_level, bound=factor * self.bound, step=factor * self.step)
+
+
+def common_grids(*sizes: tuple[float, float], finest: bool = False) -> tuple[Grid, ...]:
+    """Grids of several bounds and steps, in units of 1/255, that all have the same unit.
+
+    It is the largest that there is, or the smallest for numbers that are drawn at random.
+
+    Raises:
+        InputError: one of them is not positive, or no unit is small enough.
+    """
+    grids = [Grid.of(*size) for size in sizes]
+    per_level = math.lcm(*(grid.per_level for grid in grids))
+    if per_level > FINEST:
+        pairs = "; ".join(f"{epsilon} and {step_size}" for epsilon, step_size in sizes)
+        raise InputError(
+            f"bounds and steps {pairs} need {per_level} steps to a grey level together, at most {FINEST} are possible; "
+            "give them with fewer decimals (in units of 1/255)"
+        )
+    per_level *= FINEST // per_level if finest else 1
+    return tuple(grid.finer(per_level // grid.per_level) for grid in grids)

@@ -6,6 +6,7 @@ Clipping and projecting are exact on the grid (``Grid``); only the signs of grad
 from __future__ import annotations
 
 import copy
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,23 @@ ROWS_AT_ONCE = 4096
 """Images whose noise is converted or summed up at a time."""
 
 
+class Start(StrEnum):
+    """The noise before the first step."""
+
+    NORMAL = "normal"
+    """Normally distributed with the bound as deviation, cut off at the bound (official code of TAP)."""
+    UNIFORM = "uniform"
+    """Uniform between the bounds (the REM paper's code)."""
+
+    def drawn(self, shape: tuple[int, ...], bound: int, generator: torch.Generator) -> Tensor:
+        """In whole units of a grid, float32 of this shape on the CPU."""
+        if self is Start.NORMAL:
+            drawn = torch.randn(shape, generator=generator)
+        else:
+            drawn = 2 * torch.rand(shape, generator=generator) - 1
+        return (drawn * bound).round_().clamp_(-bound, bound)
+
+
 class SignSteps:
     """Training images, and steps of their noise against a frozen surrogate."""
 
@@ -44,6 +62,12 @@ class SignSteps:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def within(self, grid: Grid, *, up: bool = False) -> SignSteps:
+        """The same images, with noise of other bounds and steps, up the loss or down; they share their memory."""
+        other = copy.copy(self)
+        other.grid, other.up = grid, up
+        return other
 
     def units(self, rows: Tensor | slice) -> Tensor:
         """Clean images in units, float32 [B, H, W, C]."""
@@ -75,10 +99,13 @@ class SignSteps:
             shown = (clean + noise).clamp_(0, grid.white)
         return noise
 
+    def table(self, rule: Quantize, apply: Apply = Apply.SIGNED) -> np.ndarray:
+        """What grey levels become of noise of -bound .. bound units, int8 or int16 [2 bound + 1]."""
+        return quantize(np.arange(-self.grid.bound, self.grid.bound + 1) / self.grid.per_level, rule, apply)
+
     def levels(self, noise: Tensor, rule: Quantize, apply: Apply) -> np.ndarray:
         """Noise in whole units as whole grey levels, int8 or int16 [M, H, W, C]."""
-        bound = self.grid.bound
-        table = quantize(np.arange(-bound, bound + 1) / self.grid.per_level, rule, apply)
+        bound, table = self.grid.bound, self.table(rule, apply)
         levels = np.empty(noise.shape, dtype=table.dtype)
         for first in range(0, len(levels), ROWS_AT_ONCE):
             rows = slice(first, first + ROWS_AT_ONCE)
