@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from ule_datasets.methods.robust_error_minimizing import ADVERSARIAL, RobustErrorMinimizing
 from ule_datasets.definition import Recipe
+from ule_datasets.methods.robust_error_minimizing import ADVERSARIAL, RobustErrorMinimizing
 from ule_datasets.sources.cifar10 import CIFAR10
 
 REM_CIFAR10 = Recipe(
