@@ -51,6 +51,17 @@ def wall(function: Callable[[], object]) -> Callable[[], float]:
     return timed
 
 
+def busy(function: Callable[[], object]) -> Callable[[], float]:
+    """Like ``wall``, but in seconds of the processor: for work of one thread on a machine that others use too."""
+
+    def timed() -> float:
+        started = time.process_time()
+        function()
+        return time.process_time() - started
+
+    return timed
+
+
 def interleaved(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Timing]:
     """Run every side ``repeats`` times, in turn, so that a disturbance of the machine hits all of them.
 
