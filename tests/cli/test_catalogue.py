@@ -50,6 +50,11 @@ def test_a_pattern_lists_what_matches(pattern: str, names: list[str]) -> None:
     assert [line.split()[0] for line in listed(pattern) if line.startswith("  ")][1:] == names
 
 
+def test_a_preparation_of_each_image_by_itself_wants_no_gpu() -> None:
+    for name, wants in (("jpeg-ops-cifar10", False), ("jpeg-em-cifar10", True), ("em-cifar10-small", False)):
+        assert ("hours to days on a CPU" in run_build("--list", name).stdout) is wants
+
+
 def test_of_a_single_one_everything_is_told() -> None:
     for name, recipe in RECIPES.items():
         lines = listed(name)

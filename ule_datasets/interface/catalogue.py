@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from builders import FAMILIES, RECIPES
 from ule_datasets.base.names import unknown
 from ule_datasets.definition import Recipe
-from ule_datasets.methods.method import Repeats
 from ule_datasets.papers.claims import headline
 from ule_datasets.sources.spec import EMBEDDED
 
@@ -84,7 +83,7 @@ class Entry:
         """What is to be told of a recipe."""
         claim, there = headline(recipe.name), dict(recipe.source.num_images or ())
         where = recipe.source.default_location
-        crafted = any(method.repeats == Repeats.DEVICE for method in recipe.methods)
+        heavy = any(method.heavy for method in recipe.methods)
         return cls(
             name=recipe.name,
             family=family,
@@ -100,7 +99,7 @@ class Entry:
             images={split: Images(used=used, of=there[split]) for split, used in recipe.num_images.items()},
             reported=None if claim is None else claim.value,
             weights=tuple(weights.name for method in recipe.methods for weights in method.weights),
-            gpu=crafted and recipe.limit_per_class is None and where != EMBEDDED,
+            gpu=heavy and recipe.limit_per_class is None and where != EMBEDDED,
         )
 
     @property

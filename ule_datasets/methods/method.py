@@ -89,6 +89,11 @@ class Method(Protocol):
         return True
 
     @property
+    def heavy(self) -> bool:
+        """Whether it goes through a model so often that tens of thousands of images want a GPU."""
+        return self.repeats == Repeats.DEVICE
+
+    @property
     def weights(self) -> tuple[Weights, ...]:
         """The trained models that it starts from."""
         return ()

@@ -21,7 +21,7 @@ from ule_datasets.data.split import Split
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
 from ule_datasets.models.weights import Weights
 from ule_datasets.victims.preparation import Preparation
-from ule_datasets.victims.strategy import Countermeasure
+from ule_datasets.victims.strategy import Countermeasure, EachImage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +59,11 @@ class Purified(Method):
     def weights(self) -> tuple[Weights, ...]:
         """Those that the countermeasure starts from."""
         return self.countermeasure.weights
+
+    @property
+    def heavy(self) -> bool:
+        """Not where each image is changed by itself."""
+        return not isinstance(self.countermeasure, EachImage)
 
     @property
     def bounds(self) -> Budget:
