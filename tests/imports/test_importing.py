@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import Samples, class_names, encode, make_splits, run_build, write_image_folder
 
+import ule_datasets
 from ule_datasets.base.errors import InputError
 from ule_datasets.base.options import PublishOptions
 from ule_datasets.cli.verify import main as verify
@@ -67,6 +68,9 @@ def test_images_without_labels_become_a_dataset_that_passes_its_checks(
     (craft,) = json.loads((folder / "manifest.json").read_text())["craft"]
     assert craft["imported"]["file_name"] == "released"
     assert craft["imported"]["not_sure"] == craft["imported"]["clean_without_release"] == 0
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for line in ("| file | `released` |", f"| sha256 | `{release_digest(pngs)}` |", "| bound (note) | l_inf 8/255"):
+        assert line in card
     assert verify([str(folder), "--integrity-only", "--source", str(source)]) == 0
 
     again = run_build("imported", "--import", str(pngs), "--source", str(source))
@@ -170,3 +174,13 @@ def test_the_digest_of_a_folder_is_that_of_what_sha256sum_prints(tmp_path: Path)
     (tmp_path / ".DS_Store").write_bytes(b"x")
     assert release_digest(tmp_path) == before
     assert release_digest(tmp_path / "a") == hashlib.sha256(b"a").hexdigest()
+
+
+def test_it_is_imported_from_python_too(
+    source: Path, pngs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ULE_CACHE", str(tmp_path / "cache"))
+    result = ule_datasets.build("imported", source=source, release=pngs, quiet=True)
+    assert result.place == f"datasets/imported-{release_digest(pngs)[:8]}"
+    assert "bound" in str(result.manifest.craft[0]["imported"]["lint"])

@@ -383,6 +383,23 @@ class _Round:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Finding:
+    check: str
+    severity: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Imported:
+    """What a card tells of a release of others."""
+
+    file_name: str
+    sha256: str
+    convention: str
+    lint: tuple[_Finding, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Notes:
     environments: tuple[dict[str, str], ...] = ()
     trace: tuple[_Round, ...] = ()
@@ -391,6 +408,7 @@ class _Notes:
     stop_rule_met: bool = True
     weights: dict[str, str] | None = None
     agreement_with_labels: float | None = None
+    imported: _Imported | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

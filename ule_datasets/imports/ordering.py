@@ -118,5 +118,5 @@ def _fields(noise: np.ndarray) -> np.ndarray:
     count, height, width, colours = noise.shape
     rows, columns = min(FIELDS, height), min(FIELDS, width)
     high, wide = height // rows, width // columns
-    cut = np.nan_to_num(noise[:, : rows * high, : columns * wide].astype(np.float64))
+    cut = np.nan_to_num(noise[:, : rows * high, : columns * wide].astype(np.float64), posinf=0, neginf=0)
     return np.asarray(cut.reshape(count, rows, high, columns, wide, colours).mean(axis=(2, 4)).reshape(count, -1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ule_datasets import building
@@ -24,6 +25,7 @@ def build(
     seed: int | None = None,
     limit: int | None = None,
     perturbation: str | Path | Sequence[str | Path] = (),
+    release: str | Path | None = None,
     formats: Sequence[str] = FORMATS,
     weights: str | Path | None = None,
     device: str = "auto",
@@ -43,6 +45,7 @@ def build(
         limit: a trial on the first so many training images of each class; shows in the name.
         perturbation: assemble from a saved one, or from that of a dataset folder or of ``OWNER/NAME`` on the Hub, and
             craft nothing; several where each method has its own.
+        release: a file or folder that others have released, for recipes that import it; shows in the name.
         formats: ``parquet``, ``webdataset``, or both.
         weights: a file or folder of pretrained weights, instead of a download.
         device: where noise is crafted: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
@@ -63,16 +66,22 @@ def build(
     given = [perturbation] if isinstance(perturbation, str | Path) else perturbation
     saved = [find_perturbation(str(where)) for where in given]
     options = BuildOptions(
-        out=Path("datasets") / made.name if out is None else expanded(out),
+        out=Path() if out is None else expanded(out),
         source=None if source is None else str(source),
         perturbations=tuple(each.path for each in saved),
         formats=tuple(formats),
         weights=None if weights is None else expanded(weights),
+        release=None if release is None else expanded(release),
         device=device,
         workers=workers,
         overwrite=overwrite,
     )
-    result = building.build(made, options, Reporter(silent=quiet))
+    reporter = Reporter(silent=quiet)
+    if release is not None and not saved:
+        made = building.settle(made, options, reporter)
+    if out is None:
+        options = replace(options, out=Path("datasets") / made.name)
+    result = building.build(made, options, reporter)
     if differences := [line for each in saved for line in each.differences(result.manifest)]:
         raise InputError(*differences)
     return result

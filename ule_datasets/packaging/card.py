@@ -65,6 +65,7 @@ def write_card(
         methods=[{"title": method.title, "fields": _settings(method, "")} for method in recipe.methods],
         exact=all(method.repeats == Repeats.EXACT for method in recipe.methods),
         crafts=_crafts(perturbation),
+        imported=_imported(perturbation),
         pixels=_pixels(perturbation, manifest.class_names),
         digests=_digests(manifest),
         known=bool(perturbation.layers),
@@ -151,6 +152,16 @@ def _crafts(perturbation: Perturbation) -> list[dict[str, Any]]:
                 }
             )
     return crafts
+
+
+def _imported(perturbation: Perturbation) -> list[dict[str, Any]]:
+    """What others have released: which file, and what was found."""
+    found = [notes for record in perturbation.about["methods"] if (notes := record["notes"].get("imported"))]
+    told = ("support", "order", "plausibility", "rounding", "matched", "not_sure", "clean_without_release")
+    return [
+        {"lint": (), **each, "settings": [(name.replace("_", " "), each[name]) for name in told if name in each]}
+        for each in found
+    ]
 
 
 def _machine(environment: dict[str, str]) -> str:
