@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import pytest
 from helpers import make_splits, snapshot, write_image_folder
 from made_up import Noisy
+from tiny_recipes import on_small_images
 from tiny_weights import FILE, TINY, register_tiny_weights
 
 import cards
@@ -31,6 +32,7 @@ from ule_datasets.experiments import pace
 from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.sources import decode
+from ule_datasets.sources.cifar10 import CIFAR10
 from ule_datasets.verification import subjects
 from ule_datasets.verification.subjects import expects_collapse, why_unjudged
 from ule_datasets.victims.fine_tuned import FineTuned
@@ -264,15 +266,14 @@ def test_a_claim_about_the_time_of_making_a_dataset_is_timed_and_trains_nothing(
 
 
 def test_claims_without_a_dataset_are_run_on_what_is_made_in_memory(
-    one_epoch: None,
-    cifar10_folder: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    one_epoch: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("ops-cifar10", "em-cifar10"):
+        monkeypatch.setitem(RECIPES, name, on_small_images(RECIPES[name]))
+    source = write_image_folder(tmp_path / "source", make_splits(10, 12, 32), CIFAR10.class_names)
     claims = "ops-t2-resnet18-*,ops-t3-wrn_28_2-*"
-    arguments = ["--claims", claims, "--source", str(cifar10_folder), "--seeds", "2", "--workers", "1"]
+    arguments = ["--claims", claims, "--source", str(source), "--seeds", "2", "--workers", "1"]
     assert main(arguments) == 0
     captured = capsys.readouterr()
     assert "making ops-cifar10 in memory" in captured.err
