@@ -673,6 +673,16 @@ def test_a_wrong_option_is_refused(options: tuple[str, ...], message: str, refus
     refuse(message, "ops-digits", *options)
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_folder_that_nothing_can_be_written_to_is_refused_before_an_image_is_read(
+    more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)  # who runs the tests may write anywhere
+    outcome = run_build("ops-digits", "--out", tmp_path / "x", *more)
+    assert_complaint(outcome, f"nothing can be written to {tmp_path}/x: {tmp_path} is read-only; .* with --out$")
+    assert "source: " not in outcome.stdout + outcome.stderr
+
+
 def test_an_option_without_its_value_is_refused() -> None:
     assert_complaint(run_build("ops-digits", "--source"), r"--source.*\(see ule-build --help\)")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ule_datasets.base import records
 from ule_datasets.base.errors import InputError
-from ule_datasets.base.files import PARTIAL, cache_folder, replacing, write_atomically
+from ule_datasets.base.files import PARTIAL, cache_folder, refuse_unwritable, replacing, write_atomically
 from ule_datasets.base.names import RelativePath
 from ule_datasets.base.options import FORMATS
 from ule_datasets.base.options import BuildOptions as BuildOptions
@@ -103,6 +103,7 @@ def build(recipe: Recipe, options: BuildOptions, reporter: Reporter | None = Non
     if finished is not None:
         _check_images(recipe, options, finished, reporter)
         return _finished_before(options, finished, identity)
+    _check_writable(options)
     reporter.say(_announcement(recipe, options))
     # The executor within: its workers are gone before the folder is put in order after an error.
     with (
@@ -213,6 +214,8 @@ def plan_build(recipe: Recipe, options: BuildOptions, reporter: Reporter) -> Bui
     here = options.deliver_to is None and not options.overwrite
     given = [Perturbation.load(path) for path in options.perturbations]
     finished = here and _finished(options.out, _identity(recipe, options, given)) is not None
+    if not finished:
+        _check_writable(options)
     with open_executor(options.executor, options.workers, preload=WORKER_MODULES) as executor:
         executor.start()
         look = look_at(
@@ -253,6 +256,12 @@ def _check(options: BuildOptions) -> None:
         from ule_datasets.compute.devices import pick_device
 
         pick_device(options.device)
+
+
+def _check_writable(options: BuildOptions) -> None:
+    """Refuse a folder of the user's that nothing can be written to, before the images are read."""
+    if options.deliver_to is None:
+        refuse_unwritable(options.out, "--out")
 
 
 def _finished_before(options: BuildOptions, manifest: Manifest, identity: dict[str, Any]) -> BuildResult:

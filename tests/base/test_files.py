@@ -18,6 +18,7 @@ from ule_datasets.base.files import (
     Syncs,
     make_folder,
     refuse_unwritable,
+    remove_tree,
     replacing,
     sweep,
     sync,
@@ -123,3 +124,11 @@ def test_folders_that_nothing_can_be_written_to_are_refused_beforehand(
     monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # who runs the tests may write anywhere
     with pytest.raises(InputError, match=f"nothing can be written to {tmp_path}/new: {tmp_path} is read-only"):
         refuse_unwritable(tmp_path / "new", "--report")
+
+
+def test_nothing_is_deleted_where_nothing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    remove_tree(tmp_path / "link")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: pytest.fail("a read-only disk would refuse that"))
+    remove_tree(tmp_path / "absent")

@@ -111,7 +111,7 @@ def remove_tree(path: Path) -> None:
     """Delete whatever stands at a path; of a link the link, and nothing of what it leads to."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
+    elif os.path.lexists(path):  # a read-only disk refuses to delete even what is not there
         path.unlink(missing_ok=True)
 
 
