@@ -179,6 +179,25 @@ def test_a_countermeasure_prepares_its_training_sets_before_training_and_never_i
     assert {run["strategy"] for run in report_of(digits / "verification")["runs"]} == {"noisy"}
 
 
+def test_what_a_countermeasure_learns_before_training_is_shown_also_of_finished_runs(
+    digits: Path, fresh_runs: Path, one_epoch: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, sets = [str(digits), "--strategies", "op", "--workers", "1"], fresh_runs.with_name("prepared")
+    assert main(arguments) == 0
+    assert "ops-digits, op: learns of 64 images once for all training" in capsys.readouterr().err
+    kept = sorted(sets.glob("op-*.npy"))
+    assert len(kept) == 2, "of the dataset and of its control"
+    report = digits / "verification"
+    pictures = [(report / f"learned-{number}.png").read_bytes() for number in (1, 2)]
+    assert pictures[0] != pictures[1]
+    assert (report / "report.md").read_text().count(", op: what a linear classifier has learned") == 4
+    for path in kept:
+        path.unlink()
+    assert main(arguments) == 0
+    assert {run["reused"] for run in report_of(report)["runs"]} == {True}
+    assert [(report / f"learned-{number}.png").read_bytes() for number in (1, 2)] == pictures
+
+
 CLAIMS = """
 [paper]
 key = "mine"

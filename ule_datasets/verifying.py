@@ -43,7 +43,7 @@ from ule_datasets.experiments.grid import (
 from ule_datasets.experiments.own import OwnTraining
 from ule_datasets.experiments.pace import settled
 from ule_datasets.experiments.profiles import PROFILES, Profile
-from ule_datasets.experiments.runs import RunStore
+from ule_datasets.experiments.runs import RunStore, prepared_sets
 from ule_datasets.experiments.subject import Samples, Subject, check_controls, control_of
 from ule_datasets.models.pretrained import build_pretrained
 from ule_datasets.models.weights import WeightsFile, obtain
@@ -70,8 +70,9 @@ from ule_datasets.verification.judging import (
     what_is_wanted,
 )
 from ule_datasets.verification.lacking import refuse_lacking
+from ule_datasets.verification.learned import what_was_learned
 from ule_datasets.verification.planning import VerificationPlan
-from ule_datasets.verification.report.content import DatasetPart, Report, describe_environment
+from ule_datasets.verification.report.content import DatasetPart, Learned, Report, describe_environment
 from ule_datasets.verification.report.runs import refuse_linked_runs
 from ule_datasets.verification.report.writing import write_report
 from ule_datasets.verification.separability import cluster_separability, linear_separability
@@ -208,11 +209,12 @@ def _verified(options: VerifyOptions, catalogue: Catalogue, reporter: Reporter) 
     """The work of ``verify``."""
     known = _prepared(options, catalogue, reporter, planning=False)
     timings = _timed(known.wanted.timed, known.subjects, reporter)
-    result, findings, profile = None, Findings(), PROFILES[options.profile]
+    result, findings, learned, profile = None, Findings(), tuple[Learned, ...](), PROFILES[options.profile]
     if known.grid is not None:
         profile = known.grid.profile
-        result, findings = _trained(options, known.grid, known.wanted.analyses, reporter)
-    report = _report(options, known, profile, result, findings, timings)
+        class_names = {each.name: _class_names(each, known.examined) for each in known.subjects}
+        result, findings, learned = _trained(options, known.grid, known.wanted.analyses, class_names, reporter)
+    report = dataclasses.replace(_report(options, known, profile, result, findings, timings), learned=learned)
     write_report(report, options.report_folder)
     return report
 
@@ -331,9 +333,12 @@ def _timed(names: Iterable[str], subjects: Iterable[Subject], reporter: Reporter
 
 
 def _trained(
-    options: VerifyOptions, grid: Grid, analyses: Iterable[str], reporter: Reporter
-) -> tuple[GridResult, Findings]:
-    """Every run, and the analyses that were asked for besides those that come with every run."""
+    options: VerifyOptions, grid: Grid, analyses: Iterable[str], names: Mapping[str, Sequence[str]], reporter: Reporter
+) -> tuple[GridResult, Findings, tuple[Learned, ...]]:
+    """Every run, the analyses that were asked for besides those that come with every run, and what was learned before.
+
+    ``names`` are those of the classes, by dataset.
+    """
     roles = roles_of_analyses(grid.subjects, PROFILES[options.profile])
     with _trainers(options, grid.device) as executor:
         store = RunStore(cache_folder() / "runs")
@@ -342,7 +347,8 @@ def _trained(
             played = f"none of {', '.join(ROLES)}, or of what stands for them, is here"
             reporter.warn(f"no analysis is made: {played}")
         material = Material(grid=grid, result=result, roles=roles, store=store, executor=executor, reporter=reporter)
-        return result, analyse(material, analyses)
+        found = analyse(material, analyses)
+        return result, found, what_was_learned(grid, prepared_sets(store, executor, reporter), names)
 
 
 def _trained_weights(options: VerifyOptions, reporter: Reporter) -> dict[str, WeightsFile]:

@@ -33,8 +33,8 @@ from ule_datasets.victims.strategy import Countermeasure, EachImage, Progress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-HOOKS = ("prepare", "on_bytes", "on_floats", "attack", "mix")
-IN_TRAINING = HOOKS[1:]
+HOOKS = ("prepare", "learn", "on_levels", "on_bytes", "on_floats", "attack", "mix")
+IN_TRAINING = HOOKS[2:]
 SHAPES = ((1, 8, 8), (2, 8, 13), (5, 32, 32), (3, 64, 64))
 """Images, rows, columns."""
 
@@ -137,10 +137,21 @@ def test_there_is_one_of_it_in_a_strategy(kind: type[Countermeasure]) -> None:
         parse_strategy(f"{name}+{name}")
 
 
+def as_given(hook: str, images: Tensor) -> Tensor:
+    """Images in the form that a hook gets: bytes, whole images of levels, or floats."""
+    return {"on_bytes": images, "on_levels": images.float()}.get(hook, to_float(images))
+
+
+def preparation_in(folder: Path, images: Tensor | np.ndarray, **changes: Any) -> Preparation:
+    height, width, channels = images.shape[1:]
+    pieces = PieceFiles(folder, (height, width, channels))
+    return Preparation(pieces=pieces, seed=Seed(5), reporter=Reporter(silent=True), **changes)
+
+
 def applied(one: Countermeasure, hook: str, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, ...]:
     """What a hook gives; the images are bytes as they are loaded."""
     generator = torch.Generator().manual_seed(seed)
-    given = images if hook == "on_bytes" else to_float(images)
+    given = as_given(hook, images)
     before, labels_before = given.clone(), labels.clone()
     if hook == "attack":
         model = build_model("convnet3-w16", 3, seed=0)
@@ -152,6 +163,9 @@ def applied(one: Countermeasure, hook: str, images: Tensor, labels: Tensor, seed
     elif hook == "mix":
         mixed = one.mix(given, labels, generator)
         results = (mixed.images, mixed.labels, mixed.other_labels, mixed.weight)
+    elif hook == "on_levels":
+        learned = torch.from_numpy(one.learn(images.numpy(), labels.numpy(), preparation_in(Path("nowhere"), images)))
+        results = (one.on_levels(given, torch.arange(len(given)), learned),)
     else:
         results = (getattr(one, hook)(given, generator),)
     assert torch.equal(given, before), "what it is given stays as it is"
@@ -172,11 +186,12 @@ def test_a_hook_keeps_shape_type_and_range_and_repeats(
     first, again = (applied(one, hook, images, labels, 1) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert torch.equal(torch.get_rng_state(), state), "it draws from its own generator"
-    given = images if hook == "on_bytes" else to_float(images)
+    given = as_given(hook, images)
     result = first[0]
     assert (result.shape, result.dtype) == (given.shape, given.dtype)
     assert not result.requires_grad
-    if hook != "on_bytes":
+    assert bool(torch.isfinite(result).all())
+    if hook not in ("on_bytes", "on_levels"):
         assert result.is_contiguous(memory_format=torch.channels_last)
         assert 0 <= float(result.min()) <= float(result.max()) <= 1
     if hook == "mix":
@@ -200,8 +215,7 @@ def test_hooks_that_it_does_not_have_leave_everything_alone(kind: type[Counterme
     one, (images, labels) = example(kind), batch(3, 8, 8)
     for hook in IN_TRAINING:
         if not has(kind, hook):
-            given = images if hook == "on_bytes" else to_float(images)
-            assert torch.equal(applied(one, hook, images, labels, 0)[0], given)
+            assert torch.equal(applied(one, hook, images, labels, 0)[0], as_given(hook, images))
 
 
 preparing = pytest.mark.parametrize(
@@ -212,14 +226,8 @@ preparing = pytest.mark.parametrize(
 def prepared(kind: type[Countermeasure], images: np.ndarray, folder: Path, *, workers: int = 1) -> np.ndarray:
     labels = np.arange(len(images)) % 3
     before = images.copy()
-    height, width, channels = images.shape[1:]
     with LocalExecutor(workers) as executor:
-        context = Preparation(
-            pieces=PieceFiles(folder, (height, width, channels)),
-            seed=Seed(5),
-            executor=executor,
-            reporter=Reporter(silent=True),
-        )
+        context = preparation_in(folder, images, executor=executor)
         result = np.asarray(example(kind).prepare(images, labels, context))
     assert np.array_equal(images, before), "what it is given stays as it is"
     assert (result.shape, result.dtype) == (images.shape, np.dtype(np.uint8))
@@ -250,3 +258,42 @@ def test_its_preparation_is_the_same_with_any_workers_and_resumed_anywhere(
         for piece in pieces[:number]:
             shutil.copy(piece, folder)
         assert np.array_equal(prepared(kind, images, folder), alone)
+
+
+learning = pytest.mark.parametrize(
+    "kind", [kind for kind in COUNTERMEASURES if has(kind, "learn")], ids=lambda kind: kind.word
+)
+
+
+def learned(kind: type[Countermeasure], images: np.ndarray, folder: Path, *, workers: int = 1) -> np.ndarray:
+    labels = np.arange(len(images)) % 3
+    before = images.copy()
+    with LocalExecutor(workers) as executor:
+        result = example(kind).learn(images, labels, preparation_in(folder, images, executor=executor))
+    assert np.array_equal(images, before), "what it is given stays as it is"
+    assert np.isfinite(result).all()
+    return result
+
+
+@learning
+def test_what_it_learns_is_used_and_shown_as_it_says(kind: type[Countermeasure], tmp_path: Path) -> None:
+    assert has(kind, "on_levels")
+    for shape in SHAPES:
+        images = batch(*shape)[0].numpy()
+        result = learned(kind, images, tmp_path)
+        if kind.shows:
+            assert (result.shape, result.dtype) == ((min(3, shape[0]), *images.shape[1:]), np.dtype(np.float32))
+            assert kind.shows[0].islower(), "it follows a name and a colon"
+
+
+@learning
+def test_it_learns_the_same_with_any_workers_threads_and_leftovers(
+    kind: type[Countermeasure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "PIECE_BYTES", 4 * 3 * 8 * 8)
+    images = batch(14, 8, 8)[0].numpy()
+    alone = learned(kind, images, tmp_path / "one")
+    assert np.array_equal(learned(kind, images, tmp_path / "one"), alone)
+    assert np.array_equal(learned(kind, images, tmp_path / "two", workers=2), alone)
+    torch.set_num_threads(2)  # the fixture restores it
+    assert np.array_equal(learned(kind, images, tmp_path / "three"), alone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,43 @@ def test_a_fine_tuned_run_used_its_architecture_and_what_reads_weights(
     before = identity_of(*FINE_TUNED)
     change(copy / place, old, new)
     assert identity_of(*FINE_TUNED) != before
+
+
+LATER = [
+    ("victims/strategy.py", "return np.empty(0, dtype=np.float32)", "return np.ones(1, dtype=np.float32)"),
+    ("victims/loop.py", "self._images = Seen(", "self._images = 1 * Seen("),
+    ("victims/seen.py", "images.round()", "images.floor()"),
+    ("countermeasures/projection.py", "_EPOCHS, _MILESTONES, _DROP = 20", "_EPOCHS, _MILESTONES, _DROP = 2"),
+]
+
+
+@pytest.mark.parametrize(("place", "old", "new"), LATER)
+def test_a_hook_that_came_later_belongs_to_runs_that_have_it(copy: Path, place: str, old: str, new: str) -> None:
+    """Others are filed as before it came: neither its default nor what is done for it is their code."""
+    runs = [("lenet5", strategy) for strategy in ("none", "cutout", "jpeg+mixup", "op", "op-released+cutout")]
+    before = [identity_of(*run) for run in runs]
+    change(copy / place, old, new)
+    after = [identity_of(*run) for run in runs]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, True, True, False, False]
+
+
+def test_runs_without_later_hooks_are_filed_as_if_there_were_none(copy: Path) -> None:
+    before = identity_of(*LENET)
+    for place, old in (
+        ("victims/strategy.py", re.compile(r"    def (learn|on_levels)\(.*?return [^\n]*\n\n", re.DOTALL)),
+        (
+            "victims/loop.py",
+            re.compile(r"        if protocol.strategy.having\(\"on_levels\"\):\n.*?\n(?=        self)"),
+        ),
+        ("victims/loop.py", re.compile(r"from ule_datasets.victims.seen import Seen\n")),
+    ):
+        text, count = old.subn("", (copy / place).read_text())
+        assert count
+        (copy / place).write_text(text)
+    (copy / "victims" / "seen.py").unlink()
+    identity._code.cache_clear()
+    assert identity_of(*LENET) == before
+    assert identity_of("lenet5", "op") != before
 
 
 @pytest.mark.parametrize(

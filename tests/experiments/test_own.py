@@ -140,6 +140,27 @@ def test_a_set_is_prepared_before_the_function_gets_it(
         assert torch.equal(pixels[:, 0], pixels[:, 2])
 
 
+def test_whole_images_are_changed_before_the_function_gets_them_and_where_it_is_judged(
+    built_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ULE_CACHE", str(tmp_path))
+    seen: list[TrainingImages] = []
+    asked: list[Tensor] = []
+
+    def train(data: TrainingImages) -> Any:
+        seen.append(data)
+        return lambda images: (asked.append(images), torch.zeros(len(images), 10))[1]
+
+    evaluate(train, built_digits, strategy="op", seeds=1, quiet=True)
+    judged = torch.cat(asked[:3]).permute(0, 2, 3, 1).flatten(1)
+    files = sorted((tmp_path / "prepared").glob("op-*-learned.npy"))
+    along = [float((judged @ torch.from_numpy(np.load(path)).flatten(1).T).abs().max()) for path in files]
+    assert (len(judged), len(along)) == (1437, 2)
+    assert min(along) < 1e-4 < max(along), "what was learned of the other side's images is another thing"
+    assert float(next(iter(DataLoader(seen[0], batch_size=100)))[0].min()) < -1 / 255
+    assert float(asked[3].min()) == 0, "test images stay as they are"
+
+
 @pytest.mark.slow
 def test_what_papers_say_of_a_resnet_is_judged_as_an_effect(built_cifar10: Path, cifar10_folder: Path) -> None:
     world = clean_world(built_cifar10, source=cifar10_folder)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from made_up import CPU, DATA, PROTOCOL, Listener, Noisy, make_task
 
 from ule_datasets import countermeasures
@@ -21,6 +22,9 @@ from ule_datasets.experiments.prepared import PreparedSets
 from ule_datasets.experiments.runs import RunStore, RunTask, work_off
 from ule_datasets.victims import preparation
 from ule_datasets.victims.data import TrainingData
+from ule_datasets.victims.history import RunHistory
+from ule_datasets.victims.seen import Seen
+from ule_datasets.victims.strategy import Countermeasure
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -160,3 +164,55 @@ def test_sets_that_were_not_used_for_longest_make_room(tmp_path: Path, monkeypat
     assert first.exists()
     assert not second.exists()
     assert len(files(tmp_path)) == 2
+
+
+# What is learned
+
+
+def test_a_training_set_is_learned_once_for_all_runs_whatever_the_workers(tmp_path: Path) -> None:
+    histories = []
+    for workers in (1, 2):
+        listener, store = Listener(), RunStore(tmp_path / str(workers) / "runs")
+        tasks = [noisy_task("op", seed=seed) for seed in (0, 1)]
+        with LocalExecutor(workers) as executor:
+            done = work_off(tasks, store, executor, listener)
+            work_off([noisy_task("op+cutout")], store, executor, listener)
+        histories.append([done[index] for index in (0, 1)])
+        assert sum("d, op: learns of 40 images once" in line for line in listener.said) == 1
+        (file,) = files(tmp_path / str(workers) / "prepared")
+        assert file.startswith("op-")
+    for one, other in zip(*histories, strict=True):
+        assert isinstance(one, RunHistory)
+        assert isinstance(other, RunHistory)
+        assert one.epochs == other.epochs
+        assert one.epochs != work_off([noisy_task("standard")], store, LocalExecutor(), Listener())[0].epochs
+
+
+def test_what_is_learned_is_of_the_images_as_they_were_prepared(tmp_path: Path) -> None:
+    alone, both = made(tmp_path, "op"), made(tmp_path, "op+noisy")
+    assert alone.images is DATA.images
+    assert np.array_equal(both.images, made(tmp_path, "noisy").images)
+    ((directions,), (others,)) = (data.learned for data in (alone, both))
+    assert directions.shape == others.shape == (2, 8, 8, 3)
+    assert not np.array_equal(directions, others)
+    assert np.array_equal(made(tmp_path, "op").learned[0], directions)
+    assert len(files(tmp_path)) == 3
+
+
+def test_who_learns_nothing_may_change_whole_images_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their places, for instance."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+    class Darker(Noisy):
+        word = "darker"
+        options = ()
+        prepare = Countermeasure.prepare
+
+        def on_levels(self, images: Any, rows: Any, learned: Any) -> Any:
+            assert learned.shape == (0,)
+            return images - 0.25 * rows[:, None, None, None]
+
+    monkeypatch.setattr(countermeasures, "COUNTERMEASURES", (*COUNTERMEASURES, Darker))
+    data, rows = made(tmp_path, "darker+op"), torch.tensor([8, 2])
+    seen = Seen(torch.from_numpy(data.images), parse_strategy("darker"), data.learned[1:])
+    assert torch.equal(seen[rows], torch.from_numpy(data.images)[rows] - torch.tensor([2, 0.5])[:, None, None, None])

@@ -14,9 +14,9 @@ from PIL import Image
 from ule_datasets.data.perturbation import Additive, Layer, Overwrite, Perturbation, Support
 from ule_datasets.data.split import Split
 from ule_datasets.dataset.integrity.drawings import drawing_problem
-from ule_datasets.packaging.figures import draw_figures, fonts
+from ule_datasets.packaging.figures import class_sheet, draw_figures, fonts
 from ule_datasets.packaging.figures.contact import RESTORED, compare, contact_sheet, sample_sheet
-from ule_datasets.packaging.figures.sheet import MARK, Sheet, shortened, text_width
+from ule_datasets.packaging.figures.sheet import MARGIN, MARK, TILE, Sheet, shortened, text_width
 
 NAMES = ("cat", "Grüße", "<&'\"猫>")
 TRACE = [{"accuracy": 10.0 * number, "mean_abs": 0.5 * number} for number in range(9)]
@@ -182,3 +182,14 @@ def test_samples_have_a_row_for_each_kind_in_the_colour_of_a_page() -> None:
     assert 'fill="currentColor"' in svg
     for words in ("clean", "protected", "difference", "cat"):
         assert f">{words}</text>" in svg
+
+
+def test_pictures_of_any_sign_have_grey_for_nothing_and_a_scale_of_their_own() -> None:
+    values = np.zeros((3, 8, 8, 3), dtype=np.float32)
+    values[0, :, 4:], values[1, 0, :4] = -1e-3, 1e-6
+    pixels = pixels_of(class_sheet(values, NAMES).png())
+    shown = [
+        pixels[30:50, left : left + 2 * TILE : 2 * TILE - 4, 0].tolist() for left in (30, 30 + 2 * (TILE + MARGIN))
+    ]
+    assert {tuple(row) for row in shown[0]} == {(128, 1)}
+    assert {tuple(row) for row in shown[1]} == {(255, 128)}

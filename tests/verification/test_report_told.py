@@ -27,11 +27,12 @@ from tests.verification.test_report import (
 )
 from ule_datasets.dataset.integrity import Check
 from ule_datasets.experiments.profiles import PROFILES
+from ule_datasets.packaging.figures import class_sheet
 from ule_datasets.packaging.figures.contact import sample_sheet
 from ule_datasets.papers.claims import all_claims, statements
 from ule_datasets.verification.judging import StatementResult
-from ule_datasets.verification.report.content import Report
-from ule_datasets.verification.report.writing import PICTURES_SHOWN
+from ule_datasets.verification.report.content import Learned, Report
+from ule_datasets.verification.report.writing import LEARNED_SHOWN, PICTURES_SHOWN
 
 
 @pytest.fixture(autouse=True)
@@ -140,3 +141,25 @@ def test_samples_stand_at_the_top_as_drawings_and_as_files(tmp_path: Path) -> No
         assert f"](samples-{number + 1}.png)" in texts["report.md"]
         assert (tmp_path / f"samples-{number + 1}.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / f"samples-{number + 1}.svg").read_text().startswith("<svg ")
+
+
+def test_what_was_learned_of_training_sets_is_shown_below_the_effect(tmp_path: Path) -> None:
+    values = np.zeros((12, 4, 4, 3), dtype=np.float32)
+    values[:, 1, 2] = np.linspace(-2, 1, 12)[:, None]
+    sheet = class_sheet(values, [f"class {number}" for number in range(12)])
+    pictures = [
+        Learned(dataset=f"set-{number}", strategy="op", caption="what it <learned>", sheet=sheet)
+        for number in range(LEARNED_SHOWN + 1)
+    ]
+    texts = written(tmp_path, report(learned=tuple(pictures)))
+    page = Page(texts["report.html"])
+    assert texts["report.html"].count("<svg") == LEARNED_SHOWN
+    assert texts["report.html"].index("<svg") > texts["report.html"].index('id="effect"')
+    assert "set-1, op: what it <learned>" in page.text
+    assert "set-6" not in page.text
+    for number in range(LEARNED_SHOWN):
+        assert f"](learned-{number + 1}.png)" in texts["report.md"]
+        assert (tmp_path / f"learned-{number + 1}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / f"learned-{number + 1}.svg").read_text().startswith("<svg ")
+    assert not (tmp_path / f"learned-{LEARNED_SHOWN + 1}.png").exists()
+    assert "learned" not in json.loads((tmp_path / "report.json").read_text())

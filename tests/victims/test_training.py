@@ -110,7 +110,7 @@ class ByHand:
 
     def _step(self, rows: np.ndarray, num_steps: int) -> None:
         strategy, labels = self.protocol.strategy, torch.from_numpy(self.data.labels[rows])
-        moved = self._cropped_and_mirrored(self.data.images[rows])
+        moved = self._cropped_and_mirrored(self._projected(self.data.images[rows]))
         images = (
             torch.from_numpy(moved).float().div(255).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
         )
@@ -155,6 +155,14 @@ class ByHand:
         self.memory[name] = [mean, square]
         direction = mean / (1 - chosen.beta1**step) / ((square / (1 - chosen.beta2**step)).sqrt() + 1e-8)
         return rate * (direction + chosen.weight_decay * parameter)
+
+    def _projected(self, images: np.ndarray) -> np.ndarray:
+        """Less what each image has along orthonormal directions, one after the other."""
+        for directions in self.data.learned:
+            for direction in directions.astype(np.float64):
+                along = (images * direction).sum(axis=(1, 2, 3), keepdims=True)
+                images = images - along * direction
+        return images
 
     def _cropped_and_mirrored(self, images: np.ndarray) -> np.ndarray:
         chosen = self.protocol.strategy.augmentation
@@ -212,12 +220,17 @@ def strategy(name: str) -> Strategy:
         {"strategy": strategy("linf-at")},
         {"strategy": strategy("linf-at+mixup")},
         {"strategy": strategy("linf-at+cutout")},
+        {"strategy": strategy("op")},
+        {"strategy": strategy("op+mixup")},
     ],
     ids=lambda changes: "-".join(str(getattr(value, "name", type(value).__name__)) for value in changes.values()),
 )
 @pytest.mark.usefixtures("in_float64")
 def test_a_run_is_the_one_written_down_by_hand(changes: dict[str, Any], tmp_path: Path) -> None:
     data = bright_or_dark(48)
+    if changes["strategy"].having("on_levels"):
+        basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(8 * 8 * 3, 2)))
+        data = dataclasses.replace(data, learned=(basis.T.reshape(2, 8, 8, 3),))
     history = run(data, seed=3, weights=tmp_path / "w", **changes)
     theirs = ByHand(data, dataclasses.replace(PROTOCOL, **changes), 3).train()
     found, wanted = safetensors.torch.load_file(tmp_path / "w"), theirs.model.state_dict()
@@ -287,7 +300,9 @@ def test_bfloat16_learns_too_and_is_not_float32(name: str) -> None:
     assert half.last.train_loss == pytest.approx(full.last.train_loss, abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["randaugment", "cutmix", "l2-at-eps0.5", "linf-at+randaugment+cutout+mixup"])
+@pytest.mark.parametrize(
+    "name", ["randaugment", "cutmix", "l2-at-eps0.5", "linf-at+randaugment+cutout+mixup", "op+randaugment"]
+)
 def test_every_other_stage_trains(name: str) -> None:
     history = run(bright_or_dark(48), epochs=1, strategy=strategy(name))
     assert history.finite

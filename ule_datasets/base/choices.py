@@ -19,7 +19,7 @@ TRAINED_MODELS = (
 )
 """Models that start from trained weights."""
 STRATEGIES = (
-    *("none", "standard", "gray", "bdr", "mean3", "gaussian3", "median3", "bilateral", "jpeg"),
+    *("none", "standard", "gray", "bdr", "mean3", "gaussian3", "median3", "bilateral", "jpeg", "op", "op-released"),
     *("linf-at", "l2-at-eps0.5", "ueraser", "ueraser-lite", "ueraser-max", "ueraser-jpeg"),
     *("randaugment", "randaugment-torchvision", "cutout", "mixup", "cutmix"),
 )

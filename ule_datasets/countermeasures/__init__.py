@@ -16,6 +16,7 @@ from ule_datasets.countermeasures.adversarial import L2Attack, LInfAttack
 from ule_datasets.countermeasures.cutout import Cutout
 from ule_datasets.countermeasures.filtering import Bilateral, Gaussian3, Mean3, Median3
 from ule_datasets.countermeasures.mixing import CutMix, Mixup
+from ule_datasets.countermeasures.projection import OrthogonalProjection, OrthogonalProjectionAsReleased
 from ule_datasets.countermeasures.randaugment import RandAugment, TorchvisionRandAugment
 from ule_datasets.countermeasures.squeezing import BitDepth, Gray, Jpeg
 from ule_datasets.countermeasures.ueraser import UEraser, UEraserJpeg, UEraserLite, UEraserMax
@@ -30,6 +31,8 @@ COUNTERMEASURES: Final[tuple[type[Countermeasure], ...]] = (
     Median3,
     Bilateral,
     Jpeg,
+    OrthogonalProjection,
+    OrthogonalProjectionAsReleased,
     LInfAttack,
     L2Attack,
     UEraser,

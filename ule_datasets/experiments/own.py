@@ -31,6 +31,7 @@ from ule_datasets.victims.augmentation import to_float
 from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.history import EpochRecord, RunHistory
 from ule_datasets.victims.protocol import OneCycle, TrainingProtocol
+from ule_datasets.victims.seen import Seen
 from ule_datasets.victims.strategy import Strategy
 from ule_datasets.victims.table import VICTIMS
 
@@ -46,12 +47,13 @@ Model = Callable[[Tensor], Tensor]
 class TrainingImages(Dataset[tuple[Tensor, int]]):
     """What a function of the user's trains on: images as the strategy changes them, at random each time they are asked.
 
-    ``data[i]`` is ``(image, target)``: float32 [3, H, W] in [0, 1], and the class number. A ``DataLoader`` takes whole
-    batches from it. What is drawn comes from torch's global generator, which is seeded before the function is called.
+    ``data[i]`` is ``(image, target)``: float32 [3, H, W] in [0, 1], or near it as ``op`` leaves them, and the class
+    number. A ``DataLoader`` takes whole batches from it. What is drawn comes from torch's global generator, which is
+    seeded before the function is called.
     """
 
     def __init__(self, data: TrainingData, strategy: Strategy, seed: int) -> None:
-        self._images, self._labels, self._strategy = torch.from_numpy(_own(data.images)), data.labels, strategy
+        self._images, self._labels, self._strategy = _whole(data, strategy), data.labels, strategy
         self.num_classes = data.num_classes
         self.image_shape = (3, *data.images.shape[1:3])
         """Channels, rows, columns."""
@@ -69,7 +71,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
         """A batch, changed together."""
         draws = torch.default_generator
-        images = self._strategy.augmentation.move(self._images[list(indices)], draws)
+        images = self._strategy.augmentation.move(self._images[torch.tensor(indices)], draws)
         for part in self._strategy.parts:
             images = part.on_bytes(images, draws)
         images = to_float(images)
@@ -216,8 +218,9 @@ class OwnTraining:
         if not callable(model):
             raise InputError(f"evaluate: the {side} model is {model!r}, must be a module or a function")
         seconds = time.perf_counter() - started
-        train_accuracy, loss = _measured(model, data.images, data.labels, data.num_classes)
-        test_accuracy, _ = _measured(model, data.test_images, data.test_labels, data.num_classes)
+        train_accuracy, loss = _measured(model, _whole(data, strategy), data.labels, data.num_classes)
+        tests = torch.from_numpy(_own(data.test_images))
+        test_accuracy, _ = _measured(model, tests, data.test_labels, data.num_classes)
         parameters = model.parameters() if isinstance(model, nn.Module) else ()
         record = EpochRecord(
             epoch=1,
@@ -238,6 +241,12 @@ class OwnTraining:
             epochs=(record,),
             seconds=seconds,
         )
+
+
+def _whole(data: TrainingData, strategy: Strategy) -> Tensor | Seen:
+    """Training images as they are before crop and flip, by rows."""
+    images = torch.from_numpy(_own(data.images))
+    return Seen(images, strategy, data.learned) if strategy.having("on_levels") else images
 
 
 def _own(images: np.ndarray) -> np.ndarray:
@@ -267,14 +276,14 @@ def _device(model: Model) -> torch.device:
 
 
 @torch.no_grad()
-def _measured(model: Model, images: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[float, float]:
+def _measured(model: Model, images: Tensor | Seen, labels: np.ndarray, num_classes: int) -> tuple[float, float]:
     """Accuracy in percent, and mean cross entropy, in evaluation mode on images as they are."""
     module = model if isinstance(model, nn.Module) else nn.Identity()
     device, training = _device(model), module.training
     module.eval()
     correct, loss = 0, 0.0
     for start in range(0, len(images), BATCH):
-        batch = torch.from_numpy(_own(images[start : start + BATCH])).to(device)
+        batch = images[torch.arange(start, min(start + BATCH, len(images)))].to(device)
         wanted = torch.from_numpy(labels[start : start + BATCH]).to(device)
         scores = model(to_float(batch))
         if not isinstance(scores, Tensor) or scores.shape != (len(batch), num_classes):

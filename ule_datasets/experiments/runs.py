@@ -207,6 +207,11 @@ def time_task(task: RunTask) -> float:
         return task.victim.seconds(task.data.load(), task.protocol, device=task.device, start=task.start)
 
 
+def prepared_sets(store: RunStore, executor: Executor, reporter: Reporter) -> PreparedSets:
+    """Where training sets of a store's runs are prepared: beside it."""
+    return PreparedSets(folder=store.folder.with_name("prepared"), executor=executor, reporter=reporter)
+
+
 def work_off(
     tasks: Sequence[RunTask],
     store: RunStore,
@@ -224,7 +229,7 @@ def work_off(
     make_folder(store.folder)
     tidy(store.folder)
     waiting = [index for index in range(len(tasks)) if index not in done]
-    prepared = PreparedSets(folder=store.folder.with_name("prepared"), executor=executor, reporter=reporter)
+    prepared = prepared_sets(store, executor, reporter)
     todo = []
     for task in (tasks[index] for index in waiting):
         given, strategy = task.data, task.protocol.strategy

@@ -40,7 +40,7 @@ class Augmentation:
         return torch.stack([*offsets, mirrored if self.flip else torch.zeros_like(mirrored)])
 
     def move(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Crop and mirror a batch at random: uint8 [B, H, W, C] on any device to the same.
+        """Crop and mirror a batch at random: uint8 or float32 [B, H, W, C] on any device to the same.
 
         The generator is on the CPU, and advanced by the same amount for every augmentation.
         """
@@ -52,7 +52,7 @@ class Augmentation:
         return to_float(self.move(images, generator))
 
     def transform(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Apply given draws; uint8 [B, H, W, C] to the same shape and type."""
+        """Apply given draws; uint8 or float32 [B, H, W, C] to the same shape and type."""
         pad = self.crop_padding
         padded = torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad))
         return cut(padded, draws, images.shape[1], images.shape[2])
@@ -61,8 +61,8 @@ class Augmentation:
 def cut(canvas: Tensor, draws: Tensor, height: int, width: int) -> Tensor:
     """A window of each image, mirrored where its draw says so: one gather.
 
-    From uint8 [B, at least H, at least W, C] on any device to uint8 [B, H, W, C] there. Draws are the first row and the
-    first column of each window and whether it is mirrored (1, else 0): int64 [3, B] on the CPU.
+    From uint8 or float32 [B, at least H, at least W, C] on any device to the same type there, [B, H, W, C]. Draws are
+    the first row and the first column of each window and whether it is mirrored (1, else 0): int64 [3, B] on the CPU.
     """
     count, rows, columns, channels = canvas.shape
     device = canvas.device
@@ -78,5 +78,8 @@ def cut(canvas: Tensor, draws: Tensor, height: int, width: int) -> Tensor:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Uint8 [B, H, W, C] to float32 [B, C, H, W] in [0, 1], channels-last in memory; no mean, no deviation."""
+    """Levels, uint8 or float32 [B, H, W, C], over 255: float32 [B, C, H, W], channels-last in memory.
+
+    Bytes come into [0, 1]. Floats may be written to.
+    """
     return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last).div_(255)

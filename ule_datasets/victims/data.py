@@ -24,6 +24,9 @@ class TrainingData:
     test_labels: np.ndarray
     """int64, [M]."""
     num_classes: int
+    learned: tuple[np.ndarray, ...] = ()
+    """What those parts of a strategy that change whole images know of these, in their order; empty: nothing, and they
+    leave them alone."""
 
     def __post_init__(self) -> None:
         _check("training", self.images, self.labels, self.num_classes, at_least=2)

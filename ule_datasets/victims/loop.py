@@ -31,6 +31,7 @@ from ule_datasets.victims.augmentation import to_float
 from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.history import EpochRecord, RunHistory, Standing, Window
 from ule_datasets.victims.protocol import TrainingProtocol
+from ule_datasets.victims.seen import Seen
 from ule_datasets.victims.strategy import Countermeasure, Mixed, Progress
 
 EVALUATION_BATCH = 500
@@ -116,6 +117,8 @@ class _Run:
         own = (self.rank,) if grouped else ()
         self._images, self._labels = resident(data.images, device), resident(data.labels, device)
         self._test_images, self._test_labels = (resident(a, device) for a in (data.test_images, data.test_labels))
+        if protocol.strategy.having("on_levels"):
+            self._images = Seen(self._images, protocol.strategy, data.learned)  # type: ignore[assignment]
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._tensors: list[Tensor] = [parameter.detach() for parameter in self._parameters]

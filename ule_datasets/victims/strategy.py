@@ -80,6 +80,8 @@ class Countermeasure:
     """In the order in which a name has them."""
     place: ClassVar[str] = ""
     """Of countermeasures with the same place a strategy has at most one, e.g. one attack; empty: its own word."""
+    shows: ClassVar[str] = ""
+    """What it has learned, as the caption of an image for each class; empty: something else, or nothing."""
 
     def prepare(self, images: Images, labels: np.ndarray, context: Preparation) -> Images:
         """Change a whole training set, once before all training on it.
@@ -91,6 +93,33 @@ class Countermeasure:
 
         Returns:
             As many images of the same shape and type, in the same order.
+        """
+        return images
+
+    def learn(self, images: Images, labels: np.ndarray, context: Preparation) -> np.ndarray:
+        """Find out what ``on_levels`` has to know of a whole training set, once before all training on it.
+
+        Args:
+            images: uint8 [N, H, W, 3] as the strategy's parts have prepared them, in memory or on disk.
+            labels: int64 [N].
+            context: what it may use.
+
+        Returns:
+            Numbers of any shape, which are kept: the same with any number of workers. Where ``shows`` says what they
+            are, float32 [classes, H, W, 3].
+        """
+        return np.empty(0, dtype=np.float32)
+
+    def on_levels(self, images: Tensor, rows: Tensor, learned: Tensor) -> Tensor:
+        """Change whole images, before crop and flip, to values that need be no bytes.
+
+        Args:
+            images: float32 [B, H, W, 3] in levels: bytes, or what another part has left.
+            rows: their places in the training set, int64 [B].
+            learned: what ``learn`` has given.
+
+        Returns:
+            Float32 [B, H, W, 3] in levels, which may be below 0 and above 255.
         """
         return images
 
@@ -195,7 +224,7 @@ class Strategy:
     name: str
     """Its slug in canonical order, e.g. ``standard`` or ``linf-at+randaugment+cutout``."""
     augmentation: Augmentation
-    """Crop and flip, first of all."""
+    """Crop and flip, before all parts but those that prepare the training set or change whole images."""
     parts: tuple[Countermeasure, ...] = ()
     """In canonical order, each in a place of its own."""
 

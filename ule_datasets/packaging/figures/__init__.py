@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ule_datasets.data.perturbation import NOWHERE, Additive, Overwrite, Perturbation, Support
 from ule_datasets.data.split import Split
-from ule_datasets.packaging.figures.contact import CLASSES_SHOWN, PROTECTED, cluster_names, contact_sheet
-from ule_datasets.packaging.figures.sheet import GAP, MARGIN, TEXT, TILE, Figure, Sheet, shortened
+from ule_datasets.packaging.figures.contact import (
+    CLASSES_SHOWN,
+    HIGHEST,
+    MIDDLE,
+    PROTECTED,
+    cluster_names,
+    contact_sheet,
+    strongest,
+)
+from ule_datasets.packaging.figures.sheet import GAP, MARGIN, SCALE, TEXT, TILE, Figure, Sheet, shortened
 from ule_datasets.packaging.figures.trace import drawn_of, trace_figure
 
 ROWS_PER_BLOCK = 256
@@ -41,15 +49,25 @@ def draw_figures_without_images(perturbation: Perturbation, class_names: Sequenc
     return (*noise, *drawn)
 
 
+def class_sheet(values: np.ndarray, names: Sequence[str]) -> Sheet:
+    """A picture for each of the first classes (float [classes, H, W, 3]), on a scale of its own, with their names.
+
+    Zero is mid grey; what is farthest from it is black or white.
+    """
+    levels = []
+    for one in values[:CLASSES_SHOWN]:
+        largest = max(float(np.abs(one).max()), float(np.finfo(np.float32).tiny))
+        levels.append(strongest((MIDDLE + np.rint(HIGHEST * (one / largest))).astype(np.uint8), TILE * SCALE))
+    return _tiles(levels, {f"class {number}": names[number] for number in range(len(levels))})
+
+
 def _noise_map(layer: Additive, names: Sequence[str], whose: Support) -> Figure:
     """The noise of each class (or cluster) that has one, amplified."""
     numbers = np.flatnonzero(layer.levels.any(axis=(1, 2, 3))).tolist()[: 4 * CLASSES_SHOWN]
     largest = max(1, int(np.abs(layer.levels.astype(np.int16)).max()))
-    sheet, places = _grid(len(numbers), TILE, TEXT + 2 * GAP)
-    for number, (left, top) in zip(numbers, places, strict=True):
-        levels = 128 + 127 * layer.levels[number].astype(np.int32) // largest
-        sheet.image(left, top, np.clip(levels, 0, 255).astype(np.uint8))
-        sheet.text(left, top + TILE + 1, shortened(names[number], TILE), otherwise=f"{whose} {number}")
+    levels = [128 + 127 * layer.levels[number].astype(np.int32) // largest for number in numbers]
+    named = {f"{whose} {number}": names[number] for number in numbers}
+    sheet = _tiles([np.clip(each, 0, 255).astype(np.uint8) for each in levels], named)
     caption = f"Noise of each {whose}; mid grey: none, black and white: {largest}/255 darker and brighter."
     return sheet.figure(f"{whose}_noise", caption)
 
@@ -77,6 +95,15 @@ def _shortcut_map(train: Split, layer: Overwrite, class_names: Sequence[str]) ->
         sheet.text(left, top + tile + 1 + TEXT, f"{place} {colour}{more}")
     caption = "Mean clean image of each class with the overwritten pixel marked: (row, column) and colour."
     return sheet.figure("shortcut_pixels", caption)
+
+
+def _tiles(pictures: Sequence[np.ndarray], names: Mapping[str, str]) -> Sheet:
+    """Pictures (uint8 [H, W, 3]) with their names below, by what stands for a name that cannot be drawn."""
+    sheet, places = _grid(len(pictures), TILE, TEXT + 2 * GAP)
+    for picture, (otherwise, name), (left, top) in zip(pictures, names.items(), places, strict=True):
+        sheet.image(left, top, picture)
+        sheet.text(left, top + TILE + 1, shortened(name, TILE), otherwise=otherwise)
+    return sheet
 
 
 def _grid(count: int, side: int, below: int) -> tuple[Sheet, list[tuple[int, int]]]:

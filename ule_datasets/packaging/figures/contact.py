@@ -157,7 +157,7 @@ def cluster_names(layer: Additive) -> list[str]:
 def _tile(sheet: Sheet, left: int, top: int, compared: Compared, row: int, column: int) -> None:
     """The clean image (``column`` 0), the protected one or the difference, with what is too small to be seen."""
     pictures = (compared.clean, compared.protected, compared.difference)[column][row]
-    reduced = _strongest(pictures, TILE * SCALE) if column == 2 else pictures
+    reduced = strongest(pictures, TILE * SCALE) if column == 2 else pictures
     sheet.image(left, top, reduced)
     if column == 0 or compared.unit >= FRAMED_BELOW:
         return
@@ -180,7 +180,7 @@ def _around(pixels: np.ndarray, y: int, x: int) -> np.ndarray:
     return pixels[top : top + side, left : left + side]
 
 
-def _strongest(pixels: np.ndarray, side: int) -> np.ndarray:
+def strongest(pixels: np.ndarray, side: int) -> np.ndarray:
     """A picture of differences reduced so that of every block the largest stays, and a single one does not fade."""
     step = -(-max(pixels.shape[:2]) // side)
     if step == 1:

@@ -30,8 +30,13 @@ from ule_datasets.victims.strategy import Strategy
 from ule_datasets.victims.table import starts_trained
 
 SCHEMA = "ule-datasets report 2"
-HOOKS = {"prepare": "prepare", "on_bytes": "on_bytes", "on_floats": "on_floats", "attack": "attack", "mixing": "mix"}
+HOOKS = {
+    **{"prepare": "prepare", "on_levels": "on_levels", "on_bytes": "on_bytes", "on_floats": "on_floats"},
+    **{"attack": "attack", "mixing": "mix"},
+}
 """What report.json calls the parts of a strategy, by what they do."""
+LATER = ("prepare", "on_levels")
+"""Those that came later: they are told where there is something to tell."""
 CLAIMS_TOLD = 5
 """So many claims have a line each in what is told in short."""
 EPOCHS_SHOWN = (1, 2, 5, 10, 20, 50)
@@ -61,6 +66,16 @@ class DatasetPart:
         return all(check.passed for check in self.checks)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Learned:
+    """What a part of a strategy has learned of a training set, as a picture."""
+
+    dataset: str
+    strategy: str
+    caption: str
+    sheet: Sheet
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Report:
     """Everything that a report tells; as text it is what ``ule-verify`` prints."""
@@ -86,6 +101,8 @@ class Report:
 
     pictures: Mapping[str, Sheet] = field(default_factory=dict)
     """By dataset: some of its images, clean and protected."""
+    learned: tuple[Learned, ...] = ()
+    """By training set and strategy."""
     beside: frozenset[str] = frozenset()
     """Ids of claims and statements, and names of analyses, that nobody asked for."""
 
@@ -275,7 +292,7 @@ def _fields(value: Any) -> dict[str, Any]:
         del found["parts"]
         for key, hook in HOOKS.items():
             parts = value.having(hook)
-            if parts or hook != "prepare":  # which came later: it is told where there is something to tell
+            if parts or hook not in LATER:
                 found[key] = parts if len(parts) > 1 else next(iter(parts), None)
     return {"kind": value.kind, **found} if hasattr(value, "kind") else found
 

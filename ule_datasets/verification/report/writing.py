@@ -38,9 +38,16 @@ TEXTS = ("report.md", "report.html")
 PICTURES_SHOWN = 3
 """Samples of more datasets than this are left out."""
 PICTURE_NAMES = tuple(f"samples-{number + 1}.png" for number in range(PICTURES_SHOWN))
+LEARNED_SHOWN = 6
+"""Pictures of what was learned of more training sets than this are left out."""
+LEARNED_NAMES = tuple(f"learned-{number + 1}.png" for number in range(LEARNED_SHOWN))
 FILES = (
     *TEXTS,
-    *(file for name in (*PICTURE_NAMES, *PLOT_NAMES) for file in (name, f"{name.removesuffix('.png')}.svg")),
+    *(
+        file
+        for name in (*PICTURE_NAMES, *LEARNED_NAMES, *PLOT_NAMES)
+        for file in (name, f"{name.removesuffix('.png')}.svg")
+    ),
     REPORT,
 )
 """All that a report may be."""
@@ -102,6 +109,7 @@ def render(template: str, report: Report, plots: Sequence[Plot] | None, earlier:
             no_plots=NO_MATPLOTLIB if plots is None else "",
             pictures=_pictures(report),
             picture_caption=PICTURE_CAPTION,
+            learned=report.learned[:LEARNED_SHOWN],
             title=words.title(report),
             headline=words.headline(report),
             earlier=earlier[:LISTED],
@@ -190,11 +198,14 @@ def _pictures(report: Report) -> Mapping[str, Sheet]:
 
 
 def _picture_files(report: Report) -> dict[str, bytes]:
-    """Their files."""
+    """Their files, and those of what was learned."""
+    samples = [(sheet, f"{dataset}: {PICTURE_CAPTION}") for dataset, sheet in _pictures(report).items()]
+    learned = [(one.sheet, f"{one.dataset}, {one.strategy}: {one.caption}") for one in report.learned]
     found = {}
-    for name, (dataset, sheet) in zip(PICTURE_NAMES, _pictures(report).items(), strict=False):
-        found[name] = sheet.png()
-        found[f"{name.removesuffix('.png')}.svg"] = sheet.svg(f"{dataset}: {PICTURE_CAPTION}").encode()
+    for names, sheets in ((PICTURE_NAMES, samples), (LEARNED_NAMES, learned)):
+        for name, (sheet, caption) in zip(names, sheets, strict=False):
+            found[name] = sheet.png()
+            found[f"{name.removesuffix('.png')}.svg"] = sheet.svg(caption).encode()
     return found
 
 
