@@ -3,7 +3,7 @@
 ``RECIPE`` of a module is the one for one's own images.
 """
 
-from builders import ar, bait, convolution, digits, em, emaxn, imported, learnable, lsp, ops, rem, tap, uc
+from builders import ar, bait, convolution, dc, digits, em, emaxn, imported, learnable, lsp, ops, rem, tap, uc
 from ule_datasets.definition import Recipe
 
 FAMILIES: dict[str, tuple[Recipe, ...]] = {
@@ -15,6 +15,7 @@ FAMILIES: dict[str, tuple[Recipe, ...]] = {
     "One-Pixel Shortcut (OPS), ablations and baselines": ops.RECIPES,
     "Targeted adversarial poisoning (TAP)": tap.RECIPES,
     "Error-maximising noise (EMaxN)": emaxn.RECIPES,
+    "DeepConfuse (DC)": dc.RECIPES,
     "Linearly separable perturbations (LSP, SynPer)": lsp.RECIPES,
     "Autoregressive perturbations (AR)": ar.RECIPES,
     "Class-wise convolution (CUDA)": convolution.RECIPES,

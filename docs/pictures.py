@@ -18,6 +18,7 @@ from ule_datasets.base.progress import Reporter
 from ule_datasets.building import BuildOptions, build
 from ule_datasets.definition import Recipe
 from ule_datasets.methods.adversarial_poisoning import AdversarialPoisoning
+from ule_datasets.methods.deepconfuse import DeepConfuse
 from ule_datasets.methods.error_maximizing import ClasswiseErrorMaximizing, ErrorMaximizing
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.methods.method import Method
@@ -39,6 +40,7 @@ SHOWN = (
     "tap-cifar10",
     "emaxn-cifar10",
     "emaxn-c-cifar10",
+    "dc-cifar10",
     "lsp-cifar10",
     "ar-cifar10",
     "convolution-cifar10",
@@ -76,6 +78,9 @@ def small(method: Method) -> Method:
     if isinstance(method, AdversarialPoisoning):
         training = replace(method.training, surrogate=SMALL, epochs=150, milestones=(120,))
         return replace(method, epsilon=16, step_size=0.8, num_steps=50, restarts=1, training=training)
+    if isinstance(method, DeepConfuse):
+        briefly = replace(method, trials=4, epochs=6, batch_size=32, classifier=SMALL.model, learning_rate=0.1)
+        return replace(briefly, epsilon=32, generator_width=4, generator_rate=5e-3)
     if isinstance(method, ErrorMaximizing | ClasswiseErrorMaximizing):
         training = replace(method.training, surrogate=SMALL, epochs=150)
         return replace(method, epsilon=16, step_size=1.6, training=training)

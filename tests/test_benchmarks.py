@@ -25,6 +25,10 @@ CASES: dict[str, tuple[str, ...]] = {
     "assembly": (*SOURCE, *ONCE, "--images", "40", "--work", "{here}"),
     "bait": (*SOURCE, *ONCE, "--width", "2", "--blocks", "1", "--images", "4"),
     "clusters": (*ONCE, "--images", "8", "--batch", "4", "--model", "resnet20"),
+    "confuse": (
+        *(*SOURCE, *ONCE, "--width", "1", "--classifier", "convnet3-w16"),
+        *("--images", "40", "--epochs", "1", "--batch", "20"),
+    ),
     "decode": ("{photographs}", *ONCE, *ONE_WORKER, "--images", "4", "--work", "{here}"),
     "demonstration": ("--results", "{here}/runs.jsonl", "--table"),
     "durability": ("--source", "digits", "--recipe", "ops-digits", *ONCE, "--workers", "1", "--work", "{here}"),

@@ -182,6 +182,14 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
         "d6c848ee0afa5e9c5b78f030f0c3906b61d08a79f37962ce302ca8489f8adc6e",
         ("d26a7ce2c2aa55b8cdb56c4aaf92b1157aa50d4e16314a8013d03d0b153c8b06",),
     ),
+    "dc-cifar10": (
+        "8f730f1389f9a028bad37ae21f96ac0d3543260adf2219de3be2b49cd444799d",
+        ("474876980c7d976a5ac69196cf47b5f3cc1bb08096b2a0c6ea69d5817e3ef7ea",),
+    ),
+    "dc-cifar10-small": (
+        "c26183e084be3e35e3d8d00469b6ac158055c11a7eca9e7a9bdb242b065a3a7c",
+        ("6dfcf819d648b020f80bc0f5e73b1810d003ead5bfe7aa0214431819570fe782",),
+    ),
     "lsp-cifar10": (
         "b044dc6e67f7363640d3baa53bd20634dcadbf5edc3f52b3a30b88ec17841eb2",
         ("c35883475f19ef078b30b1871184ad64e6f5a1c23a6460e3c3a8628ae64593b7",),

@@ -14,6 +14,7 @@ from ule_datasets.definition import Recipe
 from ule_datasets.methods.adversarial_poisoning import AdversarialPoisoning
 from ule_datasets.methods.autoregressive import Autoregressive
 from ule_datasets.methods.bait import Bait
+from ule_datasets.methods.deepconfuse import DeepConfuse
 from ule_datasets.methods.engine.clean_training import CleanTraining
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_maximizing import ClasswiseErrorMaximizing, ErrorMaximizing
@@ -58,6 +59,9 @@ def quick(method: Method) -> Method:
     if isinstance(method, Bait):
         small = {"prior": tiny_weights()[0], "generator_width": 1, "generator_blocks": 1}
         return dataclasses.replace(method, **small, stages=(1, 0, 1), batch_size=128)
+    if isinstance(method, DeepConfuse):
+        small = {"classifier": "convnet3-w16", "generator_width": 1}
+        return dataclasses.replace(method, **small, trials=1, epochs=1, batch_size=128)
     if isinstance(method, Autoregressive):
         return dataclasses.replace(method, least_response=1)
     if isinstance(method, SyntheticPerturbations):

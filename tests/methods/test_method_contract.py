@@ -43,6 +43,7 @@ from ule_datasets.methods.adversarial_poisoning import AdversarialPoisoning
 from ule_datasets.methods.autoregressive import Autoregressive
 from ule_datasets.methods.bait import Bait
 from ule_datasets.methods.class_convolution import ClassConvolution
+from ule_datasets.methods.deepconfuse import DeepConfuse
 from ule_datasets.methods.engine import stepwise
 from ule_datasets.methods.engine.clean_training import CleanTraining, Scale
 from ule_datasets.methods.engine.settings import SurrogateSettings
@@ -83,6 +84,13 @@ SMALL_REM: dict[str, Any] = {
     "train_steps": 3,
 }
 SMALL_GENERATOR: dict[str, Any] = {"batch_size": 16, "generator_width": 1, "generator_blocks": 1}
+SMALL_DC: dict[str, Any] = {
+    "trials": 2,
+    "epochs": 1,
+    "batch_size": 20,
+    "classifier": "convnet3-w16",
+    "generator_width": 1,
+}
 SMALL_SYNPER: dict[str, Any] = {
     "num_clusters": 2,
     "kmeans_restarts": 1,
@@ -109,6 +117,7 @@ METHODS: dict[str, Row] = {
     "rem": Row(lambda _: RobustErrorMinimizing(**SMALL_REM), {"num_samples": 0}),
     "rem, simplified": Row(lambda _: SimplifiedRobustErrorMinimizing(**SMALL_EM), {"ascent_steps": 0}),
     "bait": Row(lambda w: Bait(prior=w, **SMALL_GENERATOR, stages=(1, 0, 1)), {"stages": (0, 0, 0)}),
+    "dc": Row(lambda _: DeepConfuse(**SMALL_DC), {"held_out": 1}),
     "uc": Row(lambda w: UnlearnableClusters(surrogate=w, **SMALL_GENERATOR, **SMALL_UC), {"num_clusters": 1}),
     "ops": Row(lambda _: OnePixelShortcut(num_pixels=2), {"num_pixels": 0}),
     "ops, noisy": Row(lambda _: OnePixelShortcut(search_fraction=0.5, upload=Upload.NOISY), {"noise_levels": 128}),

@@ -8,7 +8,8 @@ EXECUTORS = ("local", "ray")
 PROFILES = ("smoke", "quick", "fast", "paper")
 RANDOM_MODELS = (
     *("resnet18", "resnet18-w16", "resnet18-w8", "resnet20", "resnet56"),
-    *("convnet3", "convnet3-w32", "convnet3-w16", "quicknet", "lenet5", "densenet121", "cvt-7-4", "cct-7-3x1"),
+    *("convnet3", "convnet3-w32", "convnet3-w16", "quicknet", "lenet5", "vgg11-neck2", "densenet121"),
+    *("cvt-7-4", "cct-7-3x1"),
     *("wrn-28-1", "wrn-28-2", "wrn-28-4", "wrn-28-8", "wrn-28-10", "wrn-28-16", "wrn-28-20"),
     *("resnet18-224", "resnet50-224"),
 )

@@ -35,7 +35,7 @@ from ule_datasets.data.split import Split
 from ule_datasets.methods.engine.drawn import BLOCK, drawn_for_each, normals, ordered_sum
 from ule_datasets.methods.engine.settings import check_at_least
 from ule_datasets.methods.method import Context, Crafted, Method, Repeats
-from ule_datasets.models.weights import look_for, to_be_given
+from ule_datasets.models.weights import GivenFile
 
 SIZE = 3
 """Rows and columns of a filter."""
@@ -48,22 +48,11 @@ AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FilterFile:
+class FilterFile(GivenFile):
     """A filter for each class, as published: float [classes, channels, 3, 3], the last coefficient of each 0.
 
     An array of NumPy (``.npy``), or a list of tensors, as torch saves it, of which nothing is run.
     """
-
-    name: str
-    """What it is called in messages."""
-    file_name: str
-    """What it is called in the folder that ``--weights`` or ``$ULE_WEIGHTS`` names."""
-    sha256: str
-    """Of the file, or its first digits, at least eight."""
-
-    def __post_init__(self) -> None:
-        if len(self.sha256) not in range(8, 65) or not set(self.sha256) <= set("0123456789abcdef"):
-            raise InputError(f"FilterFile: sha256 is {self.sha256!r}, expected 8 to 64 hex digits")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,9 +114,7 @@ class Autoregressive(Method):
 
     def _given(self, context: Context, channels: int) -> np.ndarray:
         assert self.filters is not None
-        found, in_vain = look_for(self.filters, context.weights)
-        if found is None:
-            raise to_be_given(f"the filters {self.filters.name} ({self.filters.file_name})", in_vain)
+        found = self.filters.obtain("the filters", context.weights)
         return read_filters(found.path, context.num_classes, channels)
 
 

@@ -21,6 +21,7 @@ from ule_datasets.models.lenet import LeNet5
 from ule_datasets.models.libraries import is_library_model, library_model, torchvision_model
 from ule_datasets.models.quicknet import QuickNet
 from ule_datasets.models.resnet import ResNet18
+from ule_datasets.models.vgg import VGG11
 from ule_datasets.models.wide_resnet import WideResNet
 
 MODELS: dict[str, ModelFactory] = {
@@ -34,6 +35,7 @@ MODELS: dict[str, ModelFactory] = {
     "convnet3-w16": partial(ConvNet3, width=16),
     "quicknet": partial(QuickNet, widths=(48, 128, 192), fixed=True),
     "lenet5": LeNet5,
+    "vgg11-neck2": partial(VGG11, width=64, neck=2),
     "densenet121": partial(DenseNet, growth=32, blocks=(6, 12, 24, 16)),
     "cvt-7-4": partial(cvt, width=256, num_layers=7, patch=4),
     "cct-7-3x1": partial(cct, width=256, num_layers=7),

@@ -17,10 +17,8 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.models.architectures import model_factory
 from ule_datasets.models.initialisation import initialised
 from ule_datasets.models.libraries import embedding_length, is_tower
-from ule_datasets.models.states import read_state
+from ule_datasets.models.states import expected, misfit_told, misfits, read_state
 from ule_datasets.models.weights import Weights
-
-_COUNTER = "num_batches_tracked"  # batch normalisation's updates, without effect on any model here; old files lack it
 
 
 class Normalise(nn.Module):
@@ -112,9 +110,7 @@ def _trained(weights: Weights, path: Path) -> nn.Module:
         )
     state = _state(weights, path)
     model = initialised(partial(model_factory(weights.architecture), weights.num_outputs), seed=0)
-    wanted = dict(model.state_dict())
-    if not any(name.endswith(_COUNTER) for name in state):
-        wanted = {name: tensor for name, tensor in wanted.items() if not name.endswith(_COUNTER)}
+    wanted = expected(dict(model.state_dict()), state)
     if weights.renamed and len(state) == len(wanted):
         state = dict(zip(wanted, state.values(), strict=True))
     _check(weights, path, state, wanted)
@@ -138,7 +134,7 @@ def _check(weights: Weights, path: Path, state: Mapping[str, Tensor], wanted: Ma
     """Refuse other names, other shapes, and integers in place of floats; floats of any precision are accepted."""
     missing = [name for name in wanted if name not in state]
     unexpected = [name for name in state if name not in wanted]
-    wrong = [name for name in wanted if name in state and _kind(state[name]) != _kind(wanted[name])]
+    wrong = misfits(state, wanted)
     if weights.renamed and len(state) != len(wanted):
         problem = f"it has {len(state)} tensors, the architecture {len(wanted)}"
     elif missing or unexpected:
@@ -150,29 +146,17 @@ def _check(weights: Weights, path: Path, state: Mapping[str, Tensor], wanted: Ma
     elif not wrong:
         return
     else:
-        first, found, expected = wrong[0], state[wrong[0]], wanted[wrong[0]]
         if all(_other_outputs(state[name], wanted[name], weights.num_outputs) for name in wrong):
             raise InputError(
-                f"{path} is {weights.architecture} with {len(found)} outputs, the weights {weights.name} have "
-                f"{weights.num_outputs}"
+                f"{path} is {weights.architecture} with {len(state[wrong[0]])} outputs, "
+                f"the weights {weights.name} have {weights.num_outputs}"
             )
-        problem = (
-            f"{len(wrong)} of its tensors have another shape or type, the first {first!r} with {_described(found)} in "
-            f"place of {_described(expected)}"
-        )
+        problem = misfit_told(wrong, state, wanted)
     raise InputError(f"{path} does not hold {weights.architecture} (weights {weights.name}): {problem}")
 
 
-def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:
-    return tensor.shape, tensor.is_floating_point()
-
-
-def _other_outputs(found: Tensor, expected: Tensor, num_outputs: int) -> bool:
+def _other_outputs(found: Tensor, wanted: Tensor, num_outputs: int) -> bool:
     """Whether a tensor of the head has nothing wrong but its number of outputs."""
-    if found.ndim == 0 or found.shape[1:] != expected.shape[1:]:
+    if found.ndim == 0 or found.shape[1:] != wanted.shape[1:]:
         return False
-    return len(expected) == num_outputs != len(found)
-
-
-def _described(tensor: Tensor) -> str:
-    return f"{'x'.join(map(str, tensor.shape)) or 'one'} {str(tensor.dtype).removeprefix('torch.')}"
+    return len(wanted) == num_outputs != len(found)

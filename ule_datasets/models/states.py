@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ule_datasets.base.tensors import check_tensors
 from ule_datasets.places import hub
 
 _NESTED = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights in what they save
+_COUNTER = "num_batches_tracked"  # batch normalisation's updates, without effect on any model here
 _STORED = {
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
@@ -86,6 +88,53 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not tensors or len(tensors) < len(state):
         raise InputError(f"{path} holds no weights: {len(tensors)} of its {len(state)} entries are tensors")
     return tensors
+
+
+def load_in_order(model: nn.Module, path: Path, what: str) -> None:
+    """Fill a model with the tensors that ``read_state`` finds in a file, in their order, whatever their names.
+
+    ``what`` is said of the model.
+
+    Raises:
+        InputError: the file cannot be read safely, or its tensors are not those of the model.
+    """
+    state, wanted = read_state(path), dict(model.state_dict())
+    wanted = expected(wanted, state)
+    if len(state) != len(wanted):
+        raise InputError(f"{path} does not hold {what}: it has {len(state)} tensors, expected {len(wanted)}")
+    state = dict(zip(wanted, state.values(), strict=True))
+    if wrong := misfits(state, wanted):
+        raise InputError(f"{path} does not hold {what}: {misfit_told(wrong, state, wanted)}")
+    model.load_state_dict(state)
+
+
+def expected(wanted: dict[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a model's tensors should be matched by; old files lack the counters of batch normalisation."""
+    if any(name.endswith(_COUNTER) for name in state):
+        return wanted
+    return {name: tensor for name, tensor in wanted.items() if not name.endswith(_COUNTER)}
+
+
+def misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Names of what has another shape than in the model, or integers in place of floats; any floats will do."""
+    return [name for name in wanted if name in state and _kind(state[name]) != _kind(wanted[name])]
+
+
+def misfit_told(wrong: Sequence[str], state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """What to say of them."""
+    found, awaited = (_described(tensors[wrong[0]]) for tensors in (state, wanted))
+    return (
+        f"{len(wrong)} of its tensors have another shape or type, the first {wrong[0]!r} with {found} in place of "
+        f"{awaited}"
+    )
+
+
+def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:
+    return tensor.shape, tensor.is_floating_point()
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{'x'.join(map(str, tensor.shape)) or 'one'} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -23,6 +23,7 @@ _ORIGIN = re.compile(
     r"torchvision:\w+\.\w+|url:[a-z]+://\S+/[^/\s]+|hub:[^/\s]+/[^/\s]+/\S*[^/\s]|package:\w+/\S*[^/\s]|file:[^/\s]+"
 )
 _LEAST_DIGITS = 8  # of a digest: what torchvision and the authors of CIFAR networks put into their file names
+_DIGEST = re.compile(f"[0-9a-f]{{{_LEAST_DIGITS},64}}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +56,7 @@ class Weights:
                 f"weights {self.name}: origin {self.origin!r} is none of torchvision:ENUM.MEMBER, url:ADDRESS, "
                 "hub:OWNER/NAME/FILE, package:MODULE/FILE, file:NAME"
             )
-        if not re.fullmatch(f"[0-9a-f]{{{_LEAST_DIGITS},64}}", self.sha256):
+        if not _DIGEST.fullmatch(self.sha256):
             raise InputError(
                 f"weights {self.name}: sha256 is {self.sha256!r}, expected {_LEAST_DIGITS} to 64 hex digits"
             )
@@ -144,6 +145,37 @@ def at_hand(weights: Weights, given: Path | None) -> WeightsFile | None:
     if kind == "package":
         return _checked(_in_package(what, weights), weights)
     return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GivenFile:
+    """A file of numbers that a method starts from, which nobody but the user can bring; known by its digest."""
+
+    name: str
+    """What it is called in messages."""
+    file_name: str
+    """What it is called in the folder that ``--weights`` or ``$ULE_WEIGHTS`` names."""
+    sha256: str
+    """Of the file, or its first digits, at least eight."""
+
+    def __post_init__(self) -> None:
+        if not _DIGEST.fullmatch(self.sha256):
+            raise InputError(
+                f"{type(self).__name__}: sha256 is {self.sha256!r}, expected {_LEAST_DIGITS} to 64 hex digits"
+            )
+
+    def obtain(self, what: str, given: Path | None) -> WeightsFile:
+        """The file: what the user gave, or of the folder that the user or ``$ULE_WEIGHTS`` named.
+
+        ``what`` is said before its name.
+
+        Raises:
+            InputError: it is nowhere, a place does not exist, or the file has another digest.
+        """
+        found, in_vain = look_for(self, given)
+        if found is None:
+            raise to_be_given(f"{what} {self.name} ({self.file_name})", in_vain)
+        return found
 
 
 def to_be_given(what: str, in_vain: Sequence[str]) -> InputError:

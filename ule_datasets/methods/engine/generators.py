@@ -14,6 +14,8 @@ SHRINKS = 8
 """By what that encoder divides rows and columns."""
 SMALLEST_BAIT_IMAGE = 2 * SHRINKS
 """Rows and columns below which there is nothing to reflect at the border of the smallest map."""
+CONFUSING_SHRINKS = 8
+"""By what DeepConfuse's generator divides rows and columns."""
 SMALLEST_TRANSLATED_IMAGE = 8
 """Rows and columns: what lies between the blocks is a quarter of it, and reflections need two."""
 
@@ -120,6 +122,61 @@ class TranslationGenerator(nn.Module):
         """Float32 [B, 3, H, W] to the same shape; H and W are multiples of 4, from 8 on."""
         outputs: Tensor = self.layers(inputs)
         return outputs
+
+
+class ConfusingGenerator(nn.Module):
+    """The generator of DeepConfuse, an auto-encoder with connections past its middle: images to noise in (-1, 1).
+
+    Olaf Ronneberger, Philipp Fischer, Thomas Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
+    MICCAI 2015, in the form of the official code of Feng et al., "Learning to Confuse", NeurIPS 2019.
+
+    Blocks of two 3 x 3 convolutions with batch normalisation and ReLU: with ``width``, 2, 4 and 8 times ``width``
+    channels, each of half the size of the one before (averages of 2 x 2 pixels); then with 4, 2 and 1 times ``width``
+    channels, of what is enlarged and what the block of the same size made on the way down. A 1 x 1 convolution with
+    batch normalisation, and tanh. 7,788,681 parameters with width 64, as published; parameters and buffers come in the
+    order of the published files.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        channels = [3, *(width * 2**step for step in range(4))]
+        self.down = nn.ModuleList(_twice(inputs, outputs) for inputs, outputs in pairwise(channels))
+        self.up = nn.ModuleList(_twice(below + beside, beside) for beside, below in reversed([*pairwise(channels[1:])]))
+        self.last = nn.Sequential(nn.Conv2d(width, 3, 1), nn.BatchNorm2d(3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Float [B, 3, H, W] in [0, 1], H and W multiples of 8, to the same shape."""
+        maps, passed = self.down[0](images), []
+        for block in self.down[1:]:
+            passed.append(maps)
+            maps = block(functional.avg_pool2d(maps, 2))
+        for block in self.up:
+            maps = block(torch.cat([enlarged(maps), passed.pop()], dim=1))
+        noise: Tensor = self.last(maps).tanh()
+        return noise
+
+
+def enlarged(maps: Tensor) -> Tensor:
+    """Twice as many rows and columns, between them linearly, corners on corners: float [B, C, H, W], channels-last.
+
+    As products with small matrices, whose gradients repeat on CPU and CUDA; those of torch's own interpolation do not.
+    """
+    rows, columns = (_stretching(size, maps) for size in maps.shape[2:])
+    wide = columns @ maps.permute(0, 2, 3, 1)
+    tall = rows @ wide.flatten(2)
+    return tall.view(len(maps), len(rows), len(columns), -1).permute(0, 3, 1, 2)
+
+
+def _stretching(size: int, like: Tensor) -> Tensor:
+    """The matrix [2 size, size] that enlarges an axis, of the type and on the device of a tensor."""
+    places = torch.arange(size, device=like.device, dtype=like.dtype)
+    wanted = torch.arange(2 * size, device=like.device, dtype=like.dtype) * ((size - 1) / (2 * size - 1))
+    return (1 - (wanted[:, None] - places).abs()).clamp(min=0)
+
+
+def _twice(inputs: int, outputs: int) -> nn.Module:
+    first, second = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
+    return nn.Sequential(first, nn.BatchNorm2d(outputs), nn.ReLU(), second, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 def _normalised(channels: int) -> tuple[nn.Module, nn.Module]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,33 @@ class Surrogate:
         other._optimiser.step()
         other._optimiser.zero_grad()
         return other._model.requires_grad_(False)
+
+    def unrolled(self, inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+        """The model after one more step of SGD, from images to logits; this surrogate's parameters stay as they are.
+
+        The step is part of what gradients pass through: they reach ``inputs`` by the derivative of the step's own
+        gradient. Both normalise by the batch they see.
+        """
+        settings = self._settings
+        assert not any((settings.momentum, settings.weight_decay, settings.gradient_clip)), "plain steps only"
+        self._model.train()
+        # In the usual order of memory: second derivatives of channels-last maps take a CPU a third more time.
+        own = {name: part.detach().contiguous().requires_grad_() for name, part in self._model.named_parameters()}
+        logits = torch.func.functional_call(self._model, own, (inputs.contiguous(),))
+        loss = functional.cross_entropy(logits, labels)
+        gradients = torch.autograd.grad(loss, list(own.values()), create_graph=True)
+        moved = {
+            name: part.detach() - settings.learning_rate * gradient
+            for (name, part), gradient in zip(own.items(), gradients, strict=True)
+        }
+        return lambda images: torch.func.functional_call(self._model, moved, (images.contiguous(),))
+
+    def right_in_batches(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Which images (bool, [B]) the model is right about while it normalises by these images, as in training."""
+        self._model.train()
+        with torch.no_grad():
+            right: Tensor = self._model(inputs).argmax(dim=1) == labels
+        return right
 
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """What changes, by name: see ``Stepwise.parts``."""
