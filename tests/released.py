@@ -64,6 +64,12 @@ def write_tensor(path: Path, poison: Poison, *, legacy: bool = False) -> Path:
     return path / "perturbation.pt"
 
 
+def write_half(path: Path, poison: Poison) -> Path:
+    """Real numbers of half precision, in which no level is exact."""
+    np.save(path / "noise.npy", (poison.levels / 255).astype(np.float16))
+    return path / "noise.npy"
+
+
 def write_checkpoint(path: Path, poison: Poison) -> Path:
     """CP: a part of a checkpoint, in units of the bound, beside weights and the command line."""
     delta = torch.from_numpy(poison.levels.transpose(0, 3, 1, 2).astype(np.float32) / BOUND)
@@ -162,6 +168,7 @@ class Convention(NamedTuple):
 CONVENTIONS: dict[str, Convention] = {
     "tensor": Convention(write_tensor, "samples"),
     "tensor of an old torch": Convention(functools.partial(write_tensor, legacy=True), "samples"),
+    "half precision": Convention(write_half, "samples"),
     "tensor, class-wise": Convention(write_tensor, "classes"),
     "checkpoint": Convention(write_checkpoint, "samples", Stated(epsilon=BOUND)),
     "int8": Convention(write_int8, "samples"),

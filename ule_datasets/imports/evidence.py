@@ -62,11 +62,15 @@ def whole_levels(release: Release, stated: Stated) -> np.ndarray:
     noise = np.asarray(release.values)
     if noise.dtype.kind != "f":
         return noise.astype(np.int16) if np.abs(noise.astype(np.int64)).max(initial=0) < 2**15 else noise
-    if not np.isfinite(noise).all() or np.abs(noise).max(initial=0) >= 2**15:
-        return noise
-    nearest = np.rint(noise)
-    whole = np.abs(noise - nearest) <= WHOLE
-    return quantize(np.where(whole, nearest, noise), stated.rule).astype(np.int16)
+    levels = np.empty(noise.shape, np.int16)
+    for start in range(0, len(noise), AT_ONCE):
+        part = noise[start : start + AT_ONCE]
+        if not np.isfinite(part).all() or np.abs(part).max(initial=0) >= 2**15:
+            return noise
+        nearest = np.rint(part)
+        whole = np.abs(part - nearest) <= WHOLE
+        levels[start : start + AT_ONCE] = quantize(np.where(whole, nearest, part), stated.rule)
+    return levels
 
 
 def _of_test(release: Release, unmatched: np.ndarray, test: Split) -> np.ndarray:

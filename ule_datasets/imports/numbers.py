@@ -10,6 +10,7 @@ from ule_datasets.base.errors import InputError
 from ule_datasets.data.quantization import Quantize
 from ule_datasets.imports.release import Content, Release, Stated
 
+AT_ONCE = 500
 HALF = 0.5
 """Noise in units of 1 is at most so large; larger noise up to 1 is in units of its bound."""
 ROUNDING = 1e-3
@@ -30,12 +31,9 @@ def interpreted(array: np.ndarray, stated: Stated, origin: str) -> Release:
         InputError: its shape is none of images, its numbers have no finite ones, or its units must be stated.
     """
     ordered, axes = _ordered(array, origin)
-    finite = ordered[np.isfinite(ordered)] if ordered.dtype.kind == "f" else ordered
-    if not finite.size:
-        raise InputError(f"{origin}: there is no number in it")
-    low, high = float(finite.min()), float(finite.max())
+    low, high, mean = _range(ordered, origin)
     known = Content.NOISE if stated.epsilon else stated.content
-    content = known or _content(ordered.dtype, low, high, float(finite.mean(dtype=np.float64)))
+    content = known or _content(ordered.dtype, low, high, mean)
     shape = f"{array.dtype} [{', '.join(map(str, array.shape))}]"
     remarks = []
     if content is Content.IMAGES:
@@ -44,8 +42,7 @@ def interpreted(array: np.ndarray, stated: Stated, origin: str) -> Release:
         remarks += said
     else:
         unit = stated.unit or _unit(ordered.dtype, max(abs(low), abs(high)))
-        values = ordered.astype(np.float64 if ordered.dtype.itemsize > 4 else np.float32)
-        values = values * values.dtype.type(_levels(unit, stated, origin)) if ordered.dtype.kind == "f" else ordered
+        values = _scaled(ordered, _levels(unit, stated, origin)) if ordered.dtype.kind == "f" else ordered
     what = "images" if content is Content.IMAGES else "noise"
     return Release(
         convention=f"{what}, {shape}{axes}, in units of {'its bound' if unit == 'epsilon' else unit}",
@@ -54,6 +51,35 @@ def interpreted(array: np.ndarray, stated: Stated, origin: str) -> Release:
         names=tuple(f"entry {number}" for number in range(len(values))),
         remarks=tuple(remarks),
     )
+
+
+def _range(values: np.ndarray, origin: str) -> tuple[float, float, float]:
+    """The smallest, the largest and the mean of those values that are numbers."""
+    low, high, total, count = math.inf, -math.inf, 0.0, 0
+    for start in range(0, len(values), AT_ONCE):
+        part = values[start : start + AT_ONCE]
+        finite = part[np.isfinite(part)] if part.dtype.kind == "f" else part
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+            total, count = total + float(finite.sum(dtype=np.float64)), count + finite.size
+    if not count:
+        raise InputError(f"{origin}: there is no number in it")
+    return low, high, total / count
+
+
+def _scaled(values: np.ndarray, unit: float) -> np.ndarray:
+    """Real numbers in grey levels, in at least single precision.
+
+    Those of half precision that may stand for a whole level do: rounded down, they would become the next lower one.
+    """
+    precise = values.dtype.itemsize > 2
+    levels: np.ndarray = values.astype(np.float64 if values.dtype.itemsize > 4 else np.float32)
+    levels = levels * levels.dtype.type(unit)
+    if not precise:
+        nearest = np.rint(levels)
+        near = np.abs(levels - nearest) <= np.finfo(np.float16).eps * np.abs(levels)
+        np.copyto(levels, nearest, where=near)
+    return levels
 
 
 def _ordered(array: np.ndarray, origin: str) -> tuple[np.ndarray, str]:
