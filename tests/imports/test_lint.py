@@ -183,6 +183,32 @@ def test_what_is_called_class_wise_and_is_not_is_found(split: Split, tmp_path: P
     assert "it is called class-wise, and images of a class have different noise" in found[0].text
 
 
+def write_test_images(path: Path, images: np.ndarray, *, folders: bool) -> Path:
+    """Poisoned training images, and test images beside them."""
+    if not folders:
+        np.savez(path / "a.npz", x_train=poison("images").images, x_test=images.astype(np.float32) / 255)
+        return path / "a.npz"
+    CONVENTIONS["class folders"].write(path, poison("images")).rename(path / "train")
+    CONVENTIONS["numbered files"].write(path, Poison(images, images, images)).rename(path / "test")
+    return path
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_test_images_that_were_changed_are_counted(folders: bool, split: Split, tmp_path: Path) -> None:
+    images = SPLITS["test"].images.copy()
+    good, changed = tmp_path / "good", tmp_path / "changed"
+    for folder in (good, changed):
+        folder.mkdir()
+    found = findings(write_test_images(good, images, folders=folders), split)
+    assert not bad(found)
+    assert "40 released test images, all as the clean ones" in [finding.text for finding in found]
+    images[[2, 7]] ^= 3
+    (finding,) = [
+        f for f in findings(write_test_images(changed, images, folders=folders), split) if f.check == "test images"
+    ]
+    assert finding.text == "2 of 40 released test images are not as the clean ones"
+
+
 def test_images_that_are_missing_are_counted(split: Split, tmp_path: Path) -> None:
     found = findings(write(tmp_path, poison("images").images[3:]), split)
     assert [f.text for f in found if f.severity is Severity.WARNING] == ["3 of 80 clean images not there"]

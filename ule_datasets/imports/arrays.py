@@ -6,6 +6,7 @@ import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +23,7 @@ from ule_datasets.data.codec import decode_rgb
 from ule_datasets.data.image_formats import HEAD, PLAIN_TO_SEE, recognise
 from ule_datasets.imports import pickles
 from ule_datasets.imports.numbers import interpreted
-from ule_datasets.imports.release import Release, Stated
+from ule_datasets.imports.release import Content, Release, Stated
 
 SUFFIXES = frozenset((".npy", ".npz", ".safetensors", *pickles.SUFFIXES))
 KINDS = "biuf"
@@ -43,6 +44,8 @@ PREFERRED = (
 LABELS = ("labels", "targets", "y_train", "y", "label", "arr_1")
 MEMBERS = ("clusters", "cluster", "members", "assignment", "assignments", "cluster_ids")
 """Names of what says which noise each image has."""
+TESTS = ("x_test", "test_images", "test_data", "images_test", "data_test")
+"""Names of test images."""
 LARGEST_HEADER = 10_000
 
 
@@ -68,6 +71,9 @@ def read(path: Path, executor: Executor, reporter: Reporter, stated: Stated) -> 
     count = len(arrays[name])
     labels = _integers(arrays, LABELS, count)
     members = _integers(arrays, MEMBERS, None)
+    tests = [(each, array) for each, array in arrays.items() if _last(each) in TESTS and array.ndim == 4]
+    images = replace(stated, content=Content.IMAGES, unit="", epsilon=0.0)
+    test = next((interpreted(array, images, f"{path} ({each})").values for each, array in tests), None)
     release = interpreted(arrays[name], stated, f"{path}{f' ({name})' if name else ''}")
     return Release(
         convention=f"{release.convention}{f', {name}' if name else ''}",
@@ -76,6 +82,7 @@ def read(path: Path, executor: Executor, reporter: Reporter, stated: Stated) -> 
         names=release.names,
         labels=labels,
         members=members,
+        test=None if test is None else np.asarray(test),
         remarks=release.remarks,
     )
 
@@ -197,14 +204,18 @@ def _arrays(content: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
 
 def _chosen(path: Path, arrays: Mapping[str, np.ndarray], stated: Stated) -> str:
     """Which of the arrays is the noise, or the images."""
-    able = [name for name, array in arrays.items() if array.ndim >= 3 or (array.ndim == 2 and array.shape[1] % 3 == 0)]
+    able = [
+        name
+        for name, array in arrays.items()
+        if (array.ndim >= 3 or (array.ndim == 2 and array.shape[1] % 3 == 0)) and _last(name) not in TESTS
+    ]
     if stated.entry:
         if stated.entry in arrays:
             return stated.entry
         raise InputError(f"{path} has no array {stated.entry!r}; it has {few(list(arrays)) or 'none'}")
     if len(able) == 1:
         return able[0]
-    by_last = {re.split(r"[./]", name)[-1].lower(): name for name in reversed(able)}
+    by_last = {_last(name): name for name in reversed(able)}
     found = next((by_last[word] for word in PREFERRED if word in by_last), None)
     if found is None:
         what = f"several arrays that may be meant ({few(able)}): say which with Imported(stated=Stated(entry=...))"
@@ -212,11 +223,16 @@ def _chosen(path: Path, arrays: Mapping[str, np.ndarray], stated: Stated) -> str
     return found
 
 
+def _last(name: str) -> str:
+    """The last part of a path."""
+    return re.split(r"[./]", name)[-1].lower()
+
+
 def _integers(arrays: Mapping[str, np.ndarray], names: Sequence[str], count: int | None) -> np.ndarray | None:
     """The whole numbers of the first of these names, as many as there are entries if that is known."""
     for name, array in arrays.items():
         flat = array.reshape(-1) if array.ndim == 2 and array.shape[1] == 1 else array
-        named = re.split(r"[./]", name)[-1].lower() in names and flat.ndim == 1 and flat.dtype.kind in "iu"
+        named = _last(name) in names and flat.ndim == 1 and flat.dtype.kind in "iu"
         if named and count in (None, len(flat)):
             return flat.astype(np.int64)
     return None

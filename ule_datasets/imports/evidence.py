@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ule_datasets.base.errors import InputError
@@ -35,10 +37,12 @@ def gather(release: Release, called: str, stated: Stated, clean: Split | None, t
     if release.content is Content.NOISE:
         changes = whole_levels(release, stated)
         if release.members is not None or len(values) != len(clean):
-            return Evidence(release=release, called=called, changes=changes, clean=clean)
+            return Evidence(release=release, called=called, changes=changes, clean=clean, test=test)
         known = orders(clean)
         order = stated.order if stated.order in known else next(iter(known))
-        return Evidence(release=release, called=called, changes=changes, clean=clean, rows=known[order], order=order)
+        rows = known[order]
+        spread = Evidence(release=release, called=called, changes=changes, clean=clean, test=test)
+        return replace(spread, rows=rows, order=order)
     matches = match(values, clean.images)
     changes = np.zeros(values.shape, np.int16)
     found = np.flatnonzero(matches.rows != NOBODY)
@@ -51,6 +55,7 @@ def gather(release: Release, called: str, stated: Stated, clean: Split | None, t
         called=called,
         changes=changes,
         clean=clean,
+        test=test,
         rows=matches.rows,
         matches=matches,
         test_rows=test_rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from ule_datasets.imports.release import Content, Release, Stated
 from ule_datasets.sources.layout import SUFFIXES
 
 FILES_AT_ONCE = 250
+TRAIN, TEST = "train", "test"
+"""Folders of training and of test images."""
 LOSSY = frozenset((".jpg", ".jpeg", ".webp"))
 """Endings of files whose pixels may not be those that were perturbed."""
 
@@ -71,6 +74,31 @@ def read_class_folders(path: Path, executor: Executor, reporter: Reporter, state
         names=tuple(file.relative_to(path).as_posix() for file in files),
         labels=np.repeat(np.arange(len(folders)), [len(some) for some in of_each]),
     )
+
+
+def in_splits(path: Path) -> bool:
+    """Whether a folder has one of training images, in whatever folders."""
+    train = path / TRAIN
+    return train.is_dir() and (recognised(train) or in_class_folders(train))
+
+
+def read_splits(path: Path, executor: Executor, reporter: Reporter, stated: Stated) -> Release:
+    """The training images of a folder, and its test images, if it has any.
+
+    Raises:
+        InputError: as ``read`` does.
+    """
+
+    def part(folder: Path) -> Release:
+        read_it = read if recognised(folder) else read_class_folders
+        return read_it(folder, executor, reporter, stated)
+
+    train, test = part(path / TRAIN), path / TEST
+    if not (test.is_dir() and (recognised(test) or in_class_folders(test))):
+        return train
+    images = part(test).values
+    convention = f"{train.convention}, and {counted(len(images), 'test image')}"
+    return replace(train, convention=convention, test=np.asarray(images))
 
 
 def is_image(path: Path) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ule_datasets.base.shown import counted, few
 from ule_datasets.data.split import Split
-from ule_datasets.imports.matching import NOBODY, Matches
+from ule_datasets.imports.matching import NOBODY, Matches, match
 from ule_datasets.imports.ordering import orders, plausibility
 from ule_datasets.imports.release import Content, Order, Release
 
@@ -66,6 +66,7 @@ class Evidence:
     rows: np.ndarray | None = None
     """int64 [M]: the clean image of each entry, -1: none; ``None``: entries are not for single images, or unknown."""
     clean: Split | None = None
+    test: Split | None = None
     matches: Matches | None = None
     test_rows: np.ndarray | None = None
     """int64 [M]: of which clean test image an entry is one; -1: of none."""
@@ -242,6 +243,22 @@ def originals(evidence: Evidence) -> Iterator[Finding]:
         yield _finding("originals", Severity.WARNING, text)
 
 
+def untouched(evidence: Evidence) -> Iterator[Finding]:
+    """Test images that were released too, and that somebody has changed."""
+    theirs, ours = evidence.release.test, evidence.test
+    if theirs is None or ours is None or theirs.shape[1:] != ours.images.shape[1:]:
+        return
+    matches = match(theirs, ours.images)
+    changed = int(np.count_nonzero((matches.rows == NOBODY) | (matches.distances > 0)))
+    if changed:
+        text = f"{changed:,} of {counted(len(theirs), 'released test image')} are not as the clean ones"
+        yield _finding("test images", Severity.ERROR, text)
+    else:
+        yield _finding(
+            "test images", Severity.NOTE, f"{counted(len(theirs), 'released test image')}, all as the clean ones"
+        )
+
+
 def rounding(evidence: Evidence) -> Iterator[Finding]:
     """How real noise became bytes."""
     changes = evidence.changes
@@ -273,6 +290,7 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     labels,
     order,
     originals,
+    untouched,
     rounding,
 )
 """In the order in which they are reported."""

@@ -28,6 +28,7 @@ class Reader:
 
 READERS: dict[str, Reader] = {
     "image files": Reader(recognised=image_files.recognised, read=image_files.read),
+    "folders train and test of image files": Reader(recognised=image_files.in_splits, read=image_files.read_splits),
     "class folders of image files": Reader(
         recognised=image_files.in_class_folders, read=image_files.read_class_folders
     ),

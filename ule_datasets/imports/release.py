@@ -74,6 +74,8 @@ class Release:
     """int64 [N], as the release has them; ``None``: it has none."""
     members: np.ndarray | None = None
     """int64, the entry of each training image in the release's order, where images share noise by groups."""
+    test: np.ndarray | None = None
+    """Test images that were released with it, uint8 [N, H, W, 3]; they should be the clean ones."""
     remarks: tuple[str, ...] = field(default=())
     """What the reader passed over, and what it found wrong with single entries."""
 
