@@ -37,7 +37,7 @@ NOT_RUN = {
     "mkdocs": "the site is built by a test of its own; `serve` does not end",
     "hf": "asks for a token; tests have one for a Hub of their own",
     "ray": "starts a service that outlives the command; `--executor ray` starts a private one without it",
-    "python": "benchmarks run in test_benchmarks.py; `cards.update` is tested with a report in test_verify.py",
+    "python": "benchmarks run in test_benchmarks.py; `cards` has tests of its own: test_verify.py, test_leaderboard.py",
 }
 """Commands that are not run, by their first word, and why."""
 PLANNED = {
