@@ -10,7 +10,7 @@ from ule_datasets.sources.own_images import OWN_IMAGES
 IMPORTED_CIFAR10 = Recipe(
     name="imported-cifar10",
     title="Imported CIFAR-10",
-    summary="CIFAR-10 as somebody else's released perturbation makes it, each image given back to its original.",
+    summary="CIFAR-10 as somebody else's released perturbation makes it.",
     source=CIFAR10,
     methods=(Imported(),),
     version="1.0.0",
@@ -22,6 +22,6 @@ RECIPE = replace(
     IMPORTED_CIFAR10,
     name="imported",
     title="Imported perturbation of any images",
-    summary="Images as somebody else's released perturbation makes them, each image given back to its original.",
+    summary="Images as somebody else's released perturbation makes them.",
     source=OWN_IMAGES,
 )

@@ -293,7 +293,7 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "imported-cifar10": (
-        "9befb0854db1b24acd27ef52a33202b9576488f98eb08ce9f98c1b9d4495683a",
+        "2661b79c41a1c79f552829db3a7946014dd5e01963c2153b29af3df90c2da752",
         ("c453dbc6eff21f89244e5b4cfe06f53204231b86460ee5816f60b8b55d0e2a91",),
     ),
     "ops": (
@@ -309,7 +309,7 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
         ("7d0e751560276f908fda6f3cdf24d405e51bf5ecd6be686698bfddab7f13b762",),
     ),
     "imported": (
-        "83e9bbec4e898e7ab6778372b3264b9547fcee58088f80a2cd743cac5f837265",
+        "1e7129e08f6fd8deed2849d6cae2cc1cdbefdc805f5dbe1003bf897e9cf3777a",
         ("d14420758740b642e3834532eea234799df151cb49e22557adf5b965cf175131",),
     ),
 }
