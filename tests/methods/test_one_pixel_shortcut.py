@@ -302,18 +302,23 @@ CIFAR10_PIXELS = {
 }
 
 
-@pytest.mark.parametrize("objective", Objective)
-@pytest.mark.parametrize("classes", [(0, 9), pytest.param(range(1, 9), marks=pytest.mark.slow)], ids=["two", "others"])
-def test_cifar10_pixels_equal_the_direct_float64_evaluation(
-    cifar10_folder: Path, objective: Objective, classes: Sequence[int]
-) -> None:
+@pytest.fixture(scope="module")
+def cifar10_train(cifar10_folder: Path) -> Split:
+    """The training images of CIFAR-10, read once for all tests."""
     from ule_datasets.base.progress import Reporter
     from ule_datasets.sources.cifar10 import CIFAR10
     from ule_datasets.sources.reading import read_source
 
     with LocalExecutor(2) as executor:
-        source = read_source(CIFAR10, str(cifar10_folder), executor=executor, reporter=Reporter(silent=True))
-    train, method = source.train, OnePixelShortcut(objective=objective)
+        return read_source(CIFAR10, str(cifar10_folder), executor=executor, reporter=Reporter(silent=True)).train
+
+
+@pytest.mark.parametrize("objective", Objective)
+@pytest.mark.parametrize("classes", [(0, 9), pytest.param(range(1, 9), marks=pytest.mark.slow)], ids=["two", "others"])
+def test_cifar10_pixels_equal_the_direct_float64_evaluation(
+    cifar10_train: Split, objective: Objective, classes: Sequence[int]
+) -> None:
+    train, method = cifar10_train, OnePixelShortcut(objective=objective)
     moments = moments_of(train.images, train.labels, 10)
     pairs = [pixels[0] for pixels in chosen(method, moments)]
     assert pairs == CIFAR10_PIXELS[objective]
