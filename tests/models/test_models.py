@@ -33,6 +33,7 @@ from ule_datasets.models.lenet import LeNet5
 from ule_datasets.models.libraries import torchvision_model
 from ule_datasets.models.quicknet import QuickNet, haar_filters
 from ule_datasets.models.resnet import BasicBlock, ResNet18
+from ule_datasets.models.vgg import VGG11
 from ule_datasets.models.wide_resnet import WideBlock, WideResNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -51,6 +52,7 @@ PARAMETERS = {
     "convnet3-w16": 24_346,
     "quicknet": 790_232,
     "lenet5": 62_006,
+    "vgg11-neck2": 9_227_040,
     "densenet121": 6_956_298,
     "cvt-7-4": 3_716_619,
     "cct-7-3x1": 3_760_139,
@@ -68,6 +70,7 @@ PARAMETERS = {
 
 GIGAFLOP = {
     "lenet5": 0.0013,
+    "vgg11-neck2": 0.3055,
     "resnet18": 1.111,
     "resnet20": 0.0811,
     "resnet56": 0.251,
@@ -91,6 +94,7 @@ NARROW: dict[str, Callable[[int], nn.Module]] = {
     "resnet": partial(ResNet18, width=8),
     "cifar resnet": partial(CifarResNet, blocks=2),
     "lenet": LeNet5,
+    "vgg": partial(VGG11, width=8, neck=2),
     "densenet": partial(DenseNet, growth=8, blocks=(2, 1, 2)),
     "cvt": partial(cvt, width=32, num_layers=2, patch=4),
     "cct": partial(cct, width=32, num_layers=2),

@@ -88,7 +88,7 @@ class Surrogate:
         settings = self._settings
         assert not any((settings.momentum, settings.weight_decay, settings.gradient_clip)), "plain steps only"
         self._model.train()
-        # In the usual order of memory: second derivatives of channels-last maps take a CPU a third more time.
+        # In the usual order of memory: second derivatives of channels-last maps take a CPU longer.
         own = {name: part.detach().contiguous().requires_grad_() for name, part in self._model.named_parameters()}
         logits = torch.func.functional_call(self._model, own, (inputs.contiguous(),))
         loss = functional.cross_entropy(logits, labels)
