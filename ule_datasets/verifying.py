@@ -433,6 +433,7 @@ def _planned(
         notes=cache_folder() / "pace",
         reporter=reporter,
         measure=measure,
+        asked=options.precision,
     )
     return Grid(
         profile=profile,

@@ -45,6 +45,7 @@ def told(name: str, *words: str) -> str:
 def test_what_may_be_chosen_is_what_there_is() -> None:
     """Who adds a row to one of these tables adds its name to ``ule_datasets/base/choices.py``."""
     assert tuple(PROFILES) == choices.PROFILES
+    assert PROFILES["quick"].faster_of == choices.PRECISIONS
     assert choices.EXECUTORS == EXECUTORS
     assert choices.ANALYSES == OPTIONAL
     assert set(choices.RANDOM_MODELS) == {name for name in VICTIMS if not starts_trained(name)}

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from made_up import CPU, make_profile
 
+from ule_datasets.base.errors import InputError
 from ule_datasets.base.progress import Reporter
 from ule_datasets.compute.precision import Precision
 from ule_datasets.experiments import pace
 from ule_datasets.experiments.pace import settled
 from ule_datasets.experiments.profiles import PROFILES, Profile
+from ule_datasets.victims.table import VICTIMS
 
 FLOAT32, BFLOAT16 = Precision.FLOAT32, Precision.BFLOAT16
 OPEN = make_profile(faster_of=(FLOAT32, BFLOAT16))
@@ -72,3 +74,30 @@ def test_real_steps_are_timed_in_every_precision(monkeypatch: pytest.MonkeyPatch
     found = pace._measured(narrow, CPU, threads=1)
     assert list(found) == [FLOAT32, BFLOAT16]
     assert all(value > 0 for value in found.values())
+
+
+def test_what_is_asked_for_is_taken_without_a_measurement(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(pace, "_measured", lambda *_: pytest.fail("measured"))
+    for precision in OPEN.faster_of:
+        assert settle(OPEN, tmp_path, asked=precision) == dataclasses.replace(OPEN, precision=precision)
+    paper = PROFILES["paper"]
+    assert settle(paper, tmp_path, asked=str(paper.precision)) == paper
+    with pytest.raises(InputError, match=f"^--precision bfloat16: profile paper computes in {paper.precision}$"):
+        settle(paper, tmp_path, asked="bfloat16")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("times", "timed"), [((1, 1.9), "1212"), ((1, 2.1), "121"), ((3, 1), "122")])
+def test_what_is_hopelessly_slow_is_timed_once(
+    times: tuple[float, float], timed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    class Timed:
+        def seconds(self, _data: object, protocol: Any, **_: object) -> float:
+            seen.append(str(1 + OPEN.faster_of.index(protocol.precision)))
+            return times[int(seen[-1]) - 1]
+
+    monkeypatch.setattr(pace, "VICTIMS", dict.fromkeys(VICTIMS, Timed()))
+    assert pace._measured(OPEN, CPU, threads=1) == dict(zip(OPEN.faster_of, times, strict=True))
+    assert "".join(seen) == timed

@@ -5,6 +5,8 @@ Each of these names is a row of such a table too; ``tests/cli/test_help.py`` com
 
 DEVICES = "auto|cpu|cuda[:I]"
 EXECUTORS = ("local", "ray")
+PRECISIONS = ("float32", "bfloat16")
+"""Those that a profile may leave to the machine."""
 PROFILES = ("smoke", "quick", "fast", "paper")
 RANDOM_MODELS = (
     *("resnet18", "resnet18-w16", "resnet18-w8", "resnet20", "resnet56"),

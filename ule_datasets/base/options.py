@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ule_datasets.base.choices import ANALYSES, DEVICES, EXECUTORS, PROFILES, RANDOM_MODELS, STRATEGIES, TRAINED_MODELS
+from ule_datasets.base.choices import (
+    ANALYSES,
+    DEVICES,
+    EXECUTORS,
+    PRECISIONS,
+    PROFILES,
+    RANDOM_MODELS,
+    STRATEGIES,
+    TRAINED_MODELS,
+)
 
 FORMATS = ("parquet", "webdataset")
 VERIFICATION = "verification"
@@ -216,6 +225,13 @@ class VerifyOptions:
         choices=EXECUTORS,
     )
     gpus_per_run: float = option("With Ray on GPUs: what a run takes, e.g. 0.25.", "SHARE", default=1.0, panel=HOW)
+    precision: str | None = option(
+        "Of convolutions and matrix products, where the profile leaves it to the machine (quick), so that machines "
+        "train alike. Default: what is faster here.",
+        "|".join(PRECISIONS),
+        panel=HOW,
+        choices=PRECISIONS,
+    )
     threads: int = option("Of torch, for each run on a CPU.", "N", default=1, panel=HOW)
     ranks: int = option(
         "Processes, each on a GPU of its own, that share one run (large models).", "N", default=1, panel=HOW

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,11 +24,20 @@ from ule_datasets.victims.table import VICTIMS
 WORTH = 1.2
 """Another precision than the first is taken where it is at least so many times as fast: a close race may end either
 way, and machines that are alike should train alike."""
+HOPELESS = 2
+"""One that took so many times as long as the fastest is not timed again."""
 _REPEATS, _STEPS, _SIZE = 2, 2, 32
 
 
 def settled(
-    profile: Profile, *, device: torch.device, threads: int, notes: Path, reporter: Reporter, measure: bool = True
+    profile: Profile,
+    *,
+    device: torch.device,
+    threads: int,
+    notes: Path,
+    reporter: Reporter,
+    measure: bool = True,
+    asked: str | None = None,
 ) -> Profile:
     """The profile with the precision that its runs here are to have: part of their protocols, and of their identity.
 
@@ -42,7 +52,16 @@ def settled(
         notes: a folder for what was measured; to measure again, delete the note.
         reporter: is told what was measured.
         measure: if not, and nothing is noted, the profile is left as it is.
+        asked: the precision that is to be taken, whatever is faster here.
+
+    Raises:
+        InputError: what is asked for is not among those that the profile leaves to the machine.
     """
+    if asked is not None:
+        allowed = profile.faster_of or (profile.precision,)
+        if asked not in allowed:
+            raise InputError(f"--precision {asked}: profile {profile.name} computes in {' or '.join(allowed)}")
+        return replace(profile, precision=Precision(asked))
     if not profile.faster_of:
         return profile
     machine = [describe_device(device), torch.__version__, threads, profile.name, list(profile.faster_of)]
@@ -51,6 +70,7 @@ def settled(
     if seconds is None:
         if not measure:
             return profile
+        reporter.say(f"timing a few steps of profile {profile.name} in {' and '.join(profile.faster_of)}")
         seconds = _measured(profile, device, threads)
         make_folder(notes)
         write_atomically(note, json.dumps({"machine": machine, "seconds": seconds}, indent=1) + "\n")
@@ -82,11 +102,17 @@ class _Note:
 
 
 def _measured(profile: Profile, device: torch.device, threads: int) -> dict[str, float]:
-    """Seconds of a short run in each precision, in turn; of each the fastest, which others disturbed least."""
+    """Seconds of a short run in each precision, in turn; of each the fastest, which others disturbed least.
+
+    One that is hopelessly slow is not timed again: where a CPU only emulates a type, that takes minutes.
+    """
     model = profile.trained_for("resnet18") or "resnet18"
     seconds: dict[str, list[float]] = {precision: [] for precision in profile.faster_of}
     for _ in range(_REPEATS):
         for precision in profile.faster_of:
+            fastest = min(map(min, filter(None, seconds.values())), default=math.inf)
+            if min(seconds[precision], default=0) > HOPELESS * fastest:
+                continue
             protocol = replace(profile, precision=precision).protocol(model, "standard", flippable=True)
             data = _made_up(_STEPS * protocol.batch_size)
             with cpu_threads(threads):
