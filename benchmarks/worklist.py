@@ -11,6 +11,9 @@ braces, and the values that a name takes, each combination of which is a piece o
 running one is interrupted as by Ctrl-C, keeps its state there, and goes on next time: so a list may be worked off in
 pieces of any length. What fails is noted with its output, and tried again when the list is worked off again.
 
+With ``--runs DIR`` finished training runs are also kept there, and taken from there where they are of the very same
+data, protocol, seed, code and version of torch: so what one machine trained is not trained again on the next.
+
 In ``--out``: ``done/PIECE.json`` (commands, seconds, machine, digests of what was built), ``logs/``,
 ``reports/PIECE.json`` (of ``ule-verify``), ``summary.md``.
 """
@@ -79,6 +82,8 @@ class Worker:
     out: Path
     until: float
     """Of ``time.monotonic``."""
+    runs: Path | None = None
+    """Where finished training runs are kept besides the cache."""
 
     @property
     def left(self) -> float:
@@ -92,6 +97,7 @@ class Worker:
     def work_off(self, pieces: tuple[Piece, ...]) -> int:
         """Everything that is not done and not too late for; how many pieces failed."""
         failed = 0
+        self._exchange(self.runs, self._cache / "runs")
         for piece in pieces:
             if self.record(piece).exists():
                 continue
@@ -100,6 +106,7 @@ class Worker:
             print(f"{piece.shows} ...", flush=True)
             started = time.monotonic()
             codes = self._run(piece)
+            self._exchange(self._cache / "runs", self.runs)
             if codes is None:
                 print("time is up; the same command goes on", flush=True)
                 break
@@ -134,9 +141,22 @@ class Worker:
                     break
         return tuple(codes)
 
+    @property
+    def _cache(self) -> Path:
+        return self.out / "cache"
+
+    def _exchange(self, giver: Path | None, taker: Path | None) -> None:
+        """Copy finished runs that the other folder does not have; their names and seals say of what they are."""
+        if giver is None or taker is None or not giver.is_dir():
+            return
+        taker.mkdir(parents=True, exist_ok=True)
+        for run in giver.glob("*.json"):
+            if not (taker / run.name).exists():
+                _write(taker / run.name, run.read_text(encoding="utf-8"))
+
     def _environment(self) -> dict[str, str]:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        return {**os.environ, "ULE_CACHE": str(self.out / "cache"), "PYTHONPATH": path}
+        return {**os.environ, "ULE_CACHE": str(self._cache), "PYTHONPATH": path}
 
     def _finish(self, piece: Piece, codes: tuple[int, ...], seconds: float) -> bool:
         """Note what a piece that has run left; whether all of it went well."""
@@ -237,6 +257,7 @@ def main(default: Path | None = None, device: str = "auto") -> int:
     options.add_argument("--source", required=True, help="CIFAR-10 in any form that ule-build reads")
     options.add_argument("--out", type=Path, required=True, help="results, logs, caches; continued")
     options.add_argument("--minutes", type=float, default=float("inf"), help="(default: until all is done)")
+    options.add_argument("--runs", type=Path, help="finished runs are taken from here, and kept here")
     options.add_argument("--only", default="", help="pieces whose name has this in it")
     options.add_argument("--device", default=device, help="(default: %(default)s)")
     options.add_argument("--table", action="store_true", help="run nothing")
@@ -246,7 +267,7 @@ def main(default: Path | None = None, device: str = "auto") -> int:
     asked = {"source": source, "out": str(out), "device": given.device}
     every = tuple({piece.name: piece for piece in pieces_of(page, asked)}.values())  # blocks may overlap
     pieces = tuple(piece for piece in every if given.only in piece.name)
-    worker = Worker(out=out, until=time.monotonic() + 60 * given.minutes)
+    worker = Worker(out=out, until=time.monotonic() + 60 * given.minutes, runs=given.runs)
     failed = 0 if given.table else worker.work_off(pieces)
     out.mkdir(parents=True, exist_ok=True)
     _write(out / "summary.md", worker.summary(every))

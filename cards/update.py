@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ def _results(report: dict[str, Any], part: dict[str, Any]) -> list[dict[str, Any
             "linear_classifier_on_the_perturbation": report["separability"][part["name"]],
             "num_train": row["num_train"],
             "num_test": row["num_test"],
-            "hardware": report["environment"]["device"],
+            "hardware": ", ".join(_of_runs(report, row, lambda run: run["device"])),
+            "precision": ", ".join(_of_runs(report, row, lambda run: run["protocol"]["precision"])),
             "environment": report["environment"],
             "recipe_digest": part["recipe_digest"],
             "perturbation_digest": part["perturbation_digest"],
@@ -110,6 +111,18 @@ def _results(report: dict[str, Any], part: dict[str, Any]) -> list[dict[str, Any
         for row in report["comparisons"]
         if row["dataset"] == part["name"]
     ]
+
+
+def _of_runs(report: dict[str, Any], row: dict[str, Any], fact: Callable[[dict[str, Any]], str]) -> list[str]:
+    """What is true of the runs of a cell and of its clean control, which other machines may have done; each once."""
+    cell = ("model", "strategy")
+    runs = (
+        run
+        for run in report["runs"]
+        if run["dataset"] in (row["dataset"], row["control"])
+        and [run[key] for key in cell] == [row[key] for key in cell]
+    )
+    return sorted({fact(run) for run in runs})
 
 
 def _claims(report: dict[str, Any], name: str, row: dict[str, Any]) -> list[dict[str, Any]]:

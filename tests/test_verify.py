@@ -658,6 +658,10 @@ def test_verdicts_on_numbers_go_from_a_report_into_cards_and_the_catalogue(
                 "num_test": 10_000,
             }
         ],
+        "runs": [
+            {"dataset": dataset, **cell, "device": device, "protocol": {"precision": "float32"}}
+            for dataset, device in (("ops-cifar10", "one"), ("cifar10", "another"), ("em-cifar10", "a third"))
+        ],
         "claims": [
             {"id": f"about-{dataset}", "cell": {"dataset": dataset, **cell}, **told, "level": level}
             for dataset, level in (
@@ -673,6 +677,7 @@ def test_verdicts_on_numbers_go_from_a_report_into_cards_and_the_catalogue(
     monkeypatch.setattr(cards, "measured", lambda name: [])
     assert update.record(tmp_path / "report.json") == ("cards/measured/ops-cifar10.json",)
     (row,) = kept = json.loads((tmp_path / "cards" / "measured" / "ops-cifar10.json").read_text())
+    assert (row["hardware"], row["precision"]) == ("another, one", "float32")
     own, control = row["claims"]
     assert (own["id"], own["level"], own["reason"]) == ("about-ops-cifar10", "confirmed", "it comes out")
     assert (control["id"], control["level"], "reason" in control) == ("about-cifar10", "not comparable", False)

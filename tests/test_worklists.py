@@ -91,6 +91,35 @@ def test_when_time_is_up_the_running_piece_is_interrupted_and_goes_on_next_time(
     assert done["long"]["environment"]["cpu"]
 
 
+VERIFYING = """```toml
+[[work]]
+shows = "the digits"
+commands = [
+    "ule-build ops-digits --out {out}/datasets/ops-digits",
+    "ule-verify {out}/datasets/ops-digits --profile smoke --models convnet3-w16 --strategies none --seeds 1 \
+--report {out}/verified",
+]
+```
+"""
+
+
+@pytest.mark.slow
+def test_what_another_machine_has_trained_is_not_trained_again(
+    worklist: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, measured = tmp_path / "runs", []
+    for machine in ("first", "second"):
+        (tmp_path / machine).mkdir()
+        out = tmp_path / machine / "out"
+        code, done = work_off(worklist, VERIFYING, out, monkeypatch, "--runs", str(runs))
+        assert code == 0
+        measured.append(done["the-digits"]["measured"])
+        told = (out / "logs" / "the-digits.txt").read_text(encoding="utf-8")
+        assert told.count("reusing a finished run") == (2 if machine == "second" else 0)
+    assert measured[0] == measured[1] != []
+    assert len(list(runs.glob("*.json"))) == 2
+
+
 @pytest.mark.parametrize("name", ["EVIDENCE.md", "GPU.md"])
 def test_the_lists_ask_for_what_there_is(worklist: ModuleType, name: str) -> None:
     pieces = list(worklist.pieces_of((FOLDER / name).read_text(encoding="utf-8"), GIVEN))
