@@ -1,6 +1,7 @@
 """Error-minimising noise (EM) on CIFAR-10, for every image or every class; with one pixel on top it is CIFAR-10-S.
 
-CIFAR-10-S: Wu et al., section 4.4. The small ones are reduced settings for a CPU.
+CIFAR-10-S: Wu et al., section 4.4. Those for a CPU and the small ones are reduced
+settings: of all images, and of a few.
 """
 
 from dataclasses import replace
@@ -33,6 +34,8 @@ EM_CIFAR10 = replace(
     methods=(ErrorMinimizing(),),
 )
 SMALL = ErrorMinimizing(surrogate=SurrogateSettings(model="convnet3-w32"))
+CPU = ErrorMinimizing(steps_per_round=100, surrogate=SurrogateSettings(model="convnet3-w16"))
+REDUCED_CPU = "a small surrogate (ConvNet-3 of width 16), trained for 100 batches a round instead of 10"
 REDUCED = "300 training images of each class, a small surrogate (ConvNet-3 of width 32)"
 
 RECIPES = (
@@ -47,6 +50,28 @@ RECIPES = (
             "made against a ResNet-18."
         ),
         methods=(ClasswiseErrorMinimizing(),),
+    ),
+    replace(
+        CIFAR10_S,
+        name="cifar10-s-cpu",
+        title="CIFAR-10-S, for a CPU",
+        summary=(
+            "CIFAR-10 with error-minimising noise of at most 8/255 in every training image, made against a small "
+            "convolutional network, and one pixel per class overwritten on top of it (One-Pixel Shortcut)."
+        ),
+        methods=(CPU, OnePixelShortcut()),
+        reduced=REDUCED_CPU,
+    ),
+    replace(
+        EM_CIFAR10,
+        name="em-cifar10-cpu",
+        title="EM CIFAR-10, for a CPU",
+        summary=(
+            "CIFAR-10 with error-minimising noise of at most 8/255 in every training image: a noise of its own for "
+            "each, made against a small convolutional network."
+        ),
+        methods=(CPU,),
+        reduced=REDUCED_CPU,
     ),
     replace(
         CIFAR10_S,

@@ -40,6 +40,13 @@ def measured(name: str) -> list[dict[str, Any]]:
     return records
 
 
+def look(name: str) -> dict[str, Any]:
+    """How visible a dataset's perturbation is, and what its craft took, by ``cards.looks``; empty if nobody looked."""
+    path = _ROOT / "looks" / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
 def citation(key: str) -> str:
     """A BibTeX entry of ``citations.bib``."""
     text = (_ROOT / "citations.bib").read_text(encoding="utf-8")

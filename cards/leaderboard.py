@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import cards
 import ule_datasets
 from builders import RECIPES
 from ule_datasets.base import records, shown
@@ -30,7 +30,7 @@ from ule_datasets.experiments.profiles import PROFILES
 from ule_datasets.papers.claims import CLEAN_ACCURACY, Claim, for_dataset
 
 HERE = Path(__file__).parent
-EXTERNAL, LOOKS, MEASURED = HERE / "external.json", HERE / "looks", HERE / "measured"
+EXTERNAL, MEASURED = HERE / "external.json", HERE / "measured"
 SCHEMA = "ule-datasets external results 1"
 REPORTED = "reported"
 """What stands for a profile where nothing was measured here."""
@@ -263,9 +263,7 @@ def boards(rows: Iterable[Row]) -> list[Board]:
 
 
 def _look(name: str) -> Mapping[str, Any]:
-    path = LOOKS / f"{name}.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {**dict.fromkeys(LOOKS_SHOWN), **found}
+    return {**dict.fromkeys(LOOKS_SHOWN), **cards.look(name)}
 
 
 def columns(rows: Iterable[Row]) -> list[str]:

@@ -58,7 +58,14 @@ def look(folder: Path) -> dict[str, Any]:
         "ssim": float(ssim(clean, poisoned).mean()),
         "lpips": None,
         "craft_seconds": manifest.timings["craft"],
+        "craft_device": _device(manifest),
     }
+
+
+def _device(manifest: Manifest) -> str | None:
+    """Where noise was crafted, if that took a model; the last place, if it went on elsewhere."""
+    places = [place for craft in manifest.craft for place in craft["environments"]]
+    return str(places[-1]["device"]) if places else None
 
 
 def psnr(clean: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -47,6 +47,17 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
         "bad10bd56d5cc140f7e01e5f36ea048ba74087ff80cdae5f6fee50f6cf0945cf",
         ("84ffe8c14bc5017c3d910d29eadef53ac4b7b14dd305949c2a1e8ab34961d92d",),
     ),
+    "cifar10-s-cpu": (
+        "b1b91758d902c4c91a2cb2596b14284297db37512353cf04ee6a2178ab108493",
+        (
+            "c03e5958b14454fbfa29a35b2588c1953a176d2e07c245d9a87624ce426b9109",
+            "f68dc0538d58dbf95853e9508de2c1f15554abb8c6bff9b68668014cea4bf506",
+        ),
+    ),
+    "em-cifar10-cpu": (
+        "ec7d33526011b3ac775bce093e14443a24b252254e5fecdda5108d7a49a5c16d",
+        ("c03e5958b14454fbfa29a35b2588c1953a176d2e07c245d9a87624ce426b9109",),
+    ),
     "cifar10-s-small": (
         "bcd4973cae81570458e0496a66f8faace88ef6eba5512fcd4e99bfb361c9dff6",
         (

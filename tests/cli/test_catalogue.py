@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from helpers import run_build
 
+import cards
 from builders import FAMILIES, RECIPES
+from ule_datasets.base.progress import duration
 from ule_datasets.interface.catalogue import WIDTH
 
 
@@ -51,8 +54,20 @@ def test_a_pattern_lists_what_matches(pattern: str, names: list[str]) -> None:
 
 
 def test_a_preparation_of_each_image_by_itself_wants_no_gpu() -> None:
-    for name, wants in (("jpeg-ops-cifar10", False), ("jpeg-em-cifar10", True), ("em-cifar10-small", False)):
+    names = {"jpeg-ops-cifar10": False, "jpeg-em-cifar10": True, "em-cifar10-small": False, "em-cifar10-cpu": False}
+    for name, wants in names.items():
         assert ("hours to days on a CPU" in run_build("--list", name).stdout) is wants
+
+
+def test_where_there_is_no_gpu_a_craft_of_days_is_told_what_takes_minutes(tmp_path: Path) -> None:
+    told = {
+        name: run_build(name, "--source", tmp_path, "--device", "cpu", "--dry-run").stderr
+        for name in ("cifar10-s", "ops-cifar10", "cifar10-s-cpu")
+    }
+    took = cards.look("cifar10-s-cpu")
+    assert "without a GPU cifar10-s takes hours to days; cifar10-s-cpu is reduced" in told["cifar10-s"]
+    assert f"took {duration(took['craft_seconds'])} on {took['craft_device']}" in told["cifar10-s"]
+    assert "without a GPU" not in told["ops-cifar10"] + told["cifar10-s-cpu"]
 
 
 def test_of_a_single_one_everything_is_told() -> None:

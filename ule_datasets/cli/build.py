@@ -131,10 +131,22 @@ def build_command(given: BuildArguments) -> Answer:
     recipe, reporter = _recipe(given.recipe, given), Reporter(silent=given.quiet)
     if given.seed is not None and not recipe.draws:
         reporter.warn(f"--seed {given.seed} changes no image: {given.recipe} draws nothing at random")
+    if not given.perturbation:
+        _tell_of_a_lighter_one(recipe, given, reporter)
     return _planned(recipe, given, reporter) if given.dry_run else _built(recipe, given, reporter)
 
 
 app = application(BuildArguments, build_command)
+
+
+def _tell_of_a_lighter_one(recipe: Recipe, given: BuildArguments, reporter: Reporter) -> None:
+    """Where the craft would take days on this machine, and the catalogue has one that does not."""
+    from ule_datasets.compute.devices import pick_device
+    from ule_datasets.interface.catalogue import for_a_cpu
+
+    lighter = for_a_cpu(str(recipe.name))
+    if lighter and pick_device(given.device).type == "cpu":
+        reporter.say(lighter)
 
 
 def _planned(recipe: Recipe, given: BuildArguments, reporter: Reporter) -> Answer:

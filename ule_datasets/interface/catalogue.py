@@ -6,8 +6,10 @@ import textwrap
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import cards
 from builders import FAMILIES, RECIPES
 from ule_datasets.base.names import unknown
+from ule_datasets.base.progress import duration
 from ule_datasets.definition import Recipe
 from ule_datasets.papers.claims import headline
 from ule_datasets.sources.spec import EMBEDDED
@@ -129,6 +131,16 @@ def recipes(pattern: str | None = None) -> list[Entry]:
         assert pattern is not None
         raise unknown(f"no recipe matches {pattern!r}", pattern, RECIPES, "ule-build --list shows all")
     return found
+
+
+def for_a_cpu(name: str) -> str:
+    """What to build in a recipe's place where there is no GPU, and how long that took; empty: nothing."""
+    lighter = f"{name}-cpu"
+    if lighter not in RECIPES:
+        return ""
+    known = cards.look(lighter)
+    took = f", whose craft took {duration(known['craft_seconds'])} on {known['craft_device']}" if known else ""
+    return f"without a GPU {name} takes hours to days; {lighter} is reduced to what a CPU can craft{took}"
 
 
 def recipe(name: str) -> Entry:

@@ -83,6 +83,11 @@ class ErrorMinimizing(BoundedNoise):
     def __post_init__(self) -> None:
         _check(self)
 
+    @property
+    def heavy(self) -> bool:
+        """With a small surrogate it is not."""
+        return not self.surrogate.small
+
     def shortfall(self, notes: Mapping[str, Any]) -> str:
         """The stop rule is far."""
         return _shortfall(self, notes)

@@ -43,6 +43,10 @@ class ErrorAverage(StrEnum):
     """Over the accuracies of the batches, a smaller last one counting as much as the others (official code)."""
 
 
+SMALL_MODELS = ("convnet3-w16",)
+"""Surrogates for whom a CPU is enough."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SurrogateSettings:
     """The model that a perturbation is computed with, and how it is trained: SGD at a constant rate.
@@ -65,6 +69,11 @@ class SurrogateSettings:
         check_at_least(0, self, "learning_rate", "momentum", "weight_decay")
         if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
             raise InputError(f"SurrogateSettings: gradient_clip is {self.gradient_clip}, must be above 0")
+
+    @property
+    def small(self) -> bool:
+        """Whether a CPU takes the model through tens of thousands of images in minutes."""
+        return self.model in SMALL_MODELS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
