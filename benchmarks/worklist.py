@@ -258,7 +258,7 @@ def main(default: Path | None = None, device: str = "auto") -> int:
     options.add_argument("--out", type=Path, required=True, help="results, logs, caches; continued")
     options.add_argument("--minutes", type=float, default=float("inf"), help="(default: until all is done)")
     options.add_argument("--runs", type=Path, help="finished runs are taken from here, and kept here")
-    options.add_argument("--only", default="", help="pieces whose name has this in it")
+    options.add_argument("--only", default="", help="pieces whose line or name has this in it, in any case")
     options.add_argument("--device", default=device, help="(default: %(default)s)")
     options.add_argument("--table", action="store_true", help="run nothing")
     given = options.parse_args()
@@ -266,7 +266,10 @@ def main(default: Path | None = None, device: str = "auto") -> int:
     out, page = given.out.resolve(), (default or given.list).read_text(encoding="utf-8")
     asked = {"source": source, "out": str(out), "device": given.device}
     every = tuple({piece.name: piece for piece in pieces_of(page, asked)}.values())  # blocks may overlap
-    pieces = tuple(piece for piece in every if given.only in piece.name)
+    only = given.only.casefold()
+    pieces = tuple(piece for piece in every if only in piece.name or only in piece.shows.casefold())
+    if not pieces:
+        options.error(f"no piece of the list has {given.only!r} in it; --table shows all")
     worker = Worker(out=out, until=time.monotonic() + 60 * given.minutes, runs=given.runs)
     failed = 0 if given.table else worker.work_off(pieces)
     out.mkdir(parents=True, exist_ok=True)

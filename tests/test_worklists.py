@@ -91,6 +91,18 @@ def test_when_time_is_up_the_running_piece_is_interrupted_and_goes_on_next_time(
     assert done["long"]["environment"]["cpu"]
 
 
+def test_a_part_is_asked_for_as_the_list_shows_it_and_one_that_is_not_there_is_refused(
+    worklist: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for only in ("Number 2", "number-2"):
+        work_off(worklist, COUNTING, tmp_path / "out", monkeypatch, "--table", "--only", only)
+        shown = capsys.readouterr().out
+        assert ["number 1" in shown, "number 2" in shown, "number 3" in shown] == [False, True, False]
+    with pytest.raises(SystemExit, match="2"):
+        work_off(worklist, COUNTING, tmp_path / "out", monkeypatch, "--only", "number 4")
+    assert "no piece of the list has 'number 4' in it" in capsys.readouterr().err
+
+
 VERIFYING = """```toml
 [[work]]
 shows = "the digits"

@@ -147,6 +147,20 @@ def test_operations_are_counted_by_hand_for_the_smallest() -> None:
     assert forward_flop("lenet5", 7, 32) == 2 * (convolutions + linear)
 
 
+def test_lenet_pools_before_relu_with_the_bits_of_pooling_after_it() -> None:
+    model = build_model("lenet5", 10, seed=0)
+    images = torch.rand(64, 3, 32, 32).round(decimals=1)  # with equal values in a window
+    logits = model(images)
+    features, classifier = model.features, model.classifier
+    usual = images
+    for convolution in (features[0], features[3]):
+        usual = functional.max_pool2d(functional.relu(convolution(usual)), 2)
+    usual = classifier(usual.flatten(1))
+    assert torch.equal(logits, usual)
+    gradients = [torch.autograd.grad(out.square().sum(), list(model.parameters())) for out in (logits, usual)]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*gradients, strict=True))
+
+
 def test_attention_is_among_the_operations() -> None:
     linear = 7 * 64 * 256 * (3 + 1 + 2 + 2) * 256
     attention = 7 * 2 * 64 * 64 * 256

@@ -17,13 +17,14 @@ torch.fx.wrap("small_images")
 class LeNet5(nn.Module):
     """Two 5 x 5 convolutions, each with ReLU and 2 x 2 max pooling, and three linear layers; no padding.
 
-    62,006 parameters for 10 classes.
+    62,006 parameters for 10 classes. Pooled before ReLU: the same values and gradients, bit for bit, from a quarter
+    of the ReLUs.
     """
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)
+            nn.Conv2d(3, 6, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(6, 16, 5), nn.MaxPool2d(2), nn.ReLU()
         )
         self.classifier = nn.Sequential(
             nn.Linear(16 * 5 * 5, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_classes)
