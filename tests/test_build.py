@@ -152,7 +152,7 @@ def killed_and_rerun_gives(reference: Path, out: Path, command: list[str], kills
     assert hashes(out) == hashes(reference)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_and_rerun_gives_the_same_files(tmp_path: Path, reference: Path, kills: int) -> None:
     script, out = tmp_path / "run.py", tmp_path / "x"
     script.write_text(

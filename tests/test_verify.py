@@ -122,12 +122,12 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(
 def test_the_quick_profile_trains_its_own_network_in_the_numbers_that_are_faster_here(
     digits: Path, fresh_runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    brief = dataclasses.replace(PROFILES["quick"], epochs=1, max_train_images=64, max_test_images=32, num_seeds=1)
+    brief = dataclasses.replace(PROFILES["quick"], epochs=1, max_train_images=16, max_test_images=8, num_seeds=1)
     monkeypatch.setitem(PROFILES, "quick", brief)
     monkeypatch.setattr(pace, "_measured", lambda *_: {Precision.FLOAT32: 2.0, Precision.BFLOAT16: 1.0})
     arguments = [str(digits), "--profile", "quick", "--workers", "1"]
     assert main([*arguments, "--dry-run"]) == 0
-    assert "ops-digits, quicknet, standard: 1 run of 1 epoch on 64 images" in capsys.readouterr().out
+    assert "ops-digits, quicknet, standard: 1 run of 1 epoch on 16 images" in capsys.readouterr().out
     assert not fresh_runs.with_name("pace").exists()
     assert main([*arguments, "--quiet"]) in (0, 1), "nothing is learned in one epoch"
     assert "nothing about any number of a paper" in " ".join(capsys.readouterr().out.split())
