@@ -45,7 +45,7 @@ def preview(recipe: Recipe) -> str:
         reduced=recipe.reduced,
         recipe_digest=recipe.digest,
         source_name=recipe.source.name,
-        source_digests=dict(recipe.source.digests or ()),
+        source_digests=recipe.source.known_digests,
         source_about={},
         perturbation_digest=UNKNOWN,
         craft=(),

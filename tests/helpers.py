@@ -269,10 +269,47 @@ def write_cifar_batches(
     return folder
 
 
-def _write_batch(path: Path, samples: Samples, title: str, python2: bool) -> None:
+def write_cifar100_batches(
+    folder: Path, splits: Mapping[str, Samples], names: Sequence[str], *, seed: int = 4, python2: bool = True
+) -> Path:
+    """``cifar-100-python`` below ``folder``, in the same way: a file for each split, and fine and coarse classes."""
+    target = folder / "cifar-100-python"
+    target.mkdir(parents=True, exist_ok=True)
+    for split, title in (("train", "training batch 1 of 1"), ("test", "testing batch 1 of 1")):
+        if split in splits:
+            samples = shuffled(splits[split], seed)
+            coarse = {b"coarse_labels": (samples.labels // 5).tolist()}
+            _write_batch(target / split, samples, title, python2, labels=b"fine_labels", more=coarse)
+    groups = [b"group%d" % number for number in range(-(-len(names) // 5))]
+    meta = {b"fine_label_names": [name.encode() for name in names], b"coarse_label_names": groups}
+    (target / "meta").write_bytes(_pickle(meta, python2))
+    return folder
+
+
+def write_svhn(folder: Path, splits: Mapping[str, Samples], *, seed: int = 5, compressed: bool = True) -> Path:
+    """``SPLIT_32x32.mat`` from SciPy's own writer; 10 means the digit 0."""
+    import scipy.io
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, given in splits.items():
+        images, labels = shuffled(given, seed)
+        content = {"X": images.transpose(1, 2, 3, 0), "y": np.where(labels == 0, 10, labels)[:, None].astype(np.uint8)}
+        scipy.io.savemat(folder / f"{split}_32x32.mat", content, do_compression=compressed)
+    return folder
+
+
+def _write_batch(
+    path: Path,
+    samples: Samples,
+    title: str,
+    python2: bool,
+    labels: bytes = b"labels",
+    more: Mapping[bytes, list[int]] | None = None,
+) -> None:
     content = {
         b"batch_label": title.encode(),
-        b"labels": samples.labels.tolist(),
+        labels: samples.labels.tolist(),
+        **(more or {}),
         b"data": samples.images.transpose(0, 3, 1, 2).reshape(-1, 3072),
         b"filenames": [b"%06d.png" % index for index in range(len(samples.labels))],
     }
@@ -300,7 +337,7 @@ def _pickle(content: Any, python2: bool) -> bytes:
     return stream.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
 
 
-FORMS = ("parquet", "image folder", "webdataset", "cifar batches")
+FORMS = ("parquet", "image folder", "webdataset", "cifar batches", "cifar-100 batches", "svhn")
 
 
 def write_form(form: str, folder: Path, splits: Mapping[str, Samples], names: Sequence[str], **options: Any) -> Path:
@@ -314,6 +351,10 @@ def write_form(form: str, folder: Path, splits: Mapping[str, Samples], names: Se
             return write_webdataset(folder, splits, **options)
         case "cifar batches":
             return write_cifar_batches(folder, splits, names, **options)
+        case "cifar-100 batches":
+            return write_cifar100_batches(folder, splits, names, **options)
+        case "svhn":
+            return write_svhn(folder, splits, **options)
     raise AssertionError(form)
 
 
@@ -328,9 +369,13 @@ def read(where: Path | str, spec: SourceSpec = OWN_IMAGES, *, skip_unusable: boo
 
 
 def own_images(num_classes: int | None) -> SourceSpec:
-    """Own images; with a number, their classes are fixed whatever the form says about names."""
-    names = None if num_classes is None else class_names(num_classes)
-    return dataclasses.replace(OWN_IMAGES, class_names=names)
+    """Own images; with a number, their classes are fixed whatever the form says about names; some have digits only."""
+    if num_classes is None:
+        return OWN_IMAGES
+    names = class_names(num_classes)
+    return dataclasses.replace(
+        OWN_IMAGES, class_names=names, aliases=tuple(zip(map(str, range(10)), names, strict=False))
+    )
 
 
 def make_recipe(

@@ -55,7 +55,7 @@ IMAGE_FILE = Limit("ULE_MAX_IMAGE_FILE", 256)
 LABEL_FILE = Limit("ULE_MAX_LABEL_FILE", 1)
 """What says which class an image is of, in an archive."""
 BATCH_FILE = Limit("ULE_MAX_BATCH_FILE", 256)
-"""One of the original batches of CIFAR-10; they have 31 MB."""
+"""One of the original batches of CIFAR-10, which have 31 MB, or of CIFAR-100, with up to 155 MB."""
 TABLE_PAGE = Limit("ULE_MAX_TABLE_PAGE", 1024)
 """One page of a Parquet file, unpacked."""
 TABLE_FOOTER = Limit("ULE_MAX_TABLE_FOOTER", 8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickletools
 
 MOST_OPERATIONS = 2**20
-"""Each makes one value, of some hundred bytes at most besides its own; a batch of CIFAR-10 has 30,000."""
+"""Each makes one value, of some hundred bytes at most besides its own; a batch of CIFAR-100 has 250,000."""
 _LINE, _LINES = pickletools.UP_TO_NEWLINE, -100
 _COUNTS = {
     pickletools.TAKEN_FROM_ARGUMENT1: 1,

@@ -52,7 +52,9 @@ def write_card(
         front_matter=Markup(yaml.safe_dump(front_matter, sort_keys=False, allow_unicode=True)),  # noqa: S704 (YAML)
         with_images=with_images,
         labelled=manifest.class_names != UNLABELLED,
-        jpeg="" if recipe.source.digests else manifest.environment.get("jpeg", ""),  # digests say what pixels must be
+        jpeg=""
+        if recipe.source.known_digests
+        else manifest.environment.get("jpeg", ""),  # digests say what pixels must be
         recipe=recipe,
         learnable=recipe.learnable,
         manifest=manifest,

@@ -110,7 +110,7 @@ def _how(
         return "taken from what is given", ()
     if method.repeats == Repeats.EXACT:
         return "computed, which takes seconds to minutes", method.weights
-    train = dict(recipe.source.digests or ()).get("train")
+    train = recipe.source.known_digests.get("train")
     known = options.cache and train is not None and recipe.limit_per_class is None
     if known and CraftCache(cache_folder()).path(digest, str(train)).exists():
         return "taken from an earlier craft (--no-cache crafts again)", ()

@@ -1,4 +1,4 @@
-"""Reading the pickle of a CIFAR-10 batch: nothing of it is run, and it takes little more memory than it has bytes."""
+"""Reading the pickle of a CIFAR batch: nothing of it is run, and it takes little more memory than it has bytes."""
 
 from __future__ import annotations
 

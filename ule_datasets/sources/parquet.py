@@ -137,6 +137,11 @@ class _File:
     columns: tuple[str, ...]
 
 
+def example(tree: Tree) -> str | None:
+    """The first Parquet file of a source."""
+    return tree.first.get(SUFFIX)
+
+
 def find(tree: Tree, wanted: Wanted) -> Form | None:
     """The Parquet files of a source, or ``None``.
 

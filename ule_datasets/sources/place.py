@@ -25,8 +25,9 @@ from ule_datasets.sources.tree import Listing, Place, Tally, Tree, join, kind_of
 from ule_datasets.sources.wanted import Wanted
 
 LOCATIONS = (
-    "hub:OWNER/NAME[@REVISION][:CONFIG], digits, or a folder or file (Parquet, WebDataset tar, image folder, "
-    "cifar-10-batches-py or its archive), here or (but for cifar-10-batches-py) at a URL such as s3://BUCKET/FOLDER"
+    "hub:OWNER/NAME[@REVISION][:CONFIG], digits, or a folder or file (Parquet, WebDataset tar, image folder, the "
+    "batches of CIFAR or their archive, SVHN's .mat), here or (but for unpacked batches) at a URL such as "
+    "s3://BUCKET/FOLDER"
 )
 ON_THE_HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?(:(?P<config>.+))?")
 SUFFIXES = ((".parquet",), TAR, tuple(IMAGES))
@@ -113,8 +114,14 @@ def _on_the_hub(where: str, wanted: Wanted) -> Tree:
     if not data:
         raise InputError(f"{found['name']} holds no Parquet files, tar shards or images: name another, {ELSEWHERE}")
     _check_names(data, about or Declared(), place)
-    snapshot.fetch(data, ELSEWHERE)
+    snapshot.fetch(set(data).difference(_of_no_use(about or Declared())), ELSEWHERE)
     return _described(walk(snapshot.folder, wanted.only), about or Declared(), data)
+
+
+def _of_no_use(about: Declared) -> set[str]:
+    """The files of those splits of a card that are none of ours, such as ``extra``."""
+    used = _splits(about.files)
+    return {path for name, paths in about.files.items() if used and name not in used.values() for path in paths}
 
 
 def _check_names(data: Collection[str], about: Declared, place: str) -> None:

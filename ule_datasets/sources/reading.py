@@ -19,7 +19,8 @@ from ule_datasets.data.codec import max_pixels
 from ule_datasets.data.split import Split
 from ule_datasets.places.remote_path import RemotePath
 from ule_datasets.places.urls import shown
-from ule_datasets.sources import cifar_batches, digits, image_folder, imagenet, parquet, webdataset
+from ule_datasets.sources import digits, image_folder, imagenet, matlab, parquet, webdataset
+from ule_datasets.sources.cifar_batches import CIFAR10, CIFAR100
 from ule_datasets.sources.collect import Findings, collect, contents, left_out
 from ule_datasets.sources.decode import UNWANTED, ChunkTask, Decoded, decode_chunk
 from ule_datasets.sources.forms import UNLABELLED, Form, Wanted
@@ -36,13 +37,33 @@ SUFFIXES_LOOKED_AT = 20
 """At most; a file of each is looked into where there are no images."""
 ALL_NUMBERS = 65_536
 """Class numbers below it are all classes, with or without images; beyond it only those that images have."""
-FORMS: dict[str, Callable[[Tree, Wanted], Form | None]] = {
-    "cifar batches": cifar_batches.find,
-    "parquet": parquet.find,
-    "webdataset": webdataset.find,
-    "image folder": image_folder.find,
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How one form of files is recognised and read."""
+
+    example: Callable[[Tree], str | None]
+    """The first of its files in a source, by names alone; ``None``: there is none."""
+    find: Callable[[Tree, Wanted], Form | None]
+    """What a source holds in this form; ``None``: nothing."""
+    of: str = ""
+    """The name of the source whose owners give it out like this; empty: anybody does."""
+    kind: str = ""
+    """What such a form is called, where it is the owners'."""
+
+
+READERS: dict[str, Reader] = {
+    "cifar batches": Reader(CIFAR10.example, CIFAR10.find, of="cifar10", kind=CIFAR10.kind),
+    "cifar-100 batches": Reader(CIFAR100.example, CIFAR100.find, of="cifar100", kind=CIFAR100.kind),
+    "svhn": Reader(matlab.example, matlab.find, of="svhn", kind=matlab.KIND),
+    "parquet": Reader(parquet.example, parquet.find),
+    "webdataset": Reader(webdataset.example, webdataset.find),
+    "image folder": Reader(image_folder.example, image_folder.find),
 }
-"""How each form of files is read."""
+"""Every form of files."""
+FORMS: dict[str, Callable[[Tree, Wanted], Form | None]] = {name: reader.find for name, reader in READERS.items()}
+"""How each is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,15 +296,12 @@ def _instead(tree: Tree) -> str:
 
 def _the_form(tree: Tree, wanted: Wanted, place: str) -> str | None:
     """Which of ``FORMS`` a source comes in, by the names of its files; ``None``: it has no images."""
-    examples = {
-        "cifar batches": cifar_batches.example(tree),
-        "parquet": tree.first.get(parquet.SUFFIX),
-        "webdataset": webdataset.example(tree),
-        "image folder": image_folder.example(tree),
-    }
-    there = {name: example for name, example in examples.items() if example is not None}
+    examples = ((name, reader.example(tree)) for name, reader in READERS.items())
+    there = {name: example for name, example in examples if example is not None}
     if wanted.form is not None:
         return wanted.form if wanted.form in there else None
+    if own := [name for name in there if wanted.source and READERS[name].of == wanted.source]:
+        return own[0]
     if "image folder" in there and image_folder.expected(tree, wanted):
         return "image folder"
     if len(there) > 1:
@@ -321,6 +339,7 @@ def _label_map(spec: SourceSpec, form: Form, where: str) -> dict[int, int] | Non
     if found is None:
         return None
     number = {name: index for index, name in enumerate(spec.class_names)}
+    number |= {alias: number[name] for alias, name in spec.aliases}
     unknown = sorted(set(found) - set(number))
     if unknown and not spec.subset:
         raise InputError(
@@ -363,10 +382,11 @@ def _check_space(spec: SourceSpec, spool: Path) -> None:
 def _check_expected(spec: SourceSpec, splits: dict[str, Split], findings: Findings, place: str) -> None:
     """Refuse other images than the expected: by their digests, or where these are not known by their number."""
     _check_splits(spec, splits, place)
-    if spec.digests is None:
+    known = spec.known_digests
+    if not known:
         omitted = Counter(split for split, _ in findings.left_out)
         _check_counts(spec, {name: len(split) for name, split in splits.items()}, omitted, place)
-    for name, digest in spec.digests or ():
+    for name, digest in known.items():
         if splits[name].digest != digest:
             images = counted(len(splits[name]), "image")
             raise InputError(
@@ -379,7 +399,7 @@ def _check_splits(spec: SourceSpec, names: Collection[str], place: str) -> None:
     """Refuse a source that lacks a split; ``names`` are those with images that can be used."""
     if TRAIN not in names:
         raise InputError(f"{place} has no training images")
-    expected = [name for name, _ in spec.digests or ()]
+    expected = list(spec.known_digests)
     if missing := sorted(set(expected) - set(names)):
         raise InputError(f"{place} has no {missing[0]} split; {spec.title} has {', '.join(expected)}")
 

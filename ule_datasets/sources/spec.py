@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from ule_datasets.base.errors import InputError
 from ule_datasets.sources.wanted import Wanted
@@ -10,7 +13,16 @@ from ule_datasets.sources.wanted import Wanted
 EMBEDDED = "digits"
 """The location of images that come with a library that is installed."""
 SIZES = {"cifar10": 32, "digits": 32}
-"""Rows and columns of sources whose images all come in one size."""
+"""Rows and columns of the sources whose digests are older than ``SourceSpec.side``."""
+PINS = Path(__file__).with_name("pins.json")
+"""Digests that were found out when somebody first built from official files: see ``python -m cards.pin``."""
+
+
+@cache
+def pinned() -> dict[str, dict[str, str]]:
+    """By source and split, the digests in ``PINS``."""
+    found: dict[str, dict[str, str]] = json.loads(PINS.read_text(encoding="utf-8"))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +72,7 @@ class SourceSpec:
     class_names: tuple[str, ...] | None
     """In label order; ``None``: taken from the data."""
     digests: tuple[tuple[str, str], ...] | None
-    """(split, order-free digest) of every split; ``None``: any images are accepted."""
+    """(split, order-free digest) of every split; ``None``: any images are accepted, or those that are pinned."""
     num_images: tuple[tuple[str, int], ...] | None
     """(split, number of images); ``None``: depends on the data."""
     default_location: str | None
@@ -87,7 +99,14 @@ class SourceSpec:
     class_folders: tuple[str, ...] = ()
     """Folders that are classes although they are called like splits."""
     form: str | None = None
-    """The form that is read where there are images in several (see ``reading.FORMS``); ``None``: that is refused."""
+    """The form that is read where there are images in several (see ``reading.FORMS``); ``None``: that of its owners,
+    else that is refused."""
+    side: int | None = None
+    """Rows and columns of the images, where all come in one size; ``None``: ``preprocess`` says it, or the data."""
+    sums: tuple[tuple[str, str], ...] = ()
+    """Name and md5 of the files that the owners give out; others of these names are refused."""
+    aliases: tuple[tuple[str, str], ...] = ()
+    """What a class is called in some form, and what it is called here."""
 
     @property
     def wanted(self) -> Wanted:
@@ -99,7 +118,19 @@ class SourceSpec:
             test_split=self.test_split,
             class_folders=frozenset(self.class_folders),
             form=self.form,
+            source=self.name,
+            sums=self.sums,
         )
+
+    @property
+    def known_digests(self) -> dict[str, str]:
+        """By split, the digests that the images must have, as far as anybody knows them."""
+        return dict(self.digests or ()) or (pinned().get(self.name, {}) if self.sums else {})
+
+    @property
+    def unpinned(self) -> bool:
+        """Whether there is one set of pixels that this can be, and nobody has yet said its digest."""
+        return bool(self.sums) and not self.known_digests
 
     @property
     def published(self) -> bool:
@@ -114,4 +145,4 @@ class SourceSpec:
     @property
     def image_size(self) -> int | None:
         """Rows and columns of the images; ``None``: depends on the data."""
-        return SIZES.get(self.name) if self.preprocess is None else self.preprocess.crop
+        return self.side or SIZES.get(self.name) if self.preprocess is None else self.preprocess.crop

@@ -18,7 +18,15 @@ class Wanted:
     class_folders: frozenset[str] = frozenset()
     """Folders that are classes although they are called like splits."""
     form: str | None = None
-    """The form that is read where there are several; ``None``: there must be one."""
+    """The form that is read where there are several; ``None``: that of its owners, else there must be one."""
+    source: str = ""
+    """The name of the source, by which the form is known that its owners give it; empty for any."""
+    sums: tuple[tuple[str, str], ...] = ()
+    """Name and md5 of the official files; others of these names are refused."""
+
+    def sum_of(self, name: str) -> str:
+        """The md5 that a file of a name must have; empty: any."""
+        return dict(self.sums).get(name, "")
 
 
 ANYTHING = Wanted()

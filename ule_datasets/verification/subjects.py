@@ -29,6 +29,8 @@ from ule_datasets.sources.reading import Source, read_source
 from ule_datasets.sources.spec import EMBEDDED, Preprocess
 
 Catalogue = Mapping[str, Recipe]
+NOT_PINNED = "not yet pinned"
+"""In a plan, instead of the digest of images that nobody has told: none of their runs is known to be finished."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -164,13 +166,14 @@ def plan(root: Path, *, sources: SourceReader, training: bool, catalogue: Catalo
 def plan_in_memory(recipe: Recipe, reporter: Reporter) -> Subject | None:
     """What ``make`` would give, as far as the recipe tells; no image is read."""
     spec = recipe.source
-    digests, counts, classes, size = spec.digests, spec.num_images, spec.class_names, spec.image_size
-    if digests is None or counts is None or classes is None or size is None:
+    counts, classes, size = dict(spec.num_images or ()), spec.class_names, spec.image_size
+    digests = spec.known_digests or (dict.fromkeys(counts, NOT_PINNED) if spec.unpinned else {})
+    if not digests or not counts or classes is None or size is None:
         reporter.say(f"{recipe.name} is left out of the plan: its images have to be read first")
         return None
-    if "test" not in dict(counts) or not _at_hand(recipe, dict(digests)["train"]):
+    if "test" not in counts or not _at_hand(recipe, digests["train"]):
         return None
-    return _made_by(recipe, dict(digests), dict(counts), size, len(classes), drawn_by=recipe)
+    return _made_by(recipe, digests, counts, size, len(classes), drawn_by=recipe)
 
 
 def make(recipe: Recipe, *, sources: SourceReader) -> Subject | None:
