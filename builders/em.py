@@ -1,6 +1,6 @@
-"""Error-minimising noise (EM) on CIFAR-10, for every image or every class; with one pixel on top it is CIFAR-10-S.
+"""Error-minimising noise (EM) on CIFAR-10, CIFAR-100 and SVHN, for every image or every class.
 
-CIFAR-10-S: Wu et al., section 4.4. Those for a CPU and the small ones are reduced
+With one pixel on top it is CIFAR-10-S: Wu et al., section 4.4. Those for a CPU and the small ones are reduced
 settings: of all images, and of a few.
 """
 
@@ -11,6 +11,8 @@ from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.methods.error_minimizing import ClasswiseErrorMinimizing, ErrorMinimizing
 from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.sources.cifar10 import CIFAR10
+from ule_datasets.sources.cifar100 import CIFAR100
+from ule_datasets.sources.svhn import SVHN
 
 CIFAR10_S = Recipe(
     name="cifar10-s",
@@ -38,19 +40,29 @@ CPU = ErrorMinimizing(steps_per_round=100, surrogate=SurrogateSettings(model="co
 REDUCED_CPU = "a small surrogate (ConvNet-3 of width 16), trained for 100 batches a round instead of 10"
 REDUCED = "300 training images of each class, a small surrogate (ConvNet-3 of width 32)"
 
+EM_C_CIFAR10 = replace(
+    EM_CIFAR10,
+    name="em-c-cifar10",
+    title="EM CIFAR-10, class-wise",
+    summary=(
+        "CIFAR-10 with error-minimising noise of at most 8/255 in every training image: one noise for each class, "
+        "made against a ResNet-18."
+    ),
+    methods=(ClasswiseErrorMinimizing(),),
+)
+CIFAR100_SURROGATE = SurrogateSettings(weight_decay=5e-5)
+OTHERS = (
+    (EM_CIFAR10, CIFAR100, ErrorMinimizing(steps_per_round=20, surrogate=CIFAR100_SURROGATE)),
+    (EM_C_CIFAR10, CIFAR100, ClasswiseErrorMinimizing(surrogate=CIFAR100_SURROGATE)),
+    (EM_CIFAR10, SVHN, ErrorMinimizing()),
+    (EM_C_CIFAR10, SVHN, ClasswiseErrorMinimizing()),
+)
+"""Like which recipe, on which images, with what settings: those of the official scripts."""
+
 RECIPES = (
     CIFAR10_S,
     EM_CIFAR10,
-    replace(
-        EM_CIFAR10,
-        name="em-c-cifar10",
-        title="EM CIFAR-10, class-wise",
-        summary=(
-            "CIFAR-10 with error-minimising noise of at most 8/255 in every training image: one noise for each class, "
-            "made against a ResNet-18."
-        ),
-        methods=(ClasswiseErrorMinimizing(),),
-    ),
+    EM_C_CIFAR10,
     replace(
         CIFAR10_S,
         name="cifar10-s-cpu",
@@ -110,5 +122,16 @@ RECIPES = (
         ),
         limit_per_class=300,
         reduced="300 training images of each class, a small surrogate (ConvNet-3 of width 32, batches of 128)",
+    ),
+    *(
+        replace(
+            like,
+            name=like.name.replace("cifar10", source.name),
+            title=like.title.replace("CIFAR-10", source.title),
+            summary=like.summary.replace("CIFAR-10", source.title),
+            source=source,
+            methods=(method,),
+        )
+        for like, source, method in OTHERS
     ),
 )

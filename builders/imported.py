@@ -1,11 +1,13 @@
-"""What others have released, taken from their files with ``--import``: on CIFAR-10, and on any other images."""
+"""What others have released, taken from their files with ``--import``: on CIFAR-10, CIFAR-100, SVHN, and any others."""
 
 from dataclasses import replace
 
 from ule_datasets.definition import Recipe
 from ule_datasets.methods.imported import Imported
 from ule_datasets.sources.cifar10 import CIFAR10
+from ule_datasets.sources.cifar100 import CIFAR100
 from ule_datasets.sources.own_images import OWN_IMAGES
+from ule_datasets.sources.svhn import SVHN
 
 IMPORTED_CIFAR10 = Recipe(
     name="imported-cifar10",
@@ -16,7 +18,19 @@ IMPORTED_CIFAR10 = Recipe(
     version="1.0.0",
 )
 
-RECIPES = (IMPORTED_CIFAR10,)
+RECIPES = (
+    IMPORTED_CIFAR10,
+    *(
+        replace(
+            IMPORTED_CIFAR10,
+            name=f"imported-{source.name}",
+            title=f"Imported {source.title}",
+            summary=IMPORTED_CIFAR10.summary.replace("CIFAR-10", source.title),
+            source=source,
+        )
+        for source in (CIFAR100, SVHN)
+    ),
+)
 
 RECIPE = replace(
     IMPORTED_CIFAR10,

@@ -1,4 +1,7 @@
-"""Linearly separable perturbations (LSP) on CIFAR-10 and one's own images; by cluster (SynPer) on the pets."""
+"""Linearly separable perturbations (LSP) on CIFAR-10, CIFAR-100, SVHN and one's own images.
+
+By cluster (SynPer) on the pets.
+"""
 
 from dataclasses import replace
 
@@ -7,8 +10,10 @@ from ule_datasets.methods.linearly_separable import LinearlySeparable
 from ule_datasets.methods.synthetic_perturbations import SyntheticPerturbations
 from ule_datasets.models.weights import WEIGHTS
 from ule_datasets.sources.cifar10 import CIFAR10
+from ule_datasets.sources.cifar100 import CIFAR100
 from ule_datasets.sources.own_images import OWN_IMAGES
 from ule_datasets.sources.pets import PETS
+from ule_datasets.sources.svhn import SVHN
 
 LSP_CIFAR10 = Recipe(
     name="lsp-cifar10",
@@ -24,6 +29,16 @@ LSP_CIFAR10 = Recipe(
 
 RECIPES = (
     LSP_CIFAR10,
+    *(
+        replace(
+            LSP_CIFAR10,
+            name=f"lsp-{source.name}",
+            title=f"LSP {source.title}",
+            summary=LSP_CIFAR10.summary.replace("CIFAR-10", source.title),
+            source=source,
+        )
+        for source in (CIFAR100, SVHN)
+    ),
     replace(
         LSP_CIFAR10,
         name="synper-pets",

@@ -1,4 +1,4 @@
-"""One-Pixel Shortcut (OPS), its ablations and baselines: on CIFAR-10, ImageNet, and one's own images.
+"""One-Pixel Shortcut (OPS), its ablations and baselines: on CIFAR-10 and -100, SVHN, ImageNet, and one's own images.
 
 Tables and appendices are those of Wu et al.; run r of ``randpix-cifar10`` is ``--seed r``.
 """
@@ -9,8 +9,10 @@ from ule_datasets.definition import Recipe
 from ule_datasets.methods.one_pixel_shortcut import Objective, OnePixelShortcut, Upload
 from ule_datasets.methods.pixel_baselines import OPSColor, OPSPosition, RandPix
 from ule_datasets.sources.cifar10 import CIFAR10
+from ule_datasets.sources.cifar100 import CIFAR100
 from ule_datasets.sources.imagenet import IMAGENET1K, IMAGENET100
 from ule_datasets.sources.own_images import OWN_IMAGES
+from ule_datasets.sources.svhn import SVHN
 
 OPS_CIFAR10 = Recipe(
     name="ops-cifar10",
@@ -33,8 +35,20 @@ OPS_IMAGENET100 = Recipe(
     shard_mebibytes=256,
 )
 
+OURS = "; by the settings for CIFAR-10, which is a choice of this project."
+
 RECIPES = (
     OPS_CIFAR10,
+    *(
+        replace(
+            OPS_CIFAR10,
+            name=f"ops-{source.name}",
+            title=f"OPS {source.title}",
+            summary=OPS_CIFAR10.summary.replace("CIFAR-10", source.title).removesuffix(".") + OURS,
+            source=source,
+        )
+        for source in (CIFAR100, SVHN)
+    ),
     *(
         replace(  # Table 6
             OPS_CIFAR10,

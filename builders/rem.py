@@ -1,10 +1,12 @@
-"""Robust error-minimising noise (REM) on CIFAR-10. The small one is a reduced setting for a CPU."""
+"""Robust error-minimising noise (REM) on CIFAR-10, CIFAR-100 and SVHN. The small one is a reduced setting for a CPU."""
 
 from dataclasses import replace
 
 from ule_datasets.definition import Recipe
 from ule_datasets.methods.robust_error_minimizing import ADVERSARIAL, RobustErrorMinimizing
 from ule_datasets.sources.cifar10 import CIFAR10
+from ule_datasets.sources.cifar100 import CIFAR100
+from ule_datasets.sources.svhn import SVHN
 
 REM_CIFAR10 = Recipe(
     name="rem-cifar10",
@@ -18,8 +20,20 @@ REM_CIFAR10 = Recipe(
     version="1.0.0",
 )
 
+OURS = "; by the settings for CIFAR-10, which is a choice of this project."
+
 RECIPES = (
     REM_CIFAR10,
+    *(
+        replace(
+            REM_CIFAR10,
+            name=f"rem-{source.name}",
+            title=f"REM {source.title}",
+            summary=REM_CIFAR10.summary.replace("CIFAR-10", source.title).removesuffix(".") + OURS,
+            source=source,
+        )
+        for source in (CIFAR100, SVHN)
+    ),
     replace(
         REM_CIFAR10,
         name="rem-cifar10-small",

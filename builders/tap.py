@@ -1,4 +1,4 @@
-"""Targeted adversarial poisoning (TAP) on CIFAR-10. The small one is a reduced setting for a CPU."""
+"""Targeted adversarial poisoning (TAP) on CIFAR-10 and -100 and SVHN. The small one is for a CPU."""
 
 from dataclasses import replace
 
@@ -6,6 +6,8 @@ from ule_datasets.definition import Recipe
 from ule_datasets.methods.adversarial_poisoning import CLEAN, AdversarialPoisoning
 from ule_datasets.methods.engine.settings import SurrogateSettings
 from ule_datasets.sources.cifar10 import CIFAR10
+from ule_datasets.sources.cifar100 import CIFAR100
+from ule_datasets.sources.svhn import SVHN
 
 TAP_CIFAR10 = Recipe(
     name="tap-cifar10",
@@ -19,8 +21,20 @@ TAP_CIFAR10 = Recipe(
     version="1.0.0",
 )
 
+OURS = "; by the settings for CIFAR-10, which is a choice of this project."
+
 RECIPES = (
     TAP_CIFAR10,
+    *(
+        replace(
+            TAP_CIFAR10,
+            name=f"tap-{source.name}",
+            title=f"TAP {source.title}",
+            summary=TAP_CIFAR10.summary.replace("CIFAR-10", source.title).removesuffix(".") + OURS,
+            source=source,
+        )
+        for source in (CIFAR100, SVHN)
+    ),
     replace(
         TAP_CIFAR10,
         name="tap-cifar10-start1",

@@ -73,9 +73,33 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
         "f7415c53c37e0ae7031fd04594c5f71704dbcbfb974c281e850263149d4ad774",
         ("1876b045fba3be408f418507b84aa13f7e53eee893be7184580c4093e737ef56",),
     ),
+    "em-cifar100": (
+        "7b404538d379cdd3f8b3a91be938e8c40e735be4b4deec51dcac5db972edb596",
+        ("a809eb2e29b16bb4654dc6870588a69ce74429036d483168c357569f8c7d1e68",),
+    ),
+    "em-c-cifar100": (
+        "ab8f204b4ebb9539e4a6f85b8005a9155bd4389d8c3e8d4fb0c281090f89243e",
+        ("0d218a710e699d8f38401dc958df68a5c525c62358e1ecddbf12495242ce6ae4",),
+    ),
+    "em-svhn": (
+        "1a0f00f534da65a5cd3c60592696371588980713a4bbcb4280f65f51b1cc08b5",
+        ("e2362292ee9c3a727f51eb38661d9ec4eee8cc7a3f03a4c71dde2e57e39391d8",),
+    ),
+    "em-c-svhn": (
+        "83fe72712a7016e585c2717188d500f10dec15ea94e4736e14e988984effe499",
+        ("2c948f4297d84bf43faec2b23e9e17804939ab7634cb6da9be10e63dcaa8fcf5",),
+    ),
     "rem-cifar10": (
         "5c24cd698cc917fe2de67562fa4f061f1703eaadb701e696006d3d58c6f2d2e8",
         ("447f0a9ee420b5f84f20439cc5b0dc3b77e6e4a5d84f93db05d44821640d81af",),
+    ),
+    "rem-cifar100": (
+        "343e14c0744de1b9776d710971658f8e876f34a274fb9b07becf1c432575eed5",
+        ("2d30ed7a7b39c9948c2a887f9c189c121649817563e95dd4ce3c090ac16dad04",),
+    ),
+    "rem-svhn": (
+        "0dddbca1b456a534cf40e7a7c8e3b4598d4c29f81a845c606e4f470177c6cace",
+        ("547d157d77b620b9690613ae99b1d4db78e18915e51adaa8987814e6a1002343",),
     ),
     "rem-cifar10-small": (
         "42f9adf6b622a1224f5d73830cb17b4a2ef4186aa81c6a24ecd90ed8e8bb8b93",
@@ -112,6 +136,14 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
     "ops-cifar10": (
         "b3e55073272f4923b7d6b19efaf76d9ce3340591852f9a70065e4048c47fb683",
         ("f68dc0538d58dbf95853e9508de2c1f15554abb8c6bff9b68668014cea4bf506",),
+    ),
+    "ops-cifar100": (
+        "85aecee3ea6bdb9d27d273aae41d26ebc451d43d8767fb024617545c52182644",
+        ("dcc2098e98bc67e724db935170ac1b30cb2bc1eaaa53f7340e9940f62a015347",),
+    ),
+    "ops-svhn": (
+        "91f6c363263ddf4b35545b2b788161eb2ba59e6fb537820930b293c10b6d6150",
+        ("05005d0c9886d10d338a59c0250b901634fd0ddb6582bb55086d8b904a2bbf36",),
     ),
     "ops-cifar10-k2": (
         "b04733439527b21f5676205500a8b645e3a3b563f6599b3084dd0d434132c0b9",
@@ -169,6 +201,14 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
         "a3d652fb595e8d9012b1ec0a38df12633594ae2fb879c591ab5730ac41c139e3",
         ("3acba44fdfe58b6cbd6da0ad167f65962066d77ff417c131575ee88e7b7a2337",),
     ),
+    "tap-cifar100": (
+        "6b0423a7a5695f36da9466299b22a66a1c27dce0083a4c11d173f6a7fc08f850",
+        ("b41321fd62b1dbd93bc41ed9b5766eb7d0c15dd7725e009a4f44eeb24bbb072c",),
+    ),
+    "tap-svhn": (
+        "8ae3de838c634d65c401a3b3f00da0a2cf3760505ce2aebb1ad4ea3fa98e00ae",
+        ("a4c1fee3c702edbdff947297e0ea18a1a988a47701e6c976347ecd4fd15d0371",),
+    ),
     "tap-cifar10-start1": (
         "fc3976ab29666df3e780e07eed3592459dee29b9e0ca0b4f6e9b4ff11a7d1a2b",
         ("0c46c65b358ec81ab987d7675810a5122fac7ab8cb432812cbff616f9bbf3bad",),
@@ -204,6 +244,14 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
     "lsp-cifar10": (
         "b044dc6e67f7363640d3baa53bd20634dcadbf5edc3f52b3a30b88ec17841eb2",
         ("c35883475f19ef078b30b1871184ad64e6f5a1c23a6460e3c3a8628ae64593b7",),
+    ),
+    "lsp-cifar100": (
+        "debf6515d01dfb91a71348b83fb18f53d1b86550c8a60158297091cb00b3a583",
+        ("591b571840e43ee080469873737d298bfae6507ab6bc5ac037a831993951b0fd",),
+    ),
+    "lsp-svhn": (
+        "fae16b3e0d8a0672fd4afc0d210073e700471ac92948c39895409ed20f47029c",
+        ("55966bde9802d5a96f84ca8010945a38bcd7c0dc611862c8ca653f76e33e0d47",),
     ),
     "synper-pets": (
         "fdeae3ea036cbe7d43c4bafbc4ef8879e96d2f15d6c03fbf1ac4539f34c77983",
@@ -307,6 +355,14 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
         "2661b79c41a1c79f552829db3a7946014dd5e01963c2153b29af3df90c2da752",
         ("c453dbc6eff21f89244e5b4cfe06f53204231b86460ee5816f60b8b55d0e2a91",),
     ),
+    "imported-cifar100": (
+        "1509a088395f2515e0c17eb65be0a74d51f9f9b3edf79d01b8e7cd3dd6677d79",
+        ("21582be39a68e9b46c8f97beacb59bc7f5ba8fa0441c665675caf1093ae23b66",),
+    ),
+    "imported-svhn": (
+        "f1c7a3deef60d676544a71b36c84646f2da3cdfd18516b15bd5dff70bb596718",
+        ("64a5edbbc0ac556fe0ae7f92ec328f39253e02722ab7091ab114ded8bb5fa3d9",),
+    ),
     "ops": (
         "27c3039bf1b27044b7adf9c5ee9a486ba89b7c55a3b5752efb2ee1c60a5452d0",
         ("e15f54403514bca092986e93f174df3ab5277708a5418c04d73f1273b2f55e84",),
@@ -329,6 +385,8 @@ CATALOGUE: dict[str, tuple[str, tuple[str, ...]]] = {
 EXACT: dict[str, str] = {
     "ops-digits": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
     "ops-cifar10": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
+    "ops-cifar100": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
+    "ops-svhn": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
     "ops-cifar10-k2": "4e1571d5cab64efa35f1b7b48abe5f7d76bf260e1c4f4d01f3ed52eef5f4e220",
     "ops-cifar10-k3": "fbd50829ff4e7ea5f5b4a11c34b7988a07c55de9f4fc0c0b3c3ca2f2cca1f82c",
     "ops-cifar10-k4": "0cf37ba14f3956feec7163f1724b69717cb44e74810c702618a1083c812cd687",
@@ -343,6 +401,8 @@ EXACT: dict[str, str] = {
     "ops-imagenet100": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
     "ops-imagenet1k": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
     "lsp-cifar10": "5ef6a3ad86ce3d9471c517d2a814f312817ae9f74b29f84a48138d2296b9b802",
+    "lsp-cifar100": "5ef6a3ad86ce3d9471c517d2a814f312817ae9f74b29f84a48138d2296b9b802",
+    "lsp-svhn": "5ef6a3ad86ce3d9471c517d2a814f312817ae9f74b29f84a48138d2296b9b802",
     "ar-cifar10": "59dc44d5dcee54bb2887769046f07ba3909d285162a2c0abcef5927e3c8c9c48",
     "convolution-cifar10": "36847211ab54f97e100abf01b06458a645b91a388561201888d9ff204048d9ec",
     "ops": "49e4d2624db4f61d011f7b769478a15452787fc417636de9d92b9287d05a1b1a",
