@@ -54,7 +54,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "search": (*SOURCE, *ONCE, "--sample", "20"),
     "training": (*ONCE, "--images", "256", "--strategies", "standard", "--steps", "1", "--threads", "1"),
 }
-WORK_LISTS = ("worklist", "gpu")
+WORK_LISTS = ("worklist", "gpu", "effects")
 """Tested in tests/test_worklists.py."""
 MANY_PROCESSES = ("memory", "publishing", "scale")
 """These start programs of their own, or train for minutes."""

@@ -148,3 +148,21 @@ def test_the_lists_ask_for_what_there_is(worklist: ModuleType, name: str) -> Non
             assert options.get("--profile", "quick") in PROFILES
             assert all(parse_strategy(each) for each in options.get("--strategies", "none").split(","))
             assert listed([options["--claims"]] if "--claims" in options else []), "an unknown one is refused"
+
+
+def test_the_table_of_effects_is_that_of_the_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    effects = importlib.import_module("effects")
+    made = effects.table(FOLDER / "results" / "runs")
+    assert f"{effects.BEGIN}{made}{effects.END}" in (FOLDER / "README.md").read_text(encoding="utf-8")
+    for seed, accuracies in enumerate([(90.0, 99.0), (91.0, 10.0), (92.0, 12.0)]):
+        for name, accuracy in zip(("cifar10", "ops-x"), accuracies, strict=True):
+            strategy = {"name": "jpeg"}
+            run = {"seed": seed, "protocol": {"model": "quicknet", "strategy": strategy}}
+            run["epochs"] = [{"test_accuracy": accuracy, "train_accuracy": 100.0}]
+            if (seed, name) != (0, "ops-x"):
+                (tmp_path / f"{name}-jpeg-seed{seed}-{seed:016d}.json").write_text(json.dumps(run))
+    assert effects.table(tmp_path).splitlines()[2:] == [
+        "| clean images | jpeg | 0, 1, 2 | 91.00 ± 1.00 | – | 100.00 ± 0.00 |",
+        "| `ops-x` | jpeg | 1, 2 | 11.00 ± 1.41 | 91.50 ± 0.71 | 100.00 ± 0.00 |",
+    ]
