@@ -248,9 +248,9 @@ def make_result(
     return GridResult(
         profile=profile or make_profile(),
         seeds=tuple(sorted({run.seed for run in runs})),
-        num_classes=num_classes,
+        num_classes={run.cell.dataset: num_classes for run in runs},
         num_train={},
-        num_test=2_000,
+        num_test={run.cell.dataset: 2_000 for run in runs},
         runs=runs,
         lost=lost,
         comparisons=comparisons,

@@ -44,6 +44,16 @@ def test_a_recipe_is_built_and_verified_with_all_its_classes(name: str, tmp_path
     assert row["num_train"] == min(200, len(SPLITS[name]["train"].labels))
 
 
+def test_all_claims_are_planned_without_any_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert verify(["--claims", "*", "--dry-run", "--quiet", "--device", "cpu"]) == 0
+    plan = capsys.readouterr().out
+    for dataset in ("cifar10", "cifar100", "svhn", "lsp-cifar10", "lsp-cifar100", "lsp-svhn"):
+        assert f"\n  {dataset}, resnet18-w8, gray: 1 run of 1 epoch on 200 images, " in plan
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_what_others_have_released_is_imported_and_verified(name: str, tmp_path: Path) -> None:
     folder = official(name, tmp_path / "official")

@@ -204,7 +204,7 @@ def test_an_unknown_strategy_is_refused() -> None:
         ({"labels": np.zeros(40, np.int64)}, "mine and other come from different clean images"),
         ({"test_labels": np.zeros(12, np.int64)}, "mine and other come from different clean images"),
         ({"test_images": np.zeros((12, 8, 8, 3), np.uint8)}, "mine and other come from different clean images"),
-        ({"num_classes": 4}, "mine has 2 classes and other 4: verify them one after the other"),
+        ({"num_classes": 4}, "mine and other come from different clean images"),
     ],
 )
 def test_other_clean_images_of_one_name_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -214,7 +214,7 @@ def test_other_clean_images_of_one_name_are_refused(changes: dict[str, Any], mes
 
 def test_other_images_of_another_name_are_welcome() -> None:
     check_controls([make_subject("mine"), make_subject("few", draw=1, limit_per_class=3)])
-    check_controls([make_subject("mine"), make_subject("other", draw=1, source="svhn")])
+    check_controls([make_subject("mine"), make_subject("other", draw=1, source="svhn", num_classes=4)])
 
 
 def test_one_dataset_twice_is_refused() -> None:
@@ -235,7 +235,9 @@ def test_a_grid_is_trained_and_compared(tmp_path: Path, trained: list[str]) -> N
     result, listener = train(make_grid(seeds=(0, 7)), tmp_path)
     assert [(run.cell, run.seed) for run in result.runs] == [(CLEAN, 0), (CLEAN, 7), (POISONED, 0), (POISONED, 7)]
     assert trained == [f"{name}, {MODEL}, standard, seed {seed}" for seed in (0, 7) for name in ("cifar10", "mine")]
-    assert (result.num_train, result.num_test, result.chance) == ({"cifar10": 32, "mine": 32}, 10, 50.0)
+    names = ("cifar10", "mine")
+    assert (result.num_train, result.num_test) == (dict.fromkeys(names, 32), dict.fromkeys(names, 10))
+    assert (result.chance("mine"), result.chances) == (50.0, (50.0,))
     assert result.lost == ()
     assert not any(run.reused for run in result.runs)
     (comparison,) = result.comparisons
@@ -246,6 +248,15 @@ def test_a_grid_is_trained_and_compared(tmp_path: Path, trained: list[str]) -> N
     assert listener.said[1].startswith(f"  cifar10, {MODEL}, standard: 2 runs of 2 epochs on 32 images, ")
     assert "going by the time of a few steps" in listener.said[3]
     assert len(listener.said) == 4 + 4
+
+
+def test_datasets_of_different_classes_are_compared_each_with_its_own_chance(tmp_path: Path) -> None:
+    subjects = (make_subject("mine"), make_subject("other", draw=1, source="svhn", num_classes=4))
+    check_controls(subjects)
+    cells = with_controls([POISONED, Cell("other", MODEL, "standard")], subjects)
+    result, _ = train(make_grid(*cells, subjects=subjects), tmp_path)
+    assert [(each.dataset, each.control) for each in result.comparisons] == [("mine", "cifar10"), ("other", "svhn")]
+    assert (result.chance("mine"), result.chance("svhn"), result.chances) == (50.0, 25.0, (50.0, 25.0))
 
 
 def test_equal_images_give_equal_histories_because_seeds_are_shared(tmp_path: Path) -> None:

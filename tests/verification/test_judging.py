@@ -628,7 +628,7 @@ def test_what_is_open_says_why_and_what_is_decided_says_nothing() -> None:
 def test_few_test_images_leave_number_and_effect_open() -> None:
     given, cells = claim("ops-t2-resnet18-ops"), {CLEAN: GOOD, POISONED: AS_PRINTED}
     result = make_result({cell: seeds_of(values, cell) for cell, values in cells.items()}, profile=PAPER)
-    few = dataclasses.replace(result, num_test=40)
+    few = dataclasses.replace(result, num_test=dict.fromkeys(result.num_test, 40))
     (found,) = judge_claims([given], few, [OPS], Findings(), profile=PAPER, asked=[given])
     assert found.level.verdict is found.effect.verdict is found.verdict is Verdict.INCONCLUSIVE
     assert found.reason.startswith("tested on 40 images: at least 100 are needed for a verdict; otherwise: ")

@@ -117,8 +117,8 @@ def result(*runs: Run, lost: tuple[LostRun, ...] = (), control: str = "cifar10",
     plain = GridResult(
         profile=profile,
         seeds=tuple(sorted({each.seed for each in runs})),
-        num_classes=10,
-        num_test=2_000,
+        num_classes={each.cell.dataset: 10 for each in runs},
+        num_test={each.cell.dataset: 2_000 for each in runs},
         num_train={each.cell.dataset: 10_000 for each in runs},
         runs=runs,
         lost=lost,
@@ -134,8 +134,8 @@ def result(*runs: Run, lost: tuple[LostRun, ...] = (), control: str = "cifar10",
                     plain.histories(cell),
                     dataset=cell.dataset,
                     control=control,
-                    chance=plain.chance,
-                    num_test=plain.num_test,
+                    chance=plain.chance(cell.dataset),
+                    num_test=plain.num_test[cell.dataset],
                 )
             )
     return dataclasses.replace(plain, comparisons=tuple(found))

@@ -206,7 +206,8 @@ class Finetuning(Analysis[FinetuningResult]):
             rate: [each for each, at in zip(done, rates, strict=True) if at == rate and not isinstance(each, Lost)]
             for rate in FINETUNING_RATES
         }
-        return summarise(histories, start_accuracy=statistics.fmean(accuracies), chance=material.result.chance)
+        chance = material.result.chance(roles[CLEAN])
+        return summarise(histories, start_accuracy=statistics.fmean(accuracies), chance=chance)
 
     def judge(self, found: FinetuningResult, statement: str, roles: Mapping[str, str]) -> Judged:
         """Over all learning rates."""

@@ -100,24 +100,26 @@ class Relabelled(Analysis[tuple[RelabelledResult, ...]]):
     def run(self, material: Material) -> tuple[RelabelledResult, ...]:
         """Every dataset and its control with grouped classes; each run once, however many share the control."""
         grid = material.grid
-        numbers = group_numbers(num_classes := grid.subjects[0].num_classes)
-        if not numbers:
-            material.reporter.warn(f"no other labels are given: {num_classes} classes are too few to be grouped")
-            return ()
         tasks: dict[tuple[str, int, int], RunTask] = {}
-        for num_groups in numbers:
-            for seed in grid.seeds:
+        for num_classes in dict.fromkeys(subject.num_classes for subject in grid.subjects):
+            if not group_numbers(num_classes):
+                material.reporter.warn(f"no other labels are given: {num_classes} classes are too few to be grouped")
+            subjects = [subject for subject in grid.subjects if subject.num_classes == num_classes]
+            for num_groups, seed in itertools.product(group_numbers(num_classes), grid.seeds):
                 drawn = torch.Generator().manual_seed(Seed(seed).integer32("relabelled", num_groups))
                 groups = grouping(num_classes, num_groups, drawn)
-                for dataset in dict.fromkeys(name for each in grid.subjects for name in (each.control, each.name)):
+                for dataset in dict.fromkeys(name for each in subjects for name in (each.control, each.name)):
                     task = grid.task(material.cell(dataset), seed)
                     tasks[dataset, num_groups, seed] = _with_groups(task, groups, num_groups)
+        if not tasks:
+            return ()
         histories: dict[tuple[str, int], dict[int, RunHistory]] = {}
         for (dataset, num_groups, seed), history in zip(tasks, _trained(list(tasks.values()), material), strict=True):
             if not isinstance(history, Lost):
                 histories.setdefault((dataset, num_groups), {})[seed] = history
         found = []
-        for subject, num_groups in itertools.product(grid.subjects, numbers):
+        groups_of = ((each, number) for each in grid.subjects for number in group_numbers(each.num_classes))
+        for subject, num_groups in groups_of:
             sides = (histories.get((name, num_groups), {}) for name in (subject.control, subject.name))
             found.append(
                 summarise(
@@ -125,7 +127,7 @@ class Relabelled(Analysis[tuple[RelabelledResult, ...]]):
                     dataset=subject.name,
                     control=subject.control,
                     num_groups=num_groups,
-                    num_test=material.result.num_test,
+                    num_test=tasks[subject.name, num_groups, grid.seeds[0]].data.num_test,
                 )
             )
         return tuple(each for each in found if each is not None)

@@ -131,18 +131,24 @@ class GridResult:
 
     profile: Profile
     seeds: tuple[int, ...]
-    num_classes: int
+    num_classes: Mapping[str, int]
+    """By dataset, like the next two."""
     num_train: Mapping[str, int]
-    """Training images by dataset."""
-    num_test: int
+    """Training images."""
+    num_test: Mapping[str, int]
+    """Clean test images."""
     runs: tuple[Run, ...]
     lost: tuple[LostRun, ...]
     comparisons: tuple[Comparison, ...]
 
-    @property
-    def chance(self) -> float:
+    def chance(self, dataset: str) -> float:
         """Accuracy of guessing, in percent."""
-        return 100 / self.num_classes
+        return 100 / self.num_classes[dataset]
+
+    @property
+    def chances(self) -> tuple[float, ...]:
+        """Of all datasets, each once."""
+        return tuple(dict.fromkeys(100 / number for number in self.num_classes.values()))
 
     def histories(self, cell: Cell) -> tuple[RunHistory, ...]:
         """The runs of a cell, in the order of their seeds."""
@@ -184,9 +190,9 @@ def train_grid(grid: Grid, *, store: RunStore, executor: Executor, reporter: Rep
     result = GridResult(
         profile=grid.profile,
         seeds=grid.seeds,
-        num_classes=grid.subjects[0].num_classes,
+        num_classes={task.dataset: task.data.num_classes for task in tasks},
         num_train={task.dataset: task.data.num_train for task in tasks},
-        num_test=tasks[0].data.num_test if tasks else 0,
+        num_test={task.dataset: task.data.num_test for task in tasks},
         runs=tuple(sorted(runs, key=lambda run: grid.cells.index(run.cell))),
         lost=tuple(lost),
         comparisons=(),
@@ -288,8 +294,8 @@ def compared(result: GridResult, cells: Sequence[Cell], subjects: Sequence[Subje
             poisoned,
             dataset=cell.dataset,
             control=control.dataset,
-            chance=result.chance,
-            num_test=result.num_test,
+            chance=result.chance(cell.dataset),
+            num_test=result.num_test[cell.dataset],
         )
         for cell, control in pairs
         if (clean := result.histories(control)) and (poisoned := result.histories(cell))

@@ -193,9 +193,9 @@ class OwnTraining:
         result = GridResult(
             profile=self.profile,
             seeds=self.seeds,
-            num_classes=subject.num_classes,
+            num_classes={cell.dataset: subject.num_classes for cell in sets},
             num_train={cell.dataset: each.num_train for cell, each in sets.items()},
-            num_test=subject.num_test,
+            num_test={cell.dataset: subject.num_test for cell in sets},
             runs=tuple(
                 Run(cell=cell, seed=seed, history=histories[cell, seed], identity="", reused=False)
                 for cell in cells

@@ -283,7 +283,9 @@ def judge_statements(
         if judging(statement.id) is not None:
             judged = findings.judged(statement.id)
         else:
-            judged = judge_statement(statement.id, cells, chance=result.chance, roles=roles)
+            trained = (roles.get(name, name) for name, *_ in cells_of(statement))
+            chance = next((result.chance(name) for name in trained if name in result.num_classes), 0.0)
+            judged = judge_statement(statement.id, cells, chance=chance, roles=roles)
         found.append(StatementResult(statement=statement, judged=judged, stand_ins=tuple(sorted(replaced | changed))))
     return tuple(found)
 
@@ -364,6 +366,7 @@ def _judge_runs(
     changed = [each.unjudged for each in subjects if each.unjudged and each.name in datasets_of(claim)]
     unjudged = changed[0] if changed and claim.id in all_claims() else ""  # a user's own claims are about anything
     power, limit = power_for(claim, result.profile.power, content(histories[0].protocol))
+    expected = num_parameters(cell.model, result.num_classes[cell.dataset]) if cell.model in MODELS else None
     conditions = gates(
         claim,
         training=_training(histories),
@@ -371,7 +374,7 @@ def _judge_runs(
         control_values=control or None,
         finite=all(history.finite for history in histories),
         num_parameters=histories[0].num_parameters,
-        expected_parameters=num_parameters(cell.model, result.num_classes) if cell.model in MODELS else None,
+        expected_parameters=expected,
         fingerprint_ok=not unjudged,
         power=power,
     )
@@ -385,8 +388,8 @@ def _judge_runs(
         reason = f"the {result.profile.name} profile shows whether there is a collapse, not how much is recovered"
         effect = Judged(Verdict.NOT_RUN, reason)
     else:
-        effect = judge_effect(claim, values, control, chance=result.chance)
-    few = too_few_tested(result.num_test)
+        effect = judge_effect(claim, values, control, chance=result.chance(cell.dataset))
+    few = too_few_tested(result.num_test[cell.dataset])
     return ClaimResult(
         claim=claim,
         level=_of_few(level, few),

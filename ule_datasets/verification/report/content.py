@@ -258,7 +258,7 @@ def _comparison_content(comparison: Comparison, report: Report) -> dict[str, Any
         "fully_fitted": comparison.fully_fitted,
         "seeds": report.result.seeds,
         "num_train": report.result.num_train[comparison.dataset],
-        "num_test": report.result.num_test,
+        "num_test": report.result.num_test[comparison.dataset],
     }
 
 

@@ -148,7 +148,8 @@ class _Artist:
         for panel, (strategy, model) in zip(panels, kinds, strict=True):
             runs = [run for run in self.result.runs if (run.cell.strategy, run.cell.model) == (strategy, model)]
             self._curves(panel, runs)
-            panel.axhline(self.result.chance, color=GREY, zorder=1, **SIGNS[CHANCE])
+            for chance in self.result.chances:
+                panel.axhline(chance, color=GREY, zorder=1, **SIGNS[CHANCE])
             panel.set_ylim(0, 102)
             self._epochs(panel, 0.5, self.epochs * 1.15 + 0.5)
             _dress(panel, ink, self._heading(strategy, model), "epoch", "clean test accuracy, %")
@@ -174,7 +175,8 @@ class _Artist:
             how: Any = {"rotation": 35, "ha": "right", "rotation_mode": "anchor", "fontsize": 8}
             panel.set_xticks([place for place, _ in ticks], [words for _, words in ticks], **how)
             panel.set_xlim(-0.9, start - 1.1)
-            panel.axhline(self.result.chance, color=GREY, zorder=1, **SIGNS[CHANCE])
+            for chance in self.result.chances:
+                panel.axhline(chance, color=GREY, zorder=1, **SIGNS[CHANCE])
             panel.set_ylim(0, 112)
             panel.set_yticks(range(0, 101, 20))
             _dress(panel, ink, "", "", "clean test accuracy, %" + (f"\n{model}" if len(self.models) > 1 else ""))

@@ -102,7 +102,7 @@ def effect_table(report: Report) -> Table:
             Marked(str(one.collapse), collapse_tone(report, one)),
             one.poisoned.percent,
             one.clean.percent,
-            f"{report.result.chance:.1f} %",
+            f"{report.result.chance(one.dataset):.1f} %",
             *([] if report.profile.own else [one.poisoned_best.percent]),
             one.poisoned_train.percent,
         )

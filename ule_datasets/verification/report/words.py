@@ -176,10 +176,11 @@ def _shown(report: Report) -> list[str]:
     length = [] if report.profile.own else [counted(report.profile.epochs, "epoch")]
     how = ", ".join([*([] if several else models), *length])
     told = [_protects(name, own, several) for name, own in by_dataset.items()]
+    chances = " or ".join(f"{chance:g}" for chance in report.result.chances)
     return [
         *told,
         f"In brackets: clean test images that a model ({how}) gets right when trained on it, and when trained on the "
-        f"clean images instead; guessing gives {report.result.chance:g} %.",
+        f"clean images instead; guessing gives {chances} %.",
     ]
 
 
