@@ -72,4 +72,5 @@ def test_what_others_have_released_is_imported_and_verified(name: str, tmp_path:
     labelled = dict(zip(map(bytes, released), SPLITS[name]["train"].labels.tolist(), strict=True))
     assert [labelled[bytes(image)] for image in built.tensors()[0].numpy()] == built.labels
     assert verify([str(tmp_path / "built"), "--integrity-only", "--source", str(folder)]) == 0
-    assert verify(["--lint", str(tmp_path / "released"), str(recipe), "--source", str(folder)]) == 0
+    words = ["--lint", str(tmp_path / "released"), str(recipe), "--source", str(folder)]
+    assert verify([*words, "--report", str(tmp_path / "lint")]) == 0
