@@ -48,6 +48,7 @@ from ule_datasets.compute.processes import LocalExecutor
 from ule_datasets.countermeasures import parse_strategy
 from ule_datasets.models.architectures import MODELS, forward_flop
 from ule_datasets.models.quicknet import QuickNet
+from ule_datasets.sources.given import Given
 from ule_datasets.verification.subjects import SourceReader, make
 from ule_datasets.victims.data import TrainingData
 from ule_datasets.victims.history import EpochRecord
@@ -219,8 +220,9 @@ class Images:
 
     def _protected(self) -> TrainingData:
         with LocalExecutor(available_cpus()) as executor:
-            sources = SourceReader(self.source, executor, Reporter(silent=True))
-            subject = make(RECIPES[DATASET], sources=sources)
+            recipe = RECIPES[DATASET]
+            given = Given.of([self.source]).settled([recipe.source])
+            subject = make(recipe, sources=SourceReader(given, executor, Reporter(silent=True)))
             assert subject is not None
             return subject.training_set(self.rows, None, poisoned=True, draw=0).load()
 

@@ -26,6 +26,7 @@ def _briefly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     brief = dataclasses.replace(PROFILES["smoke"], epochs=1, max_train_images=200, max_test_images=50)
     monkeypatch.setitem(PROFILES, "smoke", brief)
     monkeypatch.setenv("ULE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -44,10 +45,7 @@ def test_a_recipe_is_built_and_verified_with_all_its_classes(name: str, tmp_path
     assert row["num_train"] == min(200, len(SPLITS[name]["train"].labels))
 
 
-def test_all_claims_are_planned_without_any_source(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_all_claims_are_planned_without_any_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(["--claims", "*", "--dry-run", "--quiet", "--device", "cpu"]) == 0
     plan = capsys.readouterr().out
     for dataset in ("cifar10", "cifar100", "svhn", "lsp-cifar10", "lsp-cifar100", "lsp-svhn"):

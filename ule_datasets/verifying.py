@@ -58,7 +58,8 @@ from ule_datasets.packaging.figures.contact import (
 from ule_datasets.packaging.figures.sheet import Sheet
 from ule_datasets.papers.claims import Claim, Statement, all_claims, for_dataset, listed, statements
 from ule_datasets.papers.statistics import Verdict
-from ule_datasets.sources.place import refuse_missing
+from ule_datasets.sources.given import Given
+from ule_datasets.sources.spec import SourceSpec
 from ule_datasets.verification.costs import TIMINGS, Timing, time_making
 from ule_datasets.verification.judging import (
     Wanted,
@@ -76,7 +77,16 @@ from ule_datasets.verification.report.content import DatasetPart, Learned, Repor
 from ule_datasets.verification.report.runs import refuse_linked_runs
 from ule_datasets.verification.report.writing import write_report
 from ule_datasets.verification.separability import cluster_separability, linear_separability
-from ule_datasets.verification.subjects import Catalogue, Examined, SourceReader, examine, make, plan, plan_in_memory
+from ule_datasets.verification.subjects import (
+    Catalogue,
+    Examined,
+    SourceReader,
+    examine,
+    make,
+    may_be_made,
+    plan,
+    plan_in_memory,
+)
 from ule_datasets.victims.table import VICTIMS
 
 TRAINER_MODULES = ("ule_datasets.experiments.runs",)
@@ -309,8 +319,7 @@ def _check(options: VerifyOptions) -> None:
         refuse_links(options.report_folder)
     refuse_linked_runs(options.report_folder)
     refuse_unwritable(options.report_folder, "--report")
-    if options.source is not None:
-        refuse_missing(options.source)
+    Given.of(options.source)
     if not options.folders and not options.claims:
         raise InputError("name a dataset, or claims with --claims (ule-verify --list shows them)")
 
@@ -380,14 +389,23 @@ def _gathered(
         open_executor(options.executor, workers, preload=WORKER_MODULES) as readers,
         _scratch(options, folders) as scratch,
     ):
-        sources = SourceReader(options.source, readers, reporter, scratch)
+        needed = [recipe for recipe in recipes if training and may_be_made(recipe)]
+        given = Given.of(options.source).settled([*_sources_of(folders), *(recipe.source for recipe in needed)])
+        sources = SourceReader(given, readers, reporter, scratch)
         if planning:
             planned = [plan(folder, sources=sources, training=training, catalogue=catalogue) for folder in folders]
             made = [plan_in_memory(recipe, reporter) for recipe in recipes if training]
             return planned, _fitting([*(part.subject for part in planned), *made])
         examined = [examine(folder, sources=sources, training=training, catalogue=catalogue) for folder in folders]
-        made = [make(recipe, sources=sources) for recipe in recipes if training]
+        made = [make(recipe, sources=sources) for recipe in needed]
     return examined, _fitting([*(part.subject for part in examined), *made])
+
+
+def _sources_of(folders: Iterable[Path]) -> Iterator[SourceSpec]:
+    """What datasets were made of, as far as they say it; what is damaged is told by the checks."""
+    for folder in folders:
+        with suppress(InputError):
+            yield PublishedRecipe.read(folder).source
 
 
 def _fitting(found: Sequence[Subject | None]) -> list[Subject]:

@@ -33,6 +33,7 @@ from ule_datasets.methods.one_pixel_shortcut import OnePixelShortcut
 from ule_datasets.methods.purified import Purified
 from ule_datasets.packaging.crafting import CraftCache, Workshop, craft
 from ule_datasets.sources.digits import DIGITS
+from ule_datasets.sources.given import Given
 from ule_datasets.verification.subjects import SourceReader, plan
 from ule_datasets.victims import preparation
 
@@ -153,7 +154,7 @@ def test_a_learnable_version_says_so_and_of_what_and_no_collapse_is_expected(tmp
     for recipe, name in ((learnt, "a"), (plain, "b")):
         build(recipe, BuildOptions(out=tmp_path / name, cache=False), Reporter(silent=True))
         assert PublishedRecipe.read(tmp_path / name).learnable == recipe.learnable == (recipe is learnt)
-        sources = SourceReader(None, LocalExecutor(1), Reporter(silent=True))
+        sources = SourceReader(Given(), LocalExecutor(1), Reporter(silent=True))
         subject = plan(tmp_path / name, sources=sources, training=True, catalogue={}).subject
         assert subject is not None
         assert subject.collapse_expected == (recipe is plain)

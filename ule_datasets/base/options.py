@@ -76,7 +76,7 @@ class BuildOptions:
     source: str | None = option(
         "The clean images: hub:OWNER/NAME, digits, or a folder or file in any supported form. "
         "Default: the recipe's own source.",
-        "WHERE",
+        "[NAME=]WHERE",
         panel=PLACE,
         rank=0,
     )
@@ -191,10 +191,10 @@ class VerifyOptions:
     )
     num_seeds: int | None = option("Runs of each kind. Default: the profile's.", "N", name="--seeds", panel=TRAINED)
     compiled: bool = option("Train through torch.compile.", default=False, name="--compile", panel=TRAINED)
-    source: str | None = option(
-        "The clean images, in any form that ule-build takes. Default: where the build took them from, "
-        "else the recipe's own source.",
-        "WHERE",
+    source: list[str] | None = option(
+        "The clean images, in any form that ule-build takes. Where several sources are needed, once for each with its "
+        "name: cifar10=WHERE. Default: where the build took them from, else the recipe's own source.",
+        "[NAME=]WHERE",
         panel=PLACE,
         rank=0,
     )

@@ -220,6 +220,7 @@ def _options(recipe: Recipe, perturbations: tuple[Path, ...], given: BuildArgume
     from ule_datasets.base.files import expanded
     from ule_datasets.compute.executor import available_cpus
     from ule_datasets.places.urls import is_remote, shown
+    from ule_datasets.sources.given import place_for
 
     away = given.where if given.where is not None and is_remote(given.where) else None
     if away is not None and given.push_to_hub:
@@ -227,6 +228,7 @@ def _options(recipe: Recipe, perturbations: tuple[Path, ...], given: BuildArgume
     here = expanded(given.where) if given.where else Path("datasets") / recipe.name
     return replace(
         given,
+        source=place_for(given.source, recipe.source),
         out=_work_folder(recipe, away, given.scratch) if away else here,
         deliver_to=away,
         formats=given.format or FORMATS,

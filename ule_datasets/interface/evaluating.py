@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from builders import RECIPES
@@ -10,7 +11,7 @@ from ule_datasets.base.files import expanded
 from ule_datasets.base.options import VerifyOptions
 from ule_datasets.base.progress import Reporter
 from ule_datasets.experiments.own import OwnTraining, Train, Trained
-from ule_datasets.interface.verifying import found_folders
+from ule_datasets.interface.verifying import found_folders, source_words
 from ule_datasets.verification.report.content import Report
 
 
@@ -21,7 +22,7 @@ def evaluate(
     strategy: str = "standard",
     seeds: int = 3,
     model: str = "own",
-    source: str | Path | None = None,
+    source: str | Path | Mapping[str, str | Path] | None = None,
     report: str | Path | None = None,
     quiet: bool = False,
 ) -> Report:
@@ -40,7 +41,8 @@ def evaluate(
             training and mixing belong into the function.
         seeds: runs on either side.
         model: what reports call the network.
-        source: the clean images; default: where the build took them from, else the recipe's own source.
+        source: the clean images, or by the names of sources where those of each are; default: where the build took
+            them from, else the recipe's own source.
         report: a folder for the report as a page, as text and as JSON; ``None``: it is only returned.
         quiet: show no progress.
 
@@ -57,7 +59,7 @@ def evaluate(
     options = VerifyOptions(
         folders=folders,
         strategies=(strategy,),
-        source=None if source is None else str(source),
+        source=source_words(source),
         report=None if report is None else expanded(report),
         workers=1,
     )

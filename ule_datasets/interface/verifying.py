@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from builders import RECIPES
@@ -25,7 +25,7 @@ def verify(
     analyses: Sequence[str] = (),
     seeds: int | None = None,
     integrity_only: bool = False,
-    source: str | Path | None = None,
+    source: str | Path | Mapping[str, str | Path] | None = None,
     report: str | Path | None = None,
     weights: str | Path | None = None,
     device: str = "auto",
@@ -48,7 +48,8 @@ def verify(
         analyses: made besides those that claims bring.
         seeds: runs of each kind; default: the profile's.
         integrity_only: train nothing.
-        source: the clean images; default: where the build took them from, else the recipe's own source.
+        source: the clean images, or by the names of sources where those of each are; default: where the build took
+            them from, else the recipe's own source.
         report: the report's folder; default: ``FOLDER/verification``, and ``./verification`` for several datasets.
         weights: a file or folder of trained weights that models start from.
         device: where to train.
@@ -74,12 +75,19 @@ def verify(
         analyses=tuple(analyses),
         num_seeds=seeds,
         integrity_only=integrity_only,
-        source=None if source is None else str(source),
+        source=source_words(source),
         weights=None if weights is None else expanded(weights),
         device=device,
         workers=workers,
     )
     return verifying.verify(options, RECIPES, Reporter(silent=quiet))
+
+
+def source_words(source: str | Path | Mapping[str, str | Path] | None) -> list[str] | None:
+    """What the command line would be given as ``--source``."""
+    if isinstance(source, Mapping):
+        return [f"{name}={where}" for name, where in source.items()]
+    return None if source is None else [str(source)]
 
 
 def found_folders(datasets: Sequence[str | Path], report: Path | None) -> tuple[tuple[Path, ...], Path | None]:

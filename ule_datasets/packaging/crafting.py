@@ -41,6 +41,10 @@ class CraftCache:
         """Where a craft is or would be; another version of the library looks elsewhere."""
         return self.folder / f"{craft_digest[:24]}-{source_digest[:24]}-{__version__}.safetensors"
 
+    def has_any(self, craft_digest: str) -> bool:
+        """Whether a craft is kept for any images."""
+        return any(self.folder.glob(f"{craft_digest[:24]}-*-{__version__}.safetensors"))
+
     def get(self, craft_digest: str, source_digest: str) -> Perturbation | None:
         """A finished craft, or ``None``; a file that is damaged is deleted, one of another craft is not taken.
 

@@ -29,6 +29,7 @@ from ule_datasets.imports.lint import Evidence, Finding, Severity, lint
 from ule_datasets.imports.matching import NOBODY
 from ule_datasets.imports.reading import NOTHING, read_release, release_digest
 from ule_datasets.imports.release import Content, Stated
+from ule_datasets.sources.given import Given
 from ule_datasets.sources.own_images import OWN_IMAGES
 from ule_datasets.sources.reading import Source, read_source
 from ule_datasets.sources.spec import SourceSpec
@@ -89,7 +90,7 @@ def lint_release(
     """
     folder = options.report or Path(VERIFICATION) / f"lint-{path.resolve().name}"
     refuse_unwritable(folder, "--report")
-    where = options.source or spec.default_location
+    where = Given.of(options.source).settled([spec]).where(spec) or spec.default_location
     workers = available_cpus() if options.workers is None else options.workers
     with (
         tempfile.TemporaryDirectory(prefix="ule-lint-", dir=options.scratch) as spool,

@@ -25,6 +25,7 @@ from ule_datasets.experiments.subject import Samples, Subject
 from ule_datasets.methods.method import Repeats
 from ule_datasets.packaging.crafting import CraftCache, Workshop, craft
 from ule_datasets.papers import claims
+from ule_datasets.sources.given import Given
 from ule_datasets.sources.reading import Source, read_source
 from ule_datasets.sources.spec import EMBEDDED, Preprocess
 
@@ -51,8 +52,8 @@ class Examined:
 class SourceReader:
     """Reads each clean source once, however many datasets come from it."""
 
-    def __init__(self, given: str | None, executor: Executor, reporter: Reporter, scratch: Path | None = None) -> None:
-        """Read nothing yet; ``scratch``: a folder for pixels, ``None``: they stay in memory."""
+    def __init__(self, given: Given, executor: Executor, reporter: Reporter, scratch: Path | None = None) -> None:
+        """Read nothing yet; ``given`` is settled; ``scratch``: a folder for pixels, ``None``: they stay in memory."""
         self.executor, self.reporter, self.scratch = executor, reporter, scratch
         self._given = given
         self._read: dict[tuple[str, Preprocess | None, str], Source] = {}
@@ -61,11 +62,14 @@ class SourceReader:
         """Where the clean images are on this machine; ``None``: they would have to be fetched."""
         remembered = None if folder is None else remembered_source(folder, Manifest.read(folder))
         embedded = EMBEDDED if recipe.source.default_location == EMBEDDED else None
-        return self._given or remembered or embedded
+        return self._given.where(recipe.source) or remembered or embedded
 
     def location(self, recipe: Recipe | PublishedRecipe, folder: Path | None = None) -> str:
         """Where the clean images of a recipe are; refused where nobody said it."""
-        location = self.at_hand(recipe, folder) or recipe.source.default_location
+        location = self.at_hand(recipe, folder)
+        if location is None:
+            self._given.refuse_left_out(recipe.source)
+            location = recipe.source.default_location
         if location is None:
             raise InputError(
                 f"the clean control needs {recipe.source.title}: say where the images are with --source, or use "
@@ -174,6 +178,15 @@ def plan_in_memory(recipe: Recipe, reporter: Reporter) -> Subject | None:
     if "test" not in counts or not _at_hand(recipe, digests["train"]):
         return None
     return _made_by(recipe, digests, counts, size, len(classes), drawn_by=recipe)
+
+
+def may_be_made(recipe: Recipe) -> bool:
+    """Whether ``make`` needs the images of a recipe: its perturbation takes seconds, or was crafted of some."""
+    cache = CraftCache(cache_folder())
+    return all(
+        method.repeats == Repeats.EXACT or cache.has_any(digest)
+        for method, digest in zip(recipe.methods, recipe.craft_digests, strict=True)
+    )
 
 
 def make(recipe: Recipe, *, sources: SourceReader) -> Subject | None:
